@@ -1,0 +1,94 @@
+/* The asynchronous client under granary.h and the mount: one loop, no threads, no blocking.
+ *
+ * Layers: session (master connection, request slots, retries, recalls) -> file_io (data of one inode). Programs see only this
+ * header and granary.h. Every call ends in exactly one call of `done`, never from within the call itself, after
+ * timeout_ms at the latest. */
+#ifndef GRANARY_CLIENT_CLIENT_H
+#define GRANARY_CLIENT_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/proto/message.h"
+#include "common/sys/loop.h"
+
+struct client;
+struct file_io;
+
+struct client_events {
+	/* A cached name (name not empty: in directory `inode`) or inode is no longer valid. `done(done_arg)` once nothing of it
+	 * is cached; the master holds the other client back until then, at most CACHE_LEASE_MS. NULL: nothing is cached. */
+	void (*invalidate)(void *arg, uint64_t inode, struct slice name, void (*done)(void *done_arg), void *done_arg);
+	/* The session was lost (expired): locks are gone, all caches are to be dropped. */
+	void (*session_lost)(void *arg);
+};
+
+struct client_options {
+	const char *cluster; /* "host:port,host:port", copied */
+	uint64_t timeout_ms; /* 0: CLIENT_TIMEOUT_MS */
+	const struct client_events *events; /* or NULL */
+	void *events_arg;
+};
+
+/* Finds "host:port,…" as the interface page says: `cluster`, $GRANARY_CLUSTER, `config`, $GRANARY_CONFIG,
+ * ~/.config/granary/client.conf, /etc/granary/client.conf (key `cluster`). ERR_NOT_FOUND: none is set. */
+MUST_USE enum err client_find_cluster(struct loop *loop, const char *cluster, const char *config, struct buf *out);
+
+/* Returns at once; calls wait for the session. */
+MUST_USE enum err client_open(struct loop *loop, const struct client_options *options, struct client **out);
+/* Ends calls with ERR_CANCELLED. Buffered data is lost: flush first. */
+void client_close(struct client *client);
+/* ERR_NO_LEADER, ERR_UNREACHABLE: why nothing answers at the moment; OK once a leader has answered. */
+enum err client_state(const struct client *client);
+struct loop *client_loop(struct client *client);
+uint64_t client_session(const struct client *client);
+
+/* A namespace request of up to META_OPS_PER_BATCH_MAX operations, in one frame. The ops are packed before the call returns.
+ * err is about the request as a whole; each result has an error of its own. reply is valid for the call. */
+typedef void client_meta_fn(void *arg, enum err err, const Granary__MetaReply *reply);
+void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg);
+
+/* Any other request to the leader (status, admin): retried like the above. */
+typedef void client_reply_fn(void *arg, enum err err, const ProtobufCMessage *reply);
+void client_call_leader(struct client *client, enum message_type type, const ProtobufCMessage *message,
+			client_reply_fn *done, void *arg);
+/* One call to a given process ("host:port"), no retries. */
+void client_call_address(struct client *client, const char *address, enum message_type type,
+			 const ProtobufCMessage *message, client_reply_fn *done, void *arg);
+
+/* The inode is in use by this client (after an Open operation) / no longer: told to the master in the next keepalive and again to
+ * each new leader. Counted. */
+void client_note_opened(struct client *client, uint64_t inode);
+void client_note_closed(struct client *client, uint64_t inode);
+
+/* The data of one inode, shared by all its handles in this process. Holds what was written and is not yet flushed: a
+ * small file (<= BLOB_BYTES_MAX) whole, to become a blob when flushed; a larger one streams to its chunks. */
+typedef void file_io_fn(void *arg, enum err err);
+typedef void file_io_read_fn(void *arg, enum err err, const struct slice *parts, size_t part_count);
+
+/* attr as of Open, Create or Getattr. Counted per inode: the same struct for the same inode. */
+struct file_io *file_io_open(struct client *client, uint64_t inode, const Granary__Inode *attr);
+/* With the last reference what is not flushed is dropped. */
+void file_io_close(struct file_io *io);
+/* A newer attr came from the master (lookup, getattr, open, commit): size and layout are taken unless data is unflushed. */
+void file_io_update(struct file_io *io, const Granary__Inode *attr);
+/* attr as it is with what is buffered: size, mtime. */
+const Granary__Inode *file_io_attr(const struct file_io *io);
+bool file_io_dirty(const struct file_io *io);
+
+/* parts are in order and valid for the call, their sizes add up to min(size, end of file - offset); holes are zeros.
+ * Sees what was written here before. */
+void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg);
+/* The bytes are copied or referenced before it returns; done when accepted (at once below CLIENT_DIRTY_BYTES_MAX). An
+ * error that comes later is reported by the next flush or sync, once. */
+void file_io_write(struct file_io *io, uint64_t offset, struct slice bytes, file_io_fn *done, void *arg);
+/* At the end of the file as the master knows it: for O_APPEND of programs without a kernel in between. */
+/* mtime and atime to be stored with the next flush (0: none). */
+void file_io_set_times(struct file_io *io, int64_t atime, int64_t mtime);
+/* All that was written is at every replica and the metadata is committed: others that open the file see it. */
+void file_io_flush(struct file_io *io, file_io_fn *done, void *arg);
+/* As flush, and on the disks of every replica. */
+void file_io_sync(struct file_io *io, file_io_fn *done, void *arg);
+void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void *arg);
+
+#endif

@@ -1,0 +1,120 @@
+/* libgranary: files and blobs of a Granary cluster from C.
+ *
+ *	struct granary_cluster *cluster;
+ *	enum granary_status s = granary_connect(&(struct granary_options){ .cluster = "127.0.0.1:7001" }, &cluster);
+ *	...
+ *	granary_close(cluster);
+ *
+ * Threads: a cluster handle and everything opened on it belong to one thread at a time. Calls block until they are done
+ * or until timeout_ms has passed without a leader or a reachable replica. Data is checked from writer to reader: a call never returns wrong bytes.
+ * Durability: granary_put* and granary_fsync return when the data is on the disks of all its replicas and the metadata on
+ * those of a majority of the masters.
+ * Paths are absolute, bytes, at most 4096; ids are what granary_put_id gave. */
+#ifndef GRANARY_H
+#define GRANARY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct granary_cluster;
+struct granary_file;
+
+/* 0, or a positive error number; granary_error_text explains, granary_error_errno translates. */
+typedef int granary_status;
+const char *granary_error_text(granary_status status);
+int granary_error_errno(granary_status status);
+/* The last failure on this handle in the user's terms (what, why, what to do); valid until the next call. */
+const char *granary_message(const struct granary_cluster *cluster);
+
+struct granary_options {
+	const char *cluster; /* "host:port,host:port"; NULL: as interface page (environment, configuration files) */
+	const char *config;  /* a client.conf; NULL: as above */
+	uint32_t timeout_ms; /* 0: 30,000 */
+};
+granary_status granary_connect(const struct granary_options *options, struct granary_cluster **out);
+void granary_close(struct granary_cluster *cluster);
+
+struct granary_stat {
+	uint64_t inode, size, blocks, change;
+	uint32_t mode, uid, gid, nlink, rdev;
+	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+	uint32_t layout; /* 0 empty, 1 symbolic link, 2 blob in a pack, 3 chunks */
+	uint64_t pack;
+	uint32_t slot;
+};
+
+/* Whole blobs. Nothing half-written is ever visible under its name. */
+granary_status granary_put(struct granary_cluster *, const char *path, const void *bytes, size_t size, uint32_t mode);
+granary_status granary_put_id(struct granary_cluster *, const void *bytes, size_t size, uint64_t *id);
+/* *bytes is malloced for the caller. */
+granary_status granary_get(struct granary_cluster *, const char *path, void **bytes, size_t *size);
+granary_status granary_get_id(struct granary_cluster *, uint64_t id, void **bytes, size_t *size);
+
+/* Streams. flags as open(2): O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND. */
+granary_status granary_open(struct granary_cluster *, const char *path, int flags, uint32_t mode, struct granary_file **out);
+granary_status granary_open_id(struct granary_cluster *, uint64_t id, struct granary_file **out);
+/* A file without a name, to be written and then given one (or an id) by granary_publish; forgotten if it is not. */
+granary_status granary_open_unnamed(struct granary_cluster *, uint32_t mode, struct granary_file **out);
+struct granary_publish {
+	const char *path;      /* NULL: no name, kept by id */
+	bool if_absent;	       /* fails with "already exists" */
+	uint64_t if_change;    /* not 0: only over a file whose stat.change is this */
+	uint64_t id;	       /* out */
+};
+granary_status granary_publish(struct granary_file *, struct granary_publish *);
+/* *done is less than size only at the end of the file. */
+granary_status granary_pread(struct granary_file *, void *bytes, size_t size, uint64_t offset, size_t *done);
+granary_status granary_pwrite(struct granary_file *, const void *bytes, size_t size, uint64_t offset);
+granary_status granary_fsync(struct granary_file *);
+granary_status granary_ftruncate(struct granary_file *, uint64_t size);
+granary_status granary_fstat(struct granary_file *, struct granary_stat *);
+/* Writes what is buffered; an error here means that data was lost that granary_fsync did not cover. */
+granary_status granary_file_close(struct granary_file *);
+
+/* Names. */
+granary_status granary_stat(struct granary_cluster *, const char *path, bool follow, struct granary_stat *);
+granary_status granary_stat_id(struct granary_cluster *, uint64_t id, struct granary_stat *);
+granary_status granary_mkdir(struct granary_cluster *, const char *path, uint32_t mode);
+granary_status granary_rmdir(struct granary_cluster *, const char *path);
+granary_status granary_unlink(struct granary_cluster *, const char *path);
+granary_status granary_unlink_id(struct granary_cluster *, uint64_t id);
+enum granary_rename_flags { GRANARY_RENAME_NOREPLACE = 1, GRANARY_RENAME_EXCHANGE = 2 };
+granary_status granary_rename(struct granary_cluster *, const char *from, const char *to, unsigned flags);
+granary_status granary_link(struct granary_cluster *, const char *existing, const char *path);
+granary_status granary_symlink(struct granary_cluster *, const char *target, const char *path);
+granary_status granary_readlink(struct granary_cluster *, const char *path, char *target, size_t size);
+granary_status granary_chmod(struct granary_cluster *, const char *path, uint32_t mode);
+granary_status granary_chown(struct granary_cluster *, const char *path, uint32_t uid, uint32_t gid);
+/* INT64_MIN leaves a time as it is. */
+granary_status granary_utimes(struct granary_cluster *, const char *path, int64_t atime_ns, int64_t mtime_ns);
+granary_status granary_truncate(struct granary_cluster *, const char *path, uint64_t size);
+
+struct granary_entry {
+	const char *name; /* valid for the call */
+	size_t name_bytes;
+	struct granary_stat stat;
+};
+/* Names in byte order, without "." and "..". fn returns false to stop. */
+granary_status granary_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const struct granary_entry *),
+			    void *arg);
+
+granary_status granary_xattr_get(struct granary_cluster *, const char *path, const char *name, void *value, size_t size,
+				 size_t *done);
+granary_status granary_xattr_set(struct granary_cluster *, const char *path, const char *name, const void *value, size_t size);
+granary_status granary_xattr_remove(struct granary_cluster *, const char *path, const char *name);
+granary_status granary_xattr_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const char *name), void *arg);
+
+struct granary_space {
+	uint64_t bytes_total, bytes_free, bytes_used, inodes;
+};
+granary_status granary_space(struct granary_cluster *, struct granary_space *);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,77 @@
+/* Every bound in Granary: sizes, counts and times. A queue, array, message or retry without a bound here is a bug.
+ * Bytes, milliseconds and counts, as each name says. */
+#ifndef GRANARY_COMMON_BASE_LIMITS_H
+#define GRANARY_COMMON_BASE_LIMITS_H
+
+#define KIB 1024u
+#define MIB (1024u * KIB)
+
+/* Data layout (architecture page). BLOCK is the unit of checksums, CHUNK of placement. */
+#define BLOCK_BYTES (4u * KIB)
+#define CHUNK_BYTES (64u * MIB)
+#define CHUNK_BLOCKS (CHUNK_BYTES / BLOCK_BYTES)
+#define FRAME_DATA_BYTES_MAX (256u * KIB)	     /* data cut for the chain */
+#define BLOB_BYTES_MAX FRAME_DATA_BYTES_MAX	     /* a larger file gets chunks of its own */
+#define FILE_BYTES_MAX (1ull << 50)
+#define REPLICAS_MAX 5u
+#define REPLICAS_DEFAULT 3u
+
+/* Frames. A frame above these bounds closes the connection. */
+#define FRAME_MESSAGE_BYTES_MAX (1u * MIB)
+#define FRAME_BYTES_MAX (FRAME_MESSAGE_BYTES_MAX + FRAME_DATA_BYTES_MAX)
+
+/* Names and attributes: Linux's own bounds. */
+#define NAME_BYTES_MAX 255u
+#define PATH_BYTES_MAX 4096u
+#define SYMLINK_BYTES_MAX 4095u
+#define XATTR_NAME_BYTES_MAX 255u
+#define XATTR_VALUE_BYTES_MAX (64u * KIB)
+#define XATTRS_PER_INODE_MAX 256u
+#define LINKS_MAX 65000u
+#define LOCKS_PER_INODE_MAX 4096u
+#define READDIR_ENTRIES_MAX 1024u
+
+/* Connections and rpc. */
+#define CONNECTIONS_MAX 4096u
+#define CONN_OUT_BYTES_MAX (32u * MIB)		     /* queued to send; above it the peer's requests are not read */
+#define RPC_SERVED_PER_CONN_MAX 256u		     /* requests being served for one connection */
+#define RPC_CALLS_PER_CONN_MAX 4096u		     /* calls awaiting a reply on one connection */
+#define RPC_TIMEOUT_MS 5000u
+#define RPC_CONNECT_TIMEOUT_MS 1000u
+#define WORKERS_COUNT 8u
+#define WORK_QUEUE_MAX 8192u
+
+/* Raft. */
+#define RAFT_MEMBERS_MAX 9u
+#define RAFT_TICK_MS 10u
+#define RAFT_HEARTBEAT_TICKS 5u			     /* 50 ms */
+#define RAFT_ELECTION_TICKS 30u			     /* 300 ms, randomised to twice that */
+#define RAFT_ENTRY_BYTES_MAX (1u * MIB - 64u * KIB)
+#define RAFT_APPEND_BYTES_MAX (512u * KIB)	     /* entries in one AppendEntries; always at least one entry */
+#define RAFT_INFLIGHT_MAX 64u			     /* AppendEntries sent to one follower and not answered */
+#define RAFT_UNCOMMITTED_BYTES_MAX (64u * MIB)	     /* proposals above it are refused */
+#define WAL_SEGMENT_BYTES (16u * MIB)
+
+/* Sessions, leases. */
+#define SESSION_TIMEOUT_MS 20000u
+#define SESSION_KEEPALIVE_MS 2000u
+#define SESSION_SLOTS 64u			     /* mutating requests a session may have outstanding */
+#define SESSION_OPEN_FILES_MAX 65536u
+#define CACHE_LEASE_MS 1000u			     /* attributes and names cached by a client */
+#define CACHE_LEASES_MAX 262144u
+#define CHUNKSERVER_HEARTBEAT_MS 300u
+#define CHUNKSERVER_LEASE_MS 1500u
+#define META_OPS_PER_BATCH_MAX 1024u
+
+/* Clients. */
+#define CLIENT_TIMEOUT_MS 30000u		     /* default of --timeout */
+#define CLIENT_DIRTY_BYTES_MAX (64u * MIB)	     /* data of one client accepted and not yet on three servers */
+#define CLIENT_RETRY_MS_MIN 5u
+#define CLIENT_RETRY_MS_MAX 500u
+
+/* Chunkserver. */
+#define CHUNKS_OPEN_MAX 512u
+#define CHUNK_OPS_PENDING_MAX 4096u
+#define DISK_RESERVED_BYTES (64u * MIB)		     /* kept free for metadata; below it a write says no space */
+
+#endif

@@ -1,0 +1,67 @@
+/* The messages of granary.proto by number: pack, unpack, bounds. */
+#ifndef GRANARY_COMMON_PROTO_MESSAGE_H
+#define GRANARY_COMMON_PROTO_MESSAGE_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "granary.pb-c.h"
+
+/* X(name, wire value, request, reply): a request and its reply share the number. Never renumber. */
+#define MESSAGE_LIST(X)                                                                            \
+	X(MESSAGE_HELLO, 1, hello, hello)                                                          \
+	X(MESSAGE_RAFT, 2, raft_message, empty)                                                    \
+	X(MESSAGE_SESSION_OPEN, 10, session_open, session_info)                                    \
+	X(MESSAGE_SESSION_KEEPALIVE, 11, session_keepalive, session_info)                          \
+	X(MESSAGE_META, 12, meta_request, meta_reply)                                              \
+	X(MESSAGE_INVALIDATE, 13, invalidate, empty)                                               \
+	X(MESSAGE_CHUNK_FAILURE, 14, chunk_failure, chunk_location)                                \
+	X(MESSAGE_CLUSTER_STATUS, 15, cluster_status_request, cluster_status)                      \
+	X(MESSAGE_REGISTER, 30, register_request, register_reply)                                  \
+	X(MESSAGE_HEARTBEAT, 31, heartbeat, heartbeat_reply)                                       \
+	X(MESSAGE_INVENTORY, 32, inventory, inventory_reply)                                       \
+	X(MESSAGE_CHUNK_COMMANDS, 33, chunk_commands, chunk_commands_reply)                        \
+	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
+	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
+	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \
+	X(MESSAGE_CHUNK_TRIM, 53, chunk_trim, empty)                                               \
+	X(MESSAGE_BLOB_APPEND, 54, blob_append, blob_append_reply)                                 \
+	X(MESSAGE_BLOB_READ, 55, blob_read, blob_read_reply)                                       \
+	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)
+
+enum message_type {
+	MESSAGE_NONE = 0,
+#define X(name, wire, request, reply) name = wire,
+	MESSAGE_LIST(X)
+#undef X
+};
+#define MESSAGE_TYPES_MAX 64u
+
+/* NULL for a number that is unknown here. */
+const ProtobufCMessageDescriptor *message_request(unsigned type);
+const ProtobufCMessageDescriptor *message_reply(unsigned type);
+/* "MESSAGE_META" or "?"; static storage. */
+const char *message_name(unsigned type);
+
+/* Appends the packed message. */
+void message_pack(const ProtobufCMessage *message, struct buf *out);
+/* ERR_PROTOCOL when the bytes do not parse or an array is beyond limits.h. The result is freed by message_free. */
+MUST_USE enum err message_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, ProtobufCMessage **out);
+/* NULL is allowed. */
+void message_free(ProtobufCMessage *message);
+/* A copy that the caller frees. */
+ProtobufCMessage *message_copy(const ProtobufCMessage *message);
+
+static inline struct slice message_bytes(ProtobufCBinaryData data)
+{
+	return slice_of(data.data, data.len);
+}
+
+/* Borrows: the slice must outlive the message. */
+static inline ProtobufCBinaryData message_borrow(struct slice slice)
+{
+	return (ProtobufCBinaryData){ .len = slice.size, .data = (uint8_t *)(uintptr_t)slice.bytes };
+}
+
+#endif
