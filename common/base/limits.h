@@ -63,6 +63,16 @@
 #define CHUNKSERVER_LEASE_MS 1500u
 #define META_OPS_PER_BATCH_MAX 1024u
 
+#define META_CACHE_BYTES_MAX (32u * MIB)	     /* values that the state machine keeps unpacked */
+#define META_REPLY_BYTES_MAX (FRAME_MESSAGE_BYTES_MAX - 64u * KIB)
+#define CHUNK_MAP_ENTRIES_MAX 1024u
+#define WALK_SYMLINKS_MAX 40u
+#define OPEN_PACKS_MAX 8u
+#define TRUNCATE_CHUNKS_MAX 1024u		     /* freed by one Setattr */
+#define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
+#define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
+#define GARBAGE_SLOTS_MAX 1024u			     /* of a pack in one Garbage */
+
 /* Clients. */
 #define CLIENT_TIMEOUT_MS 30000u		     /* default of --timeout */
 #define CLIENT_DIRTY_BYTES_MAX (64u * MIB)	     /* data of one client accepted and not yet on three servers */
