@@ -54,5 +54,7 @@ struct iobuf *iobuf_open(uint32_t capacity_bytes);
 struct iobuf *iobuf_ref(struct iobuf *iobuf);
 /* NULL is allowed. */
 void iobuf_unref(struct iobuf *iobuf);
+/* Gives the free lists of this thread back to the system (loop_close does). */
+void iobuf_trim(void);
 
 #endif

@@ -19,6 +19,7 @@
 /* Frames. A frame above these bounds closes the connection. */
 #define FRAME_MESSAGE_BYTES_MAX (1u * MIB)
 #define FRAME_BYTES_MAX (FRAME_MESSAGE_BYTES_MAX + FRAME_DATA_BYTES_MAX)
+#define MESSAGE_ARRAY_MAX 65536u		     /* elements of a repeated field that has no smaller bound */
 
 /* Names and attributes: Linux's own bounds. */
 #define NAME_BYTES_MAX 255u
@@ -30,6 +31,9 @@
 #define LINKS_MAX 65000u
 #define LOCKS_PER_INODE_MAX 4096u
 #define READDIR_ENTRIES_MAX 1024u
+
+/* Memory of released iobufs that a thread keeps for reuse. */
+#define IOBUF_FREE_BYTES_MAX (32u * MIB)
 
 /* Connections and rpc. */
 #define CONNECTIONS_MAX 4096u

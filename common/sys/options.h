@@ -42,6 +42,9 @@ struct options_program {
 MUST_USE enum err options_parse(const struct options_program *program, void *config, int argc, char **argv,
 				bool stop_at_word, int *first, struct buf *message);
 void options_deinit(const struct options_program *program, void *config);
+/* The file alone, from memory. Keys that are not options are errors. */
+MUST_USE enum err options_parse_text(const struct options_program *program, void *config, struct slice text,
+				     struct buf *message);
 /* Parses one value of a kind as above; for --set key=value and sub-commands. */
 MUST_USE enum err options_value(enum option_kind kind, const char *text, void *out);
 /* The running version, e.g. "0.1.0". */

@@ -1,0 +1,172 @@
+#include "common/proto/message.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+/* A message of n bytes may take this much memory when unpacked. The base lets META_OPS_PER_BATCH_MAX empty results
+ * through; the factor is far above that of honest messages. An array of empty submessages beyond it is refused. */
+#define UNPACKED_BYTES_BASE (1u * MIB)
+#define UNPACKED_BYTES_FACTOR 32u
+
+struct kind {
+	const char *name;
+	const ProtobufCMessageDescriptor *request;
+	const ProtobufCMessageDescriptor *reply;
+};
+
+static const struct kind kinds[MESSAGE_TYPES_MAX] = {
+#define X(symbol, wire, ask, answer)                                                                                   \
+	[wire] = { .name = #symbol, .request = &granary__##ask##__descriptor, .reply = &granary__##answer##__descriptor },
+	MESSAGE_LIST(X)
+#undef X
+};
+
+const ProtobufCMessageDescriptor *message_request(unsigned type)
+{
+	return type < MESSAGE_TYPES_MAX ? kinds[type].request : NULL;
+}
+
+const ProtobufCMessageDescriptor *message_reply(unsigned type)
+{
+	return type < MESSAGE_TYPES_MAX ? kinds[type].reply : NULL;
+}
+
+const char *message_name(unsigned type)
+{
+	return type < MESSAGE_TYPES_MAX && kinds[type].name != NULL ? kinds[type].name : "?";
+}
+
+void message_pack(const ProtobufCMessage *message, struct buf *out)
+{
+	size_t size = protobuf_c_message_get_packed_size(message);
+	buf_reserve(out, out->size + size);
+	size_t packed = size == 0 ? 0 : protobuf_c_message_pack(message, out->bytes + out->size);
+	check(packed == size);
+	out->size += size;
+}
+
+/* Arrays with a bound of their own; all others have MESSAGE_ARRAY_MAX. */
+static const struct array_bound {
+	const ProtobufCMessageDescriptor *message;
+	const char *field;
+	size_t count_max;
+} array_bounds[] = {
+	{ &granary__meta_request__descriptor, "ops", META_OPS_PER_BATCH_MAX },
+	{ &granary__meta_reply__descriptor, "results", META_OPS_PER_BATCH_MAX },
+	{ &granary__meta_result__descriptor, "entries", READDIR_ENTRIES_MAX },
+	{ &granary__meta_result__descriptor, "names", XATTRS_PER_INODE_MAX },
+	{ &granary__chunk_write__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__chunk_sync__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__chunk_trim__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__blob_append__descriptor, "replicas", REPLICAS_MAX },
+};
+
+static size_t array_max(const ProtobufCMessageDescriptor *descriptor, const char *field)
+{
+	for (size_t i = 0; i < sizeof(array_bounds) / sizeof(array_bounds[0]); i++) {
+		if (array_bounds[i].message == descriptor && strcmp(array_bounds[i].field, field) == 0)
+			return array_bounds[i].count_max;
+	}
+	return MESSAGE_ARRAY_MAX;
+}
+
+static bool is_within_bounds(const ProtobufCMessage *message);
+
+static bool array_is_within_bounds(const ProtobufCMessage *message, const ProtobufCFieldDescriptor *field)
+{
+	const char *base = (const char *)message;
+	size_t count = *(const size_t *)(const void *)(base + field->quantifier_offset);
+	if (count == 0)
+		return true;
+	if (count > array_max(message->descriptor, field->name))
+		return false;
+	if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+		return true;
+	ProtobufCMessage *const *elements = *(ProtobufCMessage *const *const *)(const void *)(base + field->offset);
+	for (size_t i = 0; i < count; i++) {
+		if (!is_within_bounds(elements[i]))
+			return false;
+	}
+	return true;
+}
+
+/* The schema has no recursive message, so the depth is that of the schema. */
+static bool is_within_bounds(const ProtobufCMessage *message)
+{
+	const ProtobufCMessageDescriptor *descriptor = message->descriptor;
+	const char *base = (const char *)message;
+	for (unsigned i = 0; i < descriptor->n_fields; i++) {
+		const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
+		if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+			if (!array_is_within_bounds(message, field))
+				return false;
+			continue;
+		}
+		if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+			continue;
+		if ((field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) &&
+		    *(const uint32_t *)(const void *)(base + field->quantifier_offset) != field->id)
+			continue;
+		const ProtobufCMessage *inner =
+			*(const ProtobufCMessage *const *)(const void *)(base + field->offset);
+		if (inner != NULL && !is_within_bounds(inner))
+			return false;
+	}
+	return true;
+}
+
+struct budget {
+	size_t bytes_left;
+};
+
+static void *budget_alloc(void *arg, size_t size_bytes)
+{
+	struct budget *budget = arg;
+	if (size_bytes > budget->bytes_left)
+		return NULL;
+	budget->bytes_left -= size_bytes;
+	return mem_alloc(size_bytes);
+}
+
+static void budget_free(void *arg, void *memory)
+{
+	(void)arg;
+	free(memory);
+}
+
+enum err message_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, ProtobufCMessage **out)
+{
+	*out = NULL;
+	if (bytes.size > FRAME_BYTES_MAX)
+		return ERR_PROTOCOL;
+	struct budget budget = { .bytes_left = UNPACKED_BYTES_BASE + UNPACKED_BYTES_FACTOR * bytes.size };
+	ProtobufCAllocator allocator = { .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget };
+	ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, bytes.size, bytes.bytes);
+	if (message == NULL)
+		return ERR_PROTOCOL;
+	if (!is_within_bounds(message)) {
+		message_free(message);
+		return ERR_PROTOCOL;
+	}
+	*out = message;
+	return OK;
+}
+
+void message_free(ProtobufCMessage *message)
+{
+	if (message != NULL)
+		protobuf_c_message_free_unpacked(message, NULL);
+}
+
+ProtobufCMessage *message_copy(const ProtobufCMessage *message)
+{
+	struct buf packed = { 0 };
+	message_pack(message, &packed);
+	ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, packed.size, packed.bytes);
+	check(copy != NULL);
+	buf_deinit(&packed);
+	return copy;
+}

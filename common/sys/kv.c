@@ -1,0 +1,262 @@
+/* LevelDB with paranoid checks, verified checksums and a bloom filter.
+ *
+ * Syncing is done here and not by LevelDB's own sync flag, for two reasons. LevelDB syncs only the current log file: when
+ * the memtable has just been switched, the log before it may still be unsynced, and a crash would lose older batches and
+ * keep newer ones. And a synced write makes all other writers queue behind the disk, so that the loop would wait for a
+ * worker. LevelDB hands every batch to the kernel before the write returns, so fdatasync of all log files in the
+ * directory makes all earlier batches durable; a log that vanishes meanwhile was replaced by a synced table. */
+#include "common/sys/kv.h"
+
+#include <leveldb/c.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/sys/file.h"
+#include "common/sys/log.h"
+
+#define CACHE_BYTES_STANDARD (8 * MIB)
+#define WRITE_BUFFER_BYTES_STANDARD (4 * MIB)
+#define FILTER_BITS_PER_KEY 10
+
+struct kv {
+	struct loop *loop;
+	char *path;
+	leveldb_t *db;
+	leveldb_options_t *options;
+	leveldb_cache_t *cache;
+	leveldb_filterpolicy_t *filter;
+	leveldb_readoptions_t *read_options;
+	leveldb_writeoptions_t *write_options;
+	atomic_bool failed; /* a write or sync failed: what is on disk is unknown, nothing is accepted any more */
+};
+
+struct kv_batch {
+	leveldb_writebatch_t *batch;
+};
+
+struct kv_iterator {
+	leveldb_iterator_t *iterator;
+	struct kv *kv;
+};
+
+/* Frees `text`. */
+static enum err failed(const struct kv *kv, const char *what, char *text)
+{
+	enum err err = ERR_IO;
+	if (strncmp(text, "Corruption", 10) == 0)
+		err = ERR_CORRUPT;
+	else if (strstr(text, "lock") != NULL)
+		err = ERR_BUSY;
+	else if (strstr(text, "No space left") != NULL)
+		err = ERR_NO_SPACE;
+	char escaped[512];
+	log_error("kv_failed", "operation=%s path=%s text=%s", what, kv->path,
+		  log_escape(text, strlen(text), escaped, sizeof(escaped)));
+	leveldb_free(text);
+	return err;
+}
+
+enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)
+{
+	*out = NULL;
+	enum err err = dir_make(loop, path);
+	if (err != OK)
+		return err;
+	uint64_t cache_bytes = options != NULL && options->cache_bytes > 0 ? options->cache_bytes : CACHE_BYTES_STANDARD;
+	uint64_t buffer_bytes = options != NULL && options->write_buffer_bytes > 0 ? options->write_buffer_bytes :
+										      WRITE_BUFFER_BYTES_STANDARD;
+	struct kv *kv = mem_zero(1, sizeof(*kv));
+	kv->loop = loop;
+	kv->path = mem_string(path);
+	kv->cache = leveldb_cache_create_lru(cache_bytes);
+	kv->filter = leveldb_filterpolicy_create_bloom(FILTER_BITS_PER_KEY);
+	kv->options = leveldb_options_create();
+	leveldb_options_set_create_if_missing(kv->options, 1);
+	leveldb_options_set_paranoid_checks(kv->options, 1);
+	leveldb_options_set_cache(kv->options, kv->cache);
+	leveldb_options_set_filter_policy(kv->options, kv->filter);
+	leveldb_options_set_write_buffer_size(kv->options, buffer_bytes);
+	leveldb_options_set_compression(kv->options, leveldb_snappy_compression);
+	kv->read_options = leveldb_readoptions_create();
+	leveldb_readoptions_set_verify_checksums(kv->read_options, 1);
+	kv->write_options = leveldb_writeoptions_create();
+	char *text = NULL;
+	kv->db = leveldb_open(kv->options, path, &text);
+	if (kv->db == NULL) {
+		err = failed(kv, "open", text);
+		kv_close(kv);
+		return err;
+	}
+	*out = kv;
+	return OK;
+}
+
+void kv_close(struct kv *kv)
+{
+	if (kv == NULL)
+		return;
+	if (kv->db != NULL)
+		leveldb_close(kv->db);
+	leveldb_writeoptions_destroy(kv->write_options);
+	leveldb_readoptions_destroy(kv->read_options);
+	leveldb_options_destroy(kv->options);
+	leveldb_filterpolicy_destroy(kv->filter);
+	leveldb_cache_destroy(kv->cache);
+	free(kv->path);
+	free(kv);
+}
+
+enum err kv_get(struct kv *kv, struct slice key, struct buf *value)
+{
+	buf_clear(value);
+	char *text = NULL;
+	size_t size = 0;
+	char *found = leveldb_get(kv->db, kv->read_options, (const char *)key.bytes, key.size, &size, &text);
+	if (text != NULL)
+		return failed(kv, "get", text);
+	if (found == NULL)
+		return ERR_NOT_FOUND;
+	buf_append(value, found, size);
+	leveldb_free(found);
+	return OK;
+}
+
+enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
+{
+	if (atomic_load(&kv->failed))
+		return ERR_STORE_FAILED;
+	char *text = NULL;
+	leveldb_write(kv->db, kv->write_options, batch->batch, &text);
+	if (text != NULL) {
+		atomic_store(&kv->failed, true);
+		return failed(kv, "write", text);
+	}
+	return sync ? kv_sync(kv) : OK;
+}
+
+struct sync_pass {
+	struct kv *kv;
+	enum err err;
+};
+
+static bool sync_log(void *arg, const char *name)
+{
+	struct sync_pass *pass = arg;
+	size_t length = strlen(name);
+	if (length < 4 || strcmp(name + length - 4, ".log") != 0)
+		return true;
+	char path[PATH_BYTES_MAX];
+	int size = snprintf(path, sizeof(path), "%s/%s", pass->kv->path, name);
+	check(size > 0 && (size_t)size < sizeof(path));
+	struct file *file = NULL;
+	enum err err = file_open(pass->kv->loop, path, FILE_READ_ONLY, &file);
+	if (err == ERR_NOT_FOUND)
+		return true;
+	if (err == OK)
+		err = file_sync(file);
+	file_unref(file);
+	pass->err = err;
+	return err == OK;
+}
+
+enum err kv_sync(struct kv *kv)
+{
+	if (atomic_load(&kv->failed))
+		return ERR_STORE_FAILED;
+	struct sync_pass pass = { .kv = kv };
+	enum err err = dir_list(kv->loop, kv->path, sync_log, &pass);
+	if (err == OK)
+		err = pass.err;
+	if (err == OK)
+		err = dir_sync(kv->loop, kv->path);
+	if (err != OK)
+		atomic_store(&kv->failed, true);
+	return err;
+}
+
+struct kv_batch *kv_batch_open(void)
+{
+	struct kv_batch *batch = mem_alloc(sizeof(*batch));
+	batch->batch = leveldb_writebatch_create();
+	return batch;
+}
+
+void kv_batch_close(struct kv_batch *batch)
+{
+	if (batch == NULL)
+		return;
+	leveldb_writebatch_destroy(batch->batch);
+	free(batch);
+}
+
+void kv_batch_clear(struct kv_batch *batch)
+{
+	leveldb_writebatch_clear(batch->batch);
+}
+
+void kv_batch_put(struct kv_batch *batch, struct slice key, struct slice value)
+{
+	leveldb_writebatch_put(batch->batch, (const char *)key.bytes, key.size, (const char *)value.bytes, value.size);
+}
+
+void kv_batch_delete(struct kv_batch *batch, struct slice key)
+{
+	leveldb_writebatch_delete(batch->batch, (const char *)key.bytes, key.size);
+}
+
+struct kv_iterator *kv_iterator_open(struct kv *kv)
+{
+	struct kv_iterator *iterator = mem_alloc(sizeof(*iterator));
+	iterator->iterator = leveldb_create_iterator(kv->db, kv->read_options);
+	iterator->kv = kv;
+	return iterator;
+}
+
+void kv_iterator_close(struct kv_iterator *iterator)
+{
+	if (iterator == NULL)
+		return;
+	leveldb_iter_destroy(iterator->iterator);
+	free(iterator);
+}
+
+void kv_iterator_seek(struct kv_iterator *iterator, struct slice key)
+{
+	leveldb_iter_seek(iterator->iterator, (const char *)key.bytes, key.size);
+}
+
+void kv_iterator_next(struct kv_iterator *iterator)
+{
+	check(leveldb_iter_valid(iterator->iterator));
+	leveldb_iter_next(iterator->iterator);
+}
+
+bool kv_iterator_valid(const struct kv_iterator *iterator)
+{
+	return leveldb_iter_valid(iterator->iterator);
+}
+
+struct slice kv_iterator_key(const struct kv_iterator *iterator)
+{
+	size_t size = 0;
+	const char *key = leveldb_iter_key(iterator->iterator, &size);
+	return slice_of(key, size);
+}
+
+struct slice kv_iterator_value(const struct kv_iterator *iterator)
+{
+	size_t size = 0;
+	const char *value = leveldb_iter_value(iterator->iterator, &size);
+	return slice_of(value, size);
+}
+
+enum err kv_iterator_error(const struct kv_iterator *iterator)
+{
+	char *text = NULL;
+	leveldb_iter_get_error(iterator->iterator, &text);
+	return text == NULL ? OK : failed(iterator->kv, "iterate", text);
+}
