@@ -67,7 +67,8 @@ struct raft_message {
 	bool reject;
 	uint64_t hint_index; /* with reject: the follower's guess where the logs agree, so that one round trip skips a term */
 	uint64_t hint_term;
-	uint64_t context; /* leader's clock in ms, echoed */
+	uint64_t context; /* leader's clock in ms, echoed. RAFT_VOTE: 1 when the leader itself asked for it (transfer) */
+	uint64_t held;	  /* RAFT_APPEND: every member is known to hold the entries up to here (RaftMessage.held) */
 	const struct raft_entry *entries;
 	size_t entry_count;
 };
@@ -97,14 +98,17 @@ MUST_USE enum err raft_open(const struct raft_options *options, const struct raf
 			    struct raft **out);
 void raft_close(struct raft *raft);
 
-/* Every RAFT_TICK_MS; now_ms is the loop's monotonic clock and never runs backwards. */
+/* Every RAFT_TICK_MS; now_ms is the loop's monotonic clock and never runs backwards.
+ * Here and below now_ms is read from the clock at the time of the call (loop_now_us(loop) / 1000), not as of the start of
+ * the iteration: a process that was stopped between the two would keep a lease, or promise one, by an old clock. */
 void raft_tick(struct raft *raft, uint64_t now_ms);
 /* A message from another member. Malformed or foreign ones are ignored. */
 void raft_step(struct raft *raft, uint64_t now_ms, const struct raft_message *message);
 /* Appends an entry on the leader. ERR_NOT_LEADER; ERR_BUSY above RAFT_UNCOMMITTED_BYTES_MAX; ERR_TOO_LARGE. */
 MUST_USE enum err raft_propose(struct raft *raft, uint64_t now_ms, enum raft_entry_kind kind, struct slice payload,
 			       uint64_t *index);
-/* Everything that raft_ready gave to persist up to entry `index` (of `term`) and hard state is durable. */
+/* Everything that raft_ready gave to persist up to entry `index` (of `term`) and hard state is durable. Both are those of
+ * the last entry given in the rounds that are durable; 0, 0 when these had no entries. Late ones are recognised. */
 void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term);
 /* The state machine has applied up to index; bounds what the log must keep in memory. */
 void raft_applied(struct raft *raft, uint64_t index);
@@ -118,9 +122,10 @@ struct raft_ready {
 	size_t entry_count;
 	const struct raft_message *messages;
 	size_t message_count;
-	const struct raft_message *messages_after_sync;
+	const struct raft_message *messages_after_sync; /* nothing being written: may go out at once */
 	size_t message_after_sync_count;
-	uint64_t commit; /* entries up to here may be applied: raft_entry_at gives them */
+	uint64_t commit; /* entries up to here may be applied: raft_entry_at gives them. Never beyond what is durable here,
+			    so that a state machine is never ahead of its log after a crash */
 };
 
 /* Takes the effects gathered since the last call. False: there are none. Pointers are valid until the next call of any
@@ -132,7 +137,8 @@ const struct raft_entry *raft_entry_at(const struct raft *raft, uint64_t index);
 /* Forgets entries below index in memory once applied and persisted by everyone who might ask. The shell cuts the
  * write-ahead log accordingly. Never above raft_safe_to_compact. */
 void raft_compact(struct raft *raft, uint64_t index);
-/* Highest index that every member is known to hold (leader), or 0: until snapshots exist the log is kept for all. */
+/* Highest index that every member is known to hold (leader; followers learn it from `held`), or 0: until snapshots
+ * exist the log is kept for all. */
 uint64_t raft_safe_to_compact(const struct raft *raft);
 
 /* Leader with a valid lease whose barrier entry is committed and applied: its applied state answers reads linearizably. */

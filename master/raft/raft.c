@@ -1,0 +1,332 @@
+#include "master/raft/raft.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "master/raft/raft_internal.h"
+
+size_t raft_quorum(const struct raft *raft)
+{
+	return raft->member_count / 2 + 1;
+}
+
+struct progress *raft_member(struct raft *raft, uint64_t id)
+{
+	for (size_t i = 0; i < raft->member_count; i++)
+		if (raft->members[i].id == id)
+			return &raft->members[i];
+	return NULL;
+}
+
+static void list_add(struct message_list *list, struct raft *raft, struct raft_message message)
+{
+	if (list->count == list->capacity) {
+		list->capacity = list->capacity > 0 ? list->capacity * 2 : 16;
+		list->items = mem_resize(list->items, list->capacity * sizeof(*list->items));
+	}
+	message.from = raft->id;
+	if (message.term == 0)
+		message.term = raft->hard.term;
+	list->items[list->count++] = message;
+}
+
+void raft_send(struct raft *raft, struct raft_message message)
+{
+	list_add(&raft->messages, raft, message);
+}
+
+void raft_send_after_sync(struct raft *raft, struct raft_message message)
+{
+	list_add(&raft->after_sync, raft, message);
+}
+
+static enum err check_restored(const struct raft_options *options, const struct raft_hard_state *hard,
+			       uint64_t first_index, uint64_t first_previous_term, const struct raft_entry *entries,
+			       size_t entry_count)
+{
+	uint64_t term = first_previous_term;
+	if (first_index == 0)
+		return ERR_CORRUPT;
+	for (size_t i = 0; i < entry_count; i++) {
+		if (entries[i].index != first_index + i || entries[i].term < term || entries[i].term > hard->term)
+			return ERR_CORRUPT;
+		term = entries[i].term;
+	}
+	/* A log that ends before what was applied or known to be durable has lost entries that were acknowledged. */
+	uint64_t last = first_index + entry_count - 1;
+	if (options->applied > last || hard->commit > last || options->applied + 1 < first_index)
+		return ERR_CORRUPT;
+	return OK;
+}
+
+enum err raft_open(const struct raft_options *options, const struct raft_hard_state *hard, uint64_t first_index,
+		   uint64_t first_previous_term, const struct raft_entry *entries, size_t entry_count, struct raft **out)
+{
+	*out = NULL;
+	if (options->id == 0 || options->member_count == 0 || options->member_count > RAFT_MEMBERS_MAX ||
+	    options->election_ticks <= options->heartbeat_ticks || options->heartbeat_ticks == 0 || options->tick_ms == 0)
+		return ERR_INVALID;
+	enum err err = check_restored(options, hard, first_index, first_previous_term, entries, entry_count);
+	if (err)
+		return err;
+	struct raft *raft = mem_zero(1, sizeof(*raft));
+	raft->id = options->id;
+	raft->election_ms = options->election_ticks * options->tick_ms;
+	raft->heartbeat_ms = options->heartbeat_ticks * options->tick_ms;
+	raft->role = RAFT_FOLLOWER;
+	raft->hard = *hard;
+	rng_init(&raft->rng, options->seed);
+	for (size_t i = 0; i < options->member_count; i++) {
+		if (options->members[i] == 0 || raft_member(raft, options->members[i])) {
+			err = ERR_INVALID;
+			goto done;
+		}
+		raft->members[raft->member_count++].id = options->members[i];
+	}
+	raft->self = raft_member(raft, raft->id);
+	if (!raft->self) {
+		err = ERR_INVALID;
+		goto done;
+	}
+	raft_log_init(&raft->log, first_index, first_previous_term);
+	for (size_t i = 0; i < entry_count; i++)
+		raft_log_append(&raft->log, entries[i].term, entries[i].kind, entries[i].payload);
+	raft->log.given = raft->log.persisted = raft_log_last(&raft->log);
+	raft->applied = options->applied;
+	raft->commit = hard->commit > options->applied ? hard->commit : options->applied;
+	if (raft->commit < first_index - 1)
+		raft->commit = first_index - 1;
+	raft->commit_given = options->applied;
+	*out = raft;
+	raft = NULL;
+done:
+	raft_close(raft);
+	return err;
+}
+
+void raft_close(struct raft *raft)
+{
+	if (!raft)
+		return;
+	raft_log_deinit(&raft->log);
+	free(raft->messages.items);
+	free(raft->after_sync.items);
+	free(raft->messages_given.items);
+	free(raft->after_sync_given.items);
+	free(raft);
+}
+
+static void clock_advance(struct raft *raft, uint64_t now_ms)
+{
+	if (now_ms > raft->now_ms)
+		raft->now_ms = now_ms;
+	if (raft->started)
+		return;
+	raft->started = true;
+	raft->heard_ms = raft->now_ms;
+	raft_restart_election_timer(raft);
+	if (raft->member_count == 1)
+		raft->campaign_due_ms = raft->now_ms;
+}
+
+static void tick_leader(struct raft *raft)
+{
+	if (raft_contact_count(raft) < raft_quorum(raft)) {
+		raft_become_follower(raft, raft->hard.term, 0);
+		return;
+	}
+	if (raft->transfer_to != 0 && raft->now_ms >= raft->transfer_due_ms) {
+		raft->transfer_to = 0;
+		/* The chosen one may still act on TIMEOUT_NOW, so that the lease cannot be had back in this term. */
+		if (raft->lease_given_up) {
+			raft_become_follower(raft, raft->hard.term, 0);
+			return;
+		}
+	}
+	for (size_t i = 0; i < raft->member_count; i++) {
+		struct progress *member = &raft->members[i];
+		if (member->state == PROGRESS_REPLICATE && member != raft->self &&
+		    raft->now_ms - member->contact_ms >= raft->election_ms)
+			progress_probe(member);
+	}
+	if (raft->now_ms < raft->heartbeat_due_ms)
+		return;
+	raft->heartbeat_due_ms = raft->now_ms + raft->heartbeat_ms;
+	for (size_t i = 0; i < raft->member_count; i++)
+		raft->members[i].heartbeat_due = true;
+}
+
+void raft_tick(struct raft *raft, uint64_t now_ms)
+{
+	clock_advance(raft, now_ms);
+	if (raft->role == RAFT_LEADER)
+		tick_leader(raft);
+	else if (raft->now_ms >= raft->campaign_due_ms)
+		raft_pre_campaign(raft);
+}
+
+/* A member of a higher term than the sender's. The term never falls. */
+static void step_older_term(struct raft *raft, const struct raft_message *message)
+{
+	switch (message->kind) {
+	case RAFT_PRE_VOTE:
+	case RAFT_VOTE:
+		raft_handle_vote_request(raft, message);
+		break;
+	case RAFT_APPEND:
+		/* Tells a leader of old that there is a later term: without it a member that is ahead after a lost
+		 * election could neither follow nor (since the others hear their leader) be elected. */
+		raft_send_after_sync(raft, (struct raft_message){.kind = RAFT_APPEND_REPLY,
+								 .to = message->from,
+								 .log_index = message->log_index,
+								 .reject = true});
+		break;
+	default:
+		break;
+	}
+}
+
+/* True: the message is to be handled in the term that the member now has. */
+static bool adopt_term(struct raft *raft, const struct raft_message *message)
+{
+	if (message->kind == RAFT_PRE_VOTE || (message->kind == RAFT_PRE_VOTE_REPLY && !message->reject))
+		return true; /* speaks of a term that nobody has entered */
+	if (message->kind == RAFT_VOTE && message->context != 1 && raft_hears_leader(raft))
+		return false;
+	raft_become_follower(raft, message->term, message->kind == RAFT_APPEND ? message->from : 0);
+	return true;
+}
+
+void raft_step(struct raft *raft, uint64_t now_ms, const struct raft_message *message)
+{
+	clock_advance(raft, now_ms);
+	if (message->to != raft->id || message->from == raft->id || !raft_member(raft, message->from) ||
+	    message->term == 0)
+		return;
+	if (message->term < raft->hard.term) {
+		step_older_term(raft, message);
+		return;
+	}
+	if (message->term > raft->hard.term && !adopt_term(raft, message))
+		return;
+	switch (message->kind) {
+	case RAFT_PRE_VOTE:
+	case RAFT_VOTE:
+		raft_handle_vote_request(raft, message);
+		break;
+	case RAFT_PRE_VOTE_REPLY:
+	case RAFT_VOTE_REPLY:
+		raft_handle_vote_reply(raft, message);
+		break;
+	case RAFT_APPEND:
+		raft_handle_append(raft, message);
+		break;
+	case RAFT_APPEND_REPLY:
+		raft_handle_append_reply(raft, message);
+		break;
+	case RAFT_TIMEOUT_NOW:
+		raft_handle_timeout_now(raft, message);
+		break;
+	}
+}
+
+static void give_messages(struct message_list *gathered, struct message_list *given)
+{
+	struct message_list spare = *given;
+	*given = *gathered;
+	*gathered = spare;
+	gathered->count = 0;
+}
+
+bool raft_ready(struct raft *raft, struct raft_ready *out)
+{
+	if (raft->role == RAFT_LEADER)
+		raft_replicate(raft);
+	*out = (struct raft_ready){.hard_changed = raft->hard_changed, .hard = raft->hard};
+	uint64_t last = raft_log_last(&raft->log);
+	if (raft->log.given < last) {
+		out->entries = raft_log_at(&raft->log, raft->log.given + 1);
+		out->entry_count = (size_t)(last - raft->log.given);
+		raft->log.given = last;
+	}
+#ifdef PLANT_COMMIT_NOT_STORED
+	uint64_t commit = raft->commit;
+#else
+	uint64_t commit = raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
+#endif
+	bool committed = commit > raft->commit_given;
+	if (committed)
+		raft->commit_given = commit;
+	out->commit = raft->commit_given;
+	out->hard.commit = raft->commit_given;
+	raft->hard_changed = false;
+	give_messages(&raft->messages, &raft->messages_given);
+	give_messages(&raft->after_sync, &raft->after_sync_given);
+	out->messages = raft->messages_given.items;
+	out->message_count = raft->messages_given.count;
+	out->messages_after_sync = raft->after_sync_given.items;
+	out->message_after_sync_count = raft->after_sync_given.count;
+	return out->hard_changed || out->entry_count > 0 || out->message_count > 0 || out->message_after_sync_count > 0 ||
+	       committed;
+}
+
+void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term)
+{
+	clock_advance(raft, now_ms);
+	if (!raft_log_persisted(&raft->log, index, term) || raft->role != RAFT_LEADER)
+		return;
+	raft->self->match = raft->log.persisted;
+	raft_commit_by_counting(raft);
+}
+
+void raft_applied(struct raft *raft, uint64_t index)
+{
+	check(index <= raft->commit_given);
+	if (index > raft->applied)
+		raft->applied = index;
+}
+
+const struct raft_entry *raft_entry_at(const struct raft *raft, uint64_t index)
+{
+	return raft_log_at(&raft->log, index);
+}
+
+uint64_t raft_safe_to_compact(const struct raft *raft)
+{
+	return raft->role == RAFT_LEADER ? raft_held_by_all(raft) : raft->held;
+}
+
+void raft_compact(struct raft *raft, uint64_t index)
+{
+	uint64_t safe = raft_safe_to_compact(raft);
+	if (safe > raft->applied)
+		safe = raft->applied;
+	if (safe > raft->log.persisted)
+		safe = raft->log.persisted;
+	raft_log_compact(&raft->log, index < safe ? index : safe);
+}
+
+void raft_view(const struct raft *raft, struct raft_view *out)
+{
+	*out = (struct raft_view){
+	    .id = raft->id,
+	    .role = raft->role,
+	    .term = raft->hard.term,
+	    .leader = raft->leader,
+	    .commit = raft->commit_given,
+	    .applied = raft->applied,
+	    .first = raft->log.first,
+	    .last = raft_log_last(&raft->log),
+	    .member_count = raft->member_count,
+	};
+	for (size_t i = 0; i < raft->member_count; i++) {
+		const struct progress *member = &raft->members[i];
+		out->members[i] = (struct raft_progress_view){
+		    .id = member->id,
+		    .match = member->match,
+		    .next = member->next,
+		    .contact_ms = member == raft->self ? raft->now_ms : member->contact_ms,
+		};
+	}
+}
