@@ -25,6 +25,8 @@ struct conn_events {
 	void (*connected)(void *arg);
 	/* Last call for this connection, which is freed on return. Not called after conn_close. */
 	void (*closed)(void *arg, enum err why);
+	/* Optional: after conn_is_full the queue has become half of that. */
+	void (*drained)(void *arg);
 };
 
 /* "host:port" or "[v6]:port". Returns at once; `connected` or `closed` follows. Host names are resolved at once. */
@@ -50,6 +52,8 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 bool conn_is_full(const struct conn *conn);
 /* While paused no frame is delivered and the peer is held back. */
 void conn_pause(struct conn *conn, bool paused);
+/* The message of a whole frame made no sense: counted as malformed and closed, with the event. */
+void conn_reject(struct conn *conn);
 /* The peer's address as text; valid as long as the connection. */
 const char *conn_peer(const struct conn *conn);
 

@@ -57,11 +57,11 @@ void rpc_set_cluster(struct rpc *rpc, uint64_t cluster);
 void rpc_reply(struct rpc_request *request, const ProtobufCMessage *reply);
 /* As rpc_reply, followed by data. */
 void rpc_reply_data(struct rpc_request *request, const ProtobufCMessage *reply, const struct conn_data *data);
-/* text (may be NULL) explains it to a person. */
+/* text (may be NULL) explains it to a person; with ERR_NOT_LEADER it is the leader's address, for the caller to try. */
 void rpc_reply_error(struct rpc_request *request, enum err err, const char *text);
 
 /* `reply` is NULL unless err is OK; `data` may be NULL; both are valid for the call (take a reference to keep data).
- * `text` is the other side's explanation or "". */
+ * `text` is the other side's explanation or ""; with ERR_NOT_LEADER the leader's address or "". */
 struct rpc_result {
 	enum err err;
 	const ProtobufCMessage *reply;
