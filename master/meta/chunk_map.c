@@ -1,0 +1,360 @@
+#include "master/meta/chunk_map.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/proto/mode.h"
+#include "master/meta/garbage.h"
+#include "master/meta/inode.h"
+#include "master/meta/ops.h"
+#include "master/meta/pack.h"
+
+#define REPLICA_BYTES 32u /* packed, beside its address */
+#define LOCATION_BYTES 64u
+
+/* ---- records */
+
+uint64_t chunk_at(struct meta *meta, uint64_t id, const Granary__Inode *inode, uint32_t index)
+{
+	if (inode->chunks == 0)
+		return 0;
+	struct key key = key_of_index(KEY_CHUNK_POINTER, id, index);
+	const Granary__ChunkPointer *pointer = store_message(&meta->store, &key, &granary__chunk_pointer__descriptor);
+	return pointer ? pointer->chunk : 0;
+}
+
+bool replicas_valid(const uint64_t *replicas, size_t count)
+{
+	if (count == 0 || count > REPLICAS_MAX)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		if (replicas[i] == 0)
+			return false;
+		for (size_t j = 0; j < i; j++)
+			if (replicas[i] == replicas[j])
+				return false;
+	}
+	return true;
+}
+
+static void holders_add(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct key key = key_of_pair(KEY_SERVER_CHUNK, servers[i], chunk);
+		store_put(&meta->store, &key, (struct slice){ 0 });
+	}
+}
+
+static void holders_remove(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct key key = key_of_pair(KEY_SERVER_CHUNK, servers[i], chunk);
+		store_delete(&meta->store, &key);
+	}
+}
+
+enum err chunk_add(struct meta *meta, const struct chunk_options *options)
+{
+	if (options->id == 0 || !replicas_valid(options->replicas, options->replica_count))
+		return ERR_NO_SERVERS;
+	struct key key = key_of(KEY_CHUNK, options->id);
+	if (store_has(&meta->store, &key))
+		return ERR_EXISTS;
+	Granary__Chunk *chunk = mem_alloc(sizeof(*chunk));
+	granary__chunk__init(chunk);
+	chunk->version = 1;
+	chunk->kind = options->kind;
+	chunk->owner = options->owner;
+	chunk->index = options->index;
+	chunk->copies_wanted = REPLICAS_DEFAULT;
+	chunk->n_replicas = options->replica_count;
+	chunk->replicas = mem_alloc(options->replica_count * sizeof(*chunk->replicas));
+	memcpy(chunk->replicas, options->replicas, options->replica_count * sizeof(*chunk->replicas));
+	store_put_message(&meta->store, &key, &chunk->base);
+	holders_add(meta, options->id, chunk->replicas, chunk->n_replicas);
+	meta->state->chunks++;
+	return OK;
+}
+
+void chunk_remove(struct meta *meta, uint64_t id)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, id);
+	if (!chunk)
+		return;
+	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
+	holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
+	struct key key = key_of(KEY_CHUNK, id);
+	store_delete(&meta->store, &key);
+	meta->state->chunks--;
+}
+
+bool chunks_free(struct meta *meta, uint64_t id, Granary__Inode *inode, uint32_t first, size_t max)
+{
+	if (inode->chunks == 0 || first >= CHUNK_INDEXES)
+		return true;
+	uint32_t *indexes = mem_alloc(max * sizeof(*indexes));
+	size_t count = 0;
+	bool more = false;
+	struct key prefix = key_of(KEY_CHUNK_POINTER, id);
+	struct key from = key_of_index(KEY_CHUNK_POINTER, id, first);
+	struct scan scan;
+	scan_open(&scan, &meta->store, &prefix, &from);
+	while (scan_next(&scan)) {
+		uint64_t inode_id;
+		more = count == max;
+		if (more)
+			break;
+		if (key_parse_index(scan.key, &inode_id, &indexes[count]))
+			count++;
+		else
+			store_corrupt(&meta->store);
+	}
+	scan_close(&scan);
+	for (size_t i = 0; i < count; i++) {
+		chunk_remove(meta, chunk_at(meta, id, inode, indexes[i]));
+		struct key key = key_of_index(KEY_CHUNK_POINTER, id, indexes[i]);
+		store_delete(&meta->store, &key);
+	}
+	inode->chunks -= count;
+	free(indexes);
+	return !more;
+}
+
+/* ---- locations */
+
+Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
+	if (!chunk)
+		return NULL;
+	Granary__ChunkLocation *location = mem_alloc(sizeof(*location));
+	granary__chunk_location__init(location);
+	location->chunk = chunk_id;
+	location->version = chunk->version;
+	location->kind = chunk->kind;
+	location->index = chunk->index;
+	location->n_replicas = chunk->n_replicas;
+	location->replicas = mem_zero(chunk->n_replicas + 1, sizeof(*location->replicas));
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		Granary__Replica *replica = mem_alloc(sizeof(*replica));
+		granary__replica__init(replica);
+		replica->server = chunk->replicas[i];
+		struct key key = key_of(KEY_SERVER, replica->server);
+		const Granary__Server *server = store_message(&meta->store, &key, &granary__server__descriptor);
+		if (server && server->address[0])
+			replica->address = mem_string(server->address);
+		location->replicas[i] = replica;
+	}
+	return location;
+}
+
+static size_t location_bytes(const Granary__ChunkLocation *location)
+{
+	size_t bytes = LOCATION_BYTES;
+	for (size_t i = 0; i < location->n_replicas; i++)
+		bytes += REPLICA_BYTES + strlen(location->replicas[i]->address);
+	return bytes;
+}
+
+static bool result_add_location(struct context *context, Granary__ChunkLocation *location, Granary__MetaResult *result)
+{
+	if (!location || !reply_reserve(context, location_bytes(location))) {
+		message_free(location ? &location->base : NULL);
+		return false;
+	}
+	size_t count = result->n_chunks;
+	if ((count & (count - 1)) == 0)
+		result->chunks = mem_resize(result->chunks, (count ? count * 2 : 1) * sizeof(*result->chunks));
+	result->chunks[result->n_chunks++] = location;
+	return true;
+}
+
+void location_add(struct context *context, uint64_t chunk, Granary__MetaResult *result)
+{
+	(void)result_add_location(context, location_open(context->meta, chunk), result);
+}
+
+void location_answer(struct context *context, const Granary__Inode *inode, Granary__MetaResult *result)
+{
+	if (inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
+		location_add(context, inode->pack, result);
+}
+
+enum err op_open(struct context *context, const Granary__Open *op, Granary__MetaResult *result)
+{
+	uint64_t id = context_inode(context, op->inode);
+	const Granary__Inode *inode = inode_get(context->meta, id);
+	if (!inode)
+		return ERR_NOT_FOUND;
+	inode_answer(id, inode, result);
+	location_answer(context, inode, result);
+	if (inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
+		location_add(context, chunk_at(context->meta, id, inode, 0), result);
+	return OK;
+}
+
+enum err op_chunk_map(struct context *context, const Granary__ChunkMap *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	uint64_t id = context_inode(context, op->inode);
+	const Granary__Inode *inode = inode_get(meta, id);
+	if (!inode)
+		return ERR_NOT_FOUND;
+	inode_answer(id, inode, result);
+	result->end = true;
+	if (inode->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS || op->count == 0)
+		return OK;
+	if (op->count == 1) {
+		location_add(context, chunk_at(meta, id, inode, op->first), result);
+		return OK;
+	}
+	uint64_t end = (uint64_t)op->first + op->count;
+	struct key prefix = key_of(KEY_CHUNK_POINTER, id);
+	struct key from = key_of_index(KEY_CHUNK_POINTER, id, op->first);
+	struct scan scan;
+	scan_open(&scan, &meta->store, &prefix, &from);
+	while (scan_next(&scan)) {
+		uint64_t inode_id;
+		uint32_t index = 0;
+		if (!key_parse_index(scan.key, &inode_id, &index))
+			store_corrupt(&meta->store);
+		if (index >= end)
+			break;
+		uint64_t chunk = chunk_at(meta, id, inode, index);
+		if (result->n_chunks == CHUNK_MAP_ENTRIES_MAX ||
+		    !result_add_location(context, location_open(meta, chunk), result)) {
+			result->end = false;
+			break;
+		}
+	}
+	scan_close(&scan);
+	return OK;
+}
+
+/* ---- changes */
+
+enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	uint64_t id = context_inode(context, op->inode);
+	if (op->index >= CHUNK_INDEXES)
+		return ERR_TOO_LARGE;
+	Granary__Inode *inode;
+	enum err err = inode_edit_file(meta, id, &inode);
+	if (err)
+		return err;
+	uint64_t chunk = chunk_at(meta, id, inode, op->index);
+	if (!chunk) {
+		struct chunk_options options = { .id = op->id,
+						 .kind = GRANARY__CHUNK_KIND__CHUNK_REPLICATED,
+						 .owner = id,
+						 .index = op->index,
+						 .replicas = op->replicas,
+						 .replica_count = op->n_replicas };
+		err = chunk_add(meta, &options);
+		if (err)
+			return err;
+		chunk = op->id;
+		Granary__ChunkPointer *pointer = mem_alloc(sizeof(*pointer));
+		granary__chunk_pointer__init(pointer);
+		pointer->chunk = chunk;
+		struct key key = key_of_index(KEY_CHUNK_POINTER, id, op->index);
+		store_put_message(&meta->store, &key, &pointer->base);
+		inode->chunks++;
+		if (inode->layout == GRANARY__LAYOUT__LAYOUT_EMPTY)
+			inode->layout = GRANARY__LAYOUT__LAYOUT_CHUNKS;
+		inode_changed(context, id, inode);
+	}
+	inode_answer(id, inode, result);
+	location_add(context, chunk, result);
+	return OK;
+}
+
+enum err op_commit_chunks(struct context *context, const Granary__CommitChunks *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	uint64_t id = context_inode(context, op->inode);
+	if (op->size > FILE_BYTES_MAX)
+		return ERR_TOO_LARGE;
+	Granary__Inode *inode;
+	enum err err = inode_edit_file(meta, id, &inode);
+	if (err)
+		return err;
+	if (inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB) {
+		/* The blob's bytes must have been copied: all of them are in chunk 0. */
+		if (!chunk_at(meta, id, inode, 0))
+			return ERR_INVALID;
+		uint64_t size = inode->size;
+		blob_free(meta, inode);
+		inode->size = size;
+		inode->layout = GRANARY__LAYOUT__LAYOUT_CHUNKS;
+	}
+	if (op->size > inode->size)
+		inode->size = op->size;
+	if (op->trimmed && (op->trim == 0 || op->trim == inode->trim))
+		inode->trim = 0;
+	uint64_t blocks = inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS ? inode_blocks_max(inode->size) : 0;
+	if (op->blocks < blocks && inode->blocks < blocks - op->blocks)
+		blocks = inode->blocks + op->blocks;
+	inode_set_blocks(meta, inode, blocks);
+	inode_data_changed(context, id, inode);
+	if (op->mtime)
+		inode->mtime = op->mtime;
+	if (op->atime)
+		inode->atime = op->atime;
+	inode_answer(id, inode, result);
+	return OK;
+}
+
+/* ---- members of the chain */
+
+static bool replicas_contain(const uint64_t *replicas, size_t count, uint64_t server)
+{
+	for (size_t i = 0; i < count; i++)
+		if (replicas[i] == server)
+			return true;
+	return false;
+}
+
+static enum err chunk_change_check(const Granary__Chunk *chunk, const Granary__ChunkChange *op)
+{
+	if (!chunk)
+		return ERR_NO_CHUNK;
+	if (chunk->version != op->version)
+		return ERR_STALE_VERSION;
+	if (op->seal)
+		return OK;
+	if (!replicas_valid(op->replicas, op->n_replicas) || op->n_dropped > REPLICAS_MAX)
+		return ERR_INVALID;
+	for (size_t i = 0; i < op->n_dropped; i++)
+		if (op->dropped[i] == 0 || replicas_contain(op->replicas, op->n_replicas, op->dropped[i]))
+			return ERR_INVALID;
+	return OK;
+}
+
+enum err op_chunk_change(struct context *context, const Granary__ChunkChange *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	enum err err = chunk_change_check(chunk_get(meta, op->chunk), op);
+	if (err) {
+		location_add(context, op->chunk, result);
+		return err;
+	}
+	if (op->seal) {
+		pack_seal(meta, op->chunk);
+		location_add(context, op->chunk, result);
+		return OK;
+	}
+	Granary__Chunk *chunk = chunk_edit(meta, op->chunk);
+	holders_remove(meta, op->chunk, chunk->replicas, chunk->n_replicas);
+	free(chunk->replicas);
+	chunk->n_replicas = op->n_replicas;
+	chunk->replicas = mem_alloc(op->n_replicas * sizeof(*chunk->replicas));
+	memcpy(chunk->replicas, op->replicas, op->n_replicas * sizeof(*chunk->replicas));
+	chunk->version++;
+	holders_add(meta, op->chunk, chunk->replicas, chunk->n_replicas);
+	garbage_add_chunk(meta, op->chunk, op->dropped, op->n_dropped);
+	location_add(context, op->chunk, result);
+	return OK;
+}

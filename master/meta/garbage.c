@@ -1,0 +1,97 @@
+#include "master/meta/garbage.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "master/meta/ops.h"
+
+static void garbage_put(struct meta *meta, Granary__Garbage *garbage)
+{
+	struct key key = key_of(KEY_GARBAGE, ++meta->state->garbage_last);
+	store_put_message(&meta->store, &key, &garbage->base);
+	meta->state->garbage++;
+	meta->garbage_added = true;
+}
+
+static Granary__Garbage *garbage_open(uint64_t chunk, const uint64_t *servers, size_t server_count)
+{
+	Granary__Garbage *garbage = mem_alloc(sizeof(*garbage));
+	granary__garbage__init(garbage);
+	garbage->chunk = chunk;
+	garbage->n_servers = server_count;
+	garbage->servers = mem_alloc(server_count * sizeof(*garbage->servers));
+	memcpy(garbage->servers, servers, server_count * sizeof(*garbage->servers));
+	return garbage;
+}
+
+void garbage_add_chunk(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t server_count)
+{
+	if (server_count > 0)
+		garbage_put(meta, garbage_open(chunk, servers, server_count));
+}
+
+void garbage_add_slot(struct meta *meta, uint64_t pack, uint32_t slot)
+{
+	struct slot_garbage *slots = NULL;
+	for (size_t i = meta->slot_garbage_count; i > 0 && !slots; i--)
+		if (meta->slot_garbage[i - 1].pack == pack && meta->slot_garbage[i - 1].count < GARBAGE_SLOTS_MAX)
+			slots = &meta->slot_garbage[i - 1];
+	if (!slots) {
+		if (meta->slot_garbage_count == meta->slot_garbage_capacity) {
+			meta->slot_garbage_capacity = meta->slot_garbage_capacity * 2 + 8;
+			meta->slot_garbage =
+				mem_resize(meta->slot_garbage, meta->slot_garbage_capacity * sizeof(*meta->slot_garbage));
+		}
+		slots = &meta->slot_garbage[meta->slot_garbage_count++];
+		*slots = (struct slot_garbage){ .pack = pack };
+	}
+	if ((slots->count & (slots->count - 1)) == 0)
+		slots->slots = mem_resize(slots->slots, (slots->count ? slots->count * 2 : 1) * sizeof(*slots->slots));
+	slots->slots[slots->count++] = slot;
+}
+
+void garbage_flush(struct meta *meta)
+{
+	for (size_t i = 0; i < meta->slot_garbage_count; i++) {
+		struct slot_garbage *slots = &meta->slot_garbage[i];
+		/* A pack that is gone as a whole takes its slots along. */
+		const Granary__Chunk *pack = chunk_get(meta, slots->pack);
+		if (!pack || pack->n_replicas == 0) {
+			free(slots->slots);
+			continue;
+		}
+		Granary__Garbage *garbage = garbage_open(slots->pack, pack->replicas, pack->n_replicas);
+		garbage->n_slots = slots->count;
+		garbage->slots = slots->slots;
+		garbage_put(meta, garbage);
+	}
+	meta->slot_garbage_count = 0;
+}
+
+void garbage_deinit(struct meta *meta)
+{
+	for (size_t i = 0; i < meta->slot_garbage_count; i++)
+		free(meta->slot_garbage[i].slots);
+	free(meta->slot_garbage);
+}
+
+enum err op_garbage_done(struct context *context, const Granary__GarbageDone *op, Granary__MetaResult *result)
+{
+	(void)result;
+	struct meta *meta = context->meta;
+	struct key key = key_of(KEY_GARBAGE, op->garbage);
+	Granary__Garbage *garbage = store_edit(&meta->store, &key, &granary__garbage__descriptor);
+	if (!garbage)
+		return OK;
+	size_t kept = 0;
+	for (size_t i = 0; i < garbage->n_servers; i++)
+		if (garbage->servers[i] != op->server)
+			garbage->servers[kept++] = garbage->servers[i];
+	garbage->n_servers = kept;
+	if (kept == 0) {
+		store_delete(&meta->store, &key);
+		meta->state->garbage--;
+	}
+	return OK;
+}

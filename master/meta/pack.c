@@ -1,0 +1,191 @@
+#include "master/meta/pack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "master/meta/chunk_map.h"
+#include "master/meta/garbage.h"
+#include "master/meta/inode.h"
+#include "master/meta/ops.h"
+
+/* ---- packs */
+
+static void pack_remove_if_dead(struct meta *meta, uint64_t id)
+{
+	const Granary__Chunk *pack = chunk_get(meta, id);
+	if (pack && pack->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && pack->sealed && pack->live_count == 0)
+		chunk_remove(meta, id);
+}
+
+static void open_packs_remove(Granary__MetaState *state, uint64_t id)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < state->n_open_packs; i++)
+		if (state->open_packs[i] != id)
+			state->open_packs[kept++] = state->open_packs[i];
+	state->n_open_packs = kept;
+}
+
+static void open_packs_add(Granary__MetaState *state, uint64_t id)
+{
+	check(state->n_open_packs < OPEN_PACKS_MAX);
+	state->open_packs = mem_resize(state->open_packs, (state->n_open_packs + 1) * sizeof(*state->open_packs));
+	state->open_packs[state->n_open_packs++] = id;
+}
+
+void pack_seal(struct meta *meta, uint64_t id)
+{
+	Granary__Chunk *pack = chunk_edit(meta, id);
+	if (!pack)
+		return;
+	pack->sealed = true;
+	open_packs_remove(meta->state, id);
+	pack_remove_if_dead(meta, id);
+}
+
+/* An open pack to share, or 0. One that has lost replicas gives way when the leader has found more servers. */
+static uint64_t open_pack_choose(struct meta *meta, const Granary__OpenPack *op)
+{
+	Granary__MetaState *state = meta->state;
+	bool can_add = op->id != 0 && replicas_valid(op->replicas, op->n_replicas);
+	if (state->n_open_packs == 0 || (can_add && state->n_open_packs < OPEN_PACKS_MAX))
+		return 0;
+	uint64_t id = state->open_packs[op->id % state->n_open_packs];
+	const Granary__Chunk *pack = chunk_get(meta, id);
+	if (can_add && (!pack || pack->n_replicas < op->n_replicas)) {
+		pack_seal(meta, id);
+		open_packs_remove(state, id);
+		return 0;
+	}
+	return id;
+}
+
+enum err op_open_pack(struct context *context, const Granary__OpenPack *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	const Granary__Chunk *full = op->full ? chunk_get(meta, op->full) : NULL;
+	if (full && full->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && !full->sealed)
+		pack_seal(meta, op->full);
+	uint64_t pack = open_pack_choose(meta, op);
+	if (!pack) {
+		struct chunk_options options = { .id = op->id,
+						 .kind = GRANARY__CHUNK_KIND__CHUNK_PACK,
+						 .replicas = op->replicas,
+						 .replica_count = op->n_replicas };
+		enum err err = chunk_add(meta, &options);
+		if (err)
+			return err;
+		pack = op->id;
+		open_packs_add(meta->state, pack);
+	}
+	location_add(context, pack, result);
+	return OK;
+}
+
+/* ---- blobs */
+
+static uint64_t blob_blocks(uint32_t bytes)
+{
+	return (bytes + 511u) / 512u;
+}
+
+void blob_free(struct meta *meta, Granary__Inode *inode)
+{
+	Granary__Chunk *pack = chunk_edit(meta, inode->pack);
+	if (pack) {
+		pack->live_bytes -= inode->blob_bytes;
+		pack->live_count--;
+		garbage_add_slot(meta, inode->pack, inode->slot);
+		pack_remove_if_dead(meta, inode->pack);
+	}
+	inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;
+	inode->pack = 0;
+	inode->slot = 0;
+	inode->blob_bytes = 0;
+	inode->size = 0;
+	inode_set_blocks(meta, inode, 0);
+}
+
+void blob_cut(struct meta *meta, Granary__Inode *inode, uint64_t size)
+{
+	if (size == 0) {
+		blob_free(meta, inode);
+		return;
+	}
+	if (size >= inode->blob_bytes)
+		return;
+	Granary__Chunk *pack = chunk_edit(meta, inode->pack);
+	if (pack)
+		pack->live_bytes -= inode->blob_bytes - size;
+	inode->blob_bytes = (uint32_t)size;
+	inode_set_blocks(meta, inode, blob_blocks(inode->blob_bytes));
+}
+
+static enum err commit_blob_check(struct meta *meta, const Granary__CommitBlob *op)
+{
+	if (op->bytes > BLOB_BYTES_MAX)
+		return ERR_TOO_LARGE;
+	if (op->bytes == 0 && op->pack == 0)
+		return OK;
+	const Granary__Chunk *pack = chunk_get(meta, op->pack);
+	if (!pack)
+		return ERR_PACK_FULL;
+	return pack->kind != GRANARY__CHUNK_KIND__CHUNK_PACK || op->slot == 0 ? ERR_INVALID : OK;
+}
+
+/* In place of what the inode had before. */
+static void blob_set(struct meta *meta, uint64_t id, Granary__Inode *inode, const Granary__CommitBlob *op)
+{
+	/* Counted first: the pack may be sealed and hold nothing but the old blob. */
+	Granary__Chunk *pack = op->pack ? chunk_edit(meta, op->pack) : NULL;
+	if (pack && op->bytes > 0) {
+		pack->live_bytes += op->bytes;
+		pack->live_count++;
+	} else if (pack) {
+		garbage_add_slot(meta, op->pack, op->slot);
+	}
+	if (inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
+		blob_free(meta, inode);
+	inode->layout = op->bytes > 0 ? GRANARY__LAYOUT__LAYOUT_BLOB : GRANARY__LAYOUT__LAYOUT_EMPTY;
+	inode->pack = op->bytes > 0 ? op->pack : 0;
+	inode->slot = op->bytes > 0 ? op->slot : 0;
+	inode->blob_bytes = op->bytes;
+	inode_set_blocks(meta, inode, blob_blocks(op->bytes));
+	bool all = chunks_free(meta, id, inode, 0, TRUNCATE_CHUNKS_MAX);
+	check(all);
+}
+
+/* Sent again after its first answer was lost with the session: the record that the inode has already. */
+static bool blob_is(const Granary__Inode *inode, const Granary__CommitBlob *op)
+{
+	return inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB && inode->pack == op->pack && inode->slot == op->slot;
+}
+
+enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, Granary__MetaResult *result)
+{
+	struct meta *meta = context->meta;
+	uint64_t id = context_inode(context, op->inode);
+	Granary__Inode *inode;
+	enum err err = inode_edit_file(meta, id, &inode);
+	if (!err)
+		err = commit_blob_check(meta, op);
+	if (err)
+		return err;
+	bool again = blob_is(inode, op);
+	if (again && op->bytes != inode->blob_bytes)
+		return ERR_INVALID;
+	if (inode->chunks > TRUNCATE_CHUNKS_MAX)
+		return ERR_TOO_LARGE;
+	if (!again)
+		blob_set(meta, id, inode, op);
+	inode->trim = 0;
+	inode->size = inode->blob_bytes;
+	inode_data_changed(context, id, inode);
+	if (op->mtime)
+		inode->mtime = op->mtime;
+	if (op->atime)
+		inode->atime = op->atime;
+	inode_answer(id, inode, result);
+	return OK;
+}

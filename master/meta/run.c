@@ -1,0 +1,91 @@
+/* From a request to its operations and back to a reply. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "master/meta/ops.h"
+
+/* What an answer without a list can take: attributes with a symbolic link's target, a name, a location. */
+#define RESULT_BYTES_MAX (8u * KIB)
+
+bool reply_reserve(struct context *context, size_t bytes)
+{
+	if (bytes > META_REPLY_BYTES_MAX - context->reply_bytes)
+		return false;
+	context->reply_bytes += bytes;
+	return true;
+}
+
+static enum err op_dispatch(struct context *context, const Granary__MetaOp *op, Granary__MetaResult *result)
+{
+	switch (op->op_case) {
+#define X(function, member, name, type, changes)                                                   \
+	case GRANARY__META_OP__OP_##name:                                                          \
+		return function(context, op->member, result);
+		OP_LIST(X)
+#undef X
+	default:
+		return ERR_NOT_SUPPORTED;
+	}
+}
+
+void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaResult *result)
+{
+	/* Set aside before, so that no operation takes effect and then finds no room for its answer. */
+	enum err err = ERR_TOO_MANY;
+	if (reply_reserve(context, RESULT_BYTES_MAX)) {
+		size_t before = context->reply_bytes;
+		err = op_dispatch(context, op, result);
+		/* Short answers, most of them, give back what they did not use. */
+		if (context->reply_bytes == before)
+			context->reply_bytes -= RESULT_BYTES_MAX - protobuf_c_message_get_packed_size(&result->base) - 8;
+	}
+	result->error = err;
+}
+
+static Granary__MetaReply *reply_open(size_t count)
+{
+	Granary__MetaReply *reply = mem_alloc(sizeof(*reply));
+	granary__meta_reply__init(reply);
+	reply->results = mem_zero(count + 1, sizeof(*reply->results));
+	for (; reply->n_results < count; reply->n_results++) {
+		Granary__MetaResult *result = mem_alloc(sizeof(*result));
+		granary__meta_result__init(result);
+		reply->results[reply->n_results] = result;
+	}
+	return reply;
+}
+
+Granary__MetaReply *request_run(struct context *context, const Granary__MetaRequest *request)
+{
+	Granary__MetaReply *reply = reply_open(request->n_ops);
+	for (size_t i = 0; i < request->n_ops; i++)
+		op_run(context, request->ops[i], reply->results[i]);
+	return reply;
+}
+
+Granary__MetaReply *request_refuse(const Granary__MetaRequest *request, enum err err)
+{
+	Granary__MetaReply *reply = reply_open(request->n_ops);
+	for (size_t i = 0; i < request->n_ops; i++)
+		reply->results[i]->error = err;
+	return reply;
+}
+
+bool meta_is_query(const Granary__MetaRequest *request)
+{
+	for (size_t i = 0; i < request->n_ops; i++) {
+		switch (request->ops[i]->op_case) {
+#define X(function, member, name, type, changes)                                                   \
+	case GRANARY__META_OP__OP_##name:                                                          \
+		if (changes)                                                                       \
+			return false;                                                              \
+		break;
+			OP_LIST(X)
+#undef X
+		default:
+			break;
+		}
+	}
+	return true;
+}
