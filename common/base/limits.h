@@ -82,6 +82,32 @@
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
 #define GARBAGE_SLOTS_MAX 1024u			     /* of a pack in one Garbage */
 
+/* Master: the shell around raft and the state machine. */
+#define SERVERS_MAX 1024u
+#define SESSIONS_MAX 16384u
+#define ADDRESS_BYTES_MAX 255u
+#define HOST_LABEL_BYTES_MAX 63u
+#define CLIENT_NAME_BYTES_MAX 255u
+#define PROPOSALS_WAITING_MAX 65536u		     /* changes that wait in the leader for their log entry */
+#define APPLY_SLICE_US 10000u			     /* applying stops for other events after this long */
+#define RECALL_ITEMS_MAX 1024u			     /* in one Invalidate */
+#define RECALLS_PER_SESSION_MAX 64u		     /* Invalidates of one session that wait for its answer */
+#define COMMANDS_WAITING_MAX 8192u		     /* of one chunkserver; what is above is found again later */
+#define COMMANDS_PER_PUSH_MAX 256u		     /* in one ChunkCommands */
+#define COMMANDS_TIMEOUT_MS 5000u
+#define INVENTORY_PAGE_MAX 4096u
+#define GARBAGE_SCAN_MAX 512u			     /* records looked at in one step */
+#define GARBAGE_RESCAN_MS 5000u			     /* for what an earlier pass could not deliver */
+#define ORPHANS_WAITING_MAX 65536u		     /* unlinked inodes known to the reclaim pass */
+#define ORPHANS_SCAN_MAX 4096u			     /* looked at in one step */
+#define RECLAIM_INODES_MAX 256u			     /* in one entry */
+#define RECLAIM_MS 100u
+#define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
+#define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
+#define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
+#define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
+#define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
+
 /* Clients. */
 #define CLIENT_TIMEOUT_MS 30000u		     /* default of --timeout */
 #define CLIENT_DIRTY_BYTES_MAX (64u * MIB)	     /* data of one client accepted and not yet on three servers */

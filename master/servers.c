@@ -1,0 +1,160 @@
+#include "master/servers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+
+struct servers {
+	struct server *table[SERVERS_MAX]; /* by id */
+	size_t count;
+	uint64_t leases_until_ms;
+};
+
+struct servers *servers_open(void)
+{
+	return mem_zero(1, sizeof(struct servers));
+}
+
+void servers_close(struct servers *servers)
+{
+	if (!servers)
+		return;
+	servers_clear(servers, 0);
+	free(servers);
+}
+
+void servers_clear(struct servers *servers, uint64_t leases_until_ms)
+{
+	for (size_t i = 0; i < servers->count; i++)
+		free(servers->table[i]);
+	servers->count = 0;
+	servers->leases_until_ms = leases_until_ms;
+}
+
+/* The first place whose id is not below `id`. */
+static size_t servers_place(const struct servers *servers, uint64_t id)
+{
+	size_t low = 0, high = servers->count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (servers->table[middle]->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+struct server *servers_find(const struct servers *servers, uint64_t id)
+{
+	size_t place = servers_place(servers, id);
+
+	return place < servers->count && servers->table[place]->id == id ? servers->table[place] : NULL;
+}
+
+static void text_set(char *to, size_t size, const char *from)
+{
+	size_t length = strnlen(from, size - 1);
+
+	memcpy(to, from, length);
+	to[length] = 0;
+}
+
+struct server *servers_set(struct servers *servers, uint64_t id, const char *address, const char *host)
+{
+	struct server *server = servers_find(servers, id);
+
+	if (!server) {
+		size_t place = servers_place(servers, id);
+		if (servers->count == SERVERS_MAX)
+			return NULL;
+		memmove(&servers->table[place + 1], &servers->table[place],
+			(servers->count - place) * sizeof(servers->table[0]));
+		server = servers->table[place] = mem_zero(1, sizeof(*server));
+		server->id = id;
+		server->lease_until_ms = servers->leases_until_ms;
+		servers->count++;
+	}
+	text_set(server->address, sizeof(server->address), address);
+	text_set(server->host, sizeof(server->host), host);
+	return server;
+}
+
+size_t servers_count(const struct servers *servers)
+{
+	return servers->count;
+}
+
+struct server *servers_at(const struct servers *servers, size_t i)
+{
+	check(i < servers->count);
+	return servers->table[i];
+}
+
+void servers_connected(struct server *server, uint64_t now_ms, void *connection, uint64_t incarnation)
+{
+	server->connection = connection;
+	server->incarnation = incarnation;
+	server->heard_ms = now_ms;
+	server->cleaning = true;
+}
+
+void servers_connection_lost(struct servers *servers, uint64_t now_ms, const void *connection)
+{
+	for (size_t i = 0; i < servers->count; i++) {
+		struct server *server = servers->table[i];
+		if (server->connection != connection)
+			continue;
+		server->connection = NULL;
+		if (server->lease_until_ms > now_ms)
+			server->lease_until_ms = now_ms;
+	}
+}
+
+uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,
+			   bool *again)
+{
+	*again = server->connection != connection || server->incarnation != incarnation;
+	if (*again)
+		return 0;
+	server->heard_ms = now_ms;
+	server->failed = failed;
+	if (server->cleaning || server->drops || failed)
+		return 0;
+	if (now_ms >= server->lease_until_ms) {
+		*again = true;
+		return 0;
+	}
+	server->lease_until_ms = now_ms + CHUNKSERVER_LEASE_MS;
+	return CHUNKSERVER_LEASE_MS;
+}
+
+void servers_cleaned(struct server *server, uint64_t now_ms)
+{
+	server->cleaning = false;
+	server->lease_until_ms = now_ms + CHUNKSERVER_LEASE_MS;
+}
+
+bool servers_is_dead(const struct server *server, uint64_t now_ms)
+{
+	return now_ms >= server->lease_until_ms;
+}
+
+bool servers_is_usable(const struct server *server, uint64_t now_ms)
+{
+	return server->connection && !server->failed && !server->cleaning && now_ms < server->lease_until_ms;
+}
+
+size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct placement_candidate *out)
+{
+	for (size_t i = 0; i < servers->count; i++) {
+		const struct server *server = servers->table[i];
+		out[i] = (struct placement_candidate){ .server = server->id,
+						       .host = server->host,
+						       .bytes_free = server->bytes_free,
+						       .usable = servers_is_usable(server, now_ms) };
+	}
+	return servers->count;
+}

@@ -1,0 +1,67 @@
+/* What the leader knows of the chunkservers beyond the state machine: connection, space, lease. Soft state.
+ *
+ * Leases. A chunkserver serves only while it holds a lease, counted from when it sent its heartbeat. A server is *dead*, so
+ * that chunks may go on without it, when its connection to this leader has closed, or when the last lease that anyone
+ * may have given it has run out: a new leader waits CHUNKSERVER_LEASE_MS for servers that it has not heard.
+ * A server that comes back may hold copies that were dropped meanwhile. Each of these is garbage in the state machine; it gets
+ * a lease only after it has confirmed all garbage that was there when it came (`cleaning`), and not while a
+ * change that drops it is on its way through the log (`drops`).
+ *
+ * Pure: the time comes from the caller; the connection is an opaque pointer. */
+#ifndef GRANARY_MASTER_SERVERS_H
+#define GRANARY_MASTER_SERVERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/err.h"
+#include "common/base/limits.h"
+#include "master/placement.h"
+
+struct server {
+	uint64_t id;
+	char address[ADDRESS_BYTES_MAX + 1];
+	char host[HOST_LABEL_BYTES_MAX + 1];
+	void *connection; /* NULL: not connected */
+	uint64_t incarnation;
+	uint64_t heard_ms;	 /* 0: never by this leader */
+	uint64_t lease_until_ms; /* as far as this leader knows */
+	bool cleaning;		 /* no lease yet: garbage is being delivered */
+	unsigned drops;		 /* changes proposed that leave it out of a chunk */
+	bool failed;		 /* says that its store is out of service */
+	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
+};
+
+struct servers;
+
+struct servers *servers_open(void);
+void servers_close(struct servers *servers);
+/* On gaining leadership: all are unknown, their leases may run until then. */
+void servers_clear(struct servers *servers, uint64_t leases_until_ms);
+
+/* As the state machine has it registered. NULL above SERVERS_MAX. */
+struct server *servers_set(struct servers *servers, uint64_t id, const char *address, const char *host);
+struct server *servers_find(const struct servers *servers, uint64_t id);
+size_t servers_count(const struct servers *servers);
+/* In order of id; i < servers_count. */
+struct server *servers_at(const struct servers *servers, size_t i);
+
+/* It has registered over this connection, and is cleaning. */
+void servers_connected(struct server *server, uint64_t now_ms, void *connection, uint64_t incarnation);
+void servers_connection_lost(struct servers *servers, uint64_t now_ms, const void *connection);
+/* The lease that a heartbeat gives now; 0: none. *again: it has to register anew, because its lease ran out, it
+ * was not registered here, or is another process. */
+uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,
+			   bool *again);
+/* It has confirmed the garbage: heartbeats give leases from now on. */
+void servers_cleaned(struct server *server, uint64_t now_ms);
+
+/* It certainly serves nothing now. */
+bool servers_is_dead(const struct server *server, uint64_t now_ms);
+/* Connected, in service, under a lease: new chunks may go there. */
+bool servers_is_usable(const struct server *server, uint64_t now_ms);
+/* out holds SERVERS_MAX; the labels are borrowed. */
+size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct placement_candidate *out);
+
+#endif
