@@ -16,7 +16,9 @@ struct session {
 	uint64_t id;
 	uint64_t heard_ms;
 	uint64_t keepalive_ms, keepalive_before_ms; /* the last two; 0: none yet */
+	uint64_t begun_ms; /* 0: before this master led */
 	uint64_t announced_term;
+	uint64_t sequences[SESSION_SLOTS]; /* last ones seen */
 	void *connection;
 	bool expired;
 	struct opened *opened;
@@ -108,7 +110,7 @@ void sessions_clear(struct sessions *sessions)
 	}
 }
 
-enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t id)
+enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t id, bool begun)
 {
 	struct session *session;
 
@@ -119,6 +121,7 @@ enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t id)
 	session = mem_zero(1, sizeof(*session));
 	session->id = id;
 	session->heard_ms = now_ms;
+	session->begun_ms = begun ? now_ms : 0;
 	HASH_ADD(hh, sessions->table, id, sizeof(session->id), session);
 	return OK;
 }
@@ -229,15 +232,29 @@ bool sessions_inode_is_open(const struct sessions *sessions, uint64_t inode)
 	return opened_find(sessions->opened, inode) != NULL;
 }
 
-uint64_t sessions_settled_ms(const struct sessions *sessions)
+uint64_t sessions_settled_ms(const struct sessions *sessions, uint64_t term)
 {
 	uint64_t settled = UINT64_MAX;
 
 	for (struct session *session = sessions->table; session; session = session->hh.next) {
-		if (session->keepalive_before_ms < settled)
-			settled = session->keepalive_before_ms;
+		uint64_t own = session->announced_term == term ? session->keepalive_before_ms : 0;
+		if (own < session->begun_ms)
+			own = session->begun_ms;
+		if (own < settled)
+			settled = own;
 	}
 	return settled;
+}
+
+bool sessions_request_is_new(struct sessions *sessions, uint64_t id, uint32_t slot, uint64_t sequence)
+{
+	struct session *session = session_find(sessions, id);
+
+	if (!session || slot >= SESSION_SLOTS)
+		return false;
+	uint64_t last = session->sequences[slot];
+	session->sequences[slot] = sequence;
+	return sequence == last + 1 && (last > 0 || session->begun_ms > 0);
 }
 
 uint64_t sessions_announced_term(const struct sessions *sessions, uint64_t id)

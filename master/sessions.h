@@ -18,8 +18,9 @@ struct sessions *sessions_open(void);
 void sessions_close(struct sessions *sessions);
 void sessions_clear(struct sessions *sessions);
 
-/* Counts as heard now. A session that is there already stays as it is. ERR_TOO_MANY above SESSIONS_MAX. */
-MUST_USE enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t session);
+/* Counts as heard now. begun: it has just begun, so that nothing of it is from before. A session that is there already stays
+ * as it is. ERR_TOO_MANY above SESSIONS_MAX. */
+MUST_USE enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t session, bool begun);
 /* With everything that it had open. */
 void sessions_remove(struct sessions *sessions, uint64_t session);
 bool sessions_has(const struct sessions *sessions, uint64_t session);
@@ -42,9 +43,12 @@ void sessions_inode_closed(struct sessions *sessions, uint64_t session, uint64_t
 /* Before a full announcement. */
 void sessions_inodes_forget(struct sessions *sessions, uint64_t session);
 bool sessions_inode_is_open(const struct sessions *sessions, uint64_t inode);
-/* Everything that any session opened before this time has been announced here: two keepalives of each came later.
- * UINT64_MAX when there are no sessions. */
-uint64_t sessions_settled_ms(const struct sessions *sessions);
+/* Everything that any session opened before this time has been announced here (in `term`): two keepalives of each came
+ * later, or it began later. UINT64_MAX when there are no sessions. */
+uint64_t sessions_settled_ms(const struct sessions *sessions, uint64_t term);
+/* Whether the request (slot, sequence) is certainly no repetition: the one before it on that slot came here, too. Remembers
+ * it. False for an unknown session or slot. */
+bool sessions_request_is_new(struct sessions *sessions, uint64_t session, uint32_t slot, uint64_t sequence);
 /* The term in which the session's opened inodes were last announced in full. */
 uint64_t sessions_announced_term(const struct sessions *sessions, uint64_t session);
 void sessions_set_announced_term(struct sessions *sessions, uint64_t session, uint64_t term);

@@ -1,0 +1,490 @@
+#include "master/client_service.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/sys/log.h"
+#include "master/grant.h"
+#include "master/recall.h"
+
+#define PARKED_RETRY_MS 20u
+
+/* A client's change from its arrival to its answer. */
+struct change {
+	struct proposal proposal;
+	struct recall_wait wait;
+	struct client_service *service;
+	struct rpc_request *request;
+	Granary__MetaReply *reply; /* held back */
+	bool is_new;		   /* no repetition: its answer shows the present */
+	bool full;		   /* ERR_NO_SERVERS in the answer means ERR_NO_SPACE */
+	struct change *prev, *next; /* parked */
+};
+
+/* A session's begin or end on its way through the log. */
+struct session_change {
+	struct proposal proposal;
+	struct client_service *service;
+	struct rpc_request *request; /* begin */
+	uint64_t session;	     /* end */
+	Granary__MetaRequest message;
+	Granary__MetaOp op, *ops[1];
+	Granary__SessionBegin begin;
+	Granary__SessionEnd end;
+};
+
+struct client_service {
+	struct client_service_options options;
+	struct loop *loop;
+	struct replica *replica;
+	struct sessions *sessions;
+	struct leases *leases;
+	struct recalls *recalls;
+	struct change *parked; /* wait for chunkservers to come back after an election */
+	struct timer parked_timer;
+	/* An earlier leader may have granted leases until then: to one session, or (0) to several. */
+	uint64_t foreign_until_ms;
+	uint64_t foreign_session;
+	uint64_t checked_ms; /* sessions for expiry */
+};
+
+static uint64_t now_ms(const struct client_service *service)
+{
+	return loop_now_us(service->loop) / 1000;
+}
+
+static void refuse(struct client_service *service, struct rpc_request *request, enum err err)
+{
+	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+}
+
+/* ---- changes */
+
+static void change_free(struct change *change)
+{
+	if (change->reply)
+		message_free(&change->reply->base);
+	free(change);
+}
+
+static void note_opened(struct client_service *service, const Granary__MetaRequest *request, const Granary__MetaReply *reply)
+{
+	for (size_t i = 0; i < request->n_ops && i < reply->n_results; i++) {
+		const Granary__MetaResult *result = reply->results[i];
+		if (request->ops[i]->op_case != GRANARY__META_OP__OP_OPEN || result->error)
+			continue;
+		if (sessions_inode_opened(service->sessions, request->session, result->inode))
+			log_warn("session_opens_too_many", "session=%016" PRIx64, request->session);
+	}
+}
+
+static void change_answer(struct change *change, Granary__MetaReply *reply)
+{
+	for (size_t i = 0; change->full && i < reply->n_results; i++) {
+		if (reply->results[i]->error == ERR_NO_SERVERS)
+			reply->results[i]->error = ERR_NO_SPACE;
+	}
+	rpc_reply(change->request, &reply->base);
+}
+
+static void on_released(struct recall_wait *wait)
+{
+	struct change *change = container_of(wait, struct change, wait);
+
+	grant_strip(change->reply);
+	change_answer(change, change->reply);
+	change_free(change);
+}
+
+static bool must_wait_for_foreign(const struct client_service *service, uint64_t session)
+{
+	return service->foreign_session != session && now_ms(service) < service->foreign_until_ms;
+}
+
+static void on_change_done(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
+{
+	struct change *change = container_of(proposal, struct change, proposal);
+	struct client_service *service = change->service;
+	uint64_t session = proposal->request->session;
+
+	if (err) {
+		refuse(service, change->request, err);
+		change_free(change);
+		return;
+	}
+	note_opened(service, proposal->request, *reply);
+	if (must_wait_for_foreign(service, session))
+		recalls_hold_until(service->recalls, service->foreign_until_ms, &change->wait);
+	if (recalls_hold(service->recalls, session, &change->wait)) {
+		change->reply = *reply;
+		*reply = NULL;
+		return;
+	}
+	change_answer(change, *reply);
+	change_free(change);
+}
+
+void client_service_applied(struct client_service *service, const struct replica_applied *applied)
+{
+	if (!applied->proposals)
+		return;
+	/* Leases first: what is granted with the first request of an entry may be recalled for the second one. Answers of
+	 * those that must wait lose theirs again. */
+	for (size_t i = 0; i < applied->entry->n_requests; i++) {
+		struct proposal *proposal = applied->proposals[i];
+		if (proposal->done != on_change_done || !container_of(proposal, struct change, proposal)->is_new)
+			continue;
+		if (!must_wait_for_foreign(service, proposal->request->session))
+			grant_reply(service->leases, now_ms(service), proposal->request, applied->replies[i]);
+	}
+	recalls_begin(service->recalls);
+	for (size_t i = 0; i < applied->effects->touch_count; i++)
+		recalls_touch(service->recalls, &applied->effects->touches[i]);
+}
+
+/* False: it has to wait for chunkservers. */
+static bool change_propose(struct client_service *service, struct change *change)
+{
+	struct replica *replica = service->replica;
+	enum err err = fill_request(service->options.fill, now_ms(service), replica_time_ms(replica), change->proposal.request,
+				    &change->full);
+
+	if (err)
+		return false;
+	replica_propose(replica, &change->proposal);
+	return true;
+}
+
+static void on_parked(void *arg)
+{
+	struct client_service *service = arg;
+	struct change *change, *next;
+
+	DL_FOREACH_SAFE(service->parked, change, next)
+	{
+		if (!change_propose(service, change))
+			continue;
+		DL_DELETE(service->parked, change);
+	}
+	if (service->parked)
+		timer_start(&service->parked_timer, PARKED_RETRY_MS);
+}
+
+static void change_start(struct client_service *service, struct rpc_request *request, Granary__MetaRequest *message)
+{
+	struct change *change = mem_zero(1, sizeof(*change));
+
+	change->service = service;
+	change->request = request;
+	change->proposal.request = message;
+	change->proposal.done = on_change_done;
+	change->wait.released = on_released;
+	change->is_new = sessions_request_is_new(service->sessions, message->session, message->slot, message->sequence);
+	if (change_propose(service, change))
+		return;
+	DL_APPEND(service->parked, change);
+	if (!timer_is_running(&service->parked_timer))
+		timer_start(&service->parked_timer, PARKED_RETRY_MS);
+}
+
+/* ---- queries */
+
+/* What only the leader's soft state knows. Capacity is that of the files: raw space by the usual number of copies. */
+static void add_space(struct client_service *service, Granary__Statfs *statfs)
+{
+	uint64_t total = 0, available = 0;
+	size_t count = servers_count(service->options.servers);
+	uint64_t copies = count < REPLICAS_DEFAULT ? (count ? count : 1) : REPLICAS_DEFAULT;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct server *server = servers_at(service->options.servers, i);
+		if (!servers_is_usable(server, now_ms(service)))
+			continue;
+		total += server->bytes_total;
+		available += server->bytes_free > DISK_RESERVED_BYTES ? server->bytes_free - DISK_RESERVED_BYTES : 0;
+	}
+	statfs->bytes_total = total / copies;
+	statfs->bytes_free = available / copies;
+}
+
+static void query(struct client_service *service, struct rpc_request *request, const Granary__MetaRequest *message)
+{
+	Granary__MetaReply *reply = NULL;
+	enum err err = replica_can_read(service->replica) ? OK : ERR_NOT_LEADER;
+
+	if (err == OK)
+		err = meta_query(replica_meta(service->replica), message, &reply);
+	if (err) {
+		refuse(service, request, err);
+		return;
+	}
+	for (size_t i = 0; i < reply->n_results; i++) {
+		if (reply->results[i]->statfs)
+			add_space(service, reply->results[i]->statfs);
+	}
+	note_opened(service, message, reply);
+	grant_reply(service->leases, now_ms(service), message, reply);
+	rpc_reply(request, &reply->base);
+	message_free(&reply->base);
+}
+
+static void serve_meta(struct client_service *service, struct rpc_request *request)
+{
+	/* The message belongs to the request, whose server may fill in what the leader chooses. */
+	Granary__MetaRequest *message = (Granary__MetaRequest *)(uintptr_t)request->message;
+	enum err err = meta_validate(message);
+
+	if (err == OK && !sessions_heard(service->sessions, now_ms(service), message->session, request->conn))
+		err = ERR_NO_SESSION;
+	if (err)
+		refuse(service, request, err);
+	else if (meta_is_query(message))
+		query(service, request, message);
+	else
+		change_start(service, request, message);
+}
+
+/* ---- sessions */
+
+static struct session_change *session_change_open(struct client_service *service,
+						  void (*done)(struct proposal *, enum err, Granary__MetaReply **))
+{
+	struct session_change *change = mem_zero(1, sizeof(*change));
+
+	change->service = service;
+	granary__meta_request__init(&change->message);
+	granary__meta_op__init(&change->op);
+	granary__session_begin__init(&change->begin);
+	granary__session_end__init(&change->end);
+	change->ops[0] = &change->op;
+	change->message.n_ops = 1;
+	change->message.ops = change->ops;
+	change->proposal.request = &change->message;
+	change->proposal.done = done;
+	return change;
+}
+
+static void reply_info(struct client_service *service, struct rpc_request *request, uint64_t session)
+{
+	Granary__SessionInfo info = GRANARY__SESSION_INFO__INIT;
+
+	info.session = session;
+	info.term = replica_term(service->replica);
+	info.timeout_ms = SESSION_TIMEOUT_MS;
+	info.cluster = meta_cluster(replica_meta(service->replica));
+	info.send_full = sessions_announced_term(service->sessions, session) != info.term;
+	rpc_reply(request, &info.base);
+}
+
+static void on_session_begun(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
+{
+	struct session_change *change = container_of(proposal, struct session_change, proposal);
+	struct client_service *service = change->service;
+	uint64_t session = 0;
+
+	if (err == OK && (*reply)->n_results == 1) {
+		err = (enum err)(*reply)->results[0]->error;
+		session = (*reply)->results[0]->session;
+	}
+	if (err == OK)
+		err = sessions_add(service->sessions, now_ms(service), session, true);
+	if (err) {
+		refuse(service, change->request, err);
+	} else {
+		sessions_heard(service->sessions, now_ms(service), session, change->request->conn);
+		sessions_set_announced_term(service->sessions, session, replica_term(service->replica));
+		reply_info(service, change->request, session);
+	}
+	free(change);
+}
+
+static void serve_session_open(struct client_service *service, struct rpc_request *request)
+{
+	const Granary__SessionOpen *message = (const Granary__SessionOpen *)request->message;
+
+	if (sessions_count(service->sessions) >= SESSIONS_MAX) {
+		refuse(service, request, ERR_TOO_MANY);
+		return;
+	}
+	struct session_change *change = session_change_open(service, on_session_begun);
+	change->request = request;
+	change->op.op_case = GRANARY__META_OP__OP_SESSION_BEGIN;
+	change->op.session_begin = &change->begin;
+	change->begin.client = message->client; /* bounded by the frame; cut below */
+	change->begin.id = fill_id(service->options.fill, replica_time_ms(service->replica));
+	for (size_t i = 0; change->begin.client[i]; i++) {
+		if (i == CLIENT_NAME_BYTES_MAX) {
+			change->begin.client[i] = 0;
+			break;
+		}
+	}
+	replica_propose(service->replica, &change->proposal);
+}
+
+static void on_session_ended(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
+{
+	struct session_change *change = container_of(proposal, struct session_change, proposal);
+
+	(void)reply;
+	if (err == OK)
+		sessions_remove(change->service->sessions, change->session);
+	free(change);
+}
+
+static void session_end(void *arg, uint64_t session)
+{
+	struct client_service *service = arg;
+	struct session_change *change = session_change_open(service, on_session_ended);
+
+	change->session = session;
+	change->op.op_case = GRANARY__META_OP__OP_SESSION_END;
+	change->op.session_end = &change->end;
+	change->end.session = session;
+	replica_propose(service->replica, &change->proposal);
+}
+
+static void serve_session_keepalive(struct client_service *service, struct rpc_request *request)
+{
+	const Granary__SessionKeepalive *message = (const Granary__SessionKeepalive *)request->message;
+	struct sessions *sessions = service->sessions;
+	uint64_t session = message->session;
+	enum err err = OK;
+
+	if (!replica_can_read(service->replica))
+		err = ERR_NOT_LEADER;
+	else if (!sessions_heard(sessions, now_ms(service), session, request->conn))
+		err = ERR_NO_SESSION;
+	if (err) {
+		refuse(service, request, err);
+		return;
+	}
+	if (message->full) {
+		sessions_inodes_forget(sessions, session);
+		sessions_set_announced_term(sessions, session, replica_term(service->replica));
+	}
+	for (size_t i = 0; i < message->n_closed; i++)
+		sessions_inode_closed(sessions, session, message->closed[i]);
+	for (size_t i = 0; i < message->n_opened; i++) {
+		if (sessions_inode_opened(sessions, session, message->opened[i]))
+			log_warn("session_opens_too_many", "session=%016" PRIx64, session);
+	}
+	sessions_kept_alive(sessions, now_ms(service), session);
+	reply_info(service, request, session);
+	if (message->end)
+		session_end(service, session);
+}
+
+void client_service_expire(struct client_service *service)
+{
+	uint64_t now = now_ms(service);
+	/* After a pause of this process what the clients sent meanwhile is still to be read. */
+	bool paused = now - service->checked_ms > 4 * HOUSEKEEPING_MS;
+
+	service->checked_ms = now;
+	if (replica_can_read(service->replica) && !paused)
+		sessions_expire(service->sessions, now, SESSION_TIMEOUT_MS, session_end, service);
+}
+
+/* ---- leadership */
+
+static bool add_session(void *arg, uint64_t session)
+{
+	struct client_service *service = arg;
+
+	if (sessions_add(service->sessions, now_ms(service), session, false))
+		log_warn("sessions_too_many", "session=%016" PRIx64, session);
+	return true;
+}
+
+static bool first_session(void *arg, uint64_t session)
+{
+	*(uint64_t *)arg = session;
+	return false;
+}
+
+void client_service_leading(struct client_service *service)
+{
+	struct meta *meta = replica_meta(service->replica);
+
+	sessions_clear(service->sessions);
+	leases_clear(service->leases);
+	service->foreign_session = 0;
+	service->foreign_until_ms = now_ms(service) + CACHE_LEASE_MS;
+	enum err err = meta_each_session(meta, add_session, service);
+	if (err == OK && sessions_count(service->sessions) == 1)
+		err = meta_each_session(meta, first_session, &service->foreign_session);
+	if (sessions_count(service->sessions) == 0)
+		service->foreign_until_ms = 0;
+	if (err)
+		log_error("sessions_unreadable", "error=%s", err_name(err));
+}
+
+static void parked_end(struct client_service *service, enum err err)
+{
+	struct change *change, *next;
+
+	timer_stop(&service->parked_timer);
+	DL_FOREACH_SAFE(service->parked, change, next)
+	{
+		DL_DELETE(service->parked, change);
+		rpc_reply_error(change->request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+		change_free(change);
+	}
+}
+
+void client_service_deposed(struct client_service *service)
+{
+	parked_end(service, ERR_NOT_LEADER);
+	sessions_clear(service->sessions);
+}
+
+/* ---- the service */
+
+void client_service_serve(struct client_service *service, struct rpc_request *request)
+{
+	if (!replica_is_leading(service->replica)) {
+		refuse(service, request, ERR_NOT_LEADER);
+		return;
+	}
+	switch (request->type) {
+	case MESSAGE_SESSION_OPEN:
+		serve_session_open(service, request);
+		break;
+	case MESSAGE_SESSION_KEEPALIVE:
+		serve_session_keepalive(service, request);
+		break;
+	case MESSAGE_META:
+		serve_meta(service, request);
+		break;
+	default:
+		refuse(service, request, ERR_NOT_SUPPORTED);
+		break;
+	}
+}
+
+struct client_service *client_service_open(const struct client_service_options *options)
+{
+	struct client_service *service = mem_zero(1, sizeof(*service));
+
+	service->options = *options;
+	service->loop = options->loop;
+	service->replica = options->replica;
+	service->sessions = options->sessions;
+	service->leases = leases_open(CACHE_LEASES_MAX, CACHE_LEASE_MS);
+	service->recalls = recalls_open(options->loop, options->rpc, service->leases, options->sessions);
+	timer_init(&service->parked_timer, options->loop, on_parked, service);
+	return service;
+}
+
+void client_service_close(struct client_service *service)
+{
+	if (!service)
+		return;
+	parked_end(service, ERR_CANCELLED);
+	recalls_close(service->recalls);
+	leases_close(service->leases);
+	free(service);
+}

@@ -1,0 +1,74 @@
+#include "master/fill.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+
+void fill_init(struct fill *fill, uint32_t worker, uint64_t seed, struct servers *servers)
+{
+	*fill = (struct fill){ .servers = servers };
+	snowflake_init(&fill->snowflake, worker);
+	rng_init(&fill->rng, seed);
+	fill->candidates = mem_alloc(SERVERS_MAX * sizeof(*fill->candidates));
+}
+
+void fill_deinit(struct fill *fill)
+{
+	free(fill->candidates);
+	fill->candidates = NULL;
+}
+
+uint64_t fill_id(struct fill *fill, uint64_t time_ms)
+{
+	return snowflake_next(&fill->snowflake, time_ms);
+}
+
+static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count, uint64_t **replicas, bool *full)
+{
+	struct placement_wish wish = { .copies = REPLICAS_DEFAULT, .bytes_reserved = DISK_RESERVED_BYTES };
+	uint64_t chosen[REPLICAS_MAX];
+	size_t chosen_count = 0;
+	size_t servers = servers_candidates(fill->servers, now_ms, fill->candidates);
+	enum err err = placement_choose(&wish, fill->candidates, servers, &fill->rng, chosen, &chosen_count);
+
+	if (now_ms < fill->wait_until_ms && err != ERR_NO_SPACE &&
+	    (chosen_count == 0 || (chosen_count < wish.copies && chosen_count < servers)))
+		return ERR_WOULD_BLOCK;
+	if (err == ERR_NO_SPACE)
+		*full = true;
+	free(*replicas);
+	*replicas = NULL;
+	*count = chosen_count;
+	if (chosen_count > 0) {
+		*replicas = mem_alloc(chosen_count * sizeof(**replicas));
+		memcpy(*replicas, chosen, chosen_count * sizeof(**replicas));
+	}
+	return OK;
+}
+
+enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Granary__MetaRequest *request, bool *full)
+{
+	enum err err = OK;
+
+	*full = false;
+	for (size_t i = 0; err == OK && i < request->n_ops; i++) {
+		Granary__MetaOp *op = request->ops[i];
+		switch (op->op_case) {
+		case GRANARY__META_OP__OP_CREATE:
+			op->create->id = fill_id(fill, time_ms);
+			break;
+		case GRANARY__META_OP__OP_ALLOCATE_CHUNK:
+			op->allocate_chunk->id = fill_id(fill, time_ms);
+			err = fill_replicas(fill, now_ms, &op->allocate_chunk->n_replicas, &op->allocate_chunk->replicas, full);
+			break;
+		case GRANARY__META_OP__OP_OPEN_PACK:
+			op->open_pack->id = fill_id(fill, time_ms);
+			err = fill_replicas(fill, now_ms, &op->open_pack->n_replicas, &op->open_pack->replicas, full);
+			break;
+		default:
+			break;
+		}
+	}
+	return err;
+}
