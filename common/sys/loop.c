@@ -33,6 +33,8 @@ struct loop {
 	void (*on_reload)(void *arg);
 	void *on_reload_arg;
 	bool stopping;
+	bool once;     /* within loop_run_once */
+	bool progress; /* a timer or a defer was called in this iteration */
 };
 
 struct loop_core *loop_core(struct loop *loop)
@@ -56,6 +58,7 @@ static void on_timer(uv_timer_t *handle)
 {
 	struct loop *loop = handle->data;
 	loop->armed_ms = UINT64_MAX;
+	loop->progress = true;
 	loop_core_run_timers(&loop->core, uv_now(&loop->uv));
 }
 
@@ -77,8 +80,12 @@ static void arm(struct loop *loop)
 static void on_prepare(uv_prepare_t *handle)
 {
 	struct loop *loop = handle->data;
+	loop->progress |= loop_core_has_defers(&loop->core);
 	loop_core_run_defers(&loop->core);
 	arm(loop);
+	/* What was called may be what the caller of loop_run_once waits for: look what is ready, but do not wait. */
+	if (loop->once && loop->progress)
+		uv_stop(&loop->uv);
 }
 
 /* After the events of this iteration. */
@@ -156,9 +163,12 @@ void loop_run(struct loop *loop)
 void loop_run_once(struct loop *loop)
 {
 	uv_update_time(&loop->uv);
+	loop->progress = loop_core_has_defers(&loop->core);
 	loop_core_run_defers(&loop->core);
 	arm(loop);
-	uv_run(&loop->uv, UV_RUN_ONCE);
+	loop->once = true;
+	uv_run(&loop->uv, loop->progress ? UV_RUN_NOWAIT : UV_RUN_ONCE);
+	loop->once = false;
 	/* Libuv runs timers after the check phase here: what they posted belongs to this iteration. */
 	loop_core_run_defers(&loop->core);
 }

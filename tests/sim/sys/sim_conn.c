@@ -28,6 +28,7 @@ struct conn {
 	struct sim_frame *in_first, *in_last;	/* arrived while paused */
 	size_t out_bytes;
 	bool connecting, paused, sending, delivering;
+	bool was_full; /* `drained` is due when out_bytes has become half */
 	struct conn *next;
 };
 
@@ -185,6 +186,15 @@ static void on_deliver(void *arg)
 		deliver(conn);
 }
 
+static void on_drained(void *arg)
+{
+	struct end *end = arg;
+	struct conn *conn = find_end(end->loop->sim, end->id);
+	free(end);
+	if (conn != NULL && conn->events != NULL && conn->events->drained != NULL)
+		conn->events->drained(conn->arg);
+}
+
 static void send_first(struct conn *conn, uint64_t delay_us);
 
 /* The first frame of the sender's queue reaches the other host. Runs outside of both processes: the sender may be dead. */
@@ -217,6 +227,11 @@ static void on_arrival(void *arg)
 	if (conn->out_first == NULL)
 		conn->out_last = NULL;
 	conn->out_bytes -= frame->header.message_bytes + frame->header.data_bytes;
+	if (conn->was_full && conn->out_bytes < CONN_OUT_BYTES_MAX / 2) {
+		conn->was_full = false;
+		if (!conn->loop->dead)
+			sim_schedule(sim, 0, conn->loop, on_drained, end_of(conn, OK), free);
+	}
 	frame->next = NULL;
 	if (peer->in_last != NULL)
 		peer->in_last->next = frame;
@@ -264,6 +279,7 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 	if (data != NULL && data->size > 0)
 		frame->data = data_of(data);
 	conn->out_bytes += frame->header.message_bytes + frame->header.data_bytes;
+	conn->was_full |= conn->out_bytes > CONN_OUT_BYTES_MAX;
 	if (conn->out_last != NULL)
 		conn->out_last->next = frame;
 	else
@@ -276,6 +292,15 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 bool conn_is_full(const struct conn *conn)
 {
 	return conn->out_bytes > CONN_OUT_BYTES_MAX;
+}
+
+void conn_reject(struct conn *conn)
+{
+	const struct conn_events *events = conn->events;
+	void *owner = conn->arg;
+	conn->loop->malformed++;
+	conn_close(conn);
+	events->closed(owner, ERR_PROTOCOL);
 }
 
 void conn_pause(struct conn *conn, bool paused)
