@@ -6,14 +6,15 @@
  * Promises
  *   - What wal_synced reports is durable, and durable in order: a later record is never there without the earlier ones.
  *   - Restart: a record that a crash tore is cut; a record that was once complete and is damaged now is never taken for
- *     a torn one: wal_open says ERR_CORRUPT and logs file, offset and index. wal_format.h says how the two are told apart.
+ *     a torn one: wal_open says ERR_CORRUPT and logs file, offset and index. wal_format.h says how the two are told
+ * apart.
  *   - A failed write or sync is final: ERR_STORE_FAILED from then on, and nothing after it is ever reported durable.
  *
  * Segments are preallocated and zero-filled, so that a write changes no metadata of the file system; only whole 4 KiB
- * pages are written. Buffered write + fdatasync was measured against O_DIRECT + O_DSYNC (ext4 on a virtual disk, one 4 KiB
- * page, median): 79 µs against 74..86 µs. So the page cache is used: it costs nothing, a killed process loses nothing
- * that was written, and one sync covers the two places that a batch touches (with O_DSYNC each would pay for its own:
- * 110 µs). */
+ * pages are written. Buffered write + fdatasync was measured against O_DIRECT + O_DSYNC (ext4 on a virtual disk, one 4
+ * KiB page, median): 79 µs against 74..86 µs. So the page cache is used: it costs nothing, a killed process loses
+ * nothing that was written, and one sync covers the two places that a batch touches (with O_DSYNC each would pay for
+ * its own: 110 µs). */
 #ifndef GRANARY_MASTER_WAL_H
 #define GRANARY_MASTER_WAL_H
 
@@ -28,14 +29,15 @@
 struct wal;
 
 struct wal_options {
-	const char *directory;	/* made if it is not there; locked by this process */
+	const char *directory;  /* made if it is not there; locked by this process */
 	uint32_t segment_bytes; /* 0: WAL_SEGMENT_BYTES */
-	/* Writes and syncs on the loop itself: saves two hand-overs (some 10..20 µs and two context switches a batch) and
-	 * blocks the loop for the time of a sync. Right for disks with a fast flush and in tests; off by default. */
+	/* Writes and syncs on the loop itself: saves two hand-overs (some 10..20 µs and two context switches a batch)
+	 * and blocks the loop for the time of a sync. Right for disks with a fast flush and in tests; off by default.
+	 */
 	bool sync_inline;
 	/* Called on the loop after each completed sync, from the loop's iteration, never from within wal_append or
-	 * wal_sync. index, term: of the last entry appended before the sync began, 0 when none was appended since the open;
-	 * mark: of the last wal_append that it covers. err: OK or, once and for all, ERR_STORE_FAILED. */
+	 * wal_sync. index, term: of the last entry appended before the sync began, 0 when none was appended since the
+	 * open; mark: of the last wal_append that it covers. err: OK or, once and for all, ERR_STORE_FAILED. */
 	void (*synced)(void *arg, enum err err, uint64_t mark, uint64_t index, uint64_t term);
 	void *arg;
 };
@@ -43,18 +45,19 @@ struct wal_options {
 /* What the log held. Payloads are valid until wal_loaded_free. */
 struct wal_loaded {
 	struct raft_hard_state hard;
-	uint64_t first_index;	      /* of entries[0]; 1 when fresh */
+	uint64_t first_index;         /* of entries[0]; 1 when fresh */
 	uint64_t first_previous_term; /* of entry first_index - 1 */
 	struct raft_entry *entries;
 	size_t entry_count;
 	uint64_t torn_bytes; /* cut at the end */
-	void *memory;	     /* wal's own */
+	void *memory;        /* wal's own */
 };
 void wal_loaded_free(struct wal_loaded *loaded);
 
 /* Opens or makes the log and reads it; what it returns is durable. Blocking, at start. ERR_CORRUPT: see above;
  * ERR_BUSY: another process has it open. */
-MUST_USE enum err wal_open(struct loop *loop, const struct wal_options *options, struct wal **out, struct wal_loaded *loaded);
+MUST_USE enum err wal_open(struct loop *loop, const struct wal_options *options, struct wal **out,
+			   struct wal_loaded *loaded);
 /* Nothing more is reported. What was appended and not synced may be lost. Blocks until a write under way has ended. */
 void wal_close(struct wal *wal);
 
@@ -67,7 +70,8 @@ MUST_USE enum err wal_append(struct wal *wal, const struct raft_hard_state *hard
 void wal_sync(struct wal *wal);
 /* The newest mark that is durable. */
 uint64_t wal_synced_mark(const struct wal *wal);
-/* Entries below `index` are not needed any more: whole segments before it are taken back for reuse, in the background. */
+/* Entries below `index` are not needed any more: whole segments before it are taken back for reuse, in the background.
+ */
 void wal_cut(struct wal *wal, uint64_t index);
 
 struct wal_view {

@@ -133,7 +133,8 @@ static bool is_up_to_date(const struct raft *raft, const struct raft_message *me
 void raft_handle_vote_request(struct raft *raft, const struct raft_message *message)
 {
 	bool pre = message->kind == RAFT_PRE_VOTE;
-	/* In our own term too: it may have risen by another's answer while the lease of the older leader still holds. */
+	/* In our own term too: it may have risen by another's answer while the lease of the older leader still holds.
+	 */
 	if (!pre && message->term >= raft->hard.term && message->context != 1 && raft_hears_leader(raft))
 		return;
 	bool grant = is_up_to_date(raft, message);

@@ -17,13 +17,13 @@ enum progress_state { PROGRESS_PROBE, PROGRESS_REPLICATE };
 struct progress {
 	uint64_t id;
 	enum progress_state state;
-	uint64_t match;	     /* durable there up to here */
-	uint64_t next;	     /* to send */
-	uint64_t contact_ms; /* when it last answered in this term, by our clock */
-	uint64_t echo_ms;    /* newest of our clock values that it has echoed in this term; 0: none */
-	bool probing;	     /* PROBE: an append is unanswered */
-	bool heartbeat_due;  /* send something even if there is nothing new */
-	bool voted, granted; /* in the campaign under way */
+	uint64_t match;                       /* durable there up to here */
+	uint64_t next;                        /* to send */
+	uint64_t contact_ms;                  /* when it last answered in this term, by our clock */
+	uint64_t echo_ms;                     /* newest of our clock values that it has echoed in this term; 0: none */
+	bool probing;                         /* PROBE: an append is unanswered */
+	bool heartbeat_due;                   /* send something even if there is nothing new */
+	bool voted, granted;                  /* in the campaign under way */
 	uint64_t inflight[RAFT_INFLIGHT_MAX]; /* last index of each unanswered append: a ring, ascending */
 	size_t inflight_head, inflight_count;
 };

@@ -61,11 +61,13 @@ static enum err check_restored(const struct raft_options *options, const struct 
 }
 
 enum err raft_open(const struct raft_options *options, const struct raft_hard_state *hard, uint64_t first_index,
-		   uint64_t first_previous_term, const struct raft_entry *entries, size_t entry_count, struct raft **out)
+		   uint64_t first_previous_term, const struct raft_entry *entries, size_t entry_count,
+		   struct raft **out)
 {
 	*out = NULL;
 	if (options->id == 0 || options->member_count == 0 || options->member_count > RAFT_MEMBERS_MAX ||
-	    options->election_ticks <= options->heartbeat_ticks || options->heartbeat_ticks == 0 || options->tick_ms == 0)
+	    options->election_ticks <= options->heartbeat_ticks || options->heartbeat_ticks == 0 ||
+	    options->tick_ms == 0)
 		return ERR_INVALID;
 	enum err err = check_restored(options, hard, first_index, first_previous_term, entries, entry_count);
 	if (err)
@@ -267,8 +269,8 @@ bool raft_ready(struct raft *raft, struct raft_ready *out)
 	out->message_count = raft->messages_given.count;
 	out->messages_after_sync = raft->after_sync_given.items;
 	out->message_after_sync_count = raft->after_sync_given.count;
-	return out->hard_changed || out->entry_count > 0 || out->message_count > 0 || out->message_after_sync_count > 0 ||
-	       committed;
+	return out->hard_changed || out->entry_count > 0 || out->message_count > 0 ||
+	       out->message_after_sync_count > 0 || committed;
 }
 
 void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term)

@@ -19,11 +19,11 @@ struct raft {
 
 	enum raft_role role;
 	struct raft_hard_state hard; /* term and vote; commit is below */
-	bool hard_changed;	     /* not yet given to persist */
-	uint64_t leader;	     /* 0: not known */
+	bool hard_changed;           /* not yet given to persist */
+	uint64_t leader;             /* 0: not known */
 
 	uint64_t now_ms; /* newest given to us */
-	bool started;	 /* now_ms is valid */
+	bool started;    /* now_ms is valid */
 	/* When a leader was last heard, or the process started: the member may have granted a lease then, so that it
 	 * refuses (pre-)votes for election_ms from here. */
 	uint64_t heard_ms;
@@ -31,7 +31,7 @@ struct raft {
 	uint64_t heartbeat_due_ms; /* leader */
 
 	struct raft_log log;
-	uint64_t commit;	   /* may be ahead of what is durable here */
+	uint64_t commit;       /* may be ahead of what is durable here */
 	uint64_t commit_given; /* by raft_ready */
 	uint64_t applied;
 	uint64_t held; /* what the leader told: all members hold the log up to here */
@@ -47,7 +47,7 @@ struct raft {
 	uint64_t transfer_due_ms;
 	bool lease_given_up; /* TIMEOUT_NOW was sent in this term: who has it may be elected at any time */
 
-	struct message_list messages, after_sync;	    /* gathered for the next raft_ready */
+	struct message_list messages, after_sync;             /* gathered for the next raft_ready */
 	struct message_list messages_given, after_sync_given; /* by the last one */
 };
 

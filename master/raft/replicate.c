@@ -57,7 +57,8 @@ void raft_append_own(struct raft *raft, enum raft_entry_kind kind, struct slice 
 	raft->uncommitted_bytes += payload.size;
 }
 
-enum err raft_propose(struct raft *raft, uint64_t now_ms, enum raft_entry_kind kind, struct slice payload, uint64_t *index)
+enum err raft_propose(struct raft *raft, uint64_t now_ms, enum raft_entry_kind kind, struct slice payload,
+		      uint64_t *index)
 {
 	if (now_ms > raft->now_ms)
 		raft->now_ms = now_ms;
@@ -150,7 +151,8 @@ size_t raft_contact_count(const struct raft *raft)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < raft->member_count; i++)
-		count += &raft->members[i] == raft->self || raft->now_ms - raft->members[i].contact_ms < raft->election_ms;
+		count +=
+		    &raft->members[i] == raft->self || raft->now_ms - raft->members[i].contact_ms < raft->election_ms;
 	return count;
 }
 
@@ -194,7 +196,8 @@ static bool append_is_sound(const struct raft_message *message)
 			return false;
 		term = entry->term;
 	}
-	return message->log_index < UINT64_MAX - message->entry_count && (message->log_index > 0 || message->log_term == 0);
+	return message->log_index < UINT64_MAX - message->entry_count &&
+	       (message->log_index > 0 || message->log_term == 0);
 }
 
 /* Takes over the entries that are new; what contradicts them goes. False: they contradict what is committed. */

@@ -192,7 +192,8 @@ static inline uint64_t group_leader(struct group *group)
 static inline uint64_t group_propose(struct group *group, uint64_t id, const char *text)
 {
 	uint64_t index = 0;
-	assert_int_equal(raft_propose(group->rafts[id - 1], group->now_ms, RAFT_ENTRY_NORMAL, slice_text(text), &index), OK);
+	assert_int_equal(raft_propose(group->rafts[id - 1], group->now_ms, RAFT_ENTRY_NORMAL, slice_text(text), &index),
+			 OK);
 	return index;
 }
 

@@ -124,7 +124,8 @@ static void test_member_of_higher_term_is_let_in(void **state)
 	uint64_t ahead = leader % 3 + 1;
 	uint64_t term = group_view(&group, leader).term;
 	/* It hears of a term whose election came to nothing. */
-	struct raft_message news = {.kind = RAFT_PRE_VOTE_REPLY, .from = leader, .to = ahead, .term = term + 3, .reject = true};
+	struct raft_message news = {
+	    .kind = RAFT_PRE_VOTE_REPLY, .from = leader, .to = ahead, .term = term + 3, .reject = true};
 	raft_step(group.rafts[ahead - 1], group.now_ms, &news);
 	assert_int_equal(group_view(&group, ahead).term, term + 3);
 	group_run(&group, 2000);
@@ -145,11 +146,13 @@ static void test_vote_refused_in_own_term_while_lease_may_hold(void **state)
 	uint64_t other = voter % 3 + 1;
 	uint64_t term = group_view(&group, leader).term;
 	struct raft *raft = group.rafts[voter - 1];
-	struct raft_message news = {.kind = RAFT_PRE_VOTE_REPLY, .from = other, .to = voter, .term = term + 1, .reject = true};
+	struct raft_message news = {
+	    .kind = RAFT_PRE_VOTE_REPLY, .from = other, .to = voter, .term = term + 1, .reject = true};
 	raft_step(raft, group.now_ms, &news);
 	struct raft_ready ready;
 	assert_true(raft_ready(raft, &ready));
-	struct raft_message vote = {.kind = RAFT_VOTE, .from = other, .to = voter, .term = term + 1, .log_index = 9, .log_term = term};
+	struct raft_message vote = {
+	    .kind = RAFT_VOTE, .from = other, .to = voter, .term = term + 1, .log_index = 9, .log_term = term};
 	raft_step(raft, group.now_ms, &vote);
 	assert_false(raft_ready(raft, &ready));
 	vote.context = 1; /* the leader itself asked for it: its lease is given up */
@@ -208,8 +211,13 @@ static void test_restart_keeps_vote(void **state)
 {
 	(void)state;
 	uint64_t members[] = {1, 2, 3};
-	struct raft_options options = {.id = 1, .members = members, .member_count = 3, .election_ticks = 30,
-				       .heartbeat_ticks = 5, .tick_ms = 10, .seed = 1};
+	struct raft_options options = {.id = 1,
+				       .members = members,
+				       .member_count = 3,
+				       .election_ticks = 30,
+				       .heartbeat_ticks = 5,
+				       .tick_ms = 10,
+				       .seed = 1};
 	struct raft_hard_state hard = {.term = 5, .vote = 2, .commit = 0};
 	struct raft *raft;
 	assert_int_equal(raft_open(&options, &hard, 1, 0, NULL, 0, &raft), OK);
@@ -231,8 +239,13 @@ static void test_refuses_a_log_that_lost_entries(void **state)
 {
 	(void)state;
 	uint64_t members[] = {1};
-	struct raft_options options = {.id = 1, .members = members, .member_count = 1, .election_ticks = 30,
-				       .heartbeat_ticks = 5, .tick_ms = 10, .seed = 1};
+	struct raft_options options = {.id = 1,
+				       .members = members,
+				       .member_count = 1,
+				       .election_ticks = 30,
+				       .heartbeat_ticks = 5,
+				       .tick_ms = 10,
+				       .seed = 1};
 	struct raft_hard_state hard = {.term = 2};
 	struct raft_entry entries[] = {{.index = 1, .term = 1, .kind = RAFT_ENTRY_NORMAL},
 				       {.index = 2, .term = 2, .kind = RAFT_ENTRY_NORMAL}};
