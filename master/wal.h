@@ -50,7 +50,6 @@ struct wal_loaded {
 	struct raft_entry *entries;
 	size_t entry_count;
 	uint64_t torn_bytes; /* cut at the end */
-	void *memory;        /* wal's own */
 };
 void wal_loaded_free(struct wal_loaded *loaded);
 
@@ -58,7 +57,8 @@ void wal_loaded_free(struct wal_loaded *loaded);
  * ERR_BUSY: another process has it open. */
 MUST_USE enum err wal_open(struct loop *loop, const struct wal_options *options, struct wal **out,
 			   struct wal_loaded *loaded);
-/* Nothing more is reported. What was appended and not synced may be lost. Blocks until a write under way has ended. */
+/* Nothing more is reported. What was appended and not synced may be lost. A write under way still ends: the loop runs
+ * on or is closed afterwards. NULL is allowed. */
 void wal_close(struct wal *wal);
 
 /* Appends a round: the hard state (NULL: unchanged), then entries, ascending; the first may overwrite earlier ones: the
@@ -76,7 +76,7 @@ void wal_cut(struct wal *wal, uint64_t index);
 
 struct wal_view {
 	uint64_t syncs, appends, bytes_written, segments, segments_spare;
-	uint64_t sync_us_last, sync_us_max; /* write and sync, without hand-over */
+	uint64_t sync_us_last, sync_us_max; /* write and sync, with the hand-over */
 	bool failed;
 };
 void wal_view(const struct wal *wal, struct wal_view *out);
