@@ -113,6 +113,21 @@
 #define CLIENT_DIRTY_BYTES_MAX (64u * MIB)	     /* data of one client accepted and not yet on three servers */
 #define CLIENT_RETRY_MS_MIN 5u
 #define CLIENT_RETRY_MS_MAX 500u
+#define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
+#define CLIENT_CALLS_MAX 65536u			     /* requests to the master outstanding or waiting; above it: busy */
+#define CLIENT_ATTEMPT_MS 2000u			     /* one request to one master, before another is asked */
+#define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
+#define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
+#define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */
+#define CLIENT_OPENED_MS 200u			     /* newly opened files are told to the leader after so long */
+#define CLIENT_CLOSED_PER_MESSAGE_MAX 4096u
+#define CLIENT_READS_PER_OP_MAX 16u		     /* chunk reads in flight for one read */
+#define CLIENT_WRITES_PER_FILE_MAX 16u		     /* chunk writes in flight for one file: 4 MiB */
+#define CLIENT_EXTENTS_PER_FILE_MAX 64u		     /* ranges of one file gathered before the oldest is sent */
+#define CLIENT_LOCATIONS_PER_FILE_MAX 16384u	     /* chunk locations kept for one open file: 1 TiB */
+#define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
+#define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
+#define CLIENT_MTIME_DELAY_MS 1000u		     /* a synced overwrite's mtime is told to the master after so long */
 
 /* Chunkserver. */
 #define CHUNKS_OPEN_MAX 512u
