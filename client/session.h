@@ -1,0 +1,59 @@
+/* The session with the master: finding the leader, request slots, retries, keepalive.
+ *
+ * A request that changes something holds one of SESSION_SLOTS slots and the slot's next sequence number until it is answered,
+ * however often it is sent and to whom: the master gives a repeated (session, slot, sequence) its first answer. (Slots as in
+ * NFSv4.1, RFC 8881 section 2.10.6.) Requests beyond the slots wait in order. Queries need the session but no slot.
+ *
+ *             no session            slot free                 answer
+ *   WAITING ------------> WAITING -----------> IN_FLIGHT ---------------> done
+ *                                                 |   ^
+ *                  not leader, closed, timed out, |   | after a pause, same slot and sequence
+ *                  unreachable, busy, no leader   v   |
+ *                                                BACKOFF ---- timeout_ms ---> done(error)
+ *
+ * A request that timed out but may have been done keeps its slot, and is repeated in the background until it is answered or
+ * the session ends: the slot's sequence is not known before.
+ *
+ * An expired session: requests that were never sent go on in the next session; those that may have been done end with
+ * ERR_NO_SESSION. */
+#ifndef GRANARY_CLIENT_SESSION_H
+#define GRANARY_CLIENT_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/proto/message.h"
+#include "common/sys/rpc.h"
+
+struct session;
+
+struct session_options {
+	struct loop *loop;
+	struct rpc *rpc;
+	const char *cluster; /* "host:port,…" */
+	const char *name;    /* for people; copied */
+	uint64_t timeout_ms;
+	void (*lost)(void *arg); /* the session expired */
+	void *arg;
+};
+
+MUST_USE enum err session_open(const struct session_options *options, struct session **out);
+/* Ends requests with ERR_CANCELLED. */
+void session_close(struct session *session);
+uint64_t session_id(const struct session *session);
+/* Why nothing answers; OK once a leader has answered. */
+enum err session_state(const struct session *session);
+
+/* reply is valid for the call, NULL unless err is OK. text explains an error or is "". */
+typedef void session_done_fn(void *arg, enum err err, const ProtobufCMessage *reply, const char *text);
+
+/* The operations are packed before it returns. timeout_ms 0: that of the options. */
+void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done, void *arg);
+/* Any other request to the leader. With busy_ends, ERR_BUSY is an answer and is not retried. */
+void session_ask(struct session *session, enum message_type type, const ProtobufCMessage *message, bool busy_ends,
+		 session_done_fn *done, void *arg);
+
+void session_opened(struct session *session, uint64_t inode);
+void session_closed(struct session *session, uint64_t inode);
+
+#endif
