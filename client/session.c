@@ -538,13 +538,20 @@ static void cancel_all(struct session *session, struct call **list)
 	}
 }
 
+void session_cancel(struct session *session)
+{
+	while (session->call_count > 0) {
+		cancel_all(session, &session->waiting_queries);
+		cancel_all(session, &session->waiting_changes);
+		cancel_all(session, &session->calls);
+	}
+}
+
 void session_close(struct session *session)
 {
+	session_cancel(session);
 	rpc_call_cancel(session->rpc, session->rpc_call);
 	timer_stop(&session->timer);
-	cancel_all(session, &session->waiting_queries);
-	cancel_all(session, &session->waiting_changes);
-	cancel_all(session, &session->calls);
 	open_files_deinit(&session->open_files);
 	leader_deinit(&session->leader);
 	free(session->name);

@@ -40,6 +40,7 @@ struct session_options {
 MUST_USE enum err session_open(const struct session_options *options, struct session **out);
 /* Ends requests with ERR_CANCELLED. */
 void session_close(struct session *session);
+void session_cancel(struct session *session);
 uint64_t session_id(const struct session *session);
 /* Why nothing answers; OK once a leader has answered. */
 enum err session_state(const struct session *session);

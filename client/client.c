@@ -1,0 +1,250 @@
+#include "client/client.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "client/chunk_map.h"
+#include "client/client_internal.h"
+#include "client/file_io_internal.h"
+#include "client/recall.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+struct later {
+	struct later *next;
+	file_io_fn *done;
+	void *arg;
+	enum err err;
+};
+
+static void serve(void *arg, struct rpc_request *request)
+{
+	struct client *client = arg;
+	if (request->type == MESSAGE_INVALIDATE)
+		recall_serve(client->events, client->events_arg, request);
+	else
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+}
+
+static const struct rpc_service service = { .serve = serve };
+
+static void session_was_lost(void *arg)
+{
+	struct client *client = arg;
+	file_io_session_lost(client);
+	if (client->events && client->events->session_lost)
+		client->events->session_lost(client->events_arg);
+}
+
+/* ---- results that are due at the end of the iteration ---- */
+
+void client_later(struct client *client, bool accepted, file_io_fn *done, void *arg, enum err err)
+{
+	struct later *later = mem_zero(1, sizeof *later);
+	later->done = done;
+	later->arg = arg;
+	later->err = err;
+	if (accepted && client->dirty_bytes > CLIENT_DIRTY_BYTES_MAX) {
+		LL_APPEND(client->writers, later);
+		file_io_pressure(client);
+	} else {
+		LL_APPEND(client->finished, later);
+		defer_post(&client->release);
+	}
+}
+
+static void later_end(struct later **list)
+{
+	struct later *later = *list;
+	LL_DELETE(*list, later);
+	later->done(later->arg, later->err);
+	free(later);
+}
+
+static void release_due(void *arg)
+{
+	struct client *client = arg;
+	struct later *finished = client->finished;
+	client->finished = NULL;
+	while (client->writers && client->dirty_bytes <= CLIENT_DIRTY_BYTES_MAX)
+		later_end(&client->writers);
+	if (client->writers)
+		file_io_pressure(client);
+	while (finished)
+		later_end(&finished);
+}
+
+void running_add(struct client *client, struct running *running)
+{
+	DL_APPEND2(client->running, running, previous, next);
+}
+
+void running_remove(struct client *client, struct running *running)
+{
+	DL_DELETE2(client->running, running, previous, next);
+}
+
+/* ---- open, close ---- */
+
+enum err client_open(struct loop *loop, const struct client_options *options, struct client **out)
+{
+	struct client *client = mem_zero(1, sizeof *client);
+	*out = NULL;
+	client->loop = loop;
+	client->events = options->events;
+	client->events_arg = options->events_arg;
+	client->timeout_ms = options->timeout_ms ? options->timeout_ms : CLIENT_TIMEOUT_MS;
+	client->id = loop_random(loop) | 1;
+	rng_init(&client->rng, loop_random(loop));
+	defer_init(&client->release, loop, release_due, client);
+	struct rpc_identity identity = { .role = RPC_CLIENT, .id = client->id };
+	enum err err = rpc_open(loop, &identity, &service, client, &client->rpc);
+	if (err)
+		goto done;
+	client->servers.rpc = client->rpc;
+	struct buf name = { 0 };
+	buf_printf(&name, "client-%016llx", (unsigned long long)client->id);
+	buf_append(&name, "", 1);
+	struct session_options session_options = {
+		.loop = loop,
+		.rpc = client->rpc,
+		.cluster = options->cluster,
+		.name = (const char *)name.bytes,
+		.timeout_ms = client->timeout_ms,
+		.lost = session_was_lost,
+		.arg = client,
+	};
+	err = session_open(&session_options, &client->session);
+	buf_deinit(&name);
+done:
+	if (err) {
+		if (client->rpc)
+			rpc_close(client->rpc);
+		free(client);
+		return err;
+	}
+	*out = client;
+	return OK;
+}
+
+void client_close(struct client *client)
+{
+	/* First what waits for the master (its operations end too), then what waits for chunkservers or a pause. */
+	client->closing = true;
+	session_cancel(client->session);
+	while (client->running)
+		client->running->cancel(client->running);
+	session_cancel(client->session);
+	while (client->writers)
+		later_end(&client->writers);
+	while (client->finished)
+		later_end(&client->finished);
+	defer_cancel(&client->release);
+	struct file_io *io, *next;
+	HASH_ITER (hh, client->files, io, next)
+		file_io_abandon(io);
+	packs_deinit(client);
+	failures_deinit(client);
+	session_close(client->session);
+	servers_deinit(&client->servers);
+	rpc_close(client->rpc);
+	free(client);
+}
+
+enum err client_state(const struct client *client)
+{
+	return session_state(client->session);
+}
+
+struct loop *client_loop(struct client *client)
+{
+	return client->loop;
+}
+
+uint64_t client_session(const struct client *client)
+{
+	return session_id(client->session);
+}
+
+/* ---- requests ---- */
+
+struct meta_call {
+	struct client *client;
+	size_t op_count;
+	client_meta_fn *done;
+	void *arg;
+};
+
+static void meta_answered(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
+{
+	struct meta_call call = *(struct meta_call *)arg;
+	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	(void)text;
+	free(arg);
+	if (err == OK && reply->n_results != call.op_count)
+		err = ERR_PROTOCOL;
+	if (err == OK)
+		packs_learn(call.client, reply);
+	call.done(call.arg, err, err ? NULL : reply);
+}
+
+void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg)
+{
+	struct meta_call *call = mem_zero(1, sizeof *call);
+	call->client = client;
+	call->op_count = op_count;
+	call->done = done;
+	call->arg = arg;
+	session_meta(client->session, ops, op_count, meta_answered, call);
+}
+
+struct plain_call {
+	struct rpc_peer *peer;
+	client_reply_fn *done;
+	void *arg;
+};
+
+static void leader_answered(void *arg, enum err err, const ProtobufCMessage *reply, const char *text)
+{
+	struct plain_call call = *(struct plain_call *)arg;
+	(void)text;
+	free(arg);
+	call.done(call.arg, err, reply);
+}
+
+void client_call_leader(struct client *client, enum message_type type, const ProtobufCMessage *message,
+			client_reply_fn *done, void *arg)
+{
+	struct plain_call *call = mem_zero(1, sizeof *call);
+	call->done = done;
+	call->arg = arg;
+	session_ask(client->session, type, message, false, leader_answered, call);
+}
+
+static void address_answered(void *arg, const struct rpc_result *result)
+{
+	struct plain_call call = *(struct plain_call *)arg;
+	free(arg);
+	call.done(call.arg, result->err, result->reply);
+	rpc_peer_close(call.peer);
+}
+
+void client_call_address(struct client *client, const char *address, enum message_type type,
+			 const ProtobufCMessage *message, client_reply_fn *done, void *arg)
+{
+	struct plain_call *call = mem_zero(1, sizeof *call);
+	call->peer = rpc_peer_open(client->rpc, address);
+	call->done = done;
+	call->arg = arg;
+	rpc_peer_call(call->peer, type, message, NULL, RPC_TIMEOUT_MS, address_answered, call);
+}
+
+void client_note_opened(struct client *client, uint64_t inode)
+{
+	session_opened(client->session, inode);
+}
+
+void client_note_closed(struct client *client, uint64_t inode)
+{
+	session_closed(client->session, inode);
+}

@@ -1,0 +1,60 @@
+/* The client's own state, shared by the files of this folder. */
+#ifndef GRANARY_CLIENT_CLIENT_INTERNAL_H
+#define GRANARY_CLIENT_CLIENT_INTERNAL_H
+
+#include "client/client.h"
+#include "client/servers.h"
+#include "client/session.h"
+#include "common/base/rng.h"
+
+struct chain_op;
+struct read_op;
+struct failure;
+struct pack;
+struct blob_append;
+struct later;
+
+/* An operation under way that client_close ends. A zeroed struct is not in the list. */
+struct running {
+	struct running *previous, *next;
+	void (*cancel)(struct running *running); /* ends it with ERR_CANCELLED, and takes it out of the list */
+};
+
+struct packs {
+	struct pack *table;	     /* locations by pack id */
+	uint64_t current;	     /* the pack to append to; 0: none */
+	uint64_t full;		     /* the last one, to be replaced */
+	bool opening;
+	struct blob_append *waiting; /* for a pack */
+};
+
+struct client {
+	struct loop *loop;
+	struct rpc *rpc;
+	struct session *session;
+	struct rng rng;
+	uint64_t id; /* of this process's operations on chunks: with `operation` it recognises a repeated one */
+	uint64_t operation;
+	uint64_t timeout_ms;
+	const struct client_events *events;
+	void *events_arg;
+	bool closing;
+	struct servers servers;
+	struct packs packs;
+	struct failure *failures;
+	struct running *running;
+
+	struct file_io *files;	     /* by inode */
+	struct file_io *dirty;	     /* with unflushed data, oldest first */
+	uint64_t dirty_bytes;	     /* accepted, and not yet at all replicas */
+	struct later *writers;	     /* writes that are accepted, and wait for dirty_bytes to fall */
+	struct later *finished;
+	struct defer release;
+};
+
+/* done(arg, err) at the end of this iteration. accepted: a write; not before dirty_bytes is below its bound. */
+void client_later(struct client *client, bool accepted, file_io_fn *done, void *arg, enum err err);
+void running_add(struct client *client, struct running *running);
+void running_remove(struct client *client, struct running *running);
+
+#endif

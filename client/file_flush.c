@@ -1,0 +1,317 @@
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "client/blob_op.h"
+#include "client/chain_op.h"
+#include "client/file_io_internal.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/proto/setattr.h"
+
+/*   NONE --small--> APPEND (blob to a pack) ----------------------------------+
+ *     |                                                                      v
+ *     +-----------> EXTENTS (all of the epoch answered) -> SYNC (chunks) -> COMMIT (master) -> NONE */
+
+static void flush_begin(struct file_io *io);
+
+static void flush_end(struct file_io *io, enum err err)
+{
+	struct flush_request *request = io->flush_running;
+	io->flush_running = NULL;
+	io->flush_state = FLUSH_NONE;
+	iobuf_unref(io->flush_small);
+	io->flush_small = NULL;
+	free(io->flush_bits);
+	io->flush_bits = NULL;
+	io->flush_words = io->flush_next = 0;
+	if (err == OK && io->error) {
+		err = io->error;
+		io->error = OK;
+	} else if (err && err == io->error) {
+		io->error = OK;
+	}
+	file_io_hold(io);
+	file_io_note_dirty(io);
+	bool told = false;
+	while (request) {
+		struct flush_request *next = request->next;
+		if (request->done) {
+			request->done(request->arg, err);
+			told = true;
+		}
+		free(request);
+		request = next;
+	}
+	if (err && !told && !io->error)
+		io->error = err;
+	if (io->flush_waiting && io->flush_state == FLUSH_NONE)
+		flush_begin(io);
+	file_io_queue_run(io);
+	file_io_release(io);
+}
+
+/* ---- commit ---- */
+
+static void small_drop(struct file_io *io)
+{
+	if (!io->small || io->small != io->flush_small) /* written to meanwhile */
+		return;
+	file_io_accounted(io->client, -(int64_t)io->small->size);
+	iobuf_unref(io->small);
+	io->small = NULL;
+}
+
+/* A failed flush has lost the data that it should have stored: it is not tried again behind the user's back. */
+static void commit_failed(struct file_io *io, enum err err)
+{
+	if (io->small && io->small == io->flush_small && io->attr->layout == GRANARY__LAYOUT__LAYOUT_EMPTY)
+		io->attr->size = 0;
+	small_drop(io);
+	io->size_changed = false;
+	io->times_changed = false;
+	flush_end(io, err);
+}
+
+static void append_begin(struct file_io *io);
+
+static void committed(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
+{
+	struct file_io *io = arg;
+	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	(void)text;
+	if (err == OK && reply->n_results != 1)
+		err = ERR_PROTOCOL;
+	if (err == OK && reply->results[0]->error)
+		err = err_from_wire(reply->results[0]->error);
+	if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
+		append_begin(io);
+		return;
+	}
+	if (err == OK) {
+		if (io->flush_small)
+			small_drop(io);
+		if (reply->results[0]->attr)
+			file_io_take_attr(io, reply->results[0]->attr);
+		flush_end(io, OK);
+	} else
+		commit_failed(io, err);
+	file_io_release(io);
+}
+
+static void commit(struct file_io *io)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__CommitBlob blob = GRANARY__COMMIT_BLOB__INIT;
+	Granary__CommitChunks chunks = GRANARY__COMMIT_CHUNKS__INIT;
+	Granary__Setattr times = GRANARY__SETATTR__INIT;
+	io->flush_state = FLUSH_COMMIT;
+	timer_stop(&io->mtime_timer);
+	if (io->flush_small) {
+		blob.inode = io->inode;
+		blob.pack = io->blob_pack;
+		blob.slot = io->blob_slot;
+		blob.bytes = io->flush_small->size;
+		blob.mtime = io->attr->mtime;
+		blob.atime = io->atime;
+		op.op_case = GRANARY__META_OP__OP_COMMIT_BLOB;
+		op.commit_blob = &blob;
+		io->size_changed = io->small != io->flush_small;
+		io->blob_unsynced = !io->flush_sync;
+	} else if (file_io_in_chunks(io)) {
+		chunks.inode = io->inode;
+		chunks.size = io->flush_size;
+		chunks.mtime = io->attr->mtime;
+		chunks.atime = io->atime;
+		chunks.blocks = io->blocks;
+		op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
+		op.commit_chunks = &chunks;
+		io->size_changed = io->attr->size != io->flush_size;
+	} else { /* nothing but the times */
+		times.inode = io->inode;
+		times.mask = SETATTR_MTIME | (io->atime ? SETATTR_ATIME : 0u);
+		times.mtime = io->attr->mtime;
+		times.atime = io->atime;
+		op.op_case = GRANARY__META_OP__OP_SETATTR;
+		op.setattr = &times;
+	}
+	io->times_changed = false;
+	io->atime = 0;
+	io->blocks = 0;
+	file_io_hold(io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){ &op }, 1, committed, io);
+}
+
+/* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
+static void commit_or_end(struct file_io *io)
+{
+	if (io->flush_small || (io->size_changed && io->chunked)) {
+		commit(io);
+	} else if (io->times_changed && io->flush_sync) {
+		if (!timer_is_running(&io->mtime_timer))
+			timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
+		flush_end(io, OK);
+	} else if (io->times_changed) {
+		commit(io);
+	} else
+		flush_end(io, OK);
+}
+
+/* ---- chunks ---- */
+
+static void sync_chunks(struct file_io *io);
+
+static void chunk_synced(void *arg, enum err err, uint32_t slot)
+{
+	struct file_io *io = arg;
+	(void)slot;
+	io->flush_pending--;
+	if (err && !io->flush_error)
+		io->flush_error = err;
+	sync_chunks(io);
+	file_io_release(io);
+}
+
+static void sync_chunks(struct file_io *io)
+{
+	while (io->flush_next < io->flush_words * 64 && io->flush_pending < CLIENT_WRITES_PER_FILE_MAX && !io->flush_error) {
+		size_t index = io->flush_next++;
+		if (io->flush_bits[index / 64] == 0) {
+			io->flush_next = (index / 64 + 1) * 64;
+			continue;
+		}
+		if (!(io->flush_bits[index / 64] >> index % 64 & 1))
+			continue;
+		io->flush_pending++;
+		file_io_hold(io);
+		chain_call(io->client,
+			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC, .place = { .map = &io->map, .index = (uint32_t)index } },
+			   chunk_synced, io);
+	}
+	if (io->flush_pending > 0)
+		return;
+	if (io->flush_error)
+		commit_failed(io, io->flush_error);
+	else
+		commit_or_end(io);
+}
+
+static void extents_flushed(struct file_io *io)
+{
+	if (io->error) {
+		commit_failed(io, io->error);
+		return;
+	}
+	if (!io->flush_sync) {
+		commit_or_end(io);
+		return;
+	}
+	io->flush_state = FLUSH_SYNC;
+	io->flush_error = OK;
+	io->flush_bits = io->unsynced;
+	io->flush_words = io->unsynced_words;
+	io->flush_next = 0;
+	io->unsynced = NULL;
+	io->unsynced_words = 0;
+	file_io_hold(io);
+	if (io->blob_unsynced && !file_io_in_chunks(io) && io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB) {
+		io->blob_unsynced = false;
+		io->flush_pending++;
+		file_io_hold(io);
+		chain_call(io->client,
+			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC,
+						    .place = { .pack = io->attr->pack, .inode = io->inode } },
+			   chunk_synced, io);
+	}
+	sync_chunks(io);
+	file_io_release(io);
+}
+
+/* ---- blob ---- */
+
+static void appended(void *arg, enum err err, uint64_t pack, uint32_t slot)
+{
+	struct file_io *io = arg;
+	io->blob_pack = pack;
+	io->blob_slot = slot;
+	if (err)
+		commit_failed(io, err);
+	else
+		commit(io);
+	file_io_release(io);
+}
+
+static void append_begin(struct file_io *io)
+{
+	io->flush_state = FLUSH_APPEND;
+	if (!io->flush_small)
+		io->flush_small = iobuf_ref(io->small);
+	file_io_hold(io);
+	blob_append(io->client, io->flush_small, io->flush_sync, appended, io);
+}
+
+/* What was written before this file was opened here may not be on any disk yet either: the first sync covers all of it. */
+static void sync_what_others_wrote(struct file_io *io)
+{
+	if (io->synced_before)
+		return;
+	io->synced_before = true;
+	if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
+		io->blob_unsynced = true;
+	else if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
+		for (uint32_t index = 0; index < io->map.exists_below; index++)
+			extents_unsynced(io, index);
+}
+
+static void flush_begin(struct file_io *io)
+{
+	io->flush_running = io->flush_waiting;
+	io->flush_waiting = NULL;
+	io->flush_sync = false;
+	struct flush_request *request;
+	LL_FOREACH(io->flush_running, request)
+		io->flush_sync |= request->sync;
+	io->flush_size = io->attr->size;
+	io->flush_epoch = io->epoch++;
+	if (io->small) {
+		append_begin(io);
+		return;
+	}
+	if (io->flush_sync) {
+		sync_what_others_wrote(io);
+		extents_prefer_sync(io);
+	}
+	io->flush_state = FLUSH_EXTENTS;
+	extents_pump(io);
+	flush_advance(io);
+}
+
+void flush_advance(struct file_io *io)
+{
+	if (io->flush_state == FLUSH_NONE && io->flush_waiting)
+		flush_begin(io);
+	else if (io->flush_state == FLUSH_EXTENTS && !extents_before(io, io->flush_epoch))
+		extents_flushed(io);
+}
+
+void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg)
+{
+	struct flush_request *request = mem_zero(1, sizeof *request);
+	request->sync = sync;
+	request->done = done;
+	request->arg = arg;
+	LL_APPEND(io->flush_waiting, request);
+	if (!io->flush_posted) {
+		io->flush_posted = true;
+		file_io_hold(io);
+		defer_post(&io->flush_defer);
+	}
+}
+
+void flush_deferred(void *arg)
+{
+	struct file_io *io = arg;
+	io->flush_posted = false;
+	flush_advance(io);
+	file_io_release(io);
+}

@@ -1,0 +1,403 @@
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "client/file_io_internal.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+#define PRESSURE_FILES_MAX 256u /* files made to write at once when too much is dirty */
+
+/* ---- life ---- */
+
+static void mtime_due(void *arg)
+{
+	struct file_io *io = arg;
+	if (io->times_changed)
+		flush_request(io, false, NULL, NULL);
+}
+
+static void learn_extent_of_chunks(struct file_io *io)
+{
+	uint64_t chunks = (io->attr->size + CHUNK_BYTES - 1) / CHUNK_BYTES;
+	if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS && chunks > io->map.exists_below)
+		io->map.exists_below = (uint32_t)chunks;
+}
+
+struct file_io *file_io_open(struct client *client, uint64_t inode, const Granary__Inode *attr)
+{
+	struct file_io *io;
+	HASH_FIND(hh, client->files, &inode, sizeof inode, io);
+	if (io) {
+		io->references++;
+		file_io_update(io, attr);
+		return io;
+	}
+	io = mem_zero(1, sizeof *io);
+	io->client = client;
+	io->inode = inode;
+	io->references = 1;
+	io->attr = (Granary__Inode *)message_copy(&attr->base);
+	chunk_map_init(&io->map, client, inode);
+	learn_extent_of_chunks(io);
+	timer_init(&io->mtime_timer, client->loop, mtime_due, io);
+	defer_init(&io->flush_defer, client->loop, flush_deferred, io);
+	HASH_ADD(hh, client->files, inode, sizeof io->inode, io);
+	return io;
+}
+
+static void drop_buffered(struct file_io *io)
+{
+	extents_drop(io, 0);
+	if (io->small && io->flush_state == FLUSH_NONE) {
+		file_io_accounted(io->client, -(int64_t)io->small->size);
+		iobuf_unref(io->small);
+		io->small = NULL;
+	}
+	io->size_changed = io->times_changed = false;
+	file_io_note_dirty(io);
+}
+
+static void free_if_unused(struct file_io *io)
+{
+	if (io->references > 0 || io->holds > 0)
+		return;
+	drop_buffered(io);
+	timer_stop(&io->mtime_timer);
+	defer_cancel(&io->flush_defer);
+	check(!io->extents && !io->queue && !io->reads_waiting && !io->flush_running && !io->flush_waiting);
+	HASH_DEL(io->client->files, io);
+	chunk_map_deinit(&io->map);
+	iobuf_unref(io->blob_cache);
+	free(io->unsynced);
+	message_free(&io->attr->base);
+	free(io);
+}
+
+void file_io_abandon(struct file_io *io)
+{
+	io->references = 0;
+	io->holds = 0;
+	while (io->queue) {
+		struct io_op *op = io->queue;
+		DL_DELETE2(io->queue, op, previous, next);
+		if (op->kind == IO_READ)
+			op->read_done(op->arg, ERR_CANCELLED, NULL, 0);
+		else
+			op->done(op->arg, ERR_CANCELLED);
+		buf_deinit(&op->bytes);
+		free(op);
+	}
+	while (io->flush_waiting) {
+		struct flush_request *request = io->flush_waiting;
+		LL_DELETE(io->flush_waiting, request);
+		if (request->done)
+			request->done(request->arg, ERR_CANCELLED);
+		free(request);
+	}
+	free_if_unused(io);
+}
+
+void file_io_hold(struct file_io *io)
+{
+	io->holds++;
+}
+
+void file_io_release(struct file_io *io)
+{
+	check(io->holds > 0);
+	io->holds--;
+	free_if_unused(io);
+}
+
+void file_io_close(struct file_io *io)
+{
+	check(io->references > 0);
+	io->references--;
+	if (io->references == 0 && !io->queue && !io->flush_running && !io->flush_waiting)
+		drop_buffered(io);
+	free_if_unused(io);
+}
+
+/* ---- attributes ---- */
+
+bool file_io_in_chunks(const struct file_io *io)
+{
+	return io->chunked || io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS;
+}
+
+static bool has_unflushed_data(const struct file_io *io)
+{
+	return io->small || io->extents || io->size_changed;
+}
+
+bool file_io_dirty(const struct file_io *io)
+{
+	return has_unflushed_data(io) || io->times_changed || io->queue || io->flush_running || io->flush_waiting;
+}
+
+const Granary__Inode *file_io_attr(const struct file_io *io)
+{
+	return io->attr;
+}
+
+void file_io_note_dirty(struct file_io *io)
+{
+	struct client *client = io->client;
+	bool dirty = has_unflushed_data(io);
+	if (dirty == io->in_dirty)
+		return;
+	io->in_dirty = dirty;
+	if (dirty)
+		DL_APPEND2(client->dirty, io, dirty_previous, dirty_next);
+	else
+		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
+}
+
+/* keep_content: what describes the data stays as we know it. */
+static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool keep_size, bool keep_content)
+{
+	Granary__Inode *fresh = (Granary__Inode *)message_copy(&attr->base);
+	Granary__Inode *old = io->attr;
+	if (keep_size)
+		fresh->size = old->size;
+	if (keep_size || io->times_changed)
+		fresh->mtime = old->mtime;
+	if (keep_content) {
+		fresh->layout = old->layout;
+		fresh->pack = old->pack;
+		fresh->slot = old->slot;
+		fresh->blob_bytes = old->blob_bytes;
+		fresh->trim = old->trim;
+		fresh->data_change = old->data_change;
+	}
+	io->attr = fresh;
+	message_free(&old->base);
+	learn_extent_of_chunks(io);
+}
+
+void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
+{
+	replace_attr(io, attr, has_unflushed_data(io), false);
+}
+
+void file_io_update(struct file_io *io, const Granary__Inode *attr)
+{
+	bool busy = has_unflushed_data(io) || io->flush_state != FLUSH_NONE || io->reshaping || io->queue;
+	if (attr->change < io->attr->change)
+		return;
+	if (!busy && attr->data_change != io->attr->data_change) {
+		chunk_map_clear(&io->map);
+		io->map.exists_below = 0;
+		io->chunked = false;
+	}
+	replace_attr(io, attr, busy, busy);
+}
+
+void file_io_set_times(struct file_io *io, int64_t atime, int64_t mtime)
+{
+	if (atime != 0)
+		io->attr->atime = io->atime = atime;
+	if (mtime != 0)
+		io->attr->mtime = mtime;
+	io->times_changed |= atime != 0 || mtime != 0;
+}
+
+/* ---- too much is dirty ---- */
+
+void file_io_accounted(struct client *client, int64_t bytes)
+{
+	client->dirty_bytes = (uint64_t)((int64_t)client->dirty_bytes + bytes);
+	if (bytes < 0 && client->writers)
+		defer_post(&client->release);
+}
+
+void file_io_pressure(struct client *client)
+{
+	struct file_io *io, *next;
+	unsigned count = 0;
+	DL_FOREACH_SAFE2(client->dirty, io, next, dirty_next)
+	{
+		if (count++ == PRESSURE_FILES_MAX)
+			break;
+		if (io->small) {
+			if (io->flush_state == FLUSH_NONE && !io->flush_waiting)
+				flush_request(io, false, NULL, NULL);
+		} else {
+			io->hurry = true;
+			extents_pump(io);
+		}
+	}
+}
+
+void file_io_session_lost(struct client *client)
+{
+	struct file_io *io, *next;
+	DL_FOREACH_SAFE2(client->dirty, io, next, dirty_next)
+	{
+		io->error = ERR_NO_SESSION;
+		drop_buffered(io);
+	}
+}
+
+/* ---- writes ---- */
+
+static void small_write(struct file_io *io, uint64_t offset, struct slice bytes)
+{
+	uint32_t end = (uint32_t)(offset + bytes.size);
+	uint32_t before = io->small ? io->small->size : 0;
+	uint32_t size = end > before ? end : before;
+	if (!io->small || size > io->small->capacity || io->small->references > 1) {
+		uint32_t capacity = BLOCK_BYTES;
+		while (capacity < size)
+			capacity *= 2;
+		struct iobuf *fresh = iobuf_open(capacity);
+		if (io->small)
+			memcpy(fresh->bytes, io->small->bytes, before);
+		iobuf_unref(io->small);
+		io->small = fresh;
+	}
+	if (offset > before)
+		memset(io->small->bytes + before, 0, (size_t)offset - before);
+	memcpy(io->small->bytes + offset, bytes.bytes, bytes.size);
+	io->small->size = size;
+	file_io_accounted(io->client, (int64_t)size - before);
+}
+
+static void small_to_extents(struct file_io *io)
+{
+	struct iobuf *small = io->small;
+	io->small = NULL;
+	file_io_accounted(io->client, -(int64_t)small->size);
+	extents_write(io, 0, slice_of(small->bytes, small->size));
+	iobuf_unref(small);
+	io->size_changed = true;
+}
+
+/* Nothing stands in the way (reshape_before_write). */
+static void write_accept(struct file_io *io, uint64_t offset, struct slice bytes)
+{
+	uint64_t end = offset + bytes.size;
+	bool fresh = !file_io_in_chunks(io) && io->attr->layout == GRANARY__LAYOUT__LAYOUT_EMPTY && io->attr->size == 0;
+	if ((io->small || fresh) && end <= BLOB_BYTES_MAX) {
+		small_write(io, offset, bytes);
+	} else {
+		if (io->small)
+			small_to_extents(io);
+		if (end > io->attr->size || io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS)
+			io->size_changed = true;
+		extents_write(io, offset, bytes);
+	}
+	if (end > io->attr->size)
+		io->attr->size = end;
+	io->attr->mtime = (int64_t)loop_wall_ms(io->client->loop) * 1000000;
+	io->times_changed = true;
+	file_io_note_dirty(io);
+	extents_pump(io);
+}
+
+void file_io_queue_run(struct file_io *io)
+{
+	if (io->queue_running)
+		return;
+	io->queue_running = true;
+	file_io_hold(io);
+	while (io->queue && !io->reshaping) {
+		struct io_op *op = io->queue;
+		if (op->kind == IO_TRUNCATE) {
+			reshape_truncate(io);
+			if (io->queue == op)
+				break;
+			continue;
+		}
+		if (op->kind == IO_WRITE && reshape_before_write(io, op->offset + op->size)) {
+			if (io->queue != op) /* it failed at once */
+				continue;
+			break;
+		}
+		DL_DELETE2(io->queue, op, previous, next);
+		if (op->kind == IO_WRITE) {
+			write_accept(io, op->offset, buf_slice(&op->bytes));
+			client_later(io->client, true, op->done, op->arg, OK);
+		} else if (op->kind == IO_READ) {
+			read_start(io, op->offset, op->size, op->read_done, op->arg);
+		} else
+			flush_request(io, op->sync, op->done, op->arg);
+		buf_deinit(&op->bytes);
+		free(op);
+	}
+	io->queue_running = false;
+	file_io_release(io);
+}
+
+static struct io_op *queue_add(struct file_io *io, enum io_op_kind kind, file_io_fn *done, void *arg)
+{
+	struct io_op *op = mem_zero(1, sizeof *op);
+	op->kind = kind;
+	op->done = done;
+	op->arg = arg;
+	DL_APPEND2(io->queue, op, previous, next);
+	return op;
+}
+
+void file_io_write(struct file_io *io, uint64_t offset, struct slice bytes, file_io_fn *done, void *arg)
+{
+	if (bytes.size > FILE_BYTES_MAX || offset > FILE_BYTES_MAX - bytes.size) {
+		client_later(io->client, false, done, arg, ERR_TOO_LARGE);
+		return;
+	}
+	if (bytes.size == 0) {
+		client_later(io->client, false, done, arg, OK);
+		return;
+	}
+	if (!io->queue && !reshape_before_write(io, offset + bytes.size)) {
+		write_accept(io, offset, bytes);
+		client_later(io->client, true, done, arg, OK);
+		return;
+	}
+	struct io_op *op = queue_add(io, IO_WRITE, done, arg);
+	op->offset = offset;
+	op->size = bytes.size;
+	buf_set(&op->bytes, bytes);
+	file_io_queue_run(io);
+}
+
+void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg)
+{
+	if (!io->queue) {
+		read_start(io, offset, size, done, arg);
+		return;
+	}
+	struct io_op *op = queue_add(io, IO_READ, NULL, arg);
+	op->read_done = done;
+	op->offset = offset;
+	op->size = size;
+}
+
+static void flush_or_queue(struct file_io *io, bool sync, file_io_fn *done, void *arg)
+{
+	if (!io->queue)
+		flush_request(io, sync, done, arg);
+	else
+		queue_add(io, IO_FLUSH, done, arg)->sync = sync;
+}
+
+void file_io_flush(struct file_io *io, file_io_fn *done, void *arg)
+{
+	flush_or_queue(io, false, done, arg);
+}
+
+void file_io_sync(struct file_io *io, file_io_fn *done, void *arg)
+{
+	flush_or_queue(io, true, done, arg);
+}
+
+void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void *arg)
+{
+	if (size > FILE_BYTES_MAX) {
+		client_later(io->client, false, done, arg, ERR_TOO_LARGE);
+		return;
+	}
+	queue_add(io, IO_TRUNCATE, done, arg)->size = size;
+	file_io_queue_run(io);
+}

@@ -1,0 +1,167 @@
+/* The parts of file_io (client.h): extents, flush, read, reshape. Only they include this.
+ *
+ * The content of an inode is at any time in one of these forms:
+ *
+ *   SMALL    the whole content is in `small`, to become a blob        (a file written from nothing, up to BLOB_BYTES_MAX)
+ *   BLOB     a blob of a pack, nothing buffered                       (attr->layout)
+ *   CHUNKS   chunks, and on top of them `extents`: written here, and not yet at every replica
+ *   EMPTY    no data: zeros up to the size
+ *
+ *        write                  grows above BLOB_BYTES_MAX, or flushed once
+ *   EMPTY -----> SMALL --------------------------------------------------> CHUNKS
+ *                  | flush             write (the blob is read first)         ^
+ *                  +------------> BLOB ---------------------------------------+
+ *
+ * Order: writes are accepted in the order of the calls. What must wait (for a blob to be read, a truncation) waits in `queue`, and
+ * everything after it, too. Of two overlapping extents the later one is sent when the earlier one has been answered. A read that
+ * overlaps extents waits until they are answered. A flush covers what was accepted before it: extents carry an epoch.
+ *
+ * Sync: a chunk that was written without sync since the last one is in `unsynced`. A sync that finds a few extents on chunks that are
+ * not, sends them with sync: one round trip down the chain. If neither size nor layout changed it is then done, and the mtime follows
+ * within CLIENT_MTIME_DELAY_MS or at the next flush: the data is what fdatasync promises. */
+#ifndef GRANARY_CLIENT_FILE_IO_INTERNAL_H
+#define GRANARY_CLIENT_FILE_IO_INTERNAL_H
+
+#include "client/chunk_map.h"
+#include "client/client_internal.h"
+
+#define WINDOW_BYTES FRAME_DATA_BYTES_MAX /* extents do not cross multiples of it */
+
+/* Bytes [offset, offset + iobuf->size) of the file, written here. */
+struct extent {
+	struct extent *previous, *next;
+	struct file_io *io;
+	uint64_t offset;
+	uint64_t epoch;
+	struct iobuf *iobuf;
+	bool sent, sync;
+};
+
+struct flush_request {
+	struct flush_request *next;
+	bool sync;
+	file_io_fn *done; /* NULL: started by ourselves */
+	void *arg;
+};
+
+enum io_op_kind { IO_WRITE, IO_READ, IO_FLUSH, IO_TRUNCATE };
+struct io_op {
+	struct io_op *previous, *next;
+	enum io_op_kind kind;
+	uint64_t offset, size;
+	struct buf bytes; /* IO_WRITE */
+	bool sync;
+	file_io_fn *done;
+	file_io_read_fn *read_done;
+	void *arg;
+};
+
+struct read_range;
+
+enum flush_state { FLUSH_NONE, FLUSH_EXTENTS, FLUSH_SYNC, FLUSH_APPEND, FLUSH_COMMIT };
+
+struct file_io {
+	struct client *client;
+	uint64_t inode;
+	unsigned references; /* of users */
+	unsigned holds;	     /* operations under way */
+	bool lost;	     /* freed once nothing holds it */
+	Granary__Inode *attr; /* size and mtime with what is buffered */
+	struct chunk_map map;
+	UT_hash_handle hh;
+	struct file_io *dirty_previous, *dirty_next; /* in client->dirty */
+	bool in_dirty;
+
+	struct iobuf *small;
+	bool chunked; /* content is in chunks, even if attr->layout does not say so yet */
+	struct extent *extents;
+	unsigned extents_unsent, extents_sent;
+	bool hurry; /* somebody waits: send what there is */
+	uint64_t epoch;
+	struct read_range *reads_waiting; /* for extents that they overlap */
+	uint64_t *unsynced;		  /* bitmap by chunk index */
+	size_t unsynced_words;
+	bool blob_unsynced; /* the blob was appended without sync */
+	bool synced_before; /* since it was opened here */
+
+	bool size_changed;  /* size or layout: the master has to know before a flush ends */
+	bool times_changed; /* mtime or atime */
+	int64_t atime;	    /* to be stored; 0: none */
+	uint64_t blocks;    /* newly written since the last commit, estimate */
+	enum err error;	    /* of an accepted write; reported once */
+
+	struct io_op *queue;
+	bool queue_running;
+	bool reshaping; /* the head of the queue is at work: blob being read, trim, truncation */
+
+	enum flush_state flush_state;
+	struct flush_request *flush_waiting, *flush_running;
+	bool flush_sync;
+	uint64_t flush_epoch, flush_size;
+	struct iobuf *flush_small;
+	uint64_t *flush_bits; /* chunks to sync */
+	size_t flush_words, flush_next;
+	unsigned flush_pending;
+	enum err flush_error;
+	struct timer mtime_timer;
+	struct defer flush_defer;
+	bool flush_posted;
+	uint64_t blob_pack; /* appended, to be committed */
+	uint32_t blob_slot;
+
+	struct iobuf *blob_cache; /* the record (attr->pack, attr->slot), when it was read in part */
+	uint64_t blob_cache_pack;
+	uint32_t blob_cache_slot;
+};
+
+/* ---- file_io.c ---- */
+void file_io_hold(struct file_io *io);
+/* May free it. */
+void file_io_release(struct file_io *io);
+/* Takes a newer attr of the inode that our own change brought. */
+void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
+void file_io_queue_run(struct file_io *io);
+/* Something is buffered, or no longer. */
+void file_io_note_dirty(struct file_io *io);
+/* True when the file's content is (or will be with the next commit) in chunks. */
+bool file_io_in_chunks(const struct file_io *io);
+void file_io_accounted(struct client *client, int64_t bytes);
+/* Frees it whoever has it open: the client closes, and nothing is under way. */
+void file_io_abandon(struct file_io *io);
+/* Too much is dirty: files begin to write what they have gathered, oldest first. */
+void file_io_pressure(struct client *client);
+/* The session was lost: what is buffered may no longer be written. */
+void file_io_session_lost(struct client *client);
+
+/* ---- file_extents.c ---- */
+void extents_write(struct file_io *io, uint64_t offset, struct slice bytes);
+void extents_pump(struct file_io *io);
+bool extents_overlap(const struct file_io *io, uint64_t offset, uint64_t size);
+/* Is there one of this epoch or an earlier one? */
+bool extents_before(const struct file_io *io, uint64_t epoch);
+/* Drops what was not sent, at and above `offset`. */
+void extents_drop(struct file_io *io, uint64_t offset);
+/* Sets `sync` on what is to be sent, where that saves a ChunkSync. */
+void extents_prefer_sync(struct file_io *io);
+/* The chunk has been written without sync. */
+void extents_unsynced(struct file_io *io, uint32_t index);
+
+/* ---- file_flush.c ---- */
+/* done NULL: nobody waits. */
+void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg);
+/* Called after each event that a flush may wait for. */
+void flush_advance(struct file_io *io);
+void flush_deferred(void *arg);
+
+/* ---- file_read.c ---- */
+void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, void *arg);
+/* Reads that waited for extents go on when they can. */
+void reads_advance(struct file_io *io);
+
+/* ---- file_reshape.c ---- */
+/* What has to happen before a write to [offset, end): false when nothing; otherwise it is begun, and the queue runs on after it. */
+bool reshape_before_write(struct file_io *io, uint64_t end);
+/* The truncation at the head of the queue goes on. */
+void reshape_truncate(struct file_io *io);
+
+#endif

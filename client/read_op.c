@@ -1,0 +1,231 @@
+#include "client/read_op.h"
+
+#include <stdlib.h>
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "common/base/limits.h"
+#include "common/sys/log.h"
+
+#define ROUNDS_WITH_DAMAGE_MAX 2u
+
+enum read_state { READ_LOCATING, READ_SENT, READ_PAUSED };
+
+struct read_op {
+	struct running running;
+	struct client *client;
+	enum read_state state;
+	struct read_request request;
+	uint64_t deadline_ms, backoff_ms, sent_us;
+	/* The round: every replica of one location once. */
+	uint64_t chunk, version;
+	struct server *order[REPLICAS_MAX];
+	unsigned count, tried, rounds_damaged;
+	bool stale; /* a replica says that the location is old */
+	enum err last;
+	rpc_call_id rpc_call;
+	struct timer timer;
+	read_done_fn *done;
+	void *arg;
+};
+
+static void read_step(struct read_op *op);
+
+static void read_end(struct read_op *op, enum err err, struct iobuf *data, uint32_t skip)
+{
+	read_done_fn *done = op->done;
+	void *arg = op->arg;
+	timer_stop(&op->timer);
+	running_remove(op->client, &op->running);
+	if (op->rpc_call != 0)
+		rpc_call_cancel(op->client->rpc, op->rpc_call);
+	free(op);
+	done(arg, err, data, skip);
+}
+
+static void read_cancel(struct running *running)
+{
+	read_end(container_of(running, struct read_op, running), ERR_CANCELLED, NULL, 0);
+}
+
+static enum err verify_chunk(const struct read_op *op, const Granary__ChunkReadReply *reply, const struct iobuf *data)
+{
+	static const uint8_t zeros[BLOCK_BYTES];
+	uint32_t size = data ? data->size : 0;
+	uint32_t wanted = op->request.offset % BLOCK_BYTES + op->request.bytes;
+	if (reply->crcs.len != (size_t)4 * ((size + BLOCK_BYTES - 1) / BLOCK_BYTES))
+		return ERR_CORRUPT;
+	if (size > (wanted + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES)
+		return ERR_CORRUPT;
+	for (uint32_t at = 0, i = 0; at < size; at += BLOCK_BYTES, i++) {
+		uint32_t part = size - at < BLOCK_BYTES ? size - at : BLOCK_BYTES;
+		uint32_t crc = crc32c(data->bytes + at, part);
+		if (part < BLOCK_BYTES)
+			crc = crc32c_extend(crc, zeros, BLOCK_BYTES - part);
+		if (crc != get_le32(reply->crcs.data + (size_t)4 * i))
+			return ERR_CORRUPT;
+	}
+	return OK;
+}
+
+static enum err verify_blob(const Granary__BlobReadReply *reply, const struct iobuf *data)
+{
+	if (reply->flags != 0)
+		return ERR_NOT_SUPPORTED;
+	return crc32c(data ? data->bytes : NULL, data ? data->size : 0) == reply->crc ? OK : ERR_CORRUPT;
+}
+
+static void read_pause(struct read_op *op)
+{
+	struct client *client = op->client;
+	uint64_t pause = op->backoff_ms;
+	if (client->closing || loop_now_ms(client->loop) >= op->deadline_ms) {
+		read_end(op, client->closing ? ERR_CANCELLED : op->last, NULL, 0);
+		return;
+	}
+	op->state = READ_PAUSED;
+	op->backoff_ms = pause * 2 > CLIENT_RETRY_MS_MAX ? CLIENT_RETRY_MS_MAX : pause * 2;
+	timer_start(&op->timer, pause / 2 + rng_below(&client->rng, pause));
+}
+
+/* No replica of this location would do. */
+static void round_failed(struct read_op *op)
+{
+	const struct location *location = place_find(op->client, &op->request.place);
+	if (location && location->version == op->version && location->chunk == op->chunk)
+		place_forget(op->client, &op->request.place);
+	op->chunk = 0;
+	if (op->last == ERR_NOT_FOUND) { /* the blob was deleted: its reader has an old inode */
+		read_end(op, ERR_NOT_FOUND, NULL, 0);
+		return;
+	}
+	if (op->last == ERR_CORRUPT && ++op->rounds_damaged >= ROUNDS_WITH_DAMAGE_MAX) {
+		read_end(op, ERR_CORRUPT, NULL, 0);
+		return;
+	}
+	read_pause(op);
+}
+
+static void replica_failed(struct read_op *op, enum err err)
+{
+	struct server *server = op->order[op->tried - 1];
+	if (err == ERR_NOT_SUPPORTED || err == ERR_INVALID) {
+		read_end(op, err, NULL, 0);
+		return;
+	}
+	if (err == ERR_CORRUPT)
+		log_warn("read_corrupt", "chunk=%016llx server=%llu offset=%u", (unsigned long long)op->chunk,
+			 (unsigned long long)server->id, op->request.offset);
+	if (err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_LEASE || err == ERR_STORE_FAILED)
+		server_failed(server, loop_now_ms(op->client->loop));
+	/* Damage on one replica is what the reader hears of only if no other one would do. */
+	if (op->last == OK || err != ERR_CORRUPT)
+		op->last = err;
+	if (err == ERR_STALE_VERSION || op->tried == op->count || op->client->closing)
+		round_failed(op);
+	else
+		read_step(op);
+}
+
+static void read_answered(void *arg, const struct rpc_result *result)
+{
+	struct read_op *op = arg;
+	struct client *client = op->client;
+	enum err err = result->err;
+	op->rpc_call = 0;
+	if (err == OK && op->request.place.map)
+		err = verify_chunk(op, (const Granary__ChunkReadReply *)result->reply, result->data);
+	else if (err == OK)
+		err = verify_blob((const Granary__BlobReadReply *)result->reply, result->data);
+	if (err) {
+		replica_failed(op, err);
+		return;
+	}
+	uint64_t now_us = loop_now_us(client->loop);
+	server_answered(op->order[op->tried - 1], now_us > op->sent_us ? now_us - op->sent_us : 0);
+	read_end(op, OK, result->data, op->request.place.map ? op->request.offset % BLOCK_BYTES : 0);
+}
+
+static void read_located(void *arg, enum err err)
+{
+	struct read_op *op = arg;
+	if (op->client->closing)
+		err = ERR_CANCELLED;
+	if (err)
+		read_end(op, err, NULL, 0);
+	else
+		read_step(op);
+}
+
+static void read_send(struct read_op *op)
+{
+	Granary__ChunkRead chunk_read = GRANARY__CHUNK_READ__INIT;
+	Granary__BlobRead blob_read = GRANARY__BLOB_READ__INIT;
+	const ProtobufCMessage *message = &blob_read.base;
+	enum message_type type = MESSAGE_BLOB_READ;
+	if (op->request.place.map) {
+		chunk_read.chunk = op->chunk;
+		chunk_read.version = op->version;
+		chunk_read.offset = op->request.offset;
+		chunk_read.bytes = op->request.bytes;
+		message = &chunk_read.base;
+		type = MESSAGE_CHUNK_READ;
+	} else {
+		blob_read.pack = op->chunk;
+		blob_read.version = op->version;
+		blob_read.slot = op->request.slot;
+	}
+	op->state = READ_SENT;
+	op->sent_us = loop_now_us(op->client->loop);
+	op->rpc_call = rpc_peer_call(op->order[op->tried++]->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, op);
+}
+
+static void read_step(struct read_op *op)
+{
+	struct client *client = op->client;
+	if (client->closing || loop_now_ms(client->loop) >= op->deadline_ms) {
+		enum err why = op->last ? op->last : ERR_TIMEOUT;
+		read_end(op, client->closing ? ERR_CANCELLED : why, NULL, 0);
+		return;
+	}
+	if (op->chunk == 0) {
+		const struct location *location = place_find(client, &op->request.place);
+		if (!location) {
+			op->state = READ_LOCATING;
+			place_fetch(client, &op->request.place, read_located, op);
+			return;
+		}
+		if (location->count == 0) {
+			read_end(op, OK, NULL, 0);
+			return;
+		}
+		op->chunk = location->chunk;
+		op->version = location->version;
+		op->count = location->count;
+		op->tried = 0;
+		op->last = OK;
+		location_shuffle(location, &client->rng, loop_now_ms(client->loop), op->order);
+	}
+	read_send(op);
+}
+
+static void read_timer(void *arg)
+{
+	read_step(arg);
+}
+
+void read_call(struct client *client, const struct read_request *request, read_done_fn *done, void *arg)
+{
+	struct read_op *op = mem_zero(1, sizeof *op);
+	op->client = client;
+	op->request = *request;
+	op->deadline_ms = loop_now_ms(client->loop) + client->timeout_ms;
+	op->backoff_ms = CLIENT_RETRY_MS_MIN;
+	op->done = done;
+	op->arg = arg;
+	op->running.cancel = read_cancel;
+	timer_init(&op->timer, client->loop, read_timer, op);
+	running_add(client, &op->running);
+	read_step(op);
+}

@@ -1,0 +1,57 @@
+/* The chunkservers that this client has met: address, connection, how fast they answered. Shared by all locations; an entry
+ * lives as long as the client. As many as the cluster has servers. */
+#ifndef GRANARY_CLIENT_SERVERS_H
+#define GRANARY_CLIENT_SERVERS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/limits.h"
+#include "common/base/rng.h"
+#include "common/proto/message.h"
+#include "common/sys/rpc.h"
+#include <uthash.h>
+
+struct server {
+	uint64_t id;
+	struct rpc_peer *peer;
+	uint64_t latency_us; /* of recent answers, moving average */
+	uint64_t sick_until_ms; /* did not answer: asked last until then */
+	UT_hash_handle hh;
+};
+
+struct servers {
+	struct rpc *rpc;
+	struct server *table;
+};
+
+void servers_deinit(struct servers *servers);
+/* A server that has moved to another address is reached there from then on. */
+struct server *servers_get(struct servers *servers, uint64_t id, const char *address);
+void server_answered(struct server *server, uint64_t latency_us);
+/* now_ms: of the loop. */
+void server_failed(struct server *server, uint64_t now_ms);
+
+/* Where a chunk is, as the master gave it out with `version`. count 0: there is no such chunk (a hole). */
+struct location {
+	uint64_t chunk, version;
+	unsigned count;
+	struct server *replicas[REPLICAS_MAX]; /* in chain order */
+};
+
+/* ERR_PROTOCOL: no replica, or too many. */
+MUST_USE enum err location_parse(struct servers *servers, const Granary__ChunkLocation *message, struct location *out);
+
+/* The chain as it goes into a message; borrows from the location's servers. */
+struct location_chain {
+	Granary__Replica replicas[REPLICAS_MAX];
+	Granary__Replica *pointers[REPLICAS_MAX];
+	size_t count;
+};
+void location_chain(const struct location *location, struct location_chain *out);
+
+/* The replicas in the order in which a read tries them: shuffled, each place drawn with probability proportional to
+ * 1 / latency, sick ones last. */
+void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms, struct server *out[REPLICAS_MAX]);
+
+#endif
