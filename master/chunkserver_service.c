@@ -1,0 +1,267 @@
+#include "master/chunkserver_service.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/sys/log.h"
+
+struct chunkserver_service {
+	struct chunkserver_service_options options;
+	struct loop *loop;
+	struct replica *replica;
+	struct servers *servers;
+};
+
+/* A registration on its way through the log. */
+struct registration {
+	struct proposal proposal;
+	struct chunkserver_service *service;
+	struct rpc_request *request;
+	Granary__MetaRequest message;
+	Granary__MetaOp op, *ops[1];
+	Granary__ServerRegister change;
+};
+
+static uint64_t now_ms(const struct chunkserver_service *service)
+{
+	return loop_now_us(service->loop) / 1000;
+}
+
+static void refuse(struct chunkserver_service *service, struct rpc_request *request, enum err err)
+{
+	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+}
+
+/* ---- registration */
+
+static void accept_server(struct chunkserver_service *service, struct rpc_request *request)
+{
+	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
+	Granary__RegisterReply reply = GRANARY__REGISTER_REPLY__INIT;
+	struct server *server = servers_set(service->servers, message->server, message->address, message->host);
+	struct meta_counts counts;
+
+	if (!server || !request->conn) {
+		refuse(service, request, server ? ERR_CLOSED : ERR_TOO_MANY);
+		return;
+	}
+	servers_connected(server, now_ms(service), request->conn, message->incarnation);
+	server->bytes_total = message->bytes_total;
+	server->bytes_free = message->bytes_free;
+	meta_counts(replica_meta(service->replica), &counts);
+	if (counts.garbage == 0 && server->drops == 0 && replica_can_read(service->replica)) {
+		servers_cleaned(server, now_ms(service));
+		reply.lease_ms = CHUNKSERVER_LEASE_MS;
+	} else {
+		garbage_clean(service->options.garbage, server->id);
+	}
+	log_info("chunkserver_registered", "server=%016" PRIx64 " address=%s incarnation=%016" PRIx64 " cleaning=%d",
+		 server->id, server->address, server->incarnation, server->cleaning);
+	reply.cluster = meta_cluster(replica_meta(service->replica));
+	reply.send_inventory = true;
+	rpc_reply(request, &reply.base);
+}
+
+static void on_registered(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
+{
+	struct registration *registration = container_of(proposal, struct registration, proposal);
+
+	if (err == OK && (*reply)->n_results == 1)
+		err = (enum err)(*reply)->results[0]->error;
+	if (err)
+		refuse(registration->service, registration->request, err);
+	else
+		accept_server(registration->service, registration->request);
+	free(registration);
+}
+
+/* Printable, without spaces: it is shown to people and compared. */
+static bool text_is_plain(const char *text, size_t bytes_max)
+{
+	size_t size = strlen(text);
+
+	for (size_t i = 0; i < size; i++) {
+		if (text[i] <= ' ' || text[i] > '~')
+			return false;
+	}
+	return size > 0 && size <= bytes_max;
+}
+
+static void serve_register(struct chunkserver_service *service, struct rpc_request *request)
+{
+	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
+	const struct server *known = servers_find(service->servers, message->server);
+
+	if (message->server == 0 || !text_is_plain(message->address, ADDRESS_BYTES_MAX) ||
+	    !text_is_plain(message->host, HOST_LABEL_BYTES_MAX)) {
+		refuse(service, request, ERR_INVALID);
+		return;
+	}
+	if (known && strcmp(known->address, message->address) == 0 && strcmp(known->host, message->host) == 0) {
+		accept_server(service, request);
+		return;
+	}
+	if (!known && servers_count(service->servers) >= SERVERS_MAX) {
+		refuse(service, request, ERR_TOO_MANY);
+		return;
+	}
+	struct registration *registration = mem_zero(1, sizeof(*registration));
+	registration->service = service;
+	registration->request = request;
+	granary__meta_request__init(&registration->message);
+	granary__meta_op__init(&registration->op);
+	granary__server_register__init(&registration->change);
+	registration->change.server = message->server;
+	registration->change.address = message->address;
+	registration->change.host = message->host;
+	registration->op.op_case = GRANARY__META_OP__OP_SERVER_REGISTER;
+	registration->op.server_register = &registration->change;
+	registration->ops[0] = &registration->op;
+	registration->message.n_ops = 1;
+	registration->message.ops = registration->ops;
+	registration->proposal.request = &registration->message;
+	registration->proposal.done = on_registered;
+	replica_propose(service->replica, &registration->proposal);
+}
+
+/* ---- heartbeats */
+
+static void serve_heartbeat(struct chunkserver_service *service, struct rpc_request *request)
+{
+	const Granary__Heartbeat *message = (const Granary__Heartbeat *)request->message;
+	struct server *server = servers_find(service->servers, message->server);
+	Granary__HeartbeatReply reply = GRANARY__HEARTBEAT_REPLY__INIT;
+	bool again = true;
+
+	/* Only under the leader's own lease: a deposed one must not prolong what its successor counts on to end. */
+	if (!replica_can_read(service->replica)) {
+		refuse(service, request, ERR_NOT_LEADER);
+		return;
+	}
+	if (server) {
+		reply.lease_ms = (uint32_t)servers_heartbeat(server, now_ms(service), request->conn, message->incarnation,
+							     message->failed, &again);
+		server->bytes_total = message->bytes_total;
+		server->bytes_free = message->bytes_free;
+		server->chunks = message->chunks;
+		server->malformed_frames = message->malformed_frames;
+	}
+	reply.register_again = again;
+	rpc_reply(request, &reply.base);
+}
+
+/* ---- inventory */
+
+/* What the server is to do about a chunk that it holds; NULL: nothing. */
+static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_t server, const Granary__ChunkHeld *held,
+				    bool *unknown)
+{
+	struct meta *meta = replica_meta(service->replica);
+	Granary__Chunk *chunk = NULL;
+	Granary__ChunkLocation *location = NULL;
+	Granary__ChunkCommand *command = NULL;
+	bool member = false;
+	enum err err = meta_chunk(meta, held->chunk, &chunk);
+
+	if (err == ERR_NO_CHUNK) {
+		*unknown = true;
+		return command_delete(0, held->chunk, NULL, 0);
+	}
+	if (err)
+		return NULL;
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		member = member || chunk->replicas[i] == server;
+	if (!member) {
+		command = command_delete(0, held->chunk, NULL, 0);
+	} else if (held->version < chunk->version && meta_chunk_location(meta, held->chunk, &location) == OK) {
+		command = command_configure(location);
+		message_free(&location->base);
+	}
+	message_free(&chunk->base);
+	return command;
+}
+
+static void serve_inventory(struct chunkserver_service *service, struct rpc_request *request)
+{
+	const Granary__Inventory *message = (const Granary__Inventory *)request->message;
+	const struct server *server = servers_find(service->servers, message->server);
+	Granary__InventoryReply reply = GRANARY__INVENTORY_REPLY__INIT;
+	enum err err = OK;
+
+	if (!replica_can_read(service->replica))
+		err = ERR_NOT_LEADER;
+	else if (!server || server->connection != request->conn || server->incarnation != message->incarnation ||
+		 message->n_chunks > INVENTORY_PAGE_MAX)
+		err = ERR_INVALID;
+	if (err) {
+		refuse(service, request, err);
+		return;
+	}
+	for (size_t i = 0; i < message->n_chunks; i++) {
+		bool unknown = false;
+		Granary__ChunkCommand *command = judge(service, message->server, message->chunks[i], &unknown);
+		reply.unknown += unknown;
+		if (command && !commands_add(service->options.commands, message->server, command))
+			log_warn("inventory_command_dropped", "server=%016" PRIx64, message->server);
+	}
+	if (reply.unknown > 0)
+		log_info("inventory_unknown_chunks", "server=%016" PRIx64 " count=%u", message->server, reply.unknown);
+	rpc_reply(request, &reply.base);
+}
+
+/* ---- the service */
+
+void chunkserver_service_serve(struct chunkserver_service *service, struct rpc_request *request)
+{
+	if (!replica_is_leading(service->replica)) {
+		refuse(service, request, ERR_NOT_LEADER);
+		return;
+	}
+	switch (request->type) {
+	case MESSAGE_REGISTER:
+		serve_register(service, request);
+		break;
+	case MESSAGE_HEARTBEAT:
+		serve_heartbeat(service, request);
+		break;
+	case MESSAGE_INVENTORY:
+		serve_inventory(service, request);
+		break;
+	default:
+		refuse(service, request, ERR_NOT_SUPPORTED);
+		break;
+	}
+}
+
+static bool add_server(void *arg, uint64_t id, const Granary__Server *server)
+{
+	struct chunkserver_service *service = arg;
+
+	return servers_set(service->servers, id, server->address, server->host) != NULL;
+}
+
+void chunkserver_service_leading(struct chunkserver_service *service)
+{
+	servers_clear(service->servers, now_ms(service) + CHUNKSERVER_LEASE_MS);
+	if (meta_each_server(replica_meta(service->replica), add_server, service))
+		log_error("servers_unreadable", "index=%" PRIu64, meta_applied_index(replica_meta(service->replica)));
+}
+
+struct chunkserver_service *chunkserver_service_open(const struct chunkserver_service_options *options)
+{
+	struct chunkserver_service *service = mem_zero(1, sizeof(*service));
+
+	service->options = *options;
+	service->loop = options->loop;
+	service->replica = options->replica;
+	service->servers = options->servers;
+	return service;
+}
+
+void chunkserver_service_close(struct chunkserver_service *service)
+{
+	free(service);
+}

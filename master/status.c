@@ -1,0 +1,204 @@
+#include "master/status.h"
+
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+struct asking {
+	struct rpc_request *request;
+	struct asking *next;
+};
+
+struct copies {
+	uint64_t one, few, none; /* chunks with one live copy, fewer than wanted, none */
+};
+
+struct status {
+	struct status_options options;
+	struct asking *askings;
+	struct timer slice;
+	struct copies copies;
+	uint64_t cursor;
+	size_t seen; /* in this slice */
+};
+
+static uint64_t now_ms(const struct status *status)
+{
+	return loop_now_us(status->options.loop) / 1000;
+}
+
+static void add_members(const struct status *status, Granary__ClusterStatus *out)
+{
+	struct raft_view view;
+	uint64_t now = now_ms(status);
+
+	replica_view(status->options.replica, &view);
+	out->leader = view.leader;
+	out->term = view.term;
+	out->commit = view.commit;
+	out->applied = view.applied;
+	out->log_first = view.first;
+	out->log_last = view.last;
+	out->members = mem_alloc(RAFT_MEMBERS_MAX * sizeof(Granary__RaftMember *));
+	for (size_t i = 0; i < view.member_count; i++) {
+		Granary__RaftMember *member = mem_alloc(sizeof(*member));
+		const char *address = members_address(status->options.members, view.members[i].id);
+		granary__raft_member__init(member);
+		member->id = view.members[i].id;
+		member->address = mem_string(address ? address : "");
+		member->match = member->id == view.id ? view.last : view.members[i].match;
+		member->contact_ms = member->id == view.id || now < view.members[i].contact_ms ?
+					     0 :
+					     now - view.members[i].contact_ms;
+		out->members[out->n_members++] = member;
+	}
+}
+
+static void add_server(const struct status *status, const struct server *server, Granary__ServerStatus *out)
+{
+	granary__server_status__init(out);
+	out->server = server->id;
+	out->address = mem_string(server->address);
+	out->host = mem_string(server->host);
+	out->up = servers_is_usable(server, now_ms(status));
+	out->bytes_total = server->bytes_total;
+	out->bytes_free = server->bytes_free;
+	out->chunks = server->chunks;
+	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
+	out->failed = server->failed;
+}
+
+static void add_servers(const struct status *status, bool wanted, Granary__ClusterStatus *out)
+{
+	size_t count = servers_count(status->options.servers);
+
+	if (wanted)
+		out->servers = mem_alloc((count + 1) * sizeof(Granary__ServerStatus *));
+	for (size_t i = 0; i < count; i++) {
+		const struct server *server = servers_at(status->options.servers, i);
+		out->malformed_frames += server->malformed_frames;
+		if (servers_is_usable(server, now_ms(status))) {
+			out->bytes_total += server->bytes_total;
+			out->bytes_free += server->bytes_free;
+		}
+		if (!wanted)
+			continue;
+		out->servers[out->n_servers] = mem_alloc(sizeof(Granary__ServerStatus));
+		add_server(status, server, out->servers[out->n_servers++]);
+	}
+}
+
+static void answer(struct status *status, struct rpc_request *request)
+{
+	const Granary__ClusterStatusRequest *message = (const Granary__ClusterStatusRequest *)request->message;
+	Granary__ClusterStatus *out = mem_alloc(sizeof(*out));
+	struct meta *meta = replica_meta(status->options.replica);
+	struct meta_counts counts;
+
+	granary__cluster_status__init(out);
+	meta_counts(meta, &counts);
+	out->cluster = meta_cluster(meta);
+	add_members(status, out);
+	add_servers(status, message->servers, out);
+	out->inodes = counts.inodes;
+	out->chunks = counts.chunks;
+	out->sessions = counts.sessions;
+	out->garbage = counts.garbage;
+	out->chunks_one_copy = status->copies.one;
+	out->chunks_under_replicated = status->copies.few;
+	out->chunks_unavailable = status->copies.none;
+	out->malformed_frames += conn_malformed_count(status->options.loop);
+	out->uptime_ms = now_ms(status) - status->options.start_ms;
+	rpc_reply(request, &out->base);
+	message_free(&out->base);
+}
+
+static void end_all(struct status *status, enum err err)
+{
+	while (status->askings) {
+		struct asking *asking = status->askings;
+		status->askings = asking->next;
+		if (err)
+			rpc_reply_error(asking->request, err, NULL);
+		else
+			answer(status, asking->request);
+		free(asking);
+	}
+}
+
+/* Copies on servers that are in service; a server without a lease at the moment does not count. */
+static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct status *status = arg;
+	size_t live = 0;
+	size_t wanted = chunk->copies_wanted ? chunk->copies_wanted : REPLICAS_DEFAULT;
+
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		const struct server *server = servers_find(status->options.servers, chunk->replicas[i]);
+		live += server && servers_is_usable(server, now_ms(status));
+	}
+	status->copies.few += live < wanted;
+	status->copies.one += live == 1;
+	status->copies.none += live == 0;
+	status->cursor = id;
+	return ++status->seen < CHUNKS_SCAN_MAX;
+}
+
+static void on_slice(void *arg)
+{
+	struct status *status = arg;
+	enum err err = OK;
+
+	status->seen = 0;
+	if (!replica_can_read(status->options.replica))
+		err = ERR_NOT_LEADER;
+	else
+		err = meta_each_chunk(replica_meta(status->options.replica), status->cursor, count_chunk, status);
+	if (err == OK && status->seen == CHUNKS_SCAN_MAX)
+		timer_start(&status->slice, 0);
+	else
+		end_all(status, err);
+}
+
+void status_serve(struct status *status, struct rpc_request *request)
+{
+	if (!replica_can_read(status->options.replica)) {
+		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(status->options.replica));
+		return;
+	}
+	struct asking *asking = mem_zero(1, sizeof(*asking));
+	bool first = status->askings == NULL;
+	asking->request = request;
+	asking->next = status->askings;
+	status->askings = asking;
+	if (!first)
+		return;
+	status->copies = (struct copies){ 0 };
+	status->cursor = 0;
+	on_slice(status);
+}
+
+void status_deposed(struct status *status)
+{
+	timer_stop(&status->slice);
+	end_all(status, ERR_NOT_LEADER);
+}
+
+struct status *status_open(const struct status_options *options)
+{
+	struct status *status = mem_zero(1, sizeof(*status));
+
+	status->options = *options;
+	timer_init(&status->slice, options->loop, on_slice, status);
+	return status;
+}
+
+void status_close(struct status *status)
+{
+	if (!status)
+		return;
+	timer_stop(&status->slice);
+	end_all(status, ERR_CANCELLED);
+	free(status);
+}
