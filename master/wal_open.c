@@ -10,6 +10,8 @@
 #include "master/wal_reader.h"
 
 #define SEGMENTS_MAX (1u << 20)
+#define SEGMENT_BYTES_MAX (1u << 30)
+#define LOAD_BYTES (1u * MIB)
 
 struct names {
 	uint64_t *sequences;
@@ -70,11 +72,31 @@ static enum err corrupt(const struct wal *wal, uint64_t sequence, const struct w
 	return ERR_CORRUPT;
 }
 
-/* The whole of a segment. */
+/* The whole of a segment, as it is on the disk: past the page cache, which after a failed sync holds what the disk does not
+ * (and after a killed process what the disk does not yet, hence the sync). */
 static enum err load_segment(struct wal *wal, uint64_t sequence, struct buf *out)
 {
 	struct wal_path path = wal_segment_path(wal, sequence);
-	return file_load(wal->loop, path.text, (size_t)1 << 30, out);
+	struct file *file;
+	enum err err = file_open(wal->loop, path.text, FILE_READ_ONLY | FILE_DIRECT, &file);
+	if (err)
+		return err;
+	uint64_t size = 0;
+	struct iobuf *piece = iobuf_open(LOAD_BYTES);
+	err = file_sync(file);
+	if (err == OK)
+		err = file_size(file, &size);
+	if (err == OK && size > SEGMENT_BYTES_MAX)
+		err = ERR_TOO_LARGE;
+	buf_clear(out);
+	for (size_t done = LOAD_BYTES; err == OK && done == LOAD_BYTES;) {
+		err = file_read(file, out->size, piece->bytes, LOAD_BYTES, &done);
+		if (err == OK)
+			buf_append(out, piece->bytes, done);
+	}
+	iobuf_unref(piece);
+	file_unref(file);
+	return err;
 }
 
 static enum err load_header(struct wal *wal, uint64_t sequence, struct wal_header *out)
@@ -223,9 +245,6 @@ static enum err resume(struct wal *wal, struct wal_reader *reader, const struct 
 	enum err err = file_open(wal->loop, path.text, FILE_WRITE, &wal->file);
 	if (err)
 		return err;
-	err = file_sync(wal->file);
-	if (err)
-		return err;
 	struct buf identities = {0};
 	for (size_t i = 0; i < reader->identity_count; i++) {
 		uint8_t bytes[WAL_IDENTITY_BYTES];
@@ -234,7 +253,10 @@ static enum err resume(struct wal *wal, struct wal_reader *reader, const struct 
 	}
 	wal->identity_count = (uint32_t)reader->identity_count;
 	size_t used = identities.size % WAL_PAGE_BYTES;
-	memcpy(wal->identity_tail, identities.bytes + identities.size - used, used);
+	if (used > 0) {
+		memcpy(wal->identity_tail, identities.bytes + identities.size - used, used);
+		buf_append(&identities, (const uint8_t[WAL_PAGE_BYTES]){0}, WAL_PAGE_BYTES - used);
+	}
 	if (identities.size > 0)
 		err = file_write(wal->file, WAL_IDENTITIES_OFFSET, identities.bytes, identities.size);
 	buf_deinit(&identities);

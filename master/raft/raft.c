@@ -76,6 +76,7 @@ enum err raft_open(const struct raft_options *options, const struct raft_hard_st
 	raft->id = options->id;
 	raft->election_ms = options->election_ticks * options->tick_ms;
 	raft->heartbeat_ms = options->heartbeat_ticks * options->tick_ms;
+	raft->append_bytes_max = options->append_bytes_max > 0 ? options->append_bytes_max : RAFT_APPEND_BYTES_MAX;
 	raft->role = RAFT_FOLLOWER;
 	raft->hard = *hard;
 	rng_init(&raft->rng, options->seed);

@@ -87,6 +87,7 @@ struct raft_options {
 	unsigned heartbeat_ticks;
 	uint64_t tick_ms;
 	uint64_t seed; /* for election jitter */
+	size_t append_bytes_max; /* 0: RAFT_APPEND_BYTES_MAX; less in tests, so that a log goes over in many messages */
 	uint64_t applied; /* the state machine's applied index: nothing at or below is given out as committed */
 };
 

@@ -15,6 +15,7 @@ struct message_list {
 struct raft {
 	uint64_t id;
 	uint64_t election_ms, heartbeat_ms;
+	size_t append_bytes_max;
 	struct rng rng;
 
 	enum raft_role role;

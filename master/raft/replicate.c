@@ -95,7 +95,7 @@ static void send_append(struct raft *raft, struct progress *member, bool empty)
 		message.entries = raft_log_at(&raft->log, member->next);
 		while (member->next + message.entry_count <= last) {
 			bytes += message.entries[message.entry_count].payload.size + ENTRY_OVERHEAD_BYTES;
-			if (message.entry_count > 0 && bytes > RAFT_APPEND_BYTES_MAX)
+			if (message.entry_count > 0 && bytes > raft->append_bytes_max)
 				break;
 			message.entry_count++;
 		}

@@ -52,6 +52,11 @@ bool sim_run(struct sim *sim, uint64_t limit_us, bool (*done)(void *arg), void *
 /* Calls fn once after delay_us, outside of every process: for fault schedules. */
 void sim_after(struct sim *sim, uint64_t delay_us, void (*fn)(void *arg), void *arg);
 
+/* The same as an event of `loop`: followed by its deferred calls, waiting while it is paused, void (drop(arg), if not NULL)
+ * once it is dead. loop NULL: as sim_after. */
+void sim_schedule(struct sim *sim, uint64_t delay_us, struct loop *loop, void (*fn)(void *arg), void *arg,
+		  void (*drop)(void *arg));
+
 /* The name is the host part of addresses ("m1:7001"); at most 15 bytes, copied. Closed with the sim. */
 struct sim_host *sim_host_open(struct sim *sim, const char *name);
 /* A process on the host, which is up. loop_close frees it. */

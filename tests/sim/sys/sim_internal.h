@@ -78,8 +78,6 @@ struct sim {
 /* The simulation that is open; NULL between. */
 struct sim *sim_current(void);
 
-void sim_schedule(struct sim *sim, uint64_t delay_us, struct loop *loop, void (*fn)(void *arg), void *arg,
-		  void (*drop)(void *arg));
 /* Before a process waits: makes sure that it wakes for its timers and defers. */
 void sim_loop_arm(struct loop *loop);
 uint64_t sim_between(struct sim *sim, uint64_t least, uint64_t most);
