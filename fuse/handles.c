@@ -1,0 +1,144 @@
+#include "fuse/handles.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "client/client.h"
+#include "common/base/check.h"
+
+#define EPOCH_BIT (1ull << 63)
+
+void handles_init(struct handles *handles)
+{
+	*handles = (struct handles){0};
+}
+
+struct node *handles_find(const struct handles *handles, uint64_t nodeid)
+{
+	struct node *node = NULL;
+
+	HASH_FIND(by_nodeid, handles->by_nodeid, &nodeid, sizeof nodeid, node);
+	return node;
+}
+
+struct node *handles_find_inode(const struct handles *handles, uint64_t inode)
+{
+	struct node *node = NULL;
+
+	HASH_FIND(by_inode, handles->by_inode, &inode, sizeof inode, node);
+	return node;
+}
+
+static struct node *node_add(struct handles *handles, uint64_t nodeid, uint64_t inode)
+{
+	struct node *node = mem_zero(1, sizeof *node);
+	struct node *older = handles_find_inode(handles, inode);
+
+	node->nodeid = nodeid;
+	node->inode = inode;
+	HASH_ADD(by_nodeid, handles->by_nodeid, nodeid, sizeof node->nodeid, node);
+	if (older) {
+		HASH_DELETE(by_inode, handles->by_inode, older);
+		node->older = older;
+	}
+	HASH_ADD(by_inode, handles->by_inode, inode, sizeof node->inode, node);
+	return node;
+}
+
+struct node *handles_renew(struct handles *handles, uint64_t inode)
+{
+	return node_add(handles, EPOCH_BIT | ++handles->last_epoch, inode);
+}
+
+struct node *handles_node(struct handles *handles, uint64_t inode)
+{
+	struct node *node = handles_find_inode(handles, inode);
+
+	/* No epoch is left, so the number itself is free again as a nodeid. */
+	return node ? node : node_add(handles, inode, inode);
+}
+
+static void node_free(struct handles *handles, struct node *node)
+{
+	struct node *newest = handles_find_inode(handles, node->inode);
+
+	check(!node->io);
+	HASH_DELETE(by_nodeid, handles->by_nodeid, node);
+	if (newest == node) {
+		HASH_DELETE(by_inode, handles->by_inode, node);
+		if (node->older)
+			HASH_ADD(by_inode, handles->by_inode, inode, sizeof node->inode, node->older);
+	} else {
+		while (newest->older != node)
+			newest = newest->older;
+		newest->older = node->older;
+	}
+	free(node->name);
+	free(node);
+}
+
+void handles_deinit(struct handles *handles)
+{
+	struct node *node, *next;
+
+	HASH_ITER(by_nodeid, handles->by_nodeid, node, next)
+		node_free(handles, node);
+}
+
+void node_hold(struct node *node)
+{
+	node->holds++;
+}
+
+void node_drop(struct handles *handles, struct node *node)
+{
+	check(node->holds > 0);
+	node->holds--;
+	if (node->holds == 0 && node->lookups == 0)
+		node_free(handles, node);
+}
+
+void node_forget(struct handles *handles, struct node *node, uint64_t lookups)
+{
+	node->lookups -= lookups < node->lookups ? lookups : node->lookups;
+	if (node->holds == 0 && node->lookups == 0)
+		node_free(handles, node);
+}
+
+void node_name(struct node *node, uint64_t parent, const char *name)
+{
+	if (node->name && node->parent == parent && strcmp(node->name, name) == 0)
+		return;
+	free(node->name);
+	node->name = mem_string(name);
+	node->parent = parent;
+}
+
+enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)
+{
+	/* `change` only grows: an answer that was overtaken by a newer one says nothing. */
+	if (node->type != 0 && attr->change <= node->change)
+		return NODE_SAME;
+	if (node->type == 0 || !S_ISREG(attr->mode))
+		return NODE_TOUCHED;
+	if (attr->data_change != node->data_change || attr->size != node->size || attr->mtime != node->mtime)
+		return NODE_CHANGED;
+	return NODE_TOUCHED;
+}
+
+void node_learn(struct node *node, const Granary__Inode *attr)
+{
+	if (node->type != 0 && attr->change < node->change)
+		return;
+	node->type = attr->mode & S_IFMT;
+	node->change = attr->change;
+	node->data_change = attr->data_change;
+	node->size = attr->size;
+	node->mtime = attr->mtime;
+}
+
+bool node_is_writing(const struct node *node)
+{
+	return node->write_opens > 0 || node->mutating > 0 || (node->io && file_io_dirty(node->io));
+}

@@ -1,0 +1,94 @@
+/* What the kernel knows: its inodes (nodeids), and which of ours each stands for.
+ *
+ * A nodeid is ours to choose. With the kernel's writeback cache, the kernel believes only itself about the size and the
+ * modification time of a regular file that it has in memory. A file that another client changed must therefore become
+ * another kernel inode: a new `epoch` of the same inode number, with a nodeid of its own. Epochs of one inode share its
+ * data (file_io); an old one lives until the kernel forgets it. Directories and all else have one epoch only.
+ *
+ * Nodeids: the inode number itself for the first epoch (the root is 1 in both worlds), top bit set for later ones
+ * (inode numbers have it clear, see snowflake.h).
+ *
+ * Invariant: a node is in the table while the kernel has looked it up more often than it forgot it, or while it is held.
+ * Thread: the loop's. Owner: struct handles owns the nodes; the mount owns their file_io references. */
+#ifndef GRANARY_FUSE_HANDLES_H
+#define GRANARY_FUSE_HANDLES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include "common/base/buf.h"
+#include "common/proto/message.h"
+
+struct file_io;
+
+struct node {
+	uint64_t nodeid;
+	uint64_t inode;
+	uint64_t lookups;	/* counted by the kernel */
+	uint32_t holds;		/* requests and jobs of ours that use it */
+	uint32_t opens;		/* open files */
+	uint32_t write_opens;	/* of those, open for writing */
+	uint32_t mutating;	/* changes of it (a directory: of its names) on their way to the master */
+	uint32_t type;		/* S_IFMT bits; 0: not known yet */
+	struct file_io *io;	/* while opens > 0 or a flush is under way */
+
+	/* What the kernel's picture of a regular file stands for. */
+	uint64_t change, data_change;
+	uint64_t size;
+	int64_t mtime;
+
+	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
+	bool posix_locked;	/* fcntl locks were taken through this mount: to be dropped at each close */
+	bool locked_to_write;	/* an exclusive lock was granted: unlock must push out what was written */
+	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
+	uint64_t plain_until_ms; /* it has no security.capability until then, or until a recall */
+
+	uint64_t parent;	/* of a regular file: nodeid of the directory and the name that it was last seen under */
+	char *name;
+
+	struct node *older;	/* epochs of this inode, newest first */
+	UT_hash_handle by_nodeid;
+	UT_hash_handle by_inode; /* newest epoch only */
+};
+
+struct handles {
+	struct node *by_nodeid;
+	struct node *by_inode;
+	uint64_t last_epoch;
+};
+
+void handles_init(struct handles *handles);
+/* Frees all nodes; their io must have been closed. */
+void handles_deinit(struct handles *handles);
+
+/* NULL when the kernel does not know it. */
+struct node *handles_find(const struct handles *handles, uint64_t nodeid);
+/* The newest epoch of an inode; NULL when the kernel knows none. */
+struct node *handles_find_inode(const struct handles *handles, uint64_t inode);
+/* The newest epoch, made if there is none. The caller counts a lookup or holds it, else it stays for ever. */
+struct node *handles_node(struct handles *handles, uint64_t inode);
+/* A new epoch, which takes the place of the one before for lookups to come. */
+struct node *handles_renew(struct handles *handles, uint64_t inode);
+
+void node_hold(struct node *node);
+/* These two may free the node. */
+void node_drop(struct handles *handles, struct node *node);
+void node_forget(struct handles *handles, struct node *node, uint64_t lookups);
+/* The name (copied) under which a regular file was seen. */
+void node_name(struct node *node, uint64_t parent, const char *name);
+
+enum node_verdict {
+	NODE_SAME,    /* nothing new, or older news than what is known */
+	NODE_TOUCHED, /* only attributes that the kernel takes from us */
+	NODE_CHANGED, /* a regular file: others changed data, size or modification time */
+};
+/* Compares an attr from the master with what the kernel's picture stands for. */
+enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
+/* The kernel's picture is now that of attr. */
+void node_learn(struct node *node, const Granary__Inode *attr);
+/* This mount is changing the file: its own picture is the one that counts. */
+bool node_is_writing(const struct node *node);
+
+#endif

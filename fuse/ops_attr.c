@@ -1,0 +1,217 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/proto/setattr.h"
+#include "fuse/ops.h"
+#include "fuse/recall.h"
+#include "fuse/reply.h"
+
+static void ask_attr(struct request *request, client_meta_fn *done)
+{
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	getattr.inode = request->node->inode;
+	op.op_case = GRANARY__META_OP__OP_GETATTR;
+	op.getattr = &getattr;
+	request_meta(request, &op, done);
+}
+
+/* ---- getattr */
+
+/* What the master said, while a refresh is under way. */
+struct pending_attr {
+	struct request *request;
+	Granary__Inode *attr;
+	uint32_t lease_ms;
+};
+
+static void getattr_refreshed(void *arg)
+{
+	struct pending_attr *pending = arg;
+
+	request_attr(pending->request, pending->attr, pending->lease_ms);
+	message_free(&pending->attr->base);
+	free(pending);
+}
+
+/* A file that others changed: the kernel would not believe the new size under this nodeid. A path is looked up again
+ * after ESTALE (path_openat and others retry with LOOKUP_REVAL) and gets a new epoch. An open file can at least grow. */
+static void getattr_changed(struct request *request, const Granary__MetaResult *result)
+{
+	struct pending_attr *pending;
+
+	if (request->node->opens == 0 && !node_is_writing(request->node)) {
+		request_end_errno(request, ESTALE);
+		return;
+	}
+	pending = mem_zero(1, sizeof *pending);
+	pending->request = request;
+	pending->attr = (Granary__Inode *)message_copy(&result->attr->base);
+	pending->lease_ms = result->lease_ms;
+	recall_refresh(request->mount, request->node, result->attr, getattr_refreshed, pending);
+}
+
+static void getattr_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct node *node = request->node;
+
+	if (!result || !result->attr) {
+		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	if (node_judge(node, result->attr) == NODE_CHANGED) {
+		getattr_changed(request, result);
+		return;
+	}
+	node_learn(node, result->attr);
+	if (node->io)
+		file_io_update(node->io, result->attr);
+	request_attr(request, result->attr, result->lease_ms);
+}
+
+void on_getattr(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	struct request *request = request_open(fuse, nodeid);
+
+	(void)file;
+	if (request)
+		ask_attr(request, getattr_done);
+}
+
+/* ---- setattr
+ *
+ *	size given:  (no file_io: ask_attr ->) truncate -> rest       otherwise: rest
+ *	rest:        nothing left -> reply      only times of a file that is to be flushed -> keep them for the flush
+ *	             else one Setattr operation */
+
+static void setattr_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct node *node = request->node;
+
+	if (!result || !result->attr) {
+		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	if (node->io)
+		file_io_update(node->io, result->attr);
+	node_learn(node, result->attr);
+	request_attr(request, result->attr, result->lease_ms);
+}
+
+static bool only_times(uint32_t mask)
+{
+	return mask != 0 && (mask & ~(uint32_t)(SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME)) == 0;
+}
+
+static void setattr_rest(struct request *request)
+{
+	struct file_io *io = request->node->io ? request->node->io : request->io;
+	Granary__Setattr message = GRANARY__SETATTR__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	reply_setattr(&request->attr, request->flags, &message);
+	/* With its writeback cache the kernel sends the times of a written file before every flush. They go with the
+	 * commit of the data; a commit of their own would double the work of every small file. The change time is
+	 * always the master's. */
+	if (io && (message.mask == 0 || (only_times(message.mask) && file_io_dirty(io)))) {
+		file_io_set_times(io, message.atime, message.mtime);
+		request_attr(request, file_io_attr(io), 0);
+		return;
+	}
+	message.inode = request->node->inode;
+	op.op_case = GRANARY__META_OP__OP_SETATTR;
+	op.setattr = &message;
+	request_meta(request, &op, setattr_done);
+}
+
+static void truncate_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+	struct file_io *io = request->node->io ? request->node->io : request->io;
+
+	if (err != OK) {
+		request_end(request, err);
+		return;
+	}
+	node_learn(request->node, file_io_attr(io));
+	request->node->size = request->size;
+	setattr_rest(request);
+}
+
+static void truncate_attr(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+
+	if (!result || !result->attr) {
+		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	request->io = file_io_open(request->mount->client, request->node->inode, result->attr);
+	file_io_truncate(request->io, request->size, truncate_done, request);
+}
+
+void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid, struct fuse_file_info *file)
+{
+	struct request *request = request_open(fuse, nodeid);
+
+	(void)file;
+	if (!request)
+		return;
+	if (request->node->lost) {
+		request_end(request, ERR_IO);
+		return;
+	}
+	request_changes(request, request->node);
+	request->attr = *attr;
+	request->flags = valid;
+	if (!(valid & FUSE_SET_ATTR_SIZE)) {
+		setattr_rest(request);
+		return;
+	}
+	request->size = (uint64_t)attr->st_size;
+	if (request->size > FILE_BYTES_MAX)
+		request_end(request, ERR_TOO_LARGE);
+	else if (request->node->io)
+		file_io_truncate(request->node->io, request->size, truncate_done, request);
+	else
+		ask_attr(request, truncate_attr);
+}
+
+/* ---- statfs */
+
+static void statfs_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct statvfs stat;
+
+	if (!result || !result->statfs) {
+		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	reply_statfs(result->statfs, &stat);
+	fuse_reply_statfs(request->fuse, &stat);
+	request_close(request);
+}
+
+void on_statfs(fuse_req_t fuse, fuse_ino_t nodeid)
+{
+	Granary__StatfsOp statfs = GRANARY__STATFS_OP__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = request_open(fuse, nodeid == 0 ? FUSE_ROOT_ID : nodeid);
+
+	if (!request)
+		return;
+	op.op_case = GRANARY__META_OP__OP_STATFS;
+	op.statfs = &statfs;
+	request_meta(request, &op, statfs_done);
+}

@@ -1,0 +1,178 @@
+/* read, write, fsync, fallocate: what goes to the data layer. */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "fuse/ops.h"
+#include "fuse/reply.h"
+
+#define PARTS_INLINE 16u
+
+/* Opens a request on a file that is open; answers EBADF or EIO otherwise. */
+static struct request *open_data(fuse_req_t fuse, fuse_ino_t nodeid)
+{
+	struct request *request = request_open(fuse, nodeid);
+
+	if (!request)
+		return NULL;
+	if (request->node->io && !request->node->lost)
+		return request;
+	request_end_errno(request, request->node->lost ? EIO : EBADF);
+	return NULL;
+}
+
+static void read_done(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct request *request = arg;
+	struct iovec some[PARTS_INLINE];
+	struct iovec *vector = part_count <= PARTS_INLINE ? some : mem_zero(part_count, sizeof *vector);
+
+	if (err != OK) {
+		request_end(request, err);
+	} else {
+		for (size_t i = 0; i < part_count; i++)
+			vector[i] = (struct iovec){(void *)(uintptr_t)parts[i].bytes, parts[i].size};
+		if (part_count == 0)
+			fuse_reply_buf(request->fuse, NULL, 0);
+		else
+			fuse_reply_iov(request->fuse, vector, (int)part_count);
+		request_close(request);
+	}
+	if (vector != some)
+		free(vector);
+}
+
+void on_read(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *file)
+{
+	struct request *request = open_data(fuse, nodeid);
+
+	(void)file;
+	if (request)
+		file_io_read(request->node->io, (uint64_t)offset, size, read_done, request);
+}
+
+static void write_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	if (err != OK) {
+		request_end(request, err);
+		return;
+	}
+	fuse_reply_write(request->fuse, request->size);
+	request_close(request);
+}
+
+void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size, off_t offset,
+	      struct fuse_file_info *file)
+{
+	struct request *request = open_data(fuse, nodeid);
+	uint64_t end = (uint64_t)offset + size;
+
+	(void)file;
+	if (!request)
+		return;
+	if (end > FILE_BYTES_MAX) {
+		request_end(request, ERR_TOO_LARGE);
+		return;
+	}
+	request->size = size;
+	if (end > request->node->size)
+		request->node->size = end;
+	file_io_write(request->node->io, (uint64_t)offset, slice_of(bytes, size), write_done, request);
+}
+
+static void fsync_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	if (err == OK)
+		node_learn(request->node, file_io_attr(request->node->io));
+	request_end(request, err);
+}
+
+void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_file_info *file)
+{
+	struct request *request = open_data(fuse, nodeid);
+
+	(void)data_only;
+	(void)file;
+	if (!request)
+		return;
+	request_changes(request, request->node);
+	file_io_sync(request->node->io, fsync_done, request);
+}
+
+/* ---- fallocate
+ *
+ * Space is not reserved ahead: chunks are sparse everywhere. So mode 0 makes the file longer, which is what is seen of
+ * it; KEEP_SIZE alone, whose only meaning is the reservation, is refused. A punched or zeroed range is written as zeros,
+ * one piece after another. */
+
+static const uint8_t zeros[FRAME_DATA_BYTES_MAX];
+
+static void grow_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+	struct node *node = request->node;
+
+	if (err == OK) {
+		node_learn(node, file_io_attr(node->io));
+		if (request->offset > node->size)
+			node->size = request->offset;
+	}
+	request_end(request, err);
+}
+
+static void zero_next(void *arg, enum err err)
+{
+	struct request *request = arg;
+	uint64_t size = request->size < sizeof zeros ? request->size : sizeof zeros;
+	uint64_t offset = request->offset;
+
+	if (err != OK || size == 0) {
+		request_end(request, err);
+		return;
+	}
+	/* Ends at a multiple of the piece, so that all but the ends are whole blocks. */
+	if (offset % sizeof zeros + size > sizeof zeros)
+		size = sizeof zeros - offset % sizeof zeros;
+	request->offset += size;
+	request->size -= size;
+	file_io_write(request->node->io, offset, slice_of(zeros, (size_t)size), zero_next, request);
+}
+
+void on_fallocate(fuse_req_t fuse, fuse_ino_t nodeid, int mode, off_t offset, off_t length, struct fuse_file_info *file)
+{
+	struct request *request = open_data(fuse, nodeid);
+	uint64_t end = (uint64_t)offset + (uint64_t)length;
+	uint64_t size;
+
+	(void)file;
+	if (!request)
+		return;
+	size = file_io_attr(request->node->io)->size;
+	if (size < request->node->size)
+		size = request->node->size;
+	request_changes(request, request->node);
+	if (end > FILE_BYTES_MAX) {
+		request_end(request, ERR_TOO_LARGE);
+	} else if (mode == 0) {
+		request->offset = end;
+		if (end > size)
+			file_io_truncate(request->node->io, end, grow_done, request);
+		else
+			request_end(request, OK);
+	} else if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) ||
+		   mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) {
+		request->offset = (uint64_t)offset;
+		if (end > size)
+			end = size;
+		request->size = end > request->offset ? end - request->offset : 0;
+		zero_next(request, OK);
+	} else {
+		request_end(request, ERR_NOT_SUPPORTED);
+	}
+}

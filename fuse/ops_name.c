@@ -1,0 +1,286 @@
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "fuse/ops.h"
+#include "fuse/reply.h"
+
+/* The C library knows these only with newer headers of the kernel's interface. */
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE 1u
+#define RENAME_EXCHANGE 2u
+#endif
+
+static ProtobufCBinaryData name_of(const char *name)
+{
+	return message_borrow(slice_text(name));
+}
+
+/* Opens a request on directory `parent` for `name`; NULL when it has been answered already. */
+static struct request *open_named(fuse_req_t fuse, fuse_ino_t parent, const char *name, bool changes)
+{
+	struct request *request;
+
+	if (strlen(name) > NAME_BYTES_MAX) {
+		fuse_reply_err(fuse, ENAMETOOLONG);
+		return NULL;
+	}
+	request = request_open(fuse, parent);
+	if (!request)
+		return NULL;
+	request->name = mem_string(name);
+	if (changes)
+		request_changes(request, request->node);
+	return request;
+}
+
+/* ---- lookup, forget */
+
+static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *failed;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, &failed);
+
+	if (result) {
+		request_entry(request, result, request->node->nodeid, request->name);
+		return;
+	}
+	if (err == ERR_NOT_FOUND && failed && failed->lease_ms > 0) {
+		struct fuse_entry_param nothing = {
+		    .entry_timeout = reply_timeout(failed->lease_ms, request->started_ms,
+						   loop_now_ms(request->mount->loop)),
+		};
+
+		fuse_reply_entry(request->fuse, &nothing);
+		request_close(request);
+		return;
+	}
+	request_end(request, err);
+}
+
+void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = open_named(fuse, parent, name, false);
+
+	if (!request)
+		return;
+	lookup.parent = request->node->inode;
+	lookup.name = name_of(name);
+	op.op_case = GRANARY__META_OP__OP_LOOKUP;
+	op.lookup = &lookup;
+	request_meta(request, &op, lookup_done);
+}
+
+void on_forget(fuse_req_t fuse, fuse_ino_t nodeid, uint64_t lookups)
+{
+	on_forget_multi(fuse, 1, &(struct fuse_forget_data){.ino = nodeid, .nlookup = lookups});
+}
+
+void on_forget_multi(fuse_req_t fuse, size_t count, struct fuse_forget_data *forgets)
+{
+	struct mount *mount = fuse_req_userdata(fuse);
+
+	for (size_t i = 0; i < count; i++) {
+		struct node *node = handles_find(&mount->handles, forgets[i].ino);
+
+		if (node)
+			node_forget(&mount->handles, node, forgets[i].nlookup);
+	}
+	fuse_reply_none(fuse);
+}
+
+/* ---- new names */
+
+static void create_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+
+	if (result)
+		request_entry(request, result, request->node->nodeid, request->name);
+	else
+		request_end(request, err);
+}
+
+static void create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev, const char *target)
+{
+	const struct fuse_ctx *context = fuse_req_ctx(fuse);
+	Granary__Create message = GRANARY__CREATE__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = open_named(fuse, parent, name, true);
+
+	if (!request)
+		return;
+	message.parent = request->node->inode;
+	message.name = name_of(name);
+	message.mode = mode;
+	message.uid = context->uid;
+	message.gid = context->gid;
+	message.rdev = (uint32_t)rdev;
+	message.exclusive = true;
+	if (target)
+		message.symlink = name_of(target);
+	op.op_case = GRANARY__META_OP__OP_CREATE;
+	op.create = &message;
+	request_meta(request, &op, create_done);
+}
+
+void on_mknod(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	create(fuse, parent, name, mode, rdev, NULL);
+}
+
+void on_mkdir(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	create(fuse, parent, name, (mode & 07777) | S_IFDIR, 0, NULL);
+}
+
+void on_symlink(fuse_req_t fuse, const char *target, fuse_ino_t parent, const char *name)
+{
+	if (strlen(target) > SYMLINK_BYTES_MAX)
+		fuse_reply_err(fuse, ENAMETOOLONG);
+	else
+		create(fuse, parent, name, S_IFLNK | 0777, 0, target);
+}
+
+static void readlink_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	char target[SYMLINK_BYTES_MAX + 1];
+
+	if (!result) {
+		request_end(request, err);
+		return;
+	}
+	if (!result->attr || !S_ISLNK(result->attr->mode) || result->attr->symlink.len > SYMLINK_BYTES_MAX) {
+		request_end_errno(request, EINVAL);
+		return;
+	}
+	memcpy(target, result->attr->symlink.data, result->attr->symlink.len);
+	target[result->attr->symlink.len] = '\0';
+	fuse_reply_readlink(request->fuse, target);
+	request_close(request);
+}
+
+void on_readlink(fuse_req_t fuse, fuse_ino_t nodeid)
+{
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = request_open(fuse, nodeid);
+
+	if (!request)
+		return;
+	getattr.inode = request->node->inode;
+	op.op_case = GRANARY__META_OP__OP_GETATTR;
+	op.getattr = &getattr;
+	request_meta(request, &op, readlink_done);
+}
+
+void on_link(fuse_req_t fuse, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
+	Granary__Link link = GRANARY__LINK__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = open_named(fuse, parent, name, true);
+	struct node *node;
+
+	if (!request)
+		return;
+	node = handles_find(&request->mount->handles, nodeid);
+	if (!node) {
+		request_end_errno(request, ESTALE);
+		return;
+	}
+	request_changes(request, node);
+	link.inode = node->inode;
+	link.parent = request->node->inode;
+	link.name = name_of(name);
+	op.op_case = GRANARY__META_OP__OP_LINK;
+	op.link = &link;
+	request_meta(request, &op, create_done);
+}
+
+/* ---- names that go away */
+
+/* The kernel may hold files whose last name is gone: their data need not be kept beyond their handles. */
+static void note_replaced(struct mount *mount, const Granary__MetaResult *result)
+{
+	struct node *node;
+
+	if (result->replaced == 0 || result->replaced_nlink > 0)
+		return;
+	for (node = handles_find_inode(&mount->handles, result->replaced); node; node = node->older)
+		node->unlinked = true;
+}
+
+static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+
+	if (result)
+		note_replaced(request->mount, result);
+	request_end(request, err);
+}
+
+static void unlink_name(fuse_req_t fuse, fuse_ino_t parent, const char *name, bool directory)
+{
+	Granary__Unlink message = GRANARY__UNLINK__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request = open_named(fuse, parent, name, true);
+
+	if (!request)
+		return;
+	message.parent = request->node->inode;
+	message.name = name_of(name);
+	message.directory = directory;
+	op.op_case = GRANARY__META_OP__OP_UNLINK;
+	op.unlink = &message;
+	request_meta(request, &op, unlink_done);
+}
+
+void on_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	unlink_name(fuse, parent, name, false);
+}
+
+void on_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	unlink_name(fuse, parent, name, true);
+}
+
+void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+	       unsigned flags)
+{
+	Granary__Rename message = GRANARY__RENAME__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request;
+	struct node *target;
+
+	if (strlen(new_name) > NAME_BYTES_MAX) {
+		fuse_reply_err(fuse, ENAMETOOLONG);
+		return;
+	}
+	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+		fuse_reply_err(fuse, EINVAL);
+		return;
+	}
+	request = open_named(fuse, parent, name, true);
+	if (!request || !request_changes_id(request, new_parent))
+		return;
+	target = handles_find(&request->mount->handles, new_parent);
+	message.parent = request->node->inode;
+	message.name = name_of(name);
+	message.new_parent = target->inode;
+	message.new_name = name_of(new_name);
+	message.no_replace = flags & RENAME_NOREPLACE;
+	message.exchange = flags & RENAME_EXCHANGE;
+	op.op_case = GRANARY__META_OP__OP_RENAME;
+	op.rename = &message;
+	request_meta(request, &op, unlink_done);
+}

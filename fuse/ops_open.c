@@ -1,0 +1,319 @@
+/* open, create, flush, release: a file in use, from the kernel's first handle to the last flush. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "fuse/ops.h"
+#include "fuse/recall.h"
+#include "fuse/reply.h"
+
+/* The kernel's handle needs to say only one thing. */
+#define HANDLE_READS 1u
+#define HANDLE_WRITES 2u
+
+static bool writes(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static void node_opened(struct request *request, const Granary__Inode *attr)
+{
+	struct node *node = request->node;
+
+	node->opens++;
+	if (writes(request->file.flags))
+		node->write_opens++;
+	request->file.fh = writes(request->file.flags) ? HANDLE_WRITES : HANDLE_READS;
+	if (!node->io)
+		node->io = file_io_open(request->mount->client, node->inode, attr);
+	file_io_update(node->io, attr);
+	client_note_opened(request->mount->client, node->inode);
+}
+
+/* Nothing of the node is open any more and nothing is left to flush. */
+static void node_closed(struct node *node)
+{
+	if (node->opens > 0 || !node->io)
+		return;
+	file_io_close(node->io);
+	node->io = NULL;
+	node->posix_locked = node->locked_to_write = node->lost = false;
+}
+
+static void handle_closed(struct mount *mount, struct node *node, uint64_t handle)
+{
+	check(node->opens > 0);
+	node->opens--;
+	if (handle == HANDLE_WRITES)
+		node->write_opens--;
+	client_note_closed(mount->client, node->inode);
+}
+
+/* ---- open
+ *
+ *	Open at the master -> (truncate) -> reply          changed by others: ESTALE, or refresh -> (truncate) -> reply */
+
+static void open_reply(struct request *request)
+{
+	struct node *node = request->node;
+
+	if (fuse_reply_open(request->fuse, &request->file) != 0) {
+		handle_closed(request->mount, node, request->file.fh);
+		node_closed(node);
+	}
+	request_close(request);
+}
+
+static void open_truncated(void *arg, enum err err)
+{
+	struct request *request = arg;
+	struct node *node = request->node;
+
+	if (err != OK) {
+		handle_closed(request->mount, node, request->file.fh);
+		node_closed(node);
+		request_end(request, err);
+		return;
+	}
+	node_learn(node, file_io_attr(node->io));
+	node->size = 0;
+	open_reply(request);
+}
+
+static void open_ready(void *arg)
+{
+	struct request *request = arg;
+	struct node *node = request->node;
+
+	if (!(request->file.flags & O_TRUNC)) {
+		open_reply(request);
+		return;
+	}
+	request_changes(request, node);
+	file_io_truncate(node->io, 0, open_truncated, request);
+}
+
+static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	const Granary__MetaResult *capability;
+	struct node *node = request->node;
+	enum err capability_err = OK;
+	bool changed;
+
+	if (!result || !result->attr) {
+		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	changed = node_judge(node, result->attr) == NODE_CHANGED;
+	if (changed && !node_is_writing(node)) {
+		/* The kernel retries with a lookup, which gives the file a new epoch. The master has noted an open. */
+		client_note_opened(request->mount->client, node->inode);
+		client_note_closed(request->mount->client, node->inode);
+		request_end_errno(request, ESTALE);
+		return;
+	}
+	capability = request_result(&capability_err, reply, 1, NULL);
+	if (!capability && capability_err == ERR_NO_ATTRIBUTE)
+		node->plain_until_ms = request->started_ms + result->lease_ms;
+	node_opened(request, result->attr);
+	/* Pages stay only where they are known to be those of the file as it is. */
+	request->file.keep_cache = !changed;
+	if (changed) {
+		recall_refresh(request->mount, node, result->attr, open_ready, request);
+		return;
+	}
+	node_learn(node, result->attr);
+	open_ready(request);
+}
+
+void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	Granary__Open message = GRANARY__OPEN__INIT;
+	Granary__GetXattr capability = GRANARY__GET_XATTR__INIT;
+	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
+	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
+	struct request *request = request_open(fuse, nodeid);
+
+	if (!request)
+		return;
+	request->file = *file;
+	message.inode = capability.inode = request->node->inode;
+	capability.name = message_borrow(slice_text("security.capability"));
+	op[0].op_case = GRANARY__META_OP__OP_OPEN;
+	op[0].open = &message;
+	/* A writer will be asked for it by the kernel at its first write: one way there for both. */
+	op[1].op_case = GRANARY__META_OP__OP_GET_XATTR;
+	op[1].get_xattr = &capability;
+	client_meta(request->mount->client, ops, writes(file->flags) ? 2 : 1, open_done, request);
+}
+
+/* ---- create */
+
+static void create_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct node *parent = request->node;
+	struct fuse_entry_param entry;
+	struct node *node;
+
+	if (!result || !result->attr) {
+		/* The kernel believed that the name was free. Without O_EXCL the file that is there now is to be opened,
+		 * but with its permissions checked: which the kernel does when it looks up again. */
+		if (err == ERR_EXISTS && !(request->file.flags & O_EXCL))
+			request_end_errno(request, ESTALE);
+		else
+			request_end(request, err == OK ? ERR_PROTOCOL : err);
+		return;
+	}
+	node = mount_entry(request->mount, result->attr, result->inode, result->lease_ms, request->started_ms, &entry);
+	node_name(node, parent->nodeid, request->name);
+	node_hold(node);
+	node_drop(&request->mount->handles, parent);
+	request->node = node;
+	node->plain_until_ms = request->started_ms + result->lease_ms;
+	node_opened(request, result->attr);
+	request->file.keep_cache = 1;
+	if (fuse_reply_create(request->fuse, &entry, &request->file) != 0) {
+		handle_closed(request->mount, node, request->file.fh);
+		node_closed(node);
+		node_forget(&request->mount->handles, node, 1);
+	}
+	request_close(request);
+}
+
+void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
+{
+	const struct fuse_ctx *context = fuse_req_ctx(fuse);
+	Granary__Create message = GRANARY__CREATE__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct request *request;
+
+	if (strlen(name) > NAME_BYTES_MAX) {
+		fuse_reply_err(fuse, ENAMETOOLONG);
+		return;
+	}
+	request = request_open(fuse, parent);
+	if (!request)
+		return;
+	request_changes(request, request->node);
+	request->name = mem_string(name);
+	request->file = *file;
+	message.parent = request->node->inode;
+	message.name = message_borrow(slice_text(name));
+	message.mode = (mode & 07777) | S_IFREG;
+	message.uid = context->uid;
+	message.gid = context->gid;
+	message.exclusive = true;
+	op.op_case = GRANARY__META_OP__OP_CREATE;
+	op.create = &message;
+	request_meta(request, &op, create_done);
+}
+
+/* ---- flush, release */
+
+static void flush_unlocked(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	request_result(&err, reply, 0, NULL);
+	request_end(arg, err);
+}
+
+static void flush_locks(struct request *request)
+{
+	if (request->node->posix_locked)
+		lock_drop(request, request->file.lock_owner, false, flush_unlocked);
+	else
+		request_end(request, OK);
+}
+
+static void flush_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	if (err != OK) {
+		request_end(request, err);
+		return;
+	}
+	node_learn(request->node, file_io_attr(request->node->io));
+	flush_locks(request);
+}
+
+/* close(2). The kernel has sent all its dirty pages before. */
+void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	struct request *request = request_open(fuse, nodeid);
+	struct node *node;
+
+	if (!request)
+		return;
+	node = request->node;
+	request->file = *file;
+	if (node->lost) {
+		request_end(request, ERR_IO);
+	} else if (node->io && file_io_dirty(node->io) && !node->unlinked) {
+		request_changes(request, node);
+		file_io_flush(node->io, flush_done, request);
+	} else {
+		flush_locks(request);
+	}
+}
+
+static void release_end(struct request *request)
+{
+	struct node *node = request->node;
+
+	handle_closed(request->mount, node, request->file.fh);
+	node_closed(node);
+	request_close(request);
+}
+
+static void release_unlocked(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	(void)err;
+	(void)reply;
+	release_end(arg);
+}
+
+/* A flock ends with its file description, after what was written under it is out. */
+static void release_unlock(struct request *request)
+{
+	if (request->file.flock_release)
+		lock_drop(request, request->file.lock_owner, true, release_unlocked);
+	else
+		release_end(request);
+}
+
+static void release_flushed(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	/* close(2) has reported what it could; nobody waits any more. */
+	if (err == OK)
+		node_learn(request->node, file_io_attr(request->node->io));
+	release_unlock(request);
+}
+
+void on_release(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	struct mount *mount = fuse_req_userdata(fuse);
+	struct node *node = handles_find(&mount->handles, nodeid);
+	struct request *request;
+
+	/* Nobody waits for a release: answered first, so that umount does not cut it off. */
+	fuse_reply_err(fuse, 0);
+	if (!node)
+		return;
+	request = request_open_silent(mount, node);
+	request->file = *file;
+	if (node->io && file_io_dirty(node->io) && !node->unlinked && !node->lost) {
+		request_changes(request, node);
+		file_io_flush(node->io, release_flushed, request);
+	} else {
+		release_unlock(request);
+	}
+}

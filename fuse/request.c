@@ -1,0 +1,189 @@
+#include "fuse/request.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "common/base/check.h"
+#include "fuse/recall.h"
+#include "fuse/reply.h"
+
+struct request *request_open_silent(struct mount *mount, struct node *node)
+{
+	struct request *request = mem_zero(1, sizeof *request);
+
+	request->mount = mount;
+	request->started_ms = loop_now_ms(mount->loop);
+	request->node = node;
+	node_hold(node);
+	mount_busy(mount);
+	return request;
+}
+
+struct request *request_open(fuse_req_t fuse, uint64_t nodeid)
+{
+	struct mount *mount = fuse_req_userdata(fuse);
+	struct node *node = handles_find(&mount->handles, nodeid);
+	struct request *request;
+
+	if (!node) {
+		fuse_reply_err(fuse, ESTALE);
+		return NULL;
+	}
+	request = request_open_silent(mount, node);
+	request->fuse = fuse;
+	return request;
+}
+
+void request_changes(struct request *request, struct node *node)
+{
+	struct node **place = request->changing[0] ? &request->changing[1] : &request->changing[0];
+
+	if (request->changing[0] == node)
+		return;
+	check(!*place);
+	*place = node;
+	node_hold(node);
+	node->mutating++;
+	recall_yield(request->mount, node->nodeid);
+}
+
+bool request_changes_id(struct request *request, uint64_t nodeid)
+{
+	struct node *node = handles_find(&request->mount->handles, nodeid);
+
+	if (!node) {
+		request_end_errno(request, ESTALE);
+		return false;
+	}
+	request_changes(request, node);
+	return true;
+}
+
+void request_close(struct request *request)
+{
+	struct mount *mount = request->mount;
+
+	for (int i = 0; i < 2; i++) {
+		if (!request->changing[i])
+			continue;
+		mount->epoch++;
+		request->changing[i]->mutating--;
+		node_drop(&mount->handles, request->changing[i]);
+	}
+	if (request->io)
+		file_io_close(request->io);
+	node_drop(&mount->handles, request->node);
+	free(request->name);
+	free(request);
+	mount_done(mount);
+}
+
+void request_end_errno(struct request *request, int number)
+{
+	if (request->fuse)
+		fuse_reply_err(request->fuse, number);
+	request_close(request);
+}
+
+void request_end(struct request *request, enum err err)
+{
+	request_end_errno(request, err == OK ? 0 : reply_errno(err));
+}
+
+void request_meta(struct request *request, Granary__MetaOp *op, client_meta_fn *done)
+{
+	request->started_ms = loop_now_ms(request->mount->loop);
+	client_meta(request->mount->client, &op, 1, done, request);
+}
+
+const Granary__MetaResult *request_result(enum err *err, const Granary__MetaReply *reply, size_t i,
+					  const Granary__MetaResult **failed)
+{
+	const Granary__MetaResult *result;
+
+	if (failed)
+		*failed = NULL;
+	if (*err != OK)
+		return NULL;
+	if (!reply || i >= reply->n_results) {
+		*err = ERR_PROTOCOL;
+		return NULL;
+	}
+	result = reply->results[i];
+	*err = result->error ? err_from_wire(result->error) : OK;
+	if (*err == OK)
+		return result;
+	if (failed)
+		*failed = result;
+	return NULL;
+}
+
+void mount_busy(struct mount *mount)
+{
+	mount->busy++;
+}
+
+void mount_done(struct mount *mount)
+{
+	check(mount->busy > 0);
+	if (--mount->busy == 0 && mount->idle)
+		mount->idle(mount->idle_arg);
+}
+
+struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr)
+{
+	struct node *node = handles_node(&mount->handles, inode);
+
+	if (node_judge(node, attr) != NODE_CHANGED) {
+		node_learn(node, attr);
+	} else if (!node_is_writing(node)) {
+		node = handles_renew(&mount->handles, inode);
+		node_learn(node, attr);
+	}
+	/* Changed by others while this mount changes it, too: the next lock, open or getattr brings it together. */
+	return node;
+}
+
+struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64_t inode, uint32_t lease_ms,
+			 uint64_t started_ms, struct fuse_entry_param *entry)
+{
+	struct node *node = mount_node(mount, inode, attr);
+	const Granary__Inode *data = node->io && file_io_dirty(node->io) ? file_io_attr(node->io) : NULL;
+
+	node->lookups++;
+	*entry = (struct fuse_entry_param){.ino = node->nodeid, .generation = 1};
+	reply_stat(inode, attr, data, &entry->attr);
+	entry->attr_timeout = reply_timeout(lease_ms, started_ms, loop_now_ms(mount->loop));
+	entry->entry_timeout = entry->attr_timeout;
+	return node;
+}
+
+void request_entry(struct request *request, const Granary__MetaResult *result, uint64_t parent, const char *name)
+{
+	struct fuse_entry_param entry;
+	struct node *node;
+
+	if (!result->attr || result->inode == 0) {
+		request_end(request, ERR_PROTOCOL);
+		return;
+	}
+	node = mount_entry(request->mount, result->attr, result->inode, result->lease_ms, request->started_ms, &entry);
+	if (name && S_ISREG(node->type))
+		node_name(node, parent, name);
+	if (fuse_reply_entry(request->fuse, &entry) != 0)
+		node_forget(&request->mount->handles, node, 1);
+	request_close(request);
+}
+
+void request_attr(struct request *request, const Granary__Inode *attr, uint32_t lease_ms)
+{
+	struct node *node = request->node;
+	const Granary__Inode *data = node->io && file_io_dirty(node->io) ? file_io_attr(node->io) : NULL;
+	struct stat stat;
+
+	reply_stat(node->inode, attr, data, &stat);
+	fuse_reply_attr(request->fuse, &stat,
+			reply_timeout(lease_ms, request->started_ms, loop_now_ms(request->mount->loop)));
+	request_close(request);
+}

@@ -1,0 +1,40 @@
+/* The life of a mount: from a mount point (perhaps a dead one) to "ready", and to the end without loss.
+ *
+ *	session_start -> mounted -> INIT answered: ready        SIGTERM: session_stop: sync, umount (on a worker)
+ *	ended (umount by whomever, ENODEV from the kernel) -> all requests and flushes done -> stopped
+ *
+ * While the kernel unmounts it writes what is dirty, and that comes here: the loop goes on until the kernel says the end. */
+#ifndef GRANARY_FUSE_SESSION_H
+#define GRANARY_FUSE_SESSION_H
+
+#include "common/base/buf.h"
+#include "fuse/mount.h"
+
+struct session;
+
+struct session_options {
+	const char *mountpoint; /* absolute */
+	const char *extra;	/* options of -o, or NULL */
+	bool read_only;
+	bool allow_other;
+	uint64_t drain_ms_max;	/* how long the end waits for the cluster */
+};
+
+struct session_events {
+	void (*ready)(void *arg);
+	/* Last call: nothing is under way any more. clean is false when something had to be given up. */
+	void (*stopped)(void *arg, bool clean);
+};
+
+/* Detaches a mount point whose process has died (every access says ENOTCONN). ERR_NOT_FOUND, ERR_NOT_DIRECTORY, or what
+ * the system says. */
+MUST_USE enum err session_recover(const char *mountpoint);
+/* Mounts. `mount` has its loop and client; gets its session. message says what is wrong. */
+MUST_USE enum err session_start(struct mount *mount, const struct session_options *options,
+				const struct session_events *events, void *arg, struct session **out, struct buf *message);
+/* Unmounts; stopped follows. May be called again. */
+void session_stop(struct session *session);
+/* After stopped, or when start failed. NULL is allowed. */
+void session_close(struct session *session);
+
+#endif
