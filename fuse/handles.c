@@ -138,6 +138,12 @@ void node_learn(struct node *node, const Granary__Inode *attr)
 	node->mtime = attr->mtime;
 }
 
+void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms)
+{
+	if (attr->change >= node->change)
+		node->plain_until_ms = attr->xattrs == 0 ? until_ms : 0;
+}
+
 bool node_is_writing(const struct node *node)
 {
 	return node->write_opens > 0 || node->mutating > 0 || (node->io && file_io_dirty(node->io));

@@ -43,7 +43,7 @@ struct node {
 	bool posix_locked;	/* fcntl locks were taken through this mount: to be dropped at each close */
 	bool locked_to_write;	/* an exclusive lock was granted: unlock must push out what was written */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
-	uint64_t plain_until_ms; /* it has no security.capability until then, or until a recall */
+	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
 
 	uint64_t parent;	/* of a regular file: nodeid of the directory and the name that it was last seen under */
 	char *name;
@@ -88,6 +88,8 @@ enum node_verdict {
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
 /* The kernel's picture is now that of attr. */
 void node_learn(struct node *node, const Granary__Inode *attr);
+/* attr came with a lease until then: remembers whether there are extended attributes to ask for. */
+void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms);
 /* This mount is changing the file: its own picture is the one that counts. */
 bool node_is_writing(const struct node *node);
 

@@ -19,7 +19,6 @@ enum status { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNREA
 
 struct config {
 	char *cluster;
-	char *config;
 	uint64_t timeout_ms;
 	bool read_only;
 	char *log_level;
@@ -203,7 +202,7 @@ static enum status run(struct process *process)
 	handles_init(&mount->handles);
 	if (loop_open(&mount->loop) != OK)
 		return STATUS_FAILED;
-	err = client_find_cluster(mount->loop, config->cluster, config->config, &process->cluster);
+	err = client_find_cluster(mount->loop, config->cluster, NULL, &process->cluster);
 	if (err != OK) {
 		fail(process, STATUS_USAGE, "no cluster given", "use --cluster HOST:PORT,... or --config FILE");
 		goto done;
@@ -274,10 +273,6 @@ static enum status parse(struct process *process, int argc, char **argv)
 	enum status status = STATUS_USAGE;
 	int first;
 
-	/* --config is the file of the options, and that of the cluster (key `cluster`). */
-	for (int i = 1; i + 1 < argc; i++)
-		if (strcmp(argv[i], "--config") == 0)
-			process->config.config = argv[i + 1];
 	if (options_parse(&program, &process->config, argc, argv, false, &first, &message) != OK) {
 		buf_append(&message, "", 1);
 		complain("usage", (char *)message.bytes);

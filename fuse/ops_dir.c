@@ -1,4 +1,5 @@
 /* opendir, readdir, readdirplus: names come from the master in batches and stay with the handle (cursor.h). */
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -100,9 +100,7 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
-	const Granary__MetaResult *capability;
 	struct node *node = request->node;
-	enum err capability_err = OK;
 	bool changed;
 
 	if (!result || !result->attr) {
@@ -117,9 +115,7 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 		request_end_errno(request, ESTALE);
 		return;
 	}
-	capability = request_result(&capability_err, reply, 1, NULL);
-	if (!capability && capability_err == ERR_NO_ATTRIBUTE)
-		node->plain_until_ms = request->started_ms + result->lease_ms;
+	node_lease(node, result->attr, request->started_ms + result->lease_ms);
 	node_opened(request, result->attr);
 	/* Pages stay only where they are known to be those of the file as it is. */
 	request->file.keep_cache = !changed;
@@ -134,22 +130,16 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 {
 	Granary__Open message = GRANARY__OPEN__INIT;
-	Granary__GetXattr capability = GRANARY__GET_XATTR__INIT;
-	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
-	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	struct request *request = request_open(fuse, nodeid);
 
 	if (!request)
 		return;
 	request->file = *file;
-	message.inode = capability.inode = request->node->inode;
-	capability.name = message_borrow(slice_text("security.capability"));
-	op[0].op_case = GRANARY__META_OP__OP_OPEN;
-	op[0].open = &message;
-	/* A writer will be asked for it by the kernel at its first write: one way there for both. */
-	op[1].op_case = GRANARY__META_OP__OP_GET_XATTR;
-	op[1].get_xattr = &capability;
-	client_meta(request->mount->client, ops, writes(file->flags) ? 2 : 1, open_done, request);
+	message.inode = request->node->inode;
+	op.op_case = GRANARY__META_OP__OP_OPEN;
+	op.open = &message;
+	request_meta(request, &op, open_done);
 }
 
 /* ---- create */
@@ -176,7 +166,6 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 	node_hold(node);
 	node_drop(&request->mount->handles, parent);
 	request->node = node;
-	node->plain_until_ms = request->started_ms + result->lease_ms;
 	node_opened(request, result->attr);
 	request->file.keep_cache = 1;
 	if (fuse_reply_create(request->fuse, &entry, &request->file) != 0) {

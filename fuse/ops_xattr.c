@@ -9,8 +9,6 @@
 #include "fuse/ops.h"
 #include "fuse/reply.h"
 
-#define CAPABILITY "security.capability"
-
 /* ACLs stored but not enforced would be worse than none: they are refused. Answers the request when the name is not to be
  * had, else opens it. */
 static struct request *open_attribute(fuse_req_t fuse, fuse_ino_t nodeid, const char *name)
@@ -31,6 +29,8 @@ static void change_done(void *arg, enum err err, const Granary__MetaReply *reply
 	struct request *request = arg;
 
 	request_result(&err, reply, 0, NULL);
+	/* An answer from before the change may have come in meanwhile. */
+	request->node->plain_until_ms = 0;
 	request_end(request, err);
 }
 
@@ -48,7 +48,6 @@ void on_setxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, const cha
 	if (!request)
 		return;
 	request_changes(request, request->node);
-	request->node->plain_until_ms = 0;
 	message.inode = request->node->inode;
 	message.name = message_borrow(slice_text(name));
 	message.value = message_borrow(slice_of(value, size));
@@ -92,20 +91,23 @@ static void getxattr_done(void *arg, enum err err, const Granary__MetaReply *rep
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 	enum err attr_err = OK;
-	const Granary__MetaResult *attr;
+	const Granary__MetaResult *attr = request_result(&attr_err, reply, 1, NULL);
 
-	if (result) {
+	if (attr && attr->attr)
+		node_lease(request->node, attr->attr, request->started_ms + attr->lease_ms);
+	if (result)
 		reply_value(request, result->value.data, result->value.len);
-		return;
-	}
-	attr = request_result(&attr_err, reply, 1, NULL);
-	if (err == ERR_NO_ATTRIBUTE && attr && strcmp(request->name, CAPABILITY) == 0)
-		request->node->plain_until_ms = request->started_ms + attr->lease_ms;
-	request_end(request, err);
+	else
+		request_end(request, err);
 }
 
-/* The kernel asks for security.capability before every write(2), so that it can drop it. That a file has none is
- * remembered as long as the lease on its attributes lasts, which a new attribute would recall. */
+static bool is_plain(const struct request *request)
+{
+	return loop_now_ms(request->mount->loop) < request->node->plain_until_ms;
+}
+
+/* The kernel asks for security.capability before every write(2), so that it can drop it. That a file has no attributes is
+ * remembered as long as the lease on it lasts, which a new one would recall. */
 void on_getxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, size_t size)
 {
 	Granary__GetXattr message = GRANARY__GET_XATTR__INIT;
@@ -116,12 +118,11 @@ void on_getxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, size_t si
 
 	if (!request)
 		return;
-	if (strcmp(name, CAPABILITY) == 0 && loop_now_ms(request->mount->loop) < request->node->plain_until_ms) {
+	if (is_plain(request)) {
 		request_end_errno(request, ENODATA);
 		return;
 	}
 	request->size = size;
-	request->name = mem_string(name);
 	message.inode = getattr.inode = request->node->inode;
 	message.name = message_borrow(slice_text(name));
 	op[0].op_case = GRANARY__META_OP__OP_GET_XATTR;
@@ -158,6 +159,10 @@ void on_listxattr(fuse_req_t fuse, fuse_ino_t nodeid, size_t size)
 	if (!request)
 		return;
 	request->size = size;
+	if (is_plain(request)) {
+		reply_value(request, "", 0);
+		return;
+	}
 	message.inode = request->node->inode;
 	op.op_case = GRANARY__META_OP__OP_LIST_XATTR;
 	op.list_xattr = &message;

@@ -151,6 +151,7 @@ struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64
 	struct node *node = mount_node(mount, inode, attr);
 	const Granary__Inode *data = node->io && file_io_dirty(node->io) ? file_io_attr(node->io) : NULL;
 
+	node_lease(node, attr, started_ms + lease_ms);
 	node->lookups++;
 	*entry = (struct fuse_entry_param){.ino = node->nodeid, .generation = 1};
 	reply_stat(inode, attr, data, &entry->attr);
@@ -182,6 +183,8 @@ void request_attr(struct request *request, const Granary__Inode *attr, uint32_t 
 	const Granary__Inode *data = node->io && file_io_dirty(node->io) ? file_io_attr(node->io) : NULL;
 	struct stat stat;
 
+	if (lease_ms > 0)
+		node_lease(node, attr, request->started_ms + lease_ms);
 	reply_stat(node->inode, attr, data, &stat);
 	fuse_reply_attr(request->fuse, &stat,
 			reply_timeout(lease_ms, request->started_ms, loop_now_ms(request->mount->loop)));
