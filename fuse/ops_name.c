@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -254,6 +255,21 @@ void on_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 	unlink_name(fuse, parent, name, true);
 }
 
+static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct node *node;
+
+	if (result) {
+		note_replaced(request->mount, result);
+		node = handles_find_inode(&request->mount->handles, result->inode);
+		if (node && S_ISREG(node->type))
+			node_name(node, request->offset, request->name);
+	}
+	request_end(request, err);
+}
+
 void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 	       unsigned flags)
 {
@@ -273,6 +289,9 @@ void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 	request = open_named(fuse, parent, name, true);
 	if (!request || !request_changes_id(request, new_parent))
 		return;
+	free(request->name);
+	request->name = mem_string(new_name);
+	request->offset = new_parent;
 	target = handles_find(&request->mount->handles, new_parent);
 	message.parent = request->node->inode;
 	message.name = name_of(name);
@@ -282,5 +301,5 @@ void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 	message.exchange = flags & RENAME_EXCHANGE;
 	op.op_case = GRANARY__META_OP__OP_RENAME;
 	op.rename = &message;
-	request_meta(request, &op, unlink_done);
+	request_meta(request, &op, rename_done);
 }

@@ -180,7 +180,9 @@ void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 {
 	const struct fuse_ctx *context = fuse_req_ctx(fuse);
 	Granary__Create message = GRANARY__CREATE__INIT;
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Open open_created = GRANARY__OPEN__INIT;
+	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
+	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
 	struct request *request;
 
 	if (strlen(name) > NAME_BYTES_MAX) {
@@ -199,9 +201,12 @@ void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 	message.uid = context->uid;
 	message.gid = context->gid;
 	message.exclusive = true;
-	op.op_case = GRANARY__META_OP__OP_CREATE;
-	op.create = &message;
-	request_meta(request, &op, create_done);
+	op[0].op_case = GRANARY__META_OP__OP_CREATE;
+	op[0].create = &message;
+	/* Of the inode just made: the master notes that it is in use. */
+	op[1].op_case = GRANARY__META_OP__OP_OPEN;
+	op[1].open = &open_created;
+	client_meta(request->mount->client, ops, 2, create_done, request);
 }
 
 /* ---- flush, release */
