@@ -20,7 +20,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from posix_kit import (  # noqa: E402
-    KIB, MIB, Skip, Told, child, count, drop_caches, equal, get, joined, libc, locks_between, main, pattern, put,
+    KIB, MIB, Skip, Told, child, drop_caches, equal, get, joined, libc, locks_between, main, pattern, put,
     raises, test)
 
 

@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from posix_kit import (  # noqa: E402
-    KIB, MIB, child, count, drop_caches, equal, get, joined, lock_range, locks_between, main, pattern, put, raises,
+    KIB, MIB, child, drop_caches, equal, get, joined, lock_range, locks_between, main, pattern, put, raises,
     test_pair)
 
 
