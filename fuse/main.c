@@ -13,7 +13,7 @@
 #include "common/sys/log.h"
 #include "common/sys/options.h"
 #include "fuse/recall.h"
-#include "fuse/session.h"
+#include "fuse/kernel.h"
 
 enum status { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNREACHABLE = 4 };
 
@@ -57,7 +57,7 @@ struct process {
 	char *mountpoint;
 	struct buf cluster;
 	struct mount mount;
-	struct session *session;
+	struct kernel *kernel;
 	int report;	/* pipe to the waiting parent; -1: none */
 	bool terminated;
 	enum status status;
@@ -111,13 +111,13 @@ static void on_stopped(void *arg, bool clean)
 	loop_stop(process->mount.loop);
 }
 
-static const struct session_events session_events = {.ready = on_ready, .stopped = on_stopped};
+static const struct kernel_events kernel_events = {.ready = on_ready, .stopped = on_stopped};
 
 static void on_root(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct process *process = arg;
 	const struct config *config = &process->config;
-	struct session_options options = {
+	struct kernel_options options = {
 	    .mountpoint = process->mountpoint,
 	    .extra = config->fuse_options,
 	    .read_only = config->read_only,
@@ -140,7 +140,7 @@ static void on_root(void *arg, enum err err, const Granary__MetaReply *reply)
 	root = handles_node(&process->mount.handles, FUSE_ROOT_ID);
 	root->lookups = 1;
 	node_learn(root, reply->results[0]->attr);
-	if (session_start(&process->mount, &options, &session_events, process, &process->session, &message) != OK) {
+	if (kernel_start(&process->mount, &options, &kernel_events, process, &process->kernel, &message) != OK) {
 		buf_append(&message, "", 1);
 		fail(process, STATUS_FAILED, process->mountpoint, (char *)message.bytes);
 	}
@@ -164,8 +164,8 @@ static void on_terminate(void *arg)
 	struct process *process = arg;
 
 	process->terminated = true;
-	if (process->session)
-		session_stop(process->session);
+	if (process->kernel)
+		kernel_stop(process->kernel);
 	else
 		loop_stop(process->mount.loop);
 }
@@ -177,7 +177,7 @@ static void close_all(struct process *process)
 	struct mount *mount = &process->mount;
 	struct node *node, *next;
 
-	session_close(process->session);
+	kernel_close(process->kernel);
 	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
 		if (node->io)
 			file_io_close(node->io);
@@ -298,7 +298,7 @@ int main(int argc, char **argv)
 
 	if (status != STATUS_DONE)
 		return status;
-	err = session_recover(process.mountpoint);
+	err = kernel_recover(process.mountpoint);
 	mountpoint = err == OK ? realpath(process.mountpoint, NULL) : NULL;
 	if (!mountpoint) {
 		complain(process.mountpoint, err != OK ? err_text(err) : strerror(errno));
