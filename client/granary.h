@@ -35,7 +35,9 @@ struct granary_options {
 	const char *cluster; /* "host:port,host:port"; NULL: as interface page (environment, configuration files) */
 	const char *config;  /* a client.conf; NULL: as above */
 	uint32_t timeout_ms; /* 0: 30,000 */
+	uint32_t uid, gid;   /* owner of what is created through this handle */
 };
+/* With a failure, too, *out is a handle, for granary_message and granary_close. */
 granary_status granary_connect(const struct granary_options *options, struct granary_cluster **out);
 void granary_close(struct granary_cluster *cluster);
 

@@ -1,0 +1,435 @@
+/* granary.h: streams and whole blobs. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/blob_op.h"
+#include "client/public.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/proto/mode.h"
+
+#define COPY_BYTES (4u * MIB) /* read or written at a time */
+
+struct granary_file {
+	struct granary_cluster *cluster;
+	struct file_io *io;
+	uint64_t inode;
+	int flags;
+};
+
+/* ---- open ---- */
+
+static struct granary_file *file_new(struct granary_cluster *cluster, uint64_t inode, const Granary__Inode *attr, int flags)
+{
+	struct granary_file *file = mem_zero(1, sizeof *file);
+	file->cluster = cluster;
+	file->inode = inode;
+	file->flags = flags;
+	file->io = file_io_open(cluster->client, inode, attr);
+	return file;
+}
+
+/* Opens the inode at the leader, so that an unlink leaves its data. */
+static enum err open_inode(struct granary_cluster *cluster, uint64_t inode, int flags, struct granary_file **out)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Open open = GRANARY__OPEN__INIT;
+	Granary__MetaReply *reply;
+	open.inode = inode;
+	op.op_case = GRANARY__META_OP__OP_OPEN;
+	op.open = &open;
+	client_note_opened(cluster->client, inode);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	if (err == OK && !reply->results[0]->attr)
+		err = ERR_PROTOCOL;
+	if (err == OK && mode_is_directory(reply->results[0]->attr->mode))
+		err = ERR_IS_DIRECTORY;
+	if (err == OK && !mode_is_file(reply->results[0]->attr->mode))
+		err = ERR_INVALID;
+	if (err == OK)
+		*out = file_new(cluster, inode, reply->results[0]->attr, flags);
+	else
+		client_note_closed(cluster->client, inode);
+	if (reply)
+		message_free(&reply->base);
+	return err;
+}
+
+/* parent 0: without a name. *existed: the file was there (only when not exclusive). */
+static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode, int flags,
+			     struct granary_file **out)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__MetaReply *reply;
+	create.parent = parent;
+	create.name = message_borrow(name);
+	create.mode = MODE_FILE | (mode & MODE_PERMISSIONS);
+	create.uid = cluster->uid;
+	create.gid = cluster->gid;
+	create.exclusive = flags & O_EXCL;
+	op.op_case = GRANARY__META_OP__OP_CREATE;
+	op.create = &create;
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	if (err == OK && (!reply->results[0]->attr || reply->results[0]->inode == 0))
+		err = ERR_PROTOCOL;
+	if (err == OK) {
+		client_note_opened(cluster->client, reply->results[0]->inode);
+		*out = file_new(cluster, reply->results[0]->inode, reply->results[0]->attr, flags);
+	}
+	if (reply)
+		message_free(&reply->base);
+	return err;
+}
+
+static enum err truncate_io(struct granary_file *file, uint64_t size)
+{
+	struct wait wait = { 0 };
+	file_io_truncate(file->io, size, wait_done, &wait);
+	return wait_for(file->cluster, &wait);
+}
+
+static void file_free(struct granary_file *file)
+{
+	client_note_closed(file->cluster->client, file->inode);
+	file_io_close(file->io);
+	free(file);
+}
+
+static enum err open_path(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode, struct granary_file **out)
+{
+	struct walked walked;
+	public_walk(cluster, path, !(flags & O_EXCL), &walked);
+	enum err err = walked.err;
+	if (flags & O_CREAT) {
+		if (err == OK && (flags & O_EXCL))
+			err = ERR_EXISTS;
+		else if (err == ERR_NOT_FOUND)
+			err = walked_for_new(&walked);
+	}
+	if (err == OK && walked.inode != 0)
+		err = open_inode(cluster, walked.inode, flags, out);
+	else if (err == OK)
+		err = create_inode(cluster, walked.parent, walked.name, mode, flags, out);
+	if (err == OK && (flags & O_TRUNC) && file_io_attr((*out)->io)->size > 0) {
+		err = truncate_io(*out, 0);
+		if (err)
+			file_free(*out);
+	}
+	walked_deinit(&walked);
+	return err;
+}
+
+granary_status granary_open(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode, struct granary_file **out)
+{
+	*out = NULL;
+	enum err err = open_path(cluster, path, flags, mode, out);
+	if (err)
+		*out = NULL;
+	return public_result(cluster, "open", path, err);
+}
+
+granary_status granary_open_id(struct granary_cluster *cluster, uint64_t id, struct granary_file **out)
+{
+	*out = NULL;
+	return public_result_id(cluster, "open", id, open_inode(cluster, id, O_RDONLY, out));
+}
+
+granary_status granary_open_unnamed(struct granary_cluster *cluster, uint32_t mode, struct granary_file **out)
+{
+	*out = NULL;
+	return public_result(cluster, "create", "", create_inode(cluster, 0, slice_of(NULL, 0), mode, O_RDWR, out));
+}
+
+/* ---- data ---- */
+
+struct read_wait {
+	struct wait wait;
+	uint8_t *bytes;
+	size_t size, done;
+};
+
+static void read_done(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct read_wait *wait = arg;
+	for (size_t i = 0; err == OK && i < part_count; i++) {
+		check(parts[i].size <= wait->size - wait->done);
+		memcpy(wait->bytes + wait->done, parts[i].bytes, parts[i].size);
+		wait->done += parts[i].size;
+	}
+	wait_done(&wait->wait, err);
+}
+
+static enum err read_all(struct granary_file *file, void *bytes, size_t size, uint64_t offset, size_t *done)
+{
+	*done = 0;
+	while (*done < size) {
+		struct read_wait wait = { .bytes = (uint8_t *)bytes + *done };
+		wait.size = size - *done < COPY_BYTES ? size - *done : COPY_BYTES;
+		file_io_read(file->io, offset + *done, wait.size, read_done, &wait);
+		enum err err = wait_for(file->cluster, &wait.wait);
+		*done += wait.done;
+		if (err || wait.done == 0)
+			return err;
+	}
+	return OK;
+}
+
+static enum err write_all(struct granary_file *file, const void *bytes, size_t size, uint64_t offset)
+{
+	for (size_t at = 0; at < size;) {
+		size_t part = size - at < COPY_BYTES ? size - at : COPY_BYTES;
+		struct wait wait = { 0 };
+		file_io_write(file->io, offset + at, slice_of((const uint8_t *)bytes + at, part), wait_done, &wait);
+		enum err err = wait_for(file->cluster, &wait);
+		if (err)
+			return err;
+		at += part;
+	}
+	return OK;
+}
+
+static enum err sync_io(struct granary_file *file)
+{
+	struct wait wait = { 0 };
+	file_io_sync(file->io, wait_done, &wait);
+	return wait_for(file->cluster, &wait);
+}
+
+static bool may_write(const struct granary_file *file)
+{
+	return (file->flags & O_ACCMODE) != O_RDONLY;
+}
+
+granary_status granary_pread(struct granary_file *file, void *bytes, size_t size, uint64_t offset, size_t *done)
+{
+	return public_result_id(file->cluster, "read", file->inode, read_all(file, bytes, size, offset, done));
+}
+
+granary_status granary_pwrite(struct granary_file *file, const void *bytes, size_t size, uint64_t offset)
+{
+	enum err err = may_write(file) ? OK : ERR_NOT_PERMITTED;
+	if (file->flags & O_APPEND)
+		offset = file_io_attr(file->io)->size;
+	if (err == OK)
+		err = write_all(file, bytes, size, offset);
+	return public_result_id(file->cluster, "write", file->inode, err);
+}
+
+granary_status granary_fsync(struct granary_file *file)
+{
+	return public_result_id(file->cluster, "fsync", file->inode, sync_io(file));
+}
+
+granary_status granary_ftruncate(struct granary_file *file, uint64_t size)
+{
+	enum err err = may_write(file) ? truncate_io(file, size) : ERR_NOT_PERMITTED;
+	return public_result_id(file->cluster, "truncate", file->inode, err);
+}
+
+granary_status granary_fstat(struct granary_file *file, struct granary_stat *out)
+{
+	public_stat(file->inode, file_io_attr(file->io), out);
+	return OK;
+}
+
+granary_status granary_file_close(struct granary_file *file)
+{
+	if (!file)
+		return OK;
+	struct granary_cluster *cluster = file->cluster;
+	struct wait wait = { 0 };
+	file_io_flush(file->io, wait_done, &wait);
+	enum err err = wait_for(cluster, &wait);
+	uint64_t inode = file->inode;
+	file_free(file);
+	return public_result_id(cluster, "close", inode, err);
+}
+
+granary_status granary_truncate(struct granary_cluster *cluster, const char *path, uint64_t size)
+{
+	struct granary_file *file = NULL;
+	enum err err = open_path(cluster, path, O_RDWR, 0, &file);
+	if (err == OK) {
+		err = truncate_io(file, size);
+		struct wait wait = { 0 };
+		file_io_flush(file->io, wait_done, &wait);
+		enum err flushed = wait_for(cluster, &wait);
+		err = err ? err : flushed;
+		file_free(file);
+	}
+	return public_result(cluster, "truncate", path, err);
+}
+
+/* ---- publish ---- */
+
+static enum err link_request(struct granary_cluster *cluster, Granary__MetaOp *const *before, size_t before_count, uint64_t inode,
+			     const struct granary_publish *publish, uint64_t *id)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Link link = GRANARY__LINK__INIT;
+	Granary__MetaOp *ops[3];
+	Granary__MetaReply *reply;
+	struct walked walked = { 0 };
+	enum err err = OK;
+	check(before_count < 3);
+	if (publish->path) {
+		public_walk(cluster, publish->path, true, &walked);
+		err = walked_for_new(&walked);
+		if (err == OK && publish->if_absent && walked.err == OK)
+			err = ERR_EXISTS;
+	}
+	if (err == OK) {
+		link.inode = inode;
+		link.parent = walked.parent;
+		link.name = message_borrow(walked.name);
+		link.replace = publish->path && !publish->if_absent;
+		link.expect_change = publish->if_change;
+		op.op_case = GRANARY__META_OP__OP_LINK;
+		op.link = &link;
+		for (size_t i = 0; i < before_count; i++)
+			ops[i] = before[i];
+		ops[before_count] = &op;
+		err = public_meta(cluster, ops, before_count + 1, &reply);
+		if (err == OK && id)
+			*id = inode ? inode : reply->results[0]->inode;
+		if (reply)
+			message_free(&reply->base);
+	}
+	walked_deinit(&walked);
+	return err;
+}
+
+granary_status granary_publish(struct granary_file *file, struct granary_publish *publish)
+{
+	enum err err = sync_io(file);
+	if (err == OK)
+		err = link_request(file->cluster, NULL, 0, file->inode, publish, &publish->id);
+	return public_result(file->cluster, "put", publish->path ? publish->path : "", err);
+}
+
+/* ---- whole blobs ---- */
+
+struct append_wait {
+	struct wait wait;
+	uint64_t pack;
+	uint32_t slot;
+};
+
+static void append_done(void *arg, enum err err, uint64_t pack, uint32_t slot)
+{
+	struct append_wait *wait = arg;
+	wait->pack = pack;
+	wait->slot = slot;
+	wait_done(&wait->wait, err);
+}
+
+/* The record first, then one request: the file, its content, its name. */
+static enum err put_small(struct granary_cluster *cluster, const void *bytes, size_t size, uint32_t mode,
+			  const struct granary_publish *publish, uint64_t *id)
+{
+	Granary__MetaOp create_op = GRANARY__META_OP__INIT, commit_op = GRANARY__META_OP__INIT;
+	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__CommitBlob commit = GRANARY__COMMIT_BLOB__INIT;
+	create.mode = MODE_FILE | (mode & MODE_PERMISSIONS);
+	create.uid = cluster->uid;
+	create.gid = cluster->gid;
+	create_op.op_case = GRANARY__META_OP__OP_CREATE;
+	create_op.create = &create;
+	if (size > 0) {
+		struct append_wait wait = { 0 };
+		struct iobuf *data = iobuf_open((uint32_t)size);
+		memcpy(data->bytes, bytes, size);
+		data->size = (uint32_t)size;
+		blob_append(cluster->client, data, true, append_done, &wait);
+		iobuf_unref(data);
+		enum err err = wait_for(cluster, &wait.wait);
+		if (err)
+			return err;
+		commit.pack = wait.pack;
+		commit.slot = wait.slot;
+		commit.bytes = (uint32_t)size;
+	}
+	commit_op.op_case = GRANARY__META_OP__OP_COMMIT_BLOB;
+	commit_op.commit_blob = &commit;
+	Granary__MetaOp *ops[] = { &create_op, &commit_op };
+	return link_request(cluster, ops, size > 0 ? 2 : 1, 0, publish, id);
+}
+
+static enum err put_large(struct granary_cluster *cluster, const void *bytes, size_t size, uint32_t mode,
+			  const struct granary_publish *publish, uint64_t *id)
+{
+	struct granary_file *file = NULL;
+	enum err err = create_inode(cluster, 0, slice_of(NULL, 0), mode, O_RDWR, &file);
+	if (err)
+		return err;
+	err = write_all(file, bytes, size, 0);
+	if (err == OK)
+		err = sync_io(file);
+	if (err == OK)
+		err = link_request(cluster, NULL, 0, file->inode, publish, id);
+	file_free(file);
+	return err;
+}
+
+static enum err put(struct granary_cluster *cluster, const void *bytes, size_t size, uint32_t mode,
+		    const struct granary_publish *publish, uint64_t *id)
+{
+	return size <= BLOB_BYTES_MAX ? put_small(cluster, bytes, size, mode, publish, id)
+				      : put_large(cluster, bytes, size, mode, publish, id);
+}
+
+granary_status granary_put(struct granary_cluster *cluster, const char *path, const void *bytes, size_t size, uint32_t mode)
+{
+	struct granary_publish publish = { .path = path };
+	return public_result(cluster, "put", path, put(cluster, bytes, size, mode, &publish, NULL));
+}
+
+granary_status granary_put_id(struct granary_cluster *cluster, const void *bytes, size_t size, uint64_t *id)
+{
+	struct granary_publish publish = { 0 };
+	return public_result(cluster, "put", "--id", put(cluster, bytes, size, 0600, &publish, id));
+}
+
+static enum err get(struct granary_file *file, void **bytes, size_t *size)
+{
+	uint64_t wanted = file_io_attr(file->io)->size;
+	if (wanted > SIZE_MAX / 2)
+		return ERR_TOO_LARGE;
+	*bytes = malloc(wanted + 1);
+	if (!*bytes)
+		return ERR_TOO_LARGE;
+	enum err err = read_all(file, *bytes, (size_t)wanted, 0, size);
+	if (err) {
+		free(*bytes);
+		*bytes = NULL;
+	}
+	return err;
+}
+
+granary_status granary_get(struct granary_cluster *cluster, const char *path, void **bytes, size_t *size)
+{
+	struct granary_file *file = NULL;
+	*bytes = NULL;
+	*size = 0;
+	enum err err = open_path(cluster, path, O_RDONLY, 0, &file);
+	if (err == OK) {
+		err = get(file, bytes, size);
+		file_free(file);
+	}
+	return public_result(cluster, "get", path, err);
+}
+
+granary_status granary_get_id(struct granary_cluster *cluster, uint64_t id, void **bytes, size_t *size)
+{
+	struct granary_file *file = NULL;
+	*bytes = NULL;
+	*size = 0;
+	enum err err = open_inode(cluster, id, O_RDONLY, &file);
+	if (err == OK) {
+		err = get(file, bytes, size);
+		file_free(file);
+	}
+	return public_result_id(cluster, "get", id, err);
+}
