@@ -75,6 +75,8 @@ static enum err rename_check(struct meta *meta, const Granary__Rename *op, const
 		return ERR_NOT_FOUND;
 	if (op->no_replace && rename->target)
 		return ERR_EXISTS;
+	if (rename->source_id == rename->target_id)
+		return OK;
 	enum err err = rename_check_loops(meta, op, rename);
 	if (err || op->exchange || !rename->target)
 		return err;

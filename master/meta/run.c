@@ -32,15 +32,14 @@ static enum err op_dispatch(struct context *context, const Granary__MetaOp *op, 
 void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaResult *result)
 {
 	/* Set aside before, so that no operation takes effect and then finds no room for its answer. */
-	enum err err = ERR_TOO_MANY;
-	if (reply_reserve(context, RESULT_BYTES_MAX)) {
-		size_t before = context->reply_bytes;
-		err = op_dispatch(context, op, result);
-		/* Short answers, most of them, give back what they did not use. */
-		if (context->reply_bytes == before)
-			context->reply_bytes -= RESULT_BYTES_MAX - protobuf_c_message_get_packed_size(&result->base) - 8;
-	}
-	result->error = err;
+	size_t before = context->reply_bytes;
+	result->error = ERR_TOO_MANY;
+	if (!reply_reserve(context, RESULT_BYTES_MAX))
+		return;
+	result->error = op_dispatch(context, op, result);
+	/* Most answers are short and give back what they did not use. Lists of names are not measured again. */
+	if (result->n_entries == 0)
+		context->reply_bytes = before + protobuf_c_message_get_packed_size(&result->base) + 8;
 }
 
 static Granary__MetaReply *reply_open(size_t count)

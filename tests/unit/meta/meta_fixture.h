@@ -34,6 +34,7 @@ struct fixture {
 	uint64_t next_id;
 	uint64_t session;
 	uint64_t sequence; /* of slot 0 of `session` */
+	uint64_t sequences[SESSION_SLOTS]; /* of slots of other sessions, for tests that use them */
 	Granary__MetaReply *reply;
 	const Granary__MetaResult *result; /* of the last operation */
 	struct meta_effects effects;
