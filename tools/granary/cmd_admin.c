@@ -1,0 +1,220 @@
+/* admin status, servers, raft status: is all data safe, who is there. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "client/client.h"
+#include "common/base/check.h"
+#include "tools/granary/cluster_status.h"
+#include "tools/granary/commands.h"
+#include "tools/granary/json.h"
+
+#define WATCH_MS 1000
+
+static int fetch(struct cli *cli, Granary__ClusterStatus **out)
+{
+	char *addresses = cli_cluster_addresses(cli);
+	if (!addresses)
+		return EXIT_NO_CLUSTER;
+	enum err err = cluster_status(addresses, cli->timeout_ms, out);
+	int result = EXIT_DONE;
+	if (err != OK) {
+		char what[512];
+		snprintf(what, sizeof what, "%s", addresses);
+		cli_error_text(cli, what, err == ERR_TIMEOUT ? err_text(ERR_NO_LEADER) : err_text(err));
+		result = EXIT_NO_CLUSTER;
+	}
+	free(addresses);
+	return result;
+}
+
+static void print_safety(const Granary__ClusterStatus *s)
+{
+	if (s->chunks_unavailable)
+		printf("DATA UNAVAILABLE: %" PRIu64 " of %" PRIu64 " chunks have no copy on a running server\n", s->chunks_unavailable,
+		       s->chunks);
+	if (s->chunks_one_copy)
+		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks are one failure from loss\n", s->chunks_one_copy, s->chunks);
+	if (s->chunks_under_replicated > s->chunks_one_copy)
+		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks lack copies\n", s->chunks_under_replicated, s->chunks);
+	if (!s->chunks_unavailable && !s->chunks_one_copy && !s->chunks_under_replicated)
+		printf("all data is safe: all copies of %" PRIu64 " chunks are there\n", s->chunks);
+}
+
+static void print_status(const Granary__ClusterStatus *s)
+{
+	char total[16], space[16];
+	print_safety(s);
+	printf("masters: %zu, leader %" PRIu64 " (term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ")\n", s->n_members, s->leader,
+	       s->term, s->commit, s->applied);
+	printf("chunkservers: %u of %zu up, %s free of %s\n", cluster_servers_up(s), s->n_servers, text_size(s->bytes_free, space),
+	       text_size(s->bytes_total, total));
+	printf("files and directories: %" PRIu64 ", chunks: %" PRIu64 ", sessions: %" PRIu64 ", to be deleted: %" PRIu64 "\n", s->inodes,
+	       s->chunks, s->sessions, s->garbage);
+	if (s->malformed_frames)
+		printf("malformed frames refused: %" PRIu64 "\n", s->malformed_frames);
+}
+
+static void json_servers(struct json *json, const Granary__ClusterStatus *s)
+{
+	json_open(json, "servers", '[');
+	for (size_t i = 0; i < s->n_servers; i++) {
+		const Granary__ServerStatus *server = s->servers[i];
+		json_open(json, NULL, '{');
+		json_id(json, "id", server->server);
+		json_text(json, "address", server->address);
+		json_text(json, "host", server->host);
+		json_bool(json, "up", server->up);
+		json_bool(json, "failed", server->failed);
+		json_number(json, "chunks", server->chunks);
+		json_number(json, "bytes_total", server->bytes_total);
+		json_number(json, "bytes_free", server->bytes_free);
+		json_number(json, "contact_ms", server->contact_ms);
+		json_close(json, '}');
+	}
+	json_close(json, ']');
+}
+
+static void json_members(struct json *json, const Granary__ClusterStatus *s)
+{
+	json_number(json, "leader", s->leader);
+	json_number(json, "term", s->term);
+	json_number(json, "commit", s->commit);
+	json_number(json, "applied", s->applied);
+	json_number(json, "log_first", s->log_first);
+	json_number(json, "log_last", s->log_last);
+	json_open(json, "members", '[');
+	for (size_t i = 0; i < s->n_members; i++) {
+		json_open(json, NULL, '{');
+		json_number(json, "id", s->members[i]->id);
+		json_text(json, "address", s->members[i]->address);
+		json_bool(json, "leader", s->members[i]->id == s->leader);
+		json_number(json, "match", s->members[i]->match);
+		json_number(json, "contact_ms", s->members[i]->contact_ms);
+		json_close(json, '}');
+	}
+	json_close(json, ']');
+}
+
+static void print_status_json(const Granary__ClusterStatus *s)
+{
+	struct json json;
+	json_init(&json, stdout);
+	json_open(&json, NULL, '{');
+	json_bool(&json, "safe", !s->chunks_unavailable && !s->chunks_one_copy && !s->chunks_under_replicated);
+	json_id(&json, "cluster", s->cluster);
+	json_number(&json, "chunks", s->chunks);
+	json_number(&json, "chunks_unavailable", s->chunks_unavailable);
+	json_number(&json, "chunks_one_copy", s->chunks_one_copy);
+	json_number(&json, "chunks_under_replicated", s->chunks_under_replicated);
+	json_number(&json, "inodes", s->inodes);
+	json_number(&json, "sessions", s->sessions);
+	json_number(&json, "garbage", s->garbage);
+	json_number(&json, "bytes_total", s->bytes_total);
+	json_number(&json, "bytes_free", s->bytes_free);
+	json_number(&json, "malformed_frames", s->malformed_frames);
+	json_number(&json, "uptime_ms", s->uptime_ms);
+	json_members(&json, s);
+	json_servers(&json, s);
+	json_close(&json, '}');
+}
+
+int cmd_admin_status(struct cli *cli, int argc, char **argv)
+{
+	bool watch = false, as_json = false;
+	const struct cli_option options[] = {
+		{"watch", 'w', CLI_FLAG, &watch, NULL, "again every second, until Ctrl-C"},
+		{"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
+		{0},
+	};
+	int result = EXIT_DONE;
+	if (!cli_parse(cli, options, &argc, argv, &result))
+		return result;
+	do {
+		Granary__ClusterStatus *status = NULL;
+		result = fetch(cli, &status);
+		if (watch && !as_json)
+			fputs("\033[H\033[J", stdout);
+		if (result == EXIT_DONE && as_json)
+			print_status_json(status);
+		else if (result == EXIT_DONE)
+			print_status(status);
+		fflush(stdout);
+		cluster_status_free(status);
+		if (watch)
+			nanosleep(&(struct timespec){.tv_sec = WATCH_MS / 1000}, NULL);
+	} while (watch);
+	return result;
+}
+
+int cmd_admin_servers(struct cli *cli, int argc, char **argv)
+{
+	bool as_json = false;
+	const struct cli_option options[] = {
+		{"json", 0, CLI_FLAG, &as_json, NULL, "an object with the array `servers`"},
+		{0},
+	};
+	int result = EXIT_DONE;
+	if (!cli_parse(cli, options, &argc, argv, &result))
+		return result;
+	Granary__ClusterStatus *status = NULL;
+	result = fetch(cli, &status);
+	if (result == EXIT_DONE && as_json) {
+		struct json json;
+		json_init(&json, stdout);
+		json_open(&json, NULL, '{');
+		json_servers(&json, status);
+		json_close(&json, '}');
+	} else if (result == EXIT_DONE) {
+		printf("%-16s  %-21s  %-20s  %-6s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free", "total");
+		for (size_t i = 0; i < status->n_servers; i++) {
+			const Granary__ServerStatus *s = status->servers[i];
+			char space[16], total[16];
+			printf("%016" PRIx64 "  %-21s  %-20s  %-6s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address, s->host,
+			       s->failed ? "failed" : s->up ? "up" : "down", s->chunks, text_size(s->bytes_free, space),
+			       text_size(s->bytes_total, total));
+		}
+	}
+	cluster_status_free(status);
+	return result;
+}
+
+int cmd_admin_raft(struct cli *cli, int argc, char **argv)
+{
+	bool as_json = false;
+	const struct cli_option options[] = {
+		{"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
+		{0},
+	};
+	int result = EXIT_DONE;
+	if (!cli_parse(cli, options, &argc, argv, &result))
+		return result;
+	if (strcmp(argv[0], "status") != 0)
+		return cli_usage_error(cli, argv[0], "unknown (there is: raft status)");
+	Granary__ClusterStatus *status = NULL;
+	result = fetch(cli, &status);
+	if (result == EXIT_DONE && as_json) {
+		struct json json;
+		json_init(&json, stdout);
+		json_open(&json, NULL, '{');
+		json_members(&json, status);
+		json_close(&json, '}');
+	} else if (result == EXIT_DONE) {
+		printf("term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ", log %" PRIu64 " to %" PRIu64 "\n", status->term,
+		       status->commit, status->applied, status->log_first, status->log_last);
+		printf("%4s  %-21s  %-8s  %12s  %s\n", "id", "address", "role", "match", "last heard");
+		for (size_t i = 0; i < status->n_members; i++) {
+			const Granary__RaftMember *m = status->members[i];
+			printf("%4" PRIu64 "  %-21s  %-8s  %12" PRIu64 "  ", m->id, m->address,
+			       m->id == status->leader ? "leader" : "follower", m->match);
+			if (m->id == status->leader)
+				puts("-");
+			else
+				printf("%" PRIu64 " ms ago\n", m->contact_ms);
+		}
+	}
+	cluster_status_free(status);
+	return result;
+}
