@@ -1,0 +1,23 @@
+/* Measuring: of the machine (bench_raw.c) and of the cluster (cmd_bench.c). */
+#ifndef GRANARY_TOOLS_GRANARY_BENCH_H
+#define GRANARY_TOOLS_GRANARY_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What the hardware allows, in MiB/s and microseconds. */
+struct bench_raw {
+	double sync_median_us, sync_p99_us;    /* 4 KiB overwrite + fdatasync */
+	double buffered_mib_s, direct_mib_s;   /* three streams of 256 KiB writes to files of their own, synced at the end */
+	double loopback_mib_s;		       /* TCP over 127.0.0.1, 256 KiB writes, one thread at each end */
+	double crc_mib_s, memcpy_mib_s;	       /* 1 MiB at a time, in the cache of one core */
+};
+
+/* Uses files in `directory`, which it removes. 0 or an errno. direct_mib_s is 0 where O_DIRECT is not to be had. */
+int bench_raw_run(const char *directory, struct bench_raw *out);
+
+double bench_now(void);
+/* Sorts the values; share 0.5 is the median. */
+double bench_percentile(double *values, size_t count, double share);
+
+#endif

@@ -1,0 +1,325 @@
+/* bench: operations of the cluster beside what the machine can do. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/base/rng.h"
+#include "tools/granary/bench.h"
+#include "tools/granary/commands.h"
+#include "tools/granary/jobs.h"
+#include "tools/granary/json.h"
+#include "tools/granary/transfer.h"
+
+#define BENCH_COUNT_MAX 10000000u
+
+enum bench_kind { BENCH_PUT, BENCH_GET, BENCH_WRITE, BENCH_READ, BENCH_META, BENCH_RAW };
+static const char *const kind_names[] = {"put", "get", "write", "read", "meta", "raw"};
+
+/* The steps of `meta`, one after another over all names. */
+enum meta_step { META_CREATE, META_STAT, META_RENAME, META_UNLINK, META_STEPS };
+static const char *const meta_names[] = {"create", "stat", "rename", "unlink"};
+
+struct bench {
+	struct cli *cli;
+	enum bench_kind kind;
+	uint64_t bytes, count, threads;
+	char directory[64];
+	const uint8_t *data; /* `bytes` random ones, at most TRANSFER_BYTES */
+};
+
+/* One pass of one thread over its part of the names. */
+struct pass {
+	struct bench *bench;
+	int (*run)(struct cli *cli, struct pass *pass, uint64_t index);
+	enum meta_step step;
+	uint64_t first, end;
+	double *times_us; /* of each index, shared; every pass writes its own part */
+};
+
+static void name_of(const struct bench *bench, uint64_t index, char *out, size_t size)
+{
+	snprintf(out, size, "%s/%" PRIu64, bench->directory, index);
+}
+
+static int put_small(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	char path[128];
+	name_of(pass->bench, index, path, sizeof path);
+	granary_status status = granary_put(cli->cluster, path, pass->bench->data, pass->bench->bytes, 0644);
+	return status ? cli_error(cli, path, status) : EXIT_DONE;
+}
+
+static int write_large(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	const struct bench *bench = pass->bench;
+	char path[128];
+	struct granary_file *file;
+	name_of(bench, index, path, sizeof path);
+	granary_status status = granary_open(cli->cluster, path, O_WRONLY | O_CREAT | O_TRUNC, 0644, &file);
+	if (status)
+		return cli_error(cli, path, status);
+	for (uint64_t offset = 0; offset < bench->bytes && !status; offset += TRANSFER_BYTES) {
+		uint64_t left = bench->bytes - offset;
+		status = granary_pwrite(file, bench->data, left < TRANSFER_BYTES ? left : TRANSFER_BYTES, offset);
+	}
+	if (!status)
+		status = granary_fsync(file);
+	granary_status closed = granary_file_close(file);
+	status = status ? status : closed;
+	return status ? cli_error(cli, path, status) : EXIT_DONE;
+}
+
+static int write_any(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	return pass->bench->bytes <= TRANSFER_BYTES && pass->bench->kind != BENCH_WRITE && pass->bench->kind != BENCH_READ ?
+		       put_small(cli, pass, index) :
+		       write_large(cli, pass, index);
+}
+
+static int read_all(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	const struct bench *bench = pass->bench;
+	char path[128];
+	struct granary_file *file;
+	name_of(bench, index, path, sizeof path);
+	granary_status status = granary_open(cli->cluster, path, O_RDONLY, 0, &file);
+	if (status)
+		return cli_error(cli, path, status);
+	uint8_t *bytes = mem_alloc(TRANSFER_BYTES);
+	bool same = true;
+	for (uint64_t offset = 0; offset < bench->bytes && !status && same; offset += TRANSFER_BYTES) {
+		uint64_t left = bench->bytes - offset, wanted = left < TRANSFER_BYTES ? left : TRANSFER_BYTES;
+		size_t got = 0;
+		status = granary_pread(file, bytes, wanted, offset, &got);
+		same = status || (got == wanted && memcmp(bytes, bench->data, got) == 0);
+	}
+	free(bytes);
+	granary_status closed = granary_file_close(file);
+	status = status ? status : closed;
+	return status ? cli_error(cli, path, status) : same ? EXIT_DONE : cli_error_text(cli, path, "WRONG DATA");
+}
+
+static int meta_step(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	char path[128], renamed[132];
+	struct granary_file *file;
+	struct granary_stat stat;
+	granary_status status = 0;
+	name_of(pass->bench, index, path, sizeof path);
+	snprintf(renamed, sizeof renamed, "%s.r", path);
+	switch (pass->step) {
+	case META_CREATE:
+		status = granary_open(cli->cluster, path, O_WRONLY | O_CREAT | O_EXCL, 0644, &file);
+		if (!status)
+			status = granary_file_close(file);
+		break;
+	case META_STAT:
+		status = granary_stat(cli->cluster, path, false, &stat);
+		break;
+	case META_RENAME:
+		status = granary_rename(cli->cluster, path, renamed, 0);
+		break;
+	case META_UNLINK:
+		status = granary_unlink(cli->cluster, renamed);
+		break;
+	case META_STEPS:
+		break;
+	}
+	return status ? cli_error(cli, path, status) : EXIT_DONE;
+}
+
+static int remove_one(struct cli *cli, struct pass *pass, uint64_t index)
+{
+	char path[128];
+	name_of(pass->bench, index, path, sizeof path);
+	granary_status status = granary_unlink(cli->cluster, path);
+	return status && status != ERR_NOT_FOUND ? cli_error(cli, path, status) : EXIT_DONE;
+}
+
+static int pass_run(struct cli *cli, void *arg)
+{
+	struct pass *pass = arg;
+	int result = cli_connect(cli);
+	for (uint64_t i = pass->first; i < pass->end && result == EXIT_DONE; i++) {
+		double began = bench_now();
+		result = pass->run(cli, pass, i);
+		pass->times_us[i] = (bench_now() - began) * 1e6;
+	}
+	free(pass);
+	return result;
+}
+
+struct figures {
+	double seconds, ops_s, mib_s, median_us, p99_us, max_us;
+};
+
+/* Everything once, cut into a part for each thread. */
+static int run_pass(struct bench *bench, int (*run)(struct cli *, struct pass *, uint64_t), enum meta_step step,
+		    struct figures *out)
+{
+	double *times = mem_zero(bench->count, sizeof *times);
+	struct jobs *jobs = jobs_open(bench->cli, bench->threads);
+	double began = bench_now();
+	for (uint64_t t = 0; t < bench->threads; t++) {
+		struct pass *pass = mem_zero(1, sizeof *pass);
+		*pass = (struct pass){.bench = bench, .run = run, .step = step, .times_us = times,
+				      .first = bench->count * t / bench->threads, .end = bench->count * (t + 1) / bench->threads};
+		jobs_submit(jobs, pass_run, pass);
+	}
+	int result = jobs_close(jobs);
+	out->seconds = bench_now() - began;
+	out->ops_s = (double)bench->count / out->seconds;
+	out->mib_s = out->ops_s * (double)bench->bytes / 1048576;
+	out->median_us = bench_percentile(times, bench->count, 0.5);
+	out->p99_us = bench_percentile(times, bench->count, 0.99);
+	out->max_us = times[bench->count - 1];
+	free(times);
+	return result;
+}
+
+static void report(struct json *json, const struct bench *bench, const char *name, const struct figures *f,
+		   const struct bench_raw *raw)
+{
+	/* Written bytes go to three disks here, which are one; a read crosses the loopback once; an operation that changes names
+	 * waits for one synced write. */
+	double disk = raw->direct_mib_s > raw->buffered_mib_s ? raw->direct_mib_s : raw->buffered_mib_s;
+	double limit = bench->kind == BENCH_WRITE ? disk / 3 : bench->kind == BENCH_READ ? raw->loopback_mib_s : 0;
+	double share = limit > 0 ? 100 * f->mib_s / limit : 100 * raw->sync_median_us / f->median_us;
+	const char *of = bench->kind == BENCH_WRITE ? "three streams to disk" : bench->kind == BENCH_READ ? "loopback TCP" :
+			 "the time of one synced 4 KiB write";
+	if (json) {
+		json_open(json, NULL, '{');
+		json_text(json, "name", name);
+		json_number(json, "bytes", bench->bytes);
+		json_number(json, "count", bench->count);
+		json_number(json, "threads", bench->threads);
+		json_real(json, "seconds", f->seconds);
+		json_real(json, "ops_s", f->ops_s);
+		json_real(json, "mib_s", f->mib_s);
+		json_real(json, "p50_us", f->median_us);
+		json_real(json, "p99_us", f->p99_us);
+		json_real(json, "max_us", f->max_us);
+		json_real(json, "raw_share_pct", share);
+		json_text(json, "raw_of", of);
+		json_close(json, '}');
+		return;
+	}
+	printf("%-8s %10.0f ops/s %10.1f MiB/s   p50 %8.0f us   p99 %8.0f us   max %8.0f us   %4.0f%% of %s\n", name, f->ops_s,
+	       f->mib_s, f->median_us, f->p99_us, f->max_us, share, of);
+}
+
+static void report_raw(struct json *json, const struct bench_raw *raw)
+{
+	const struct {
+		const char *name, *unit;
+		double value;
+	} rows[] = {
+		{"sync_4k_p50", "us", raw->sync_median_us},   {"sync_4k_p99", "us", raw->sync_p99_us},
+		{"disk_buffered", "MiB/s", raw->buffered_mib_s}, {"disk_direct", "MiB/s", raw->direct_mib_s},
+		{"loopback_tcp", "MiB/s", raw->loopback_mib_s},	 {"crc32c", "MiB/s", raw->crc_mib_s},
+		{"memcpy", "MiB/s", raw->memcpy_mib_s},
+	};
+	if (json)
+		json_open(json, NULL, '{');
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		if (json)
+			json_real(json, rows[i].name, rows[i].value);
+		else
+			printf("%-14s %10.1f %s\n", rows[i].name, rows[i].value, rows[i].unit);
+	}
+	if (json)
+		json_close(json, '}');
+}
+
+static int measure(struct bench *bench, struct json *json, const struct bench_raw *raw)
+{
+	struct figures figures, ignored;
+	int result;
+	if (bench->kind == BENCH_META) {
+		bench->bytes = 0;
+		result = EXIT_DONE;
+		for (int step = 0; step < META_STEPS && result == EXIT_DONE; step++) {
+			result = run_pass(bench, meta_step, (enum meta_step)step, &figures);
+			if (result == EXIT_DONE)
+				report(json, bench, meta_names[step], &figures, raw);
+		}
+		return result;
+	}
+	result = run_pass(bench, write_any, 0, &figures);
+	if (result == EXIT_DONE && (bench->kind == BENCH_GET || bench->kind == BENCH_READ))
+		result = run_pass(bench, read_all, 0, &figures);
+	if (result == EXIT_DONE)
+		report(json, bench, kind_names[bench->kind], &figures, raw);
+	return cli_worst(result, run_pass(bench, remove_one, 0, &ignored));
+}
+
+static int run(struct bench *bench, const char *disk, struct json *json)
+{
+	struct cli *cli = bench->cli;
+	struct bench_raw raw;
+	int error = bench_raw_run(disk, &raw);
+	if (error)
+		return cli_error_errno(cli, disk, error);
+	if (bench->kind == BENCH_RAW) {
+		report_raw(json, &raw);
+		return EXIT_DONE;
+	}
+	int result = cli_connect(cli);
+	if (result != EXIT_DONE)
+		return result;
+	size_t size = bench->bytes < TRANSFER_BYTES ? bench->bytes : TRANSFER_BYTES;
+	uint8_t *data = mem_alloc(size + 8);
+	struct rng rng;
+	rng_init(&rng, 1);
+	for (size_t i = 0; i < size; i += 8) {
+		uint64_t bits = rng_next(&rng);
+		memcpy(data + i, &bits, 8);
+	}
+	bench->data = data;
+	snprintf(bench->directory, sizeof bench->directory, "/granary-bench-%d", (int)getpid());
+	granary_status status = granary_mkdir(cli->cluster, bench->directory, 0755);
+	result = status ? cli_error(cli, bench->directory, status) : measure(bench, json, &raw);
+	if (!status)
+		status = granary_rmdir(cli->cluster, bench->directory);
+	if (status)
+		result = cli_worst(result, cli_error(cli, bench->directory, status));
+	free(data);
+	return result;
+}
+
+int cmd_bench(struct cli *cli, int argc, char **argv)
+{
+	struct bench bench = {.cli = cli, .threads = 1};
+	bool as_json = false;
+	const char *disk = ".";
+	const struct cli_option options[] = {
+		{"size", 0, CLI_BYTES, &bench.bytes, "SIZE", "of each file (put, get: 4K; write, read: 256M)"},
+		{"count", 0, CLI_COUNT, &bench.count, "N", "how many files (1000; write, read: one a thread)"},
+		{"threads", 0, CLI_COUNT, &bench.threads, "N", "clients at once (1)"},
+		{"dir", 0, CLI_TEXT, &disk, "DIR", "where the disk is measured (this directory)"},
+		{"json", 0, CLI_FLAG, &as_json, NULL, "an object for each row"},
+		{0},
+	};
+	int result = EXIT_DONE;
+	if (!cli_parse(cli, options, &argc, argv, &result))
+		return result;
+	int kind = 0;
+	while (kind <= BENCH_RAW && strcmp(kind_names[kind], argv[0]) != 0)
+		kind++;
+	if (kind > BENCH_RAW)
+		return cli_usage_error(cli, argv[0], "unknown (there are put, get, write, read, meta, raw)");
+	bench.kind = (enum bench_kind)kind;
+	if (bench.threads < 1 || bench.threads > JOBS_MAX || bench.count > BENCH_COUNT_MAX)
+		return cli_usage_error(cli, "--threads, --count", "1 to 64 threads, at most ten million files");
+	bool large = kind == BENCH_WRITE || kind == BENCH_READ;
+	bench.bytes = bench.bytes ? bench.bytes : large ? 256u * (uint64_t)MIB : 4u * KIB;
+	bench.count = bench.count ? bench.count : large ? bench.threads : 1000;
+	struct json json;
+	json_init(&json, stdout);
+	return run(&bench, disk, as_json ? &json : NULL);
+}
