@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Two mounts of one cluster: what one closes the other opens, names, locks, deletion while open."""
+# test: timeout=180
+import errno
+import fcntl
+import os
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+from cluster import DIR, Cluster, check, step, wait_for  # noqa: E402
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path, data, mode="wb"):
+    with open(path, mode) as file:
+        file.write(data)
+
+
+def fails(number, function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        check(error.errno == number, f"{function.__name__}{arguments}: {error}, not {errno.errorcode[number]}")
+        return
+    raise AssertionError(f"{function.__name__}{arguments} went well, {errno.errorcode[number]} was expected")
+
+
+def close_to_open(a, b):
+    for size in (0, 1, 4096, 5000, 262144, 262145, 3 << 20):
+        data = os.urandom(size)
+        write(f"{a}/file", data)
+        check(read(f"{b}/file") == data, f"{size} bytes written by one are not what the other reads")
+        write(f"{b}/file", data[::-1] + b"x")
+        check(read(f"{a}/file") == data[::-1] + b"x", f"{size} bytes written back are not what the first reads")
+    for number in range(200):
+        here, there = (a, b) if number % 2 else (b, a)
+        write(f"{here}/counter", str(number).encode())
+        check(read(f"{there}/counter") == str(number).encode(), f"a stale counter at {number}")
+        check(os.stat(f"{there}/counter").st_size == len(str(number)), f"a stale size at {number}")
+    for number in range(50):
+        write(f"{(a, b)[number % 2]}/log", f"{number}\n".encode(), "ab")
+    check(read(f"{a}/log") == b"".join(f"{n}\n".encode() for n in range(50)), "appends of two in turn are lost")
+
+
+def names(a, b):
+    fails(errno.ENOENT, os.stat, f"{b}/new")  # remembered as absent
+    write(f"{a}/new", b"1")
+    check(read(f"{b}/new") == b"1", "a new file is not seen")
+    os.rename(f"{a}/new", f"{a}/renamed")
+    fails(errno.ENOENT, os.stat, f"{b}/new")
+    check(read(f"{b}/renamed") == b"1", "the new name is not seen")
+    os.unlink(f"{b}/renamed")
+    fails(errno.ENOENT, os.stat, f"{a}/renamed")
+    os.mkdir(f"{a}/dir")
+    for number in range(300):
+        write(f"{(a, b)[number % 2]}/dir/{number}", b"")
+    check(len(os.listdir(f"{a}/dir")) == len(os.listdir(f"{b}/dir")) == 300, "listings differ")
+    fails(errno.ENOTEMPTY, os.rmdir, f"{b}/dir")
+    for number in range(300):
+        os.unlink(f"{(b, a)[number % 2]}/dir/{number}")
+    check(os.listdir(f"{a}/dir") == os.listdir(f"{b}/dir") == [], "deleted names are still listed")
+    os.rmdir(f"{a}/dir")
+    fails(errno.ENOENT, os.listdir, f"{b}/dir")
+    write(f"{a}/mode", b"")
+    os.stat(f"{b}/mode")
+    os.chmod(f"{a}/mode", 0o640)
+    check(os.stat(f"{b}/mode").st_mode & 0o777 == 0o640, "a stale mode")
+    created = []
+
+    def create(mount):
+        try:
+            os.close(os.open(f"{mount}/exclusive", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            created.append(mount)
+        except FileExistsError:
+            pass
+    for _ in range(20):
+        created.clear()
+        threads = [threading.Thread(target=create, args=(m,)) for m in (a, b)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        check(len(created) == 1, f"O_EXCL succeeded {len(created)} times")
+        os.unlink(f"{a}/exclusive")
+
+
+def open_but_deleted(a, b):
+    data = os.urandom(500000)
+    for size in (1000, 500000):
+        write(f"{a}/doomed", data[:size])
+        with open(f"{a}/doomed", "rb") as file:
+            os.unlink(f"{b}/doomed")
+            fails(errno.ENOENT, os.stat, f"{b}/doomed")
+            check(file.read() == data[:size], f"an open file of {size} bytes lost its data when the other deleted it")
+        write(f"{a}/old", data[:size])
+        write(f"{b}/over", b"new")
+        with open(f"{a}/old", "rb") as file:
+            os.rename(f"{b}/over", f"{b}/old")
+            check(file.read() == data[:size], "an open file lost its data when the other renamed over it")
+        check(read(f"{a}/old") == b"new", "the file renamed into place is not seen")
+
+
+def locks(a, b):
+    write(f"{a}/locked", b"0" * 100)
+    with open(f"{a}/locked", "r+b") as one, open(f"{b}/locked", "r+b") as two:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        fails(errno.EWOULDBLOCK, fcntl.flock, two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = threading.Event()
+        waiter = threading.Thread(target=lambda: (fcntl.flock(two, fcntl.LOCK_EX), taken.set()), daemon=True)
+        waiter.start()
+        check(not taken.wait(0.3), "flock was given to both")
+        fcntl.flock(one, fcntl.LOCK_UN)
+        check(taken.wait(10), "the waiter never got the flock")
+        fcntl.flock(two, fcntl.LOCK_UN)
+        fcntl.lockf(one, fcntl.LOCK_EX, 10, 0)
+        fails(errno.EAGAIN, fcntl.lockf, two, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 5)
+        fcntl.lockf(two, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 10)
+        fcntl.lockf(one, fcntl.LOCK_UN, 10, 0)
+        fcntl.lockf(two, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)
+    # a counter, raised by both under a lock: nothing is lost
+    write(f"{a}/sum", b"0")
+
+    def raise_it(mount):
+        for _ in range(50):
+            with open(f"{mount}/sum", "r+b") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+                number = int(file.read())
+                file.seek(0)
+                file.write(str(number + 1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+    threads = [threading.Thread(target=raise_it, args=(m,)) for m in (a, b)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    check(read(f"{a}/sum") == b"100", f"{read(f'{a}/sum')} of 100 increments under a lock are left")
+
+
+def main():
+    with Cluster(mount=True, chunkservers=3) as cluster:
+        a, b = cluster.mnt, os.path.join(DIR, "mnt2")
+        process = cluster.mount_again(b)
+        for part in close_to_open, names, open_but_deleted, locks:
+            step(part.__name__.replace("_", " "))
+            part(a, b)
+        step("a killed mount gives its locks back")
+        with open(f"{b}/locked", "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with open(f"{a}/locked", "r+b") as mine:
+                fails(errno.EWOULDBLOCK, fcntl.flock, mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                process.kill()
+                process.wait()
+
+                def free():
+                    try:
+                        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        return True
+                    except BlockingIOError:
+                        return False
+                wait_for(free, 30, "the lock of a killed mount (its session lasts 20 s)")
+    print("done")
+
+
+if __name__ == "__main__":
+    main()
