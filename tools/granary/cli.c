@@ -255,7 +255,7 @@ int cli_exit_status(granary_status status)
 int cli_error_text(const struct cli *cli, const char *what, const char *why)
 {
 	char command[64] = "";
-	if (cli->command)
+	if (cli->command && *cli->command->name)
 		snprintf(command, sizeof command, "%s%s%s ", cli->group ? cli->group : "", cli->group ? " " : "", cli->command->name);
 	fflush(stdout);
 	fprintf(stderr, "granary: %s%s: %s\n", command, what, why);

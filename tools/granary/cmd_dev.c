@@ -120,6 +120,18 @@ static int start_missing(struct dev_cluster *dev, unsigned *started)
 	return result;
 }
 
+/* After a failure: what this command started. */
+static void stop_started(struct dev_cluster *dev)
+{
+	struct dev_process *started[DEV_PROCESSES_MAX];
+	size_t count = 0;
+	for (size_t i = 0; i < dev->process_count; i++) {
+		if (dev->processes[i].child > 0)
+			started[count++] = &dev->processes[i];
+	}
+	dev_terminate(dev, started, count);
+}
+
 struct up {
 	uint64_t masters, chunkservers;
 	const char *mount;
@@ -192,6 +204,8 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 		result = start_missing(&dev, &started);
 	if (result == EXIT_DONE)
 		result = wait_until_ready(&dev);
+	if (result != EXIT_DONE)
+		stop_started(&dev);
 	if (result == EXIT_DONE) {
 		printf("ready in %.1f s: %" PRIu64 " masters, %" PRIu64 " chunkservers", now_seconds() - began, dev.masters, dev.chunkservers);
 		if (dev.mount)
