@@ -212,9 +212,9 @@ def everything(run, keep, jobs):
     run.build("clang")
     if run.build("asan", [base(s) for s in sources("unit/**/test_*.c")]):
         run.stage("unit tests, address + undefined", unit_tests("asan"))
-    threads = "unit/common/sys/test_*.c"
+    threads = "unit/common/test_*.c"
     if sources(threads) and run.build("tsan", [base(s) for s in sources(threads)]):
-        run.stage("unit tests of sys, thread", unit_tests("tsan", pattern=threads))
+        run.stage("unit tests of common, thread", unit_tests("tsan", pattern=threads))
     if sources("fuzz/fuzz_*.c") and run.build("fuzz", [base(s) for s in sources("fuzz/fuzz_*.c")]):
         run.stage("fuzz targets", fuzz_tests())
 
