@@ -133,5 +133,18 @@
 #define CHUNKS_OPEN_MAX 512u
 #define CHUNK_OPS_PENDING_MAX 4096u
 #define DISK_RESERVED_BYTES (64u * MIB)		     /* kept free for metadata; below it a write says no space */
+#define CHUNK_DIRECT_BYTES_MIN (64u * KIB)	     /* aligned writes from here on bypass the page cache */
+#define CHUNK_OPS_REMEMBERED 1024u		     /* finished operations of a chunk whose retry is recognised */
+#define CHUNK_IDLE_SYNC_MS 3000u		     /* a dirty chunk without writes for so long is synced and its mark cleared */
+#define CHUNK_WAIT_MS_MAX 4000u			     /* a request waits so long for others of its chunk; below RPC_TIMEOUT_MS */
+#define CHUNK_FAILURES_REPORTED_MAX 64u		     /* reports to the master outstanding */
+#define CHAIN_TIMEOUT_MS 2000u			     /* successor's answer to a write */
+#define CHAIN_SYNC_TIMEOUT_MS 10000u		     /* the same when it syncs */
+#define CHAIN_PEERS_MAX 1024u
+#define FREE_FILES_MAX 32u			     /* files of deleted chunks kept for reuse */
+#define PACK_BYTES_MAX (60u * MIB)		     /* a pack of this size is full */
+#define PACK_SLOTS_MAX (1u * MIB)
+#define PACK_COMPACT_BYTES_MIN (1u * MIB)	     /* a smaller pack is not compacted */
+#define INVENTORY_CHUNKS_MAX 4096u		     /* in one page */
 
 #endif
