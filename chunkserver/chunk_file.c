@@ -1,0 +1,344 @@
+#include "chunkserver/chunk_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+
+#define CHECK_BLOCKS 64u /* read at a time by chunk_file_check */
+
+static uint64_t data_offset(uint32_t block)
+{
+	return CHUNK_DATA_OFFSET + (uint64_t)block * BLOCK_BYTES;
+}
+
+static enum err write_header(struct file *file, uint64_t id, uint64_t version)
+{
+	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
+	struct chunk_header header = { .kind = KIND_REPLICATED, .chunk = id, .version = version };
+	chunk_header_write(&header, bytes);
+	return file_write(file, 0, bytes, sizeof(bytes));
+}
+
+enum err chunk_file_create(struct loop *loop, const char *path, const char *reuse, uint64_t id, uint64_t version,
+			   struct chunk_file *out)
+{
+	struct file *file = NULL;
+	enum err err;
+	*out = (struct chunk_file){ 0 };
+	if (reuse == NULL) {
+		err = file_open(loop, path, FILE_WRITE | FILE_CREATE | FILE_EXCLUSIVE, &file);
+	} else {
+		err = file_open(loop, reuse, FILE_WRITE, &file);
+		if (err == OK)
+			err = file_truncate(file, 0); /* nothing of its former life may be seen */
+	}
+	if (err != OK)
+		goto done;
+	err = file_truncate(file, CHUNK_DATA_OFFSET);
+	if (err == OK)
+		err = write_header(file, id, version);
+	if (err == OK && reuse != NULL)
+		err = file_rename(loop, reuse, path);
+	if (err != OK)
+		goto done;
+	out->file = file_ref(file);
+	out->id = id;
+	out->version = version;
+	out->crcs = mem_zero(CHUNK_BLOCKS, sizeof(*out->crcs));
+done:
+	file_unref(file);
+	return err;
+}
+
+static enum err read_exactly(struct file *file, uint64_t offset, void *bytes, size_t size)
+{
+	size_t done = 0;
+	enum err err = file_read(file, offset, bytes, size, &done);
+	if (err == OK && done < size)
+		err = ERR_CORRUPT;
+	return err;
+}
+
+enum err chunk_file_open(struct loop *loop, const char *path, uint64_t id, struct chunk_file *out)
+{
+	struct file *file = NULL;
+	struct chunk_header header;
+	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
+	uint8_t *table = NULL;
+	uint64_t size = 0;
+	*out = (struct chunk_file){ 0 };
+	enum err err = file_open(loop, path, FILE_WRITE, &file);
+	if (err == OK)
+		err = read_exactly(file, 0, bytes, sizeof(bytes));
+	if (err == OK)
+		err = chunk_header_parse(bytes, &header);
+	if (err == OK && (header.kind != KIND_REPLICATED || header.chunk != id))
+		err = ERR_CORRUPT;
+	if (err == OK)
+		err = file_size(file, &size);
+	if (err == OK && (size < CHUNK_DATA_OFFSET || size > CHUNK_DATA_OFFSET + (uint64_t)CHUNK_BYTES))
+		err = ERR_CORRUPT;
+	if (err != OK)
+		goto done;
+	table = mem_alloc(CHUNK_CRCS_BYTES);
+	err = read_exactly(file, CHUNK_CRCS_OFFSET, table, CHUNK_CRCS_BYTES);
+	if (err != OK)
+		goto done;
+	out->crcs = mem_alloc(CHUNK_BLOCKS * sizeof(*out->crcs));
+	for (uint32_t i = 0; i < CHUNK_BLOCKS; i++)
+		out->crcs[i] = get_le32(table + 4u * i);
+	out->file = file_ref(file);
+	out->id = id;
+	out->version = header.version;
+	out->blocks = (uint32_t)((size - CHUNK_DATA_OFFSET + BLOCK_BYTES - 1) / BLOCK_BYTES);
+done:
+	free(table);
+	file_unref(file);
+	return err;
+}
+
+void chunk_file_close(struct chunk_file *file)
+{
+	file_unref(file->file);
+	file_unref(file->direct);
+	free(file->crcs);
+	*file = (struct chunk_file){ 0 };
+}
+
+void chunk_file_want_direct(struct chunk_file *file, struct loop *loop, const char *path)
+{
+	if (file->direct != NULL)
+		return;
+	/* Without it the page cache serves as well: no error. */
+	if (file_open(loop, path, FILE_WRITE | FILE_DIRECT, &file->direct) != OK)
+		file->direct = file_ref(file->file);
+}
+
+/* Stores the entries of [first, first + count) of the table in memory. */
+static enum err store_crcs(struct chunk_file *file, uint32_t first, uint32_t count)
+{
+	uint8_t bytes[(FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1) * 4u];
+	check(count * 4u <= sizeof(bytes));
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(bytes + 4u * i, file->crcs[first + i]);
+	return file_write(file->file, CHUNK_CRCS_OFFSET + 4ull * first, bytes, 4u * count);
+}
+
+uint32_t chunk_file_crc(const struct chunk_file *file, uint32_t block)
+{
+	return file->crcs[block] ^ crc32c_zero_block();
+}
+
+/* A block of the file into `bytes`, verified; zeros beyond its length. */
+static enum err load_block(struct chunk_file *file, uint32_t block, uint32_t blocks, uint8_t *bytes)
+{
+	if (block >= blocks) {
+		memset(bytes, 0, BLOCK_BYTES);
+		return OK;
+	}
+	enum err err = chunk_file_read(file, block, 1, bytes, false);
+	if (err == OK && crc32c(bytes, BLOCK_BYTES) != chunk_file_crc(file, block))
+		err = ERR_CORRUPT;
+	return err;
+}
+
+/* Merges a piece within one block into what is there; the result is in `bytes`, its CRC in *crc. */
+static enum err merge_block(struct chunk_file *file, uint32_t offset, struct slice piece, uint32_t blocks, uint8_t *bytes,
+			    uint32_t *crc)
+{
+	enum err err = load_block(file, block_first(offset), blocks, bytes);
+	if (err != OK)
+		return err;
+	memcpy(bytes + offset % BLOCK_BYTES, piece.bytes, piece.size);
+	*crc = crc32c(bytes, BLOCK_BYTES);
+	return OK;
+}
+
+/* After a write that found the disk full: what is there counts, so that the blocks can be read. */
+static void accept_range(struct chunk_file *file, uint32_t first, uint32_t count)
+{
+	uint8_t bytes[BLOCK_BYTES];
+	for (uint32_t block = first; block < first + count; block++) {
+		if (chunk_file_read(file, block, 1, bytes, false) == OK)
+			file->crcs[block] = crc32c(bytes, BLOCK_BYTES) ^ crc32c_zero_block();
+	}
+	if (store_crcs(file, first, count) != OK)
+		return; /* the entries are inside a table that was written before; at worst the blocks read as damaged */
+}
+
+/* The blocks that a write covers in part: at most its first and its last. */
+struct edges {
+	uint8_t head[BLOCK_BYTES], tail[BLOCK_BYTES];
+	uint32_t head_crc, tail_crc;
+	uint32_t head_bytes, tail_bytes; /* of the data in them; 0: covered whole */
+};
+
+static enum err load_edges(struct chunk_file *file, const struct chunk_file_write *write, struct edges *edges)
+{
+	uint32_t size = (uint32_t)write->data.size;
+	uint32_t end = write->offset + size;
+	enum err err = OK;
+	edges->head_bytes = edges->tail_bytes = 0;
+	if (write->offset % BLOCK_BYTES != 0 || size < BLOCK_BYTES) {
+		uint32_t room = BLOCK_BYTES - write->offset % BLOCK_BYTES;
+		edges->head_bytes = size < room ? size : room;
+		err = merge_block(file, write->offset, slice_of(write->data.bytes, edges->head_bytes), write->blocks_before,
+				  edges->head, &edges->head_crc);
+	}
+	if (err == OK && end % BLOCK_BYTES != 0 && size > edges->head_bytes) {
+		edges->tail_bytes = end % BLOCK_BYTES;
+		err = merge_block(file, end - edges->tail_bytes,
+				  slice_of(write->data.bytes + size - edges->tail_bytes, edges->tail_bytes),
+				  write->blocks_before, edges->tail, &edges->tail_crc);
+	}
+	return err;
+}
+
+static enum err write_middle(struct chunk_file *file, uint32_t offset, struct slice bytes)
+{
+	bool direct = file->direct != NULL && bytes.size >= CHUNK_DIRECT_BYTES_MIN &&
+		      (uintptr_t)bytes.bytes % BLOCK_BYTES == 0;
+	return file_write(direct ? file->direct : file->file, CHUNK_DATA_OFFSET + (uint64_t)offset, bytes.bytes, bytes.size);
+}
+
+enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write *write)
+{
+	struct edges edges;
+	uint32_t size = (uint32_t)write->data.size;
+	uint32_t first = block_first(write->offset), count = block_end(write->offset, size) - first;
+	enum err err = load_edges(file, write, &edges);
+	if (err != OK)
+		return err;
+	uint32_t middle = size - edges.head_bytes - edges.tail_bytes;
+	if (edges.head_bytes > 0)
+		err = file_write(file->file, data_offset(first), edges.head, BLOCK_BYTES);
+	if (err == OK && middle > 0)
+		err = write_middle(file, write->offset + edges.head_bytes,
+				   slice_of(write->data.bytes + edges.head_bytes, middle));
+	if (err == OK && edges.tail_bytes > 0)
+		err = file_write(file->file, data_offset(first + count - 1), edges.tail, BLOCK_BYTES);
+	if (err != OK)
+		goto done;
+	for (uint32_t i = 0; i < count; i++)
+		file->crcs[first + i] = get_le32(write->crcs.bytes + 4u * i) ^ crc32c_zero_block();
+	if (edges.head_bytes > 0)
+		file->crcs[first] = edges.head_crc ^ crc32c_zero_block();
+	if (edges.tail_bytes > 0)
+		file->crcs[first + count - 1] = edges.tail_crc ^ crc32c_zero_block();
+	err = store_crcs(file, first, count);
+done:
+	if (err == ERR_NO_SPACE)
+		accept_range(file, first, count);
+	return err;
+}
+
+enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after)
+{
+	uint8_t block[BLOCK_BYTES];
+	uint32_t keep = block_end(0, bytes); /* blocks that stay, the last maybe in part */
+	*blocks_after = keep < blocks ? keep : blocks;
+	if (blocks <= bytes / BLOCK_BYTES)
+		return OK;
+	enum err err = OK;
+	if (bytes % BLOCK_BYTES != 0) {
+		err = load_block(file, keep - 1, blocks, block);
+		if (err == OK) {
+			memset(block + bytes % BLOCK_BYTES, 0, BLOCK_BYTES - bytes % BLOCK_BYTES);
+			err = file_write(file->file, data_offset(keep - 1), block, BLOCK_BYTES);
+		}
+		if (err == OK) {
+			file->crcs[keep - 1] = crc32c(block, BLOCK_BYTES) ^ crc32c_zero_block();
+			err = store_crcs(file, keep - 1, 1);
+		}
+	}
+	if (err == OK && blocks > keep)
+		err = file_truncate(file->file, data_offset(keep));
+	for (uint32_t at = keep; err == OK && at < blocks; at += CHECK_BLOCKS) {
+		uint32_t count = blocks - at < CHECK_BLOCKS ? blocks - at : CHECK_BLOCKS;
+		memset(file->crcs + at, 0, count * sizeof(*file->crcs));
+		err = store_crcs(file, at, count);
+	}
+	return err;
+}
+
+enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes, bool cached)
+{
+	size_t size = (size_t)count * BLOCK_BYTES, done = 0;
+	enum err err = cached ? file_read_cached(file->file, data_offset(block), bytes, size, &done) :
+				file_read(file->file, data_offset(block), bytes, size, &done);
+	if (err != OK)
+		return err;
+	if (done < size && cached)
+		return ERR_WOULD_BLOCK;
+	if (done < size)
+		memset((uint8_t *)bytes + done, 0, size - done);
+	return OK;
+}
+
+enum err chunk_file_sync(struct chunk_file *file)
+{
+	return file_sync(file->file);
+}
+
+enum err chunk_file_set_version(struct chunk_file *file, uint64_t version)
+{
+	check(version >= file->version);
+	enum err err = write_header(file->file, file->id, version);
+	if (err == OK)
+		err = file_sync(file->file);
+	if (err == OK)
+		file->version = version;
+	return err;
+}
+
+/* Entries behind the end of the file: of a trim that was cut off (the blocks are holes), or of blocks that were lost. */
+static enum err check_behind_end(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches)
+{
+	enum err err = OK;
+	uint32_t blocks = file->blocks;
+	for (uint32_t at = file->blocks; err == OK && at < CHUNK_BLOCKS; at++) {
+		if (file->crcs[at] == 0)
+			continue;
+		*mismatches += 1;
+		if (adopt) {
+			file->crcs[at] = 0;
+			err = store_crcs(file, at, 1);
+		} else {
+			damaged[at / 8] |= (uint8_t)(1u << at % 8);
+			blocks = at + 1; /* so that reads find the damage */
+		}
+	}
+	file->blocks = blocks;
+	return err;
+}
+
+enum err chunk_file_check(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches)
+{
+	uint8_t *bytes = mem_alloc(CHECK_BLOCKS * BLOCK_BYTES);
+	enum err err = OK;
+	*mismatches = 0;
+	for (uint32_t at = 0; err == OK && at < file->blocks; at += CHECK_BLOCKS) {
+		uint32_t count = file->blocks - at < CHECK_BLOCKS ? file->blocks - at : CHECK_BLOCKS;
+		uint32_t before = *mismatches;
+		err = chunk_file_read(file, at, count, bytes, false);
+		for (uint32_t i = 0; err == OK && i < count; i++) {
+			uint32_t crc = crc32c(bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
+			if (crc == chunk_file_crc(file, at + i))
+				continue;
+			*mismatches += 1;
+			if (adopt)
+				file->crcs[at + i] = crc ^ crc32c_zero_block();
+			else
+				damaged[(at + i) / 8] |= (uint8_t)(1u << (at + i) % 8);
+		}
+		if (err == OK && adopt && *mismatches > before)
+			err = store_crcs(file, at, count);
+	}
+	if (err == OK)
+		err = check_behind_end(file, adopt, damaged, mismatches);
+	free(bytes);
+	return err;
+}

@@ -1,0 +1,59 @@
+/* One chunk file (chunk_format.h): blocking reads and writes with their checksums.
+ *
+ * Thread: open, create, want_direct and close on the loop or one worker while nothing else uses the file. The others may
+ * run on several workers at a time, as long as no two of them touch the same block with one of them writing: chunk_op.h
+ * sees to that. `crcs` follows the same rule, block by block. `blocks` (the length) belongs to the loop; workers are told. */
+#ifndef GRANARY_CHUNKSERVER_CHUNK_FILE_H
+#define GRANARY_CHUNKSERVER_CHUNK_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "chunkserver/chunk_format.h"
+#include "common/sys/file.h"
+
+/* A zeroed struct is a closed file. */
+struct chunk_file {
+	struct file *file;
+	struct file *direct; /* second descriptor that bypasses the page cache; NULL until wanted */
+	uint64_t id;
+	uint64_t version;    /* as on disk */
+	uint32_t *crcs;	     /* CHUNK_BLOCKS entries as on disk: xor of crc32c_zero_block() */
+	uint32_t blocks;     /* in the file; what follows is zeros */
+};
+
+/* ERR_EXISTS if the path is taken. `reuse` (or NULL) is the path of an empty file that becomes this one. Not synced. */
+MUST_USE enum err chunk_file_create(struct loop *loop, const char *path, const char *reuse, uint64_t id, uint64_t version,
+				    struct chunk_file *out);
+/* ERR_CORRUPT: the header does not check or belongs to another chunk. */
+MUST_USE enum err chunk_file_open(struct loop *loop, const char *path, uint64_t id, struct chunk_file *out);
+void chunk_file_close(struct chunk_file *file);
+
+/* Opens the second descriptor; without it everything goes through the page cache. */
+void chunk_file_want_direct(struct chunk_file *file, struct loop *loop, const char *path);
+
+struct chunk_file_write {
+	uint32_t offset;
+	struct slice data;
+	struct slice crcs;	/* checked against the data before */
+	uint32_t blocks_before; /* length of the file when the write was started */
+};
+/* Blocks that are covered in part are read, checked and merged: ERR_CORRUPT when the old block is damaged (nothing is written
+ * then). After any other error the range is undefined on disk, and after ERR_NO_SPACE at least agrees with its checksums. */
+MUST_USE enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write *write);
+/* Bytes at and above `bytes` become zeros; `blocks` is the length of the file; *blocks_after its new one. */
+MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after);
+/* Whole blocks that lie within the file, not verified. `cached`: ERR_WOULD_BLOCK rather than ask the disk. */
+MUST_USE enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes, bool cached);
+/* The CRC-32C of a block at rest. */
+uint32_t chunk_file_crc(const struct chunk_file *file, uint32_t block);
+MUST_USE enum err chunk_file_sync(struct chunk_file *file);
+/* Durable when it returns. */
+MUST_USE enum err chunk_file_set_version(struct chunk_file *file, uint64_t version);
+
+/* Reads every block and counts those that disagree with their entry. With `adopt` their entries are computed anew. Otherwise
+ * `damaged` (CHUNK_BLOCKS bits, zeroed by the caller) gets a bit for each. Blocks cut short at the end count as extended
+ * by zeros. */
+MUST_USE enum err chunk_file_check(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches);
+
+#endif

@@ -1,0 +1,211 @@
+#include "chunkserver/chunk_index.h"
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+
+#define KEY_BYTES 9u
+
+static struct slice key_of(char table, uint64_t id, uint8_t key[KEY_BYTES])
+{
+	key[0] = (uint8_t)table;
+	put_be64(key + 1, id);
+	return slice_of(key, KEY_BYTES);
+}
+
+static bool count_chunk(void *arg, const Granary__ChunkLocation *location)
+{
+	(void)location;
+	*(uint64_t *)arg += 1;
+	return true;
+}
+
+enum err chunk_index_open(struct loop *loop, const char *path, struct chunk_index *index)
+{
+	*index = (struct chunk_index){ 0 };
+	enum err err = kv_open(loop, path, &(struct kv_options){ 0 }, &index->kv);
+	if (err != OK)
+		return err;
+	index->batch = kv_batch_open();
+	err = chunk_index_each(index, 0, count_chunk, &index->chunks);
+	if (err != OK)
+		chunk_index_close(index);
+	return err;
+}
+
+void chunk_index_close(struct chunk_index *index)
+{
+	if (index->kv == NULL)
+		return;
+	kv_batch_close(index->batch);
+	kv_close(index->kv);
+	*index = (struct chunk_index){ 0 };
+}
+
+static enum err flush_batch(struct chunk_index *index)
+{
+	enum err err = kv_write(index->kv, index->batch, false);
+	kv_batch_clear(index->batch);
+	return err;
+}
+
+static enum err unpack_location(struct slice bytes, uint64_t chunk, Granary__ChunkLocation **out)
+{
+	ProtobufCMessage *message = NULL;
+	*out = NULL;
+	if (message_unpack(&granary__chunk_location__descriptor, bytes, &message) != OK)
+		return ERR_CORRUPT;
+	*out = (Granary__ChunkLocation *)message;
+	if ((*out)->chunk == chunk)
+		return OK;
+	message_free(message);
+	*out = NULL;
+	return ERR_CORRUPT;
+}
+
+enum err chunk_index_get(struct chunk_index *index, uint64_t chunk, Granary__ChunkLocation **out)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	*out = NULL;
+	enum err err = kv_get(index->kv, key_of('C', chunk, key), &value);
+	if (err == OK)
+		err = unpack_location(buf_slice(&value), chunk, out);
+	buf_deinit(&value);
+	return err;
+}
+
+static void batch_put_location(struct chunk_index *index, char table, const Granary__ChunkLocation *location)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	message_pack(&location->base, &value);
+	kv_batch_put(index->batch, key_of(table, location->chunk, key), buf_slice(&value));
+	buf_deinit(&value);
+}
+
+enum err chunk_index_put(struct chunk_index *index, const Granary__ChunkLocation *location, bool is_new)
+{
+	batch_put_location(index, 'C', location);
+	enum err err = flush_batch(index);
+	if (err == OK && is_new)
+		index->chunks++;
+	return err;
+}
+
+enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_delete(index->batch, key_of('C', chunk, key));
+	kv_batch_delete(index->batch, key_of('D', chunk, key));
+	kv_batch_delete(index->batch, key_of('L', chunk, key));
+	kv_batch_delete(index->batch, key_of('P', chunk, key));
+	enum err err = flush_batch(index);
+	if (err == OK && index->chunks > 0)
+		index->chunks--;
+	return err;
+}
+
+enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLocation *location)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_delete(index->batch, key_of('C', location->chunk, key));
+	batch_put_location(index, 'L', location);
+	enum err err = flush_batch(index);
+	if (err == OK && index->chunks > 0)
+		index->chunks--;
+	return err;
+}
+
+bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	bool lost = kv_get(index->kv, key_of('L', chunk, key), &value) == OK;
+	buf_deinit(&value);
+	return lost;
+}
+
+enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot)
+{
+	uint8_t key[KEY_BYTES], value[8];
+	put_le64(value, boot);
+	kv_batch_put(index->batch, key_of('D', chunk, key), slice_of(value, sizeof(value)));
+	return flush_batch(index);
+}
+
+enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_delete(index->batch, key_of('D', chunk, key));
+	return flush_batch(index);
+}
+
+bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	enum err err = kv_get(index->kv, key_of('D', chunk, key), &value);
+	/* What cannot be read counts as marked in another life: the careful way. */
+	*boot = err == OK && value.size == 8 ? get_le64(value.bytes) : 0;
+	buf_deinit(&value);
+	return err != ERR_NOT_FOUND;
+}
+
+enum err chunk_index_put_slots(struct chunk_index *index, uint64_t pack, struct slice table)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_put(index->batch, key_of('P', pack, key), table);
+	return flush_batch(index);
+}
+
+enum err chunk_index_get_slots(struct chunk_index *index, uint64_t pack, struct buf *table)
+{
+	uint8_t key[KEY_BYTES];
+	return kv_get(index->kv, key_of('P', pack, key), table);
+}
+
+enum err chunk_index_sync(struct chunk_index *index)
+{
+	return kv_sync(index->kv);
+}
+
+enum err chunk_index_each(struct chunk_index *index, uint64_t after, bool (*fn)(void *arg, const Granary__ChunkLocation *),
+			  void *arg)
+{
+	uint8_t key[KEY_BYTES];
+	enum err err = OK;
+	if (after == UINT64_MAX)
+		return OK;
+	struct kv_iterator *iterator = kv_iterator_open(index->kv);
+	for (kv_iterator_seek(iterator, key_of('C', after + 1, key)); kv_iterator_valid(iterator); kv_iterator_next(iterator)) {
+		struct slice at = kv_iterator_key(iterator);
+		if (at.size != KEY_BYTES || at.bytes[0] != 'C')
+			break;
+		Granary__ChunkLocation *location;
+		err = unpack_location(kv_iterator_value(iterator), get_be64(at.bytes + 1), &location);
+		if (err != OK)
+			break;
+		bool more = fn(arg, location);
+		message_free(&location->base);
+		if (!more)
+			break;
+	}
+	if (err == OK)
+		err = kv_iterator_error(iterator);
+	kv_iterator_close(iterator);
+	return err;
+}
+
+enum err chunk_index_each_mark(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg)
+{
+	uint8_t key[KEY_BYTES];
+	struct kv_iterator *iterator = kv_iterator_open(index->kv);
+	for (kv_iterator_seek(iterator, key_of('D', 0, key)); kv_iterator_valid(iterator); kv_iterator_next(iterator)) {
+		struct slice at = kv_iterator_key(iterator);
+		if (at.size != KEY_BYTES || at.bytes[0] != 'D' || !fn(arg, get_be64(at.bytes + 1)))
+			break;
+	}
+	enum err err = kv_iterator_error(iterator);
+	kv_iterator_close(iterator);
+	return err;
+}

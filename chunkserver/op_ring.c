@@ -1,0 +1,37 @@
+#include "chunkserver/op_ring.h"
+
+#include <stdlib.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+void op_ring_add(struct op_ring *ring, uint64_t client, uint64_t operation, uint32_t result)
+{
+	if (ring->entries == NULL)
+		ring->entries = mem_zero(CHUNK_OPS_REMEMBERED, sizeof(*ring->entries));
+	ring->entries[ring->next] = (struct op_ring_entry){ client, operation, result };
+	ring->next = (ring->next + 1) % CHUNK_OPS_REMEMBERED;
+	if (ring->count < CHUNK_OPS_REMEMBERED)
+		ring->count++;
+}
+
+bool op_ring_find(const struct op_ring *ring, uint64_t client, uint64_t operation, uint32_t *result)
+{
+	if (client == 0)
+		return false;
+	for (uint32_t i = 0; i < ring->count; i++) {
+		const struct op_ring_entry *entry = &ring->entries[i];
+		if (entry->operation != operation || entry->client != client)
+			continue;
+		if (result != NULL)
+			*result = entry->result;
+		return true;
+	}
+	return false;
+}
+
+void op_ring_deinit(struct op_ring *ring)
+{
+	free(ring->entries);
+	*ring = (struct op_ring){ 0 };
+}
