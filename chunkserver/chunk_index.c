@@ -116,6 +116,13 @@ enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLoc
 	return err;
 }
 
+enum err chunk_index_drop_lost(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_delete(index->batch, key_of('L', chunk, key));
+	return flush_batch(index);
+}
+
 bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk)
 {
 	uint8_t key[KEY_BYTES];

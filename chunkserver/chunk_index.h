@@ -30,6 +30,7 @@ MUST_USE enum err chunk_index_put(struct chunk_index *index, const Granary__Chun
 MUST_USE enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk);
 /* From 'C' to 'L'. */
 MUST_USE enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLocation *location);
+MUST_USE enum err chunk_index_drop_lost(struct chunk_index *index, uint64_t chunk);
 bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk);
 
 MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot);

@@ -315,13 +315,9 @@ static enum err copy_record(const struct pack *from, struct pack *to, uint32_t s
 	return err;
 }
 
-enum err pack_compact(struct loop *loop, const struct pack *pack, const char *path, uint64_t salt, struct pack *out)
+enum err pack_compact(struct loop *loop, const struct pack *pack, const char *new_path, uint64_t salt, struct pack *out)
 {
-	struct buf name = { 0 };
 	uint8_t *bytes = mem_alloc(PACK_RECORD_BYTES + BLOB_BYTES_MAX);
-	buf_printf(&name, "%s.new", path);
-	buf_append(&name, "", 1);
-	const char *new_path = (const char *)name.bytes;
 	*out = (struct pack){ .id = pack->id, .version = pack->version, .salt = salt };
 	if (pack->slot_count > 0)
 		reserve_slots(out, pack->slot_count);
@@ -334,11 +330,8 @@ enum err pack_compact(struct loop *loop, const struct pack *pack, const char *pa
 	}
 	if (err == OK)
 		err = file_sync(out->file);
-	if (err == OK)
-		err = file_rename(loop, new_path, path);
 	if (err != OK)
 		pack_close(out);
-	buf_deinit(&name);
 	free(bytes);
 	return err;
 }

@@ -60,10 +60,9 @@ MUST_USE enum err pack_set_version(struct pack *pack, uint64_t version);
 
 /* Over half is dead and it is worth it. */
 bool pack_wants_compaction(const struct pack *pack);
-/* On a worker, while nothing is appended: writes the live records to a new file that takes the place of `path`, synced (the
- * directory is left to the caller). *out is the pack as it is now; the old one stays readable until closed. A damaged record
- * is copied as it is. */
-MUST_USE enum err pack_compact(struct loop *loop, const struct pack *pack, const char *path, uint64_t salt,
+/* On a worker, while nothing is appended: writes the live records to a new file, synced. *out is the pack as it is there; it takes
+ * effect when the caller renames the file. A damaged record is copied as it is. */
+MUST_USE enum err pack_compact(struct loop *loop, const struct pack *pack, const char *new_path, uint64_t salt,
 			       struct pack *out);
 
 /* The table for the index; see pack_open. */

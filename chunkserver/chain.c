@@ -1,0 +1,205 @@
+#include "chunkserver/chain.h"
+
+#include <stdlib.h>
+#include <uthash.h>
+
+#include "chunkserver/master_link.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+
+struct chain_peer {
+	UT_hash_handle hh;
+	struct rpc_peer *peer;
+	char address[];
+};
+
+static struct rpc_peer *peer_of(struct service *service, const char *address)
+{
+	struct chain_peer *peer = NULL;
+	HASH_FIND_STR(service->peers, address, peer);
+	if (peer != NULL)
+		return peer->peer;
+	if (HASH_COUNT(service->peers) >= CHAIN_PEERS_MAX)
+		return NULL;
+	size_t size = strlen(address) + 1;
+	peer = mem_zero(1, sizeof(*peer) + size);
+	memcpy(peer->address, address, size);
+	peer->peer = rpc_peer_open(service->rpc, address);
+	HASH_ADD_STR(service->peers, address, peer);
+	return peer->peer;
+}
+
+void chain_close_peers(struct service *service)
+{
+	struct chain_peer *peer, *next;
+	HASH_ITER (hh, service->peers, peer, next) {
+		HASH_DEL(service->peers, peer);
+		rpc_peer_close(peer->peer);
+		free(peer);
+	}
+}
+
+static const Granary__Replica *successor_of(const struct service *service, Granary__Replica *const *replicas, size_t count)
+{
+	int place = service_position(service, replicas, count);
+	return place >= 0 && (size_t)place + 1 < count ? replicas[place + 1] : NULL;
+}
+
+const Granary__Replica *chain_successor(const struct service *service, const struct chunk *chunk)
+{
+	return chunk->chain == NULL ? NULL : successor_of(service, chunk->chain->replicas, chunk->chain->n_replicas);
+}
+
+bool chain_is_head(const struct service *service, const struct chunk *chunk)
+{
+	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
+}
+
+/* What the successor's answer says about the chain. */
+static void note_answer(struct chunk_op *op, const struct rpc_result *result)
+{
+	struct service *service = op->service;
+	op->failed_server = op->successor;
+	switch (result->err) {
+	case OK:
+		op->chain_err = OK;
+		return;
+	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
+	case ERR_NO_SPACE:
+	case ERR_CORRUPT:
+	case ERR_PACK_FULL:
+		op->chain_err = result->err;
+		return;
+	case ERR_CHAIN_BROKEN: /* further down; whoever saw it has told the master */
+		op->chain_err = ERR_CHAIN_BROKEN;
+		op->failed_server = strtoull(result->text, NULL, 10);
+		if (op->failed_server == 0)
+			op->failed_server = op->successor;
+		return;
+	default:
+		op->chain_err = ERR_CHAIN_BROKEN;
+		if (!service->stopping)
+			master_link_report(service->link, op->chunk->id, op->version, op->successor);
+		return;
+	}
+}
+
+static void answered(void *arg, const struct rpc_result *result)
+{
+	struct chunk_op *op = arg;
+	note_answer(op, result);
+	chunk_op_chain_done(op);
+}
+
+static void call(struct chunk_op *op, const Granary__Replica *successor, enum message_type type,
+		 const ProtobufCMessage *message, const struct conn_data *data)
+{
+	struct service *service = op->service;
+	struct rpc_peer *peer = peer_of(service, successor->address);
+	op->successor = successor->server;
+	if (peer == NULL) {
+		op->chain_err = ERR_CHAIN_BROKEN;
+		op->failed_server = successor->server;
+		return;
+	}
+	uint64_t timeout_ms = op->sync || op->kind == OP_SYNC ? CHAIN_SYNC_TIMEOUT_MS : CHAIN_TIMEOUT_MS;
+	op->call = rpc_peer_call(peer, type, message, data, timeout_ms, answered, op);
+}
+
+static void forward_write(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
+{
+	Granary__ChunkWrite message = *(const Granary__ChunkWrite *)request->message;
+	struct conn_data data = { .iobuf = request->data, .size = request->data->size };
+	message.sequence = op->sequence;
+	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &data);
+}
+
+static void forward_append(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
+{
+	Granary__BlobAppend message = *(const Granary__BlobAppend *)request->message;
+	struct conn_data data = { .iobuf = request->data, .size = request->data == NULL ? 0 : request->data->size };
+	message.sequence = op->sequence;
+	message.slot = op->slot;
+	call(op, successor, MESSAGE_BLOB_APPEND, &message.base, request->data == NULL ? NULL : &data);
+}
+
+static void forward_trim(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
+{
+	Granary__ChunkTrim message = *(const Granary__ChunkTrim *)request->message;
+	message.sequence = op->sequence;
+	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
+}
+
+void chain_forward(struct chunk_op *op)
+{
+	const Granary__Replica *successor = successor_of(op->service, op->replicas, op->replica_count);
+	if (successor == NULL)
+		return;
+	const struct rpc_request *request = op->requests->request;
+	if (op->kind != OP_SYNC)
+		op->sequence = ++op->chunk->sequence;
+	switch (op->kind) {
+	case OP_WRITE:
+		forward_write(op, successor, request);
+		break;
+	case OP_TRIM:
+		forward_trim(op, successor, request);
+		break;
+	case OP_APPEND:
+		forward_append(op, successor, request);
+		break;
+	case OP_SYNC:
+		call(op, successor, MESSAGE_CHUNK_SYNC, request->message, NULL);
+		break;
+	case OP_READ:
+	case OP_BLOB_READ:
+	case OP_DELETE_SLOTS:
+		check(false);
+	}
+}
+
+/* Blocks below `first` have been written since: they are left alone. */
+static void send_trim(struct chunk_op *op, const Granary__Replica *successor, uint32_t first)
+{
+	struct chunk *chunk = op->chunk;
+	Granary__ChunkTrim message = GRANARY__CHUNK_TRIM__INIT;
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.bytes = first * BLOCK_BYTES > op->offset ? first * BLOCK_BYTES : op->offset;
+	message.replicas = chunk->chain->replicas;
+	message.n_replicas = chunk->chain->n_replicas;
+	message.client = op->service->server;
+	message.operation = op->service->next_operation++;
+	message.sequence = op->sequence;
+	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
+}
+
+void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
+{
+	struct chunk *chunk = op->chunk;
+	const Granary__Replica *successor = chain_successor(op->service, chunk);
+	uint8_t crcs[FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4u];
+	check(successor != NULL);
+	op->sequence = ++chunk->sequence;
+	op->version = chunk->version;
+	if (op->kind == OP_TRIM) {
+		send_trim(op, successor, first);
+		return;
+	}
+	uint32_t count = data->size / BLOCK_BYTES;
+	Granary__ChunkWrite message = GRANARY__CHUNK_WRITE__INIT;
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(crcs + 4u * i, chunk_file_crc(&chunk->file, first + i));
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.offset = first * BLOCK_BYTES;
+	message.client = op->service->server;
+	message.operation = op->service->next_operation++;
+	message.replicas = chunk->chain->replicas;
+	message.n_replicas = chunk->chain->n_replicas;
+	message.crcs = message_borrow(slice_of(crcs, 4u * count));
+	message.sync = op->sync;
+	message.sequence = op->sequence;
+	struct conn_data sent = { .iobuf = data, .size = data->size };
+	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &sent);
+}

@@ -1,0 +1,18 @@
+/* The way to the successor: peers by address, messages with our sequence, what its errors mean. Thread: the loop. */
+#ifndef GRANARY_CHUNKSERVER_CHAIN_H
+#define GRANARY_CHUNKSERVER_CHAIN_H
+
+#include "chunkserver/service.h"
+
+/* Sends the operation to its successor if it has one; chunk_op_chain_done follows later in that case. */
+void chain_forward(struct chunk_op *op);
+/* Sends `blocks` of this server's own content of an unsettled operation, as a write (or the trim again) in the chunk's present
+ * version. chunk_op_chain_done follows. data: whole blocks from `first` on. */
+void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data);
+/* The successor in the chunk's present chain; NULL: we are the tail or the chain is not known. */
+const Granary__Replica *chain_successor(const struct service *service, const struct chunk *chunk);
+/* We are its head in its present chain. */
+bool chain_is_head(const struct service *service, const struct chunk *chunk);
+void chain_close_peers(struct service *service);
+
+#endif

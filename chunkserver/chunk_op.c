@@ -1,0 +1,618 @@
+#include "chunkserver/chunk_op.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "chunkserver/chain.h"
+#include "chunkserver/pack_op.h"
+#include "chunkserver/read_op.h"
+#include "chunkserver/service.h"
+#include "chunkserver/settle.h"
+#include "common/base/check.h"
+#include "common/sys/log.h"
+
+static void try_start(struct chunk_op *op);
+
+bool chunk_op_is_write(const struct chunk_op *op)
+{
+	return op->kind == OP_WRITE || op->kind == OP_TRIM;
+}
+
+bool chunk_op_overlaps(const struct chunk_op *op, uint32_t first, uint32_t end)
+{
+	return op->first < end && first < op->end;
+}
+
+struct chunk_op *chunk_op_new(struct service *service, enum op_kind kind, struct rpc_request *request)
+{
+	struct chunk_op *op = mem_zero(1, sizeof(*op));
+	op->service = service;
+	op->kind = kind;
+	op->arrived_ms = loop_now_ms(service->loop);
+	if (request != NULL) {
+		op->requests = mem_zero(1, sizeof(*op->requests));
+		op->requests->request = request;
+	}
+	return op;
+}
+
+static void op_free(struct chunk_op *op)
+{
+	check(op->requests == NULL);
+	iobuf_unref(op->buffer);
+	free((void *)(uintptr_t)op->slots.bytes);
+	free(op);
+}
+
+/* ---------------------------------------------------------------- answers */
+
+static void answer_one(struct chunk_op *op, struct rpc_request *request, enum err err)
+{
+	if (err != OK) {
+		char text[24] = "";
+		if (err == ERR_CHAIN_BROKEN)
+			snprintf(text, sizeof(text), "%" PRIu64, op->failed_server);
+		rpc_reply_error(request, err, text);
+		return;
+	}
+	Granary__ChunkWriteReply written = GRANARY__CHUNK_WRITE_REPLY__INIT;
+	Granary__BlobAppendReply appended = GRANARY__BLOB_APPEND_REPLY__INIT;
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
+	written.sequence = op->sequence;
+	appended.slot = op->slot;
+	switch (op->kind) {
+	case OP_WRITE:
+		rpc_reply(request, &written.base);
+		break;
+	case OP_APPEND:
+		rpc_reply(request, &appended.base);
+		break;
+	case OP_TRIM:
+	case OP_SYNC:
+		rpc_reply(request, &empty.base);
+		break;
+	case OP_READ:
+	case OP_BLOB_READ:
+	case OP_DELETE_SLOTS:
+		check(false); /* these answer by themselves */
+	}
+}
+
+void chunk_op_answer(struct chunk_op *op, enum err err)
+{
+	struct op_request *request = op->requests;
+	op->requests = NULL;
+	/* They pointed into the request. */
+	op->replicas = NULL;
+	op->replica_count = 0;
+	op->crcs = op->data = slice_of(NULL, 0);
+	while (request != NULL) {
+		struct op_request *next = request->next;
+		answer_one(op, request->request, err);
+		free(request);
+		request = next;
+	}
+	if (op->done != NULL)
+		op->done(op->arg, err);
+	op->done = NULL;
+}
+
+void chunk_op_remove(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	check(!op->local_pending && op->call == 0);
+	DL_DELETE2(chunk->first_op, op, previous, next);
+	if (op->is_ready)
+		DL_DELETE2(op->service->ready, op, ready_previous, ready_next);
+	op->service->ops--;
+	chunk_ops_wake(chunk, op);
+	op_free(op);
+	chunk_unuse(chunk);
+}
+
+static void refuse(struct chunk_op *op, enum err err)
+{
+	chunk_op_answer(op, err);
+	chunk_op_remove(op);
+}
+
+/* ---------------------------------------------------------------- waiting */
+
+void chunk_ops_wake(struct chunk *chunk, const struct chunk_op *by)
+{
+	struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (op->state != OP_WAITING || (by != NULL && op->blocked_by != by))
+			continue;
+		op->blocked_by = NULL;
+		if (op->is_ready)
+			continue;
+		op->is_ready = true;
+		DL_APPEND2(op->service->ready, op, ready_previous, ready_next);
+		defer_post(&op->service->run_ready);
+	}
+}
+
+void chunk_ops_run_ready(void *arg)
+{
+	struct service *service = arg;
+	while (service->ready != NULL) {
+		struct chunk_op *op = service->ready;
+		DL_DELETE2(service->ready, op, ready_previous, ready_next);
+		op->is_ready = false;
+		try_start(op);
+	}
+}
+
+/* Must `op` wait for the earlier operation? */
+static bool is_blocked(const struct chunk_op *op, const struct chunk_op *earlier)
+{
+	if (!chunk_op_overlaps(earlier, op->first, op->end))
+		return false;
+	if (op->kind == OP_READ)
+		return chunk_op_is_write(earlier);
+	switch (earlier->state) {
+	case OP_ARRIVED:
+	case OP_WAITING:
+		return true;
+	case OP_RUNNING:
+		return !earlier->applied;
+	case OP_UNSETTLED:
+	case OP_SETTLING:
+		return op->from_client;
+	}
+	return true;
+}
+
+static struct chunk_op *find_blocker(const struct chunk_op *op)
+{
+	/* The previous of the first is the last. The latest is likely to end last. */
+	struct chunk_op *first = op->chunk->first_op;
+	for (struct chunk_op *earlier = op->previous; op != first; earlier = earlier->previous) {
+		if (is_blocked(op, earlier))
+			return earlier;
+		if (earlier == first)
+			break;
+	}
+	return NULL;
+}
+
+/* ---------------------------------------------------------------- the local half */
+
+static void write_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	enum err err = OK;
+	if (chunk->marking == op)
+		err = chunk_store_sync_index(chunk->store);
+	if (err == OK && op->kind == OP_WRITE) {
+		struct chunk_file_write write = {
+			.offset = op->offset, .data = op->data, .crcs = op->crcs, .blocks_before = op->blocks_before
+		};
+		err = chunk_file_write(&chunk->file, &write);
+	} else if (err == OK) {
+		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
+	}
+	if (err == OK && op->sync_begun)
+		err = chunk_sync_run(&op->sync_job);
+	op->local_err = err;
+}
+
+static void write_synced(void *arg, enum err err)
+{
+	chunk_op_local_done(arg, err);
+}
+
+/* The chunk as it is after a write that went well. */
+static void note_written(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (op->kind == OP_TRIM) {
+		uint32_t keep = block_end(0, op->offset);
+		if (chunk->file.blocks > keep)
+			chunk->file.blocks = keep;
+		chunk_repaired(chunk, keep, CHUNK_BLOCKS);
+		return;
+	}
+	if (op->end > chunk->file.blocks)
+		chunk->file.blocks = op->end;
+	uint32_t whole_first = (op->offset + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	chunk_repaired(chunk, whole_first, (op->offset + op->size) / BLOCK_BYTES);
+}
+
+static void write_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	enum err err = op->local_err;
+	chunk->writes_ended++;
+	chunk->written_ms = loop_now_ms(op->service->loop);
+	if (err == OK)
+		note_written(op);
+	else if (err != ERR_CORRUPT && err != ERR_NO_SPACE)
+		chunk_store_fail(chunk->store, "write", err);
+	if (chunk->marking == op) {
+		chunk->marking = NULL;
+		chunk->mark = err == OK ? MARK_SET : MARK_NONE;
+		chunk_ops_wake(chunk, NULL);
+	}
+	if (op->sync_begun)
+		chunk_sync_end(&op->sync_job);
+	if (err == OK && op->sync && !op->sync_begun) {
+		op->applied = true;
+		chunk_ops_wake(chunk, op);
+		chunk_sync(chunk, write_synced, op);
+		return;
+	}
+	chunk_op_local_done(op, err != OK && chunk_store_failed(chunk->store) ? ERR_STORE_FAILED : err);
+}
+
+/* Sees to the dirty mark: false when it has to wait for another operation that is setting it. */
+static bool mark_dirty(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (chunk->mark == MARK_SETTING) {
+		op->blocked_by = chunk->marking;
+		return false;
+	}
+	if (chunk->mark == MARK_NONE) {
+		enum err err = chunk_store_mark(chunk);
+		if (err != OK) {
+			chunk_store_fail(chunk->store, "mark", err);
+			refuse(op, ERR_STORE_FAILED);
+			return false;
+		}
+		chunk->mark = MARK_SETTING;
+		chunk->marking = op;
+	}
+	return true;
+}
+
+static void start_write(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	enum err err = op->kind == OP_WRITE ? chunk_store_admit(chunk->store, op->size) : OK;
+	if (err != OK) {
+		refuse(op, err);
+		return;
+	}
+	if (!mark_dirty(op))
+		return;
+	op->state = OP_RUNNING;
+	op->local_pending = true;
+	op->blocks_before = chunk->file.blocks;
+	op->sync_begun = op->sync && chunk_sync_begin(chunk, &op->sync_job);
+	if (op->kind == OP_WRITE && op->size >= CHUNK_DIRECT_BYTES_MIN && op->offset % BLOCK_BYTES == 0)
+		chunk_file_want_direct(&chunk->file, op->service->loop, chunk->path);
+	chunk->writes_begun++;
+	chain_forward(op);
+	op->work.run = write_run;
+	op->work.done = write_done;
+	work_submit(op->service->loop, NULL, &op->work);
+}
+
+static void start_sync(struct chunk_op *op)
+{
+	op->state = OP_RUNNING;
+	op->local_pending = true;
+	chain_forward(op);
+	chunk_sync(op->chunk, write_synced, op);
+}
+
+static void try_start(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	bool reads = op->kind == OP_READ || op->kind == OP_BLOB_READ;
+	if (chunk->state == CHUNK_DELETED) {
+		refuse(op, ERR_NO_CHUNK);
+		return;
+	}
+	if (!reads && chunk_store_failed(chunk->store)) {
+		refuse(op, ERR_STORE_FAILED);
+		return;
+	}
+	if (chunk->adopting && !reads)
+		return; /* woken when it is done */
+	op->blocked_by = find_blocker(op);
+	if (op->blocked_by != NULL) {
+		if (op->blocked_by->state == OP_UNSETTLED)
+			settle_chunk(op->service, chunk);
+		return;
+	}
+	switch (op->kind) {
+	case OP_WRITE:
+	case OP_TRIM:
+		start_write(op);
+		break;
+	case OP_SYNC:
+		start_sync(op);
+		break;
+	case OP_READ:
+		read_op_start(op);
+		break;
+	case OP_APPEND:
+	case OP_DELETE_SLOTS:
+		pack_op_start(op);
+		break;
+	case OP_BLOB_READ:
+		pack_op_read(op);
+		break;
+	}
+}
+
+/* ---------------------------------------------------------------- the end */
+
+static void complete(struct chunk_op *op)
+{
+	if (op->local_pending || op->call != 0)
+		return;
+	struct chunk *chunk = op->chunk;
+	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
+	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
+		op_ring_add(&chunk->ring, op->client, op->operation, op->slot);
+	if (err == OK && chunk_op_is_write(op) && !op->from_client)
+		settle_covered(chunk, op->first, op->end);
+	chunk_op_answer(op, err);
+	if (err != OK && chunk_op_is_write(op) && op->successor != 0) {
+		op->state = OP_UNSETTLED;
+		op->applied = true;
+		chunk_ops_wake(chunk, op);
+		return;
+	}
+	chunk_op_remove(op);
+}
+
+void chunk_op_local_done(struct chunk_op *op, enum err err)
+{
+	op->local_pending = false;
+	op->local_err = err;
+	op->applied = true;
+	chunk_ops_wake(op->chunk, op);
+	complete(op);
+}
+
+void chunk_op_chain_done(struct chunk_op *op)
+{
+	op->call = 0;
+	if (op->state == OP_SETTLING)
+		settle_chain_done(op);
+	else
+		complete(op);
+}
+
+/* ---------------------------------------------------------------- arrival */
+
+/* The same operation, sent again by its client: true when the request went elsewhere. */
+static bool is_retry(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	struct chunk_op *other;
+	DL_FOREACH2 (chunk->first_op, other, next) {
+		if (other == op || other->client != op->client || other->operation != op->operation || other->kind != op->kind)
+			continue;
+		struct op_request **end = &other->requests;
+		while (*end != NULL)
+			end = &(*end)->next;
+		*end = op->requests;
+		op->requests = NULL;
+		chunk_op_remove(op);
+		if (other->state == OP_UNSETTLED)
+			settle_chunk(other->service, chunk);
+		return true;
+	}
+	uint32_t slot = 0;
+	if (!op_ring_find(&chunk->ring, op->client, op->operation, &slot))
+		return false;
+	if (op->kind == OP_APPEND) {
+		/* It is here; that it is at the successors is not known. */
+		op->slot = slot;
+		op->applied = true;
+		return false;
+	}
+	refuse(op, OK);
+	return true;
+}
+
+/* Operations of one connection come without a gap. */
+static enum err check_sequence(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	const struct rpc_conn *from = op->requests->request->conn;
+	uint64_t expected = chunk->received_sequence + 1;
+	bool known = from != NULL && chunk->received_from == from;
+	chunk->received_from = from;
+	chunk->received_sequence = op->sequence;
+	if (!known || op->sequence == expected)
+		return OK;
+	log_warn("sequence_gap", "chunk=%016" PRIx64 " got=%" PRIu64 " expected=%" PRIu64, chunk->id, op->sequence, expected);
+	op->failed_server = op->service->server;
+	return ERR_CHAIN_BROKEN;
+}
+
+static enum err check_version(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (op->version < chunk->version)
+		return ERR_STALE_VERSION;
+	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */
+	if (op->kind == OP_READ || op->kind == OP_BLOB_READ)
+		return OK;
+	if (op->version == chunk->version && chunk->chain != NULL && chunk->chain->n_replicas > 0)
+		return OK;
+	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
+	chain.chunk = chunk->id;
+	chain.version = op->version;
+	chain.n_replicas = op->replica_count;
+	chain.replicas = (Granary__Replica **)(uintptr_t)op->replicas;
+	chunk_adopt(op->service, chunk, &chain);
+	return OK;
+}
+
+static bool fits_kind(const struct chunk_op *op)
+{
+	bool pack = op->kind == OP_APPEND || op->kind == OP_BLOB_READ || op->kind == OP_DELETE_SLOTS;
+	return op->kind == OP_SYNC || pack == (op->chunk->kind == KIND_PACK);
+}
+
+/* The chunk is open: is this a request that it takes? */
+static void admit(struct chunk_op *op)
+{
+	enum err err = fits_kind(op) ? OK : ERR_INVALID;
+	if (err == OK && op->kind != OP_DELETE_SLOTS)
+		err = check_version(op);
+	bool changes = chunk_op_is_write(op) || op->kind == OP_APPEND;
+	if (err == OK && changes && !op->from_client)
+		err = check_sequence(op);
+	if (err != OK) {
+		refuse(op, err);
+		return;
+	}
+	if (changes && op->from_client && op->client != 0 && is_retry(op))
+		return;
+	if (op->kind == OP_APPEND && !op->applied) {
+		err = pack_op_give_slot(op);
+		if (err != OK) {
+			refuse(op, err);
+			return;
+		}
+	}
+	op->state = OP_WAITING;
+	try_start(op);
+}
+
+void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create *create)
+{
+	struct service *service = op->service;
+	struct chunk *chunk = NULL;
+	enum err err = service->ops >= CHUNK_OPS_PENDING_MAX ? ERR_BUSY : chunk_store_get(service->store, id, create, &chunk);
+	if (err != OK) {
+		chunk_op_answer(op, err);
+		op_free(op);
+		return;
+	}
+	op->chunk = chunk;
+	op->state = OP_ARRIVED;
+	chunk_use(chunk);
+	service->ops++;
+	DL_APPEND2(chunk->first_op, op, previous, next);
+	if (chunk->state == CHUNK_READY)
+		admit(op);
+}
+
+void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err)
+{
+	struct chunk_op *op, *next;
+	(void)service;
+	chunk_use(chunk);
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state != OP_ARRIVED)
+			continue;
+		if (err == OK)
+			admit(op);
+		else
+			refuse(op, err);
+	}
+	chunk_unuse(chunk);
+}
+
+void chunk_ops_abandon(struct chunk *chunk, enum err err)
+{
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
+			refuse(op, err);
+	}
+}
+
+static void expire_chunk(void *arg, struct chunk *chunk)
+{
+	const struct service *service = arg;
+	uint64_t now = loop_now_ms(service->loop);
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		uint64_t waited = now - op->arrived_ms;
+		bool unsettled = op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED;
+		if (op->state != OP_WAITING)
+			continue;
+		/* Another replica may be able to answer a read. */
+		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
+			refuse(op, ERR_BUSY);
+		else if (waited >= CHUNK_WAIT_MS_MAX)
+			refuse(op, ERR_TIMEOUT);
+	}
+}
+
+void chunk_ops_expire(struct service *service)
+{
+	chunk_store_each_open(service->store, expire_chunk, service);
+}
+
+/* ---------------------------------------------------------------- versions */
+
+struct adoption {
+	struct work work;
+	struct service *service;
+	struct chunk *chunk;
+	uint64_t version;
+	enum err err;
+};
+
+static void start_adoption(struct service *service, struct chunk *chunk);
+
+static void adopt_run(struct work *work)
+{
+	struct adoption *adoption = container_of(work, struct adoption, work);
+	struct chunk *chunk = adoption->chunk;
+	adoption->err = chunk->kind == KIND_PACK ? pack_set_version(&chunk->pack, adoption->version) :
+						   chunk_file_set_version(&chunk->file, adoption->version);
+}
+
+static void adopt_done(struct work *work)
+{
+	struct adoption *adoption = container_of(work, struct adoption, work);
+	struct service *service = adoption->service;
+	struct chunk *chunk = adoption->chunk;
+	chunk->adopting = false;
+	if (adoption->err != OK)
+		chunk_store_fail(chunk->store, "version", adoption->err);
+	else if (adoption->version < chunk->version)
+		start_adoption(service, chunk);
+	else
+		chunk_store_save(chunk);
+	chunk_ops_wake(chunk, NULL);
+	settle_chunk(service, chunk);
+	chunk_unuse(chunk);
+	free(adoption);
+}
+
+static void start_adoption(struct service *service, struct chunk *chunk)
+{
+	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
+	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version };
+	adoption->work.run = adopt_run;
+	adoption->work.done = adopt_done;
+	chunk->adopting = true;
+	chunk_use(chunk);
+	work_submit(service->loop, NULL, &adoption->work);
+}
+
+void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
+{
+	bool newer = chain->version > chunk->version;
+	check(chain->version >= chunk->version);
+	chunk_set_chain(chunk, chain);
+	if (!newer) {
+		chunk_store_save(chunk);
+		settle_chunk(service, chunk);
+		return;
+	}
+	log_info("version_adopted", "chunk=%016" PRIx64 " version=%" PRIu64 " before=%" PRIu64 " replicas=%zu", chunk->id,
+		 chain->version, chunk->version, chain->n_replicas);
+	chunk->version = chain->version;
+	chunk->received_from = NULL;
+	if (!chunk->adopting)
+		start_adoption(service, chunk);
+}

@@ -1,0 +1,154 @@
+/* The chunks of one disk: which there are, those that are open, dirty marks, free space, failure.
+ *
+ * Thread: the loop; files are opened, synced and removed on workers. Open chunks are bounded (CHUNKS_OPEN_MAX), the least
+ * lately used idle clean one makes room. The index knows all others.
+ *
+ * Dirty marks: a chunk is marked in the index, synced, before its first unsynced write, and the mark goes when it is synced and
+ * idle. The mark says in which boot of the machine it was made. Found at the next start it tells what to think of blocks that
+ * disagree with their CRC (chunk_format.h).
+ *
+ * A failed write or sync is final: the store takes no more writes until the process starts anew and checks what it finds. */
+#ifndef GRANARY_CHUNKSERVER_CHUNK_STORE_H
+#define GRANARY_CHUNKSERVER_CHUNK_STORE_H
+
+#include <uthash.h>
+
+#include "chunkserver/chunk_file.h"
+#include "chunkserver/chunk_index.h"
+#include "chunkserver/op_ring.h"
+#include "chunkserver/pack.h"
+#include "chunkserver/store_files.h"
+
+struct chunk_store;
+struct chunk_op;
+struct pack_queue;
+struct rpc_conn;
+
+enum chunk_state {
+	CHUNK_OPENING, /* a worker opens or makes the file; version and blocks are not known yet */
+	CHUNK_READY,
+	CHUNK_DELETED, /* on its way out: no new use */
+};
+
+enum chunk_mark {
+	MARK_NONE,
+	MARK_SETTING, /* in the index, not yet known to be durable */
+	MARK_SET,
+};
+
+struct chunk_sync_wait; /* chunk_sync.h */
+
+/* An open chunk. Valid while `uses` is above 0, else until the loop's next event. */
+struct chunk {
+	UT_hash_handle hh;
+	struct chunk_store *store;
+	struct chunk *newer, *older; /* by last use */
+	uint64_t id;
+	enum chunk_kind kind;
+	enum chunk_state state;
+	uint64_t version;	/* adopted; on disk before anything at this version is acknowledged */
+	Granary__ChunkLocation *chain; /* of `version`; NULL when not heard yet */
+	char *path;
+	uint32_t uses;
+	bool name_new;		/* made, and its folder not synced since */
+	enum chunk_mark mark;
+	uint64_t writes_begun, writes_ended; /* counted since opened */
+	uint64_t writes_synced;	/* of writes_ended */
+	uint64_t written_ms;	/* last write's end */
+	struct chunk_file file; /* KIND_REPLICATED */
+	struct pack pack;	/* KIND_PACK */
+	uint8_t *damaged;	/* CHUNK_BLOCKS bits: blocks lost by a crash of the machine; NULL: none */
+
+	/* chunk_sync.c */
+	bool sync_running;
+	struct chunk_sync_wait *syncs_running, *syncs_waiting;
+	/* chunk_op.c */
+	struct chunk_op *first_op, *last_op;
+	struct op_ring ring;
+	uint64_t sequence; /* last one sent to the successor */
+	const struct rpc_conn *received_from; /* the predecessor's connection, and the last sequence on it */
+	uint64_t received_sequence;
+	bool adopting;
+	struct chunk_op *marking;
+	/* pack_op.c */
+	struct pack_queue *queue;
+};
+
+struct chunk_store_events {
+	/* A chunk that was CHUNK_OPENING is ready, or (err) could not be opened and is freed when this returns. */
+	void (*opened)(void *arg, struct chunk *chunk, enum err err);
+	/* No op waits: may the chunk be closed? Frees what hangs on it. */
+	void (*closing)(void *arg, struct chunk *chunk);
+};
+
+struct chunk_store_options {
+	const char *root;
+	uint64_t reserved_bytes; /* 0: DISK_RESERVED_BYTES */
+};
+
+struct chunk_store_counts {
+	uint64_t chunks;	   /* here */
+	uint64_t chunks_open;
+	uint64_t blocks_adopted;   /* after a crash of the process */
+	uint64_t blocks_damaged;   /* found */
+	uint64_t bytes_total, bytes_free;
+};
+
+/* Takes the lock, opens or rebuilds the index, compares it with the files. ERR_BUSY: in use. */
+MUST_USE enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *options,
+				   const struct chunk_store_events *events, void *arg, struct chunk_store **out);
+/* No work is running (chunk_store_busy). Syncs what is dirty. */
+void chunk_store_close(struct chunk_store *store);
+/* Work items on their way. */
+bool chunk_store_busy(const struct chunk_store *store);
+struct loop *chunk_store_loop(struct chunk_store *store);
+struct store_files *chunk_store_files(struct chunk_store *store);
+
+struct chunk_create {
+	enum chunk_kind kind;
+	uint64_t version;
+	const Granary__ChunkLocation *chain; /* copied */
+};
+
+/* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was
+ * here and is gone. ERR_BUSY: too many are open. ERR_STORE_FAILED, ERR_NO_SPACE: none can be made. */
+MUST_USE enum err chunk_store_get(struct chunk_store *store, uint64_t id, const struct chunk_create *create,
+				  struct chunk **out);
+/* Only if it is open. */
+struct chunk *chunk_store_find(struct chunk_store *store, uint64_t id);
+void chunk_use(struct chunk *chunk);
+void chunk_unuse(struct chunk *chunk);
+
+/* ERR_STORE_FAILED, ERR_NO_SPACE, or takes `bytes` off what is known to be free. */
+MUST_USE enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes);
+/* For good. */
+void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err);
+bool chunk_store_failed(const struct chunk_store *store);
+/* Asks the file system again. */
+void chunk_store_refresh_space(struct chunk_store *store);
+void chunk_store_counts(const struct chunk_store *store, struct chunk_store_counts *out);
+void chunk_store_set_reserved(struct chunk_store *store, uint64_t bytes);
+
+/* Puts the mark into the index; durable after chunk_store_sync_index (on a worker). */
+MUST_USE enum err chunk_store_mark(struct chunk *chunk);
+MUST_USE enum err chunk_store_sync_index(struct chunk_store *store);
+/* Version and chain of the chunk go into the index. */
+void chunk_store_save(struct chunk *chunk);
+void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain);
+bool chunk_is_damaged(const struct chunk *chunk, uint32_t first, uint32_t end);
+/* The blocks were written whole. */
+void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end);
+bool chunk_is_unsynced(const struct chunk *chunk);
+
+/* Deletes a chunk, here or not; done(arg, err) once its name is gone for good. ERR_BUSY (returned): it is in use now. */
+MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err),
+				     void *arg);
+/* Chunks here by id, after `after`. */
+MUST_USE enum err chunk_store_each(struct chunk_store *store, uint64_t after,
+				   bool (*fn)(void *arg, const Granary__ChunkLocation *), void *arg);
+/* Open ones; fn may end operations but open or delete nothing. */
+void chunk_store_each_open(struct chunk_store *store, void (*fn)(void *arg, struct chunk *chunk), void *arg);
+/* Syncs chunks that have been idle, clears marks, checks chunks marked by a former life. Called every heartbeat. */
+void chunk_store_tick(struct chunk_store *store);
+
+#endif

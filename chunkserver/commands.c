@@ -1,0 +1,164 @@
+/* What the master tells us to do with chunks: delete them, delete slots of packs, take a newer chain. Each command may come again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunkserver/service.h"
+#include "common/base/check.h"
+#include "common/sys/log.h"
+
+#define TASKS_RUNNING_MAX 32u
+#define RETRY_MS 20u
+#define ATTEMPTS_MAX 100u
+#define BATCHES_MAX 16u
+
+struct batch;
+
+struct task {
+	struct batch *batch;
+	size_t index;
+	unsigned attempts;
+	struct timer timer;
+};
+
+struct batch {
+	struct service *service;
+	struct rpc_request *request;
+	uint32_t *errors;
+	size_t next; /* not begun yet */
+	size_t running;
+	bool advancing;
+};
+
+static void advance(struct batch *batch);
+
+static void task_end(struct task *task, enum err err)
+{
+	struct batch *batch = task->batch;
+	/* What is not here need not be deleted; nothing is known here of a chunk never written: its first write says the version. */
+	batch->errors[task->index] = err == ERR_NO_CHUNK ? OK : err;
+	batch->running--;
+	timer_stop(&task->timer);
+	free(task);
+	advance(batch);
+}
+
+static void task_done(void *arg, enum err err)
+{
+	task_end(arg, err);
+}
+
+static enum err delete_chunk(struct task *task, uint64_t id)
+{
+	struct service *service = task->batch->service;
+	struct chunk *chunk = chunk_store_find(service->store, id);
+	if (chunk != NULL && chunk->state != CHUNK_OPENING)
+		chunk_ops_abandon(chunk, ERR_NO_CHUNK);
+	return chunk_store_delete(service->store, id, task_done, task);
+}
+
+static void delete_slots(struct task *task, const Granary__ChunkCommand *command)
+{
+	size_t size = command->n_delete_slots * sizeof(uint32_t);
+	if (command->n_delete_slots > PACK_SLOTS_MAX) {
+		task_end(task, ERR_INVALID);
+		return;
+	}
+	struct chunk_op *op = chunk_op_new(task->batch->service, OP_DELETE_SLOTS, NULL);
+	uint8_t *slots = mem_alloc(size);
+	memcpy(slots, command->delete_slots, size);
+	op->slots = slice_of(slots, size);
+	op->sync = true;
+	op->done = task_done;
+	op->arg = task;
+	chunk_op_submit(op, command->chunk, NULL);
+}
+
+enum err service_configure(struct service *service, const Granary__ChunkLocation *location)
+{
+	struct chunk *chunk = NULL;
+	if (location->n_replicas > REPLICAS_MAX)
+		return ERR_INVALID;
+	enum err err = chunk_store_get(service->store, location->chunk, NULL, &chunk);
+	if (err != OK)
+		return err;
+	if (chunk->state == CHUNK_OPENING)
+		return ERR_BUSY;
+	if (location->version > chunk->version)
+		chunk_adopt(service, chunk, location);
+	return OK;
+}
+
+static void run_task(void *arg)
+{
+	struct task *task = arg;
+	struct batch *batch = task->batch;
+	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
+	const Granary__ChunkCommand *command = message->commands[task->index];
+	enum err err;
+	if (command->delete_chunk) {
+		err = delete_chunk(task, command->chunk);
+		if (err == OK)
+			return; /* task_done follows */
+	} else if (command->n_delete_slots > 0) {
+		delete_slots(task, command);
+		return;
+	} else if (command->configure != NULL) {
+		err = service_configure(batch->service, command->configure);
+	} else {
+		err = ERR_INVALID;
+	}
+	if (err == ERR_BUSY && ++task->attempts < ATTEMPTS_MAX && !batch->service->stopping)
+		timer_start(&task->timer, RETRY_MS);
+	else
+		task_end(task, err);
+}
+
+static void finish(struct batch *batch)
+{
+	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
+	Granary__ChunkCommandsReply reply = GRANARY__CHUNK_COMMANDS_REPLY__INIT;
+	reply.n_errors = message->n_commands;
+	reply.errors = batch->errors;
+	batch->service->batches--;
+	rpc_reply(batch->request, &reply.base);
+	free(batch->errors);
+	free(batch);
+}
+
+static void advance(struct batch *batch)
+{
+	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
+	if (batch->advancing)
+		return;
+	batch->advancing = true; /* tasks may end within */
+	while (batch->next < message->n_commands && batch->running < TASKS_RUNNING_MAX) {
+		struct task *task = mem_zero(1, sizeof(*task));
+		task->batch = batch;
+		task->index = batch->next++;
+		timer_init(&task->timer, batch->service->loop, run_task, task);
+		batch->running++;
+		run_task(task);
+	}
+	batch->advancing = false;
+	if (batch->running == 0)
+		finish(batch);
+}
+
+void commands_serve(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)request->message;
+	if (request->conn == NULL || rpc_conn_role(request->conn) != RPC_MASTER) {
+		rpc_reply_error(request, ERR_NOT_PERMITTED, "only for a master");
+		return;
+	}
+	if (service->batches >= BATCHES_MAX) {
+		rpc_reply_error(request, ERR_BUSY, NULL);
+		return;
+	}
+	struct batch *batch = mem_zero(1, sizeof(*batch));
+	batch->service = service;
+	batch->request = request;
+	batch->errors = mem_zero(message->n_commands + 1, sizeof(*batch->errors));
+	service->batches++;
+	advance(batch);
+}

@@ -1,0 +1,152 @@
+/* granary-chunkserver: options, logging, signals. Everything else is chunkserver.c. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "chunkserver/chunkserver.h"
+#include "common/base/limits.h"
+#include "common/sys/log.h"
+#include "common/sys/options.h"
+
+#define HOST_BYTES_MAX 256
+
+struct config {
+	char *data, *listen, *masters, *host, *address, *log_level, *log_format;
+	uint64_t reserve;
+};
+
+#define FIELD(name) offsetof(struct config, name)
+
+static const struct option_spec specs[] = {
+	{ "data", 'd', OPTION_TEXT, FIELD(data), "DIR", "folder of the chunks: one process a disk", NULL },
+	{ "listen", 'l', OPTION_TEXT, FIELD(listen), "HOST:PORT", "where clients and chunkservers connect", "127.0.0.1:7101" },
+	{ "masters", 'm', OPTION_TEXT, FIELD(masters), "HOST:PORT,...", "all masters of the cluster", "127.0.0.1:7001" },
+	{ "host", 0, OPTION_TEXT, FIELD(host), "LABEL", "what fails together: the same for all disks of a host (default: its name)", NULL },
+	{ "address", 0, OPTION_TEXT, FIELD(address), "HOST:PORT", "told to others (default: where it listens)", NULL },
+	{ "reserve", 0, OPTION_BYTES, FIELD(reserve), "BYTES", "kept free on the disk", "64M" },
+	{ "log-level", 0, OPTION_TEXT, FIELD(log_level), "LEVEL", "debug, info, warn or error", "info" },
+	{ "log-format", 0, OPTION_TEXT, FIELD(log_format), "FORMAT", "text or json", "text" },
+	{ 0 },
+};
+
+static const struct options_program program = {
+	.name = "granary-chunkserver",
+	.usage = "--data DIR --masters HOST:PORT,... [options]",
+	.summary = "Keeps chunks of a Granary cluster on one disk.",
+	.specs = specs,
+};
+
+struct process {
+	struct loop *loop;
+	struct chunkserver *server;
+};
+
+static void on_stopped(void *arg)
+{
+	struct process *process = arg;
+	loop_stop(process->loop);
+}
+
+static void on_terminate(void *arg)
+{
+	struct process *process = arg;
+	log_info("stopping", "reason=signal");
+	chunkserver_stop(process->server, on_stopped, process);
+}
+
+static enum err config_check(const struct config *config, enum log_level *level, bool *json, struct buf *message)
+{
+	static const char *const levels[] = { "debug", "info", "warn", "error" };
+	bool known = false;
+	for (int i = 0; i < 4; i++) {
+		if (strcmp(config->log_level, levels[i]) == 0) {
+			*level = (enum log_level)i;
+			known = true;
+		}
+	}
+	*json = strcmp(config->log_format, "json") == 0;
+	if (!known)
+		buf_printf(message, "--log-level is debug, info, warn or error, not %s", config->log_level);
+	else if (!*json && strcmp(config->log_format, "text") != 0)
+		buf_printf(message, "--log-format is text or json, not %s", config->log_format);
+	else if (config->data == NULL || *config->data == 0)
+		buf_printf(message, "--data DIR is needed");
+	else
+		return OK;
+	return ERR_INVALID;
+}
+
+static const char *why(enum err err)
+{
+	switch (err) {
+	case ERR_BUSY:
+		return "another process uses this data folder or address";
+	case ERR_CORRUPT:
+		return "the data folder is damaged: see the log";
+	case ERR_INVALID:
+		return "an address is not HOST:PORT";
+	default:
+		return err_text(err);
+	}
+}
+
+static int run(const struct config *config)
+{
+	char host[HOST_BYTES_MAX] = "localhost";
+	struct process process = { 0 };
+	enum err err = loop_open(&process.loop);
+	if (err != OK) {
+		fprintf(stderr, "granary-chunkserver: start: %s\n", err_text(err));
+		return 1;
+	}
+	if (gethostname(host, sizeof(host) - 1) != 0)
+		log_warn("no_host_name", "label=%s", host);
+	struct chunkserver_options options = {
+		.data = config->data,
+		.listen = config->listen,
+		.masters = config->masters,
+		.host = config->host != NULL && *config->host != 0 ? config->host : host,
+		.address = config->address != NULL && *config->address != 0 ? config->address : NULL,
+		.reserved_bytes = config->reserve,
+	};
+	err = chunkserver_open(process.loop, &options, &process.server);
+	if (err != OK) {
+		log_error("start_failed", "error=%s", err_name(err));
+		fprintf(stderr, "granary-chunkserver: %s: %s\n", config->data, why(err));
+	} else {
+		loop_on_terminate(process.loop, on_terminate, &process);
+		log_info("ready", "address=%s server=%016llx", chunkserver_address(process.server),
+			 (unsigned long long)chunkserver_id(process.server));
+		loop_run(process.loop);
+		chunkserver_close(process.server);
+		log_info("stopped", "error=%s", err_name(OK));
+	}
+	loop_close(process.loop);
+	return err == OK ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	struct config config = { 0 };
+	struct buf message = { 0 };
+	enum log_level level = LOG_INFO;
+	bool json = false;
+	int first = 0, status = 2;
+	enum err err = options_parse(&program, &config, argc, argv, false, &first, &message);
+	if (err == OK && first < argc) {
+		buf_printf(&message, "%s is not an option", argv[first]);
+		err = ERR_INVALID;
+	}
+	if (err == OK)
+		err = config_check(&config, &level, &json, &message);
+	if (err != OK) {
+		fprintf(stderr, "granary-chunkserver: %.*s\n", (int)message.size, (const char *)message.bytes);
+	} else {
+		log_setup("chunkserver", level, json);
+		status = run(&config);
+	}
+	options_deinit(&program, &config);
+	buf_deinit(&message);
+	return status;
+}

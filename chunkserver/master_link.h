@@ -1,0 +1,40 @@
+/* The way to the masters: finds the leader, registers, keeps the lease alive, sends the inventory, reports failures of chains.
+ *
+ *   SEARCHING --register ok--> REGISTERED --heartbeats--> ...
+ *       ^  next address, or the one that NOT_LEADER names  |
+ *       +--------- not the leader / does not answer -------+
+ *
+ * The lease counts from the moment at which the heartbeat that was answered was sent, on the monotonic clock: so it ends here
+ * before it ends at the master. Losing the leader does not end it at once. Thread: the loop. */
+#ifndef GRANARY_CHUNKSERVER_MASTER_LINK_H
+#define GRANARY_CHUNKSERVER_MASTER_LINK_H
+
+#include "chunkserver/chunk_store.h"
+#include "common/sys/rpc.h"
+
+struct master_link;
+
+struct master_link_options {
+	const char *masters; /* "host:port,host:port", copied */
+	const char *host;    /* failure domain label, copied */
+	const char *address; /* where clients reach us, copied */
+	uint64_t server;
+	uint64_t cluster; /* 0: not known yet */
+	/* The cluster was learned: to be kept on disk. */
+	void (*joined)(void *arg, uint64_t cluster);
+	/* The master's newer word on a chunk. */
+	void (*configured)(void *arg, const Granary__ChunkLocation *location);
+	void *arg;
+};
+
+/* ERR_INVALID: no address among the masters. */
+MUST_USE enum err master_link_open(struct rpc *rpc, struct loop *loop, struct chunk_store *store,
+				   const struct master_link_options *options, struct master_link **out);
+void master_link_close(struct master_link *link);
+bool master_link_has_lease(const struct master_link *link);
+/* 0: not known yet. */
+uint64_t master_link_cluster(const struct master_link *link);
+/* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
+void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server);
+
+#endif

@@ -1,0 +1,373 @@
+#include "chunkserver/pack_op.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunkserver/chain.h"
+#include "common/base/check.h"
+#include "common/sys/log.h"
+
+#define BATCH_BYTES_MAX (4u * MIB)
+#define BATCH_OPS_MAX 256u
+
+struct pack_queue {
+	struct work work;
+	struct service *service;
+	struct chunk *chunk;
+	struct chunk_op *first, *last; /* wait for a batch */
+	struct chunk_op *batch;	       /* being written; linked by queue_next */
+	struct pack_item *items;
+	uint32_t item_count;
+	uint64_t queued_bytes;
+	uint32_t slot_given; /* highest */
+	bool running;	     /* a batch or a compaction */
+	bool sync_begun;
+	struct chunk_sync_job sync_job;
+	/* Compaction. */
+	char *new_path;
+	uint64_t salt;
+	struct pack compacted;
+	enum err err;
+};
+
+static void next_batch(struct pack_queue *queue);
+
+static struct pack_queue *queue_of(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (chunk->queue == NULL) {
+		chunk->queue = mem_zero(1, sizeof(*chunk->queue));
+		chunk->queue->service = op->service;
+		chunk->queue->chunk = chunk;
+		chunk->queue->slot_given = chunk->pack.slot_count;
+	}
+	return chunk->queue;
+}
+
+void pack_op_forget(struct chunk *chunk)
+{
+	if (chunk->queue == NULL)
+		return;
+	check(!chunk->queue->running && chunk->queue->first == NULL);
+	free(chunk->queue);
+	chunk->queue = NULL;
+}
+
+enum err pack_op_give_slot(struct chunk_op *op)
+{
+	struct pack_queue *queue = queue_of(op);
+	if (!op->from_client) {
+		if (op->slot == 0 || op->slot > PACK_SLOTS_MAX)
+			return ERR_INVALID;
+		if (op->slot > queue->slot_given)
+			queue->slot_given = op->slot;
+		return OK;
+	}
+	if (op->chunk->pack.bytes + queue->queued_bytes >= PACK_BYTES_MAX || queue->slot_given >= PACK_SLOTS_MAX)
+		return ERR_PACK_FULL;
+	op->slot = ++queue->slot_given;
+	return OK;
+}
+
+/* ---------------------------------------------------------------- batches */
+
+static void batch_run(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	queue->err = pack_write(&queue->chunk->pack, queue->items, queue->item_count, false);
+	if (queue->err == OK && queue->sync_begun)
+		queue->err = chunk_sync_run(&queue->sync_job);
+}
+
+static void op_synced(void *arg, enum err err)
+{
+	chunk_op_local_done(arg, err);
+}
+
+/* Ends the operations of a batch. They may go as a result, and more may be queued. */
+static void end_ops(struct pack_queue *queue, struct chunk_op *op, enum err err, bool synced)
+{
+	while (op != NULL) {
+		struct chunk_op *next = op->queue_next;
+		op->queue_next = NULL;
+		if (err == OK && op->sync && !synced)
+			chunk_sync(queue->chunk, op_synced, op);
+		else
+			chunk_op_local_done(op, err);
+		op = next;
+	}
+}
+
+static void batch_done(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	struct chunk *chunk = queue->chunk;
+	struct chunk_op *batch = queue->batch;
+	enum err err = queue->err;
+	chunk_use(chunk);
+	for (uint32_t i = 0; err == OK && i < queue->item_count; i++)
+		pack_enter(&chunk->pack, &queue->items[i]);
+	if (err != OK && err != ERR_NO_SPACE) {
+		chunk_store_fail(chunk->store, "append", err);
+		err = ERR_STORE_FAILED;
+	}
+	free(queue->items);
+	queue->items = NULL;
+	queue->item_count = 0;
+	queue->batch = NULL;
+	queue->running = false;
+	chunk->writes_ended++;
+	chunk->written_ms = loop_now_ms(queue->service->loop);
+	bool synced = queue->sync_begun;
+	queue->sync_begun = false;
+	if (synced)
+		chunk_sync_end(&queue->sync_job);
+	end_ops(queue, batch, err, synced);
+	next_batch(queue);
+	chunk_unuse(chunk);
+}
+
+static void add_append(struct pack_queue *queue, const struct chunk_op *op)
+{
+	const struct pack *pack = &queue->chunk->pack;
+	struct pack_slot there;
+	if (pack_find(pack, op->slot, &there))
+		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
+	queue->items[queue->item_count++] = (struct pack_item){
+		.record = { .slot = op->slot, .length = (uint32_t)op->data.size, .crc = op->crc },
+		.data = op->data,
+	};
+}
+
+static void add_tombstones(struct pack_queue *queue, const struct chunk_op *op)
+{
+	struct pack_slot there;
+	for (size_t i = 0; i < op->slots.size / sizeof(uint32_t); i++) {
+		uint32_t slot;
+		memcpy(&slot, op->slots.bytes + i * sizeof(slot), sizeof(slot));
+		if (pack_find(&queue->chunk->pack, slot, &there))
+			queue->items[queue->item_count++] =
+				(struct pack_item){ .record = { .slot = slot, .flags = PACK_TOMBSTONE } };
+	}
+}
+
+/* Takes the next operations off the queue: a batch. */
+static uint32_t take_batch(struct pack_queue *queue, bool *sync)
+{
+	uint32_t ops = 0, bytes = 0, items = 0;
+	struct chunk_op *last = NULL;
+	queue->batch = queue->first;
+	for (struct chunk_op *op = queue->first; op != NULL && ops < BATCH_OPS_MAX && bytes < BATCH_BYTES_MAX;
+	     op = op->queue_next) {
+		ops++;
+		bytes += (uint32_t)op->data.size;
+		items += op->kind == OP_APPEND ? 1 : (uint32_t)(op->slots.size / sizeof(uint32_t));
+		*sync = *sync || op->sync;
+		last = op;
+	}
+	if (last == NULL)
+		return 0;
+	queue->first = last->queue_next;
+	if (queue->first == NULL)
+		queue->last = NULL;
+	last->queue_next = NULL;
+	return items;
+}
+
+static void start_compaction(struct pack_queue *queue);
+
+static void next_batch(struct pack_queue *queue)
+{
+	struct chunk *chunk = queue->chunk;
+	bool sync = false;
+	if (queue->running)
+		return;
+	if (queue->first == NULL) {
+		start_compaction(queue);
+		return;
+	}
+	uint32_t items = take_batch(queue, &sync);
+	queue->items = mem_zero(items + 1ul, sizeof(*queue->items));
+	for (struct chunk_op *op = queue->batch; op != NULL; op = op->queue_next) {
+		if (op->kind == OP_APPEND) {
+			queue->queued_bytes -= pack_record_size((uint32_t)op->data.size);
+			add_append(queue, op);
+		} else {
+			add_tombstones(queue, op);
+		}
+	}
+	pack_place(&chunk->pack, queue->items, queue->item_count);
+	queue->running = true;
+	queue->sync_begun = sync && chunk_sync_begin(chunk, &queue->sync_job);
+	chunk->writes_begun++;
+	queue->work.run = batch_run;
+	queue->work.done = batch_done;
+	work_submit(queue->service->loop, NULL, &queue->work);
+}
+
+void pack_op_start(struct chunk_op *op)
+{
+	struct pack_queue *queue = queue_of(op);
+	if (op->kind == OP_APPEND && !op->applied) {
+		enum err err = chunk_store_admit(op->chunk->store, pack_record_size((uint32_t)op->data.size));
+		if (err != OK) {
+			chunk_op_answer(op, err);
+			chunk_op_remove(op);
+			return;
+		}
+	}
+	op->state = OP_RUNNING;
+	op->local_pending = true;
+	if (op->kind == OP_APPEND)
+		chain_forward(op);
+	if (op->applied) { /* a retry: only the successors may lack it */
+		chunk_op_local_done(op, OK);
+		return;
+	}
+	if (op->kind == OP_APPEND)
+		queue->queued_bytes += pack_record_size((uint32_t)op->data.size);
+	if (queue->last == NULL)
+		queue->first = op;
+	else
+		queue->last->queue_next = op;
+	queue->last = op;
+	next_batch(queue);
+}
+
+/* ---------------------------------------------------------------- compaction */
+
+static void compact_run(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	queue->err = pack_compact(queue->service->loop, &queue->chunk->pack, queue->new_path, queue->salt, &queue->compacted);
+}
+
+static void compact_done(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	struct chunk *chunk = queue->chunk;
+	struct pack *compacted = &queue->compacted;
+	queue->running = false;
+	/* A version that was taken meanwhile is only in the old file: another time, then. */
+	bool usable = queue->err == OK && !chunk->adopting && compacted->version == chunk->version;
+	if (usable)
+		queue->err = file_rename(queue->service->loop, queue->new_path, chunk->path);
+	if (usable && queue->err == OK) {
+		log_info("pack_compacted", "pack=%016" PRIx64 " bytes=%" PRIu64 " before=%" PRIu64, chunk->id,
+			 compacted->bytes, chunk->pack.bytes);
+		pack_close(&chunk->pack);
+		chunk->pack = *compacted;
+		*compacted = (struct pack){ 0 };
+		chunk->name_new = true;
+		chunk->writes_begun++; /* so that the folder is synced */
+		chunk->writes_ended++;
+	} else if (queue->err == OK) {
+		pack_close(compacted);
+	}
+	if (queue->err != OK)
+		log_warn("pack_not_compacted", "pack=%016" PRIx64 " error=%s", chunk->id, err_name(queue->err));
+	free(queue->new_path);
+	queue->new_path = NULL;
+	if (queue->first != NULL)
+		next_batch(queue);
+	chunk_unuse(chunk);
+}
+
+static void start_compaction(struct pack_queue *queue)
+{
+	struct chunk *chunk = queue->chunk;
+	if (!pack_wants_compaction(&chunk->pack) || chunk->adopting || chunk->state != CHUNK_READY ||
+	    queue->service->stopping || chunk_store_admit(chunk->store, chunk->pack.live_bytes) != OK)
+		return;
+	size_t size = strlen(chunk->path) + 5;
+	queue->new_path = mem_alloc(size);
+	snprintf(queue->new_path, size, "%s.new", chunk->path);
+	queue->salt = loop_random(queue->service->loop);
+	queue->running = true;
+	chunk_use(chunk);
+	queue->work.run = compact_run;
+	queue->work.done = compact_done;
+	work_submit(queue->service->loop, NULL, &queue->work);
+}
+
+/* ---------------------------------------------------------------- reads */
+
+static void reply(struct rpc_request *request, const struct pack_record *record, struct iobuf *buffer)
+{
+	Granary__BlobReadReply message = GRANARY__BLOB_READ_REPLY__INIT;
+	struct conn_data data = { .iobuf = buffer, .offset = PACK_RECORD_BYTES, .size = record->length };
+	message.crc = record->crc;
+	message.flags = record->flags;
+	if (record->length == 0)
+		rpc_reply(request, &message.base);
+	else
+		rpc_reply_data(request, &message.base, &data);
+}
+
+bool pack_op_try_read(struct service *service, struct chunk *chunk, struct rpc_request *request)
+{
+	const Granary__BlobRead *read = (const Granary__BlobRead *)request->message;
+	struct pack_slot at;
+	struct pack_record record;
+	(void)service;
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_PACK || read->version < chunk->version ||
+	    !pack_find(&chunk->pack, read->slot, &at))
+		return false;
+	struct iobuf *buffer = iobuf_open(PACK_RECORD_BYTES + at.length);
+	enum err err = pack_read(&chunk->pack, read->slot, at, buffer->bytes, true, &record);
+	if (err == OK)
+		reply(request, &record, buffer);
+	iobuf_unref(buffer);
+	return err == OK; /* whatever it was, the worker meets it again */
+}
+
+static void read_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct pack_slot at = { op->offset, op->size };
+	struct pack_record record;
+	op->local_err = pack_read(&op->view, op->slot, at, op->buffer->bytes, false, &record);
+	op->crc = record.crc;
+}
+
+static void read_end(struct chunk_op *op, enum err err)
+{
+	op->local_pending = false;
+	if (err == OK) {
+		struct op_request *request = op->requests;
+		struct pack_record record = { .slot = op->slot, .length = op->size, .crc = op->crc };
+		op->requests = NULL;
+		reply(request->request, &record, op->buffer);
+		free(request);
+	}
+	file_unref(op->view.file);
+	chunk_op_answer(op, err);
+	chunk_op_remove(op);
+}
+
+static void read_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	read_end(op, op->local_err);
+}
+
+void pack_op_read(struct chunk_op *op)
+{
+	struct pack_slot at;
+	op->state = OP_RUNNING;
+	if (!pack_find(&op->chunk->pack, op->slot, &at)) {
+		read_end(op, ERR_NOT_FOUND);
+		return;
+	}
+	op->offset = at.place;
+	op->size = at.length;
+	op->view = op->chunk->pack;
+	file_ref(op->view.file);
+	op->buffer = iobuf_open(PACK_RECORD_BYTES + at.length);
+	op->local_pending = true;
+	op->work.run = read_run;
+	op->work.done = read_done;
+	work_submit(op->service->loop, NULL, &op->work);
+}

@@ -1,0 +1,104 @@
+#include "chunkserver/read_op.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+
+/* Blocks of [first, end) that are in the file: what follows reads as zeros and is not sent. */
+static uint32_t blocks_present(const struct chunk *chunk, uint32_t first, uint32_t end)
+{
+	if (end > chunk->file.blocks)
+		end = chunk->file.blocks;
+	return end > first ? end - first : 0;
+}
+
+static void reply(const struct chunk *chunk, struct rpc_request *request, uint32_t first, uint32_t count,
+		  struct iobuf *buffer)
+{
+	uint8_t crcs[FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4u];
+	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
+	check(count * 4u <= sizeof(crcs));
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(crcs + 4u * i, chunk_file_crc(&chunk->file, first + i));
+	message.crcs = message_borrow(slice_of(crcs, 4u * count));
+	message.version = chunk->version;
+	if (count == 0) {
+		rpc_reply(request, &message.base);
+		return;
+	}
+	struct conn_data data = { .iobuf = buffer, .size = count * BLOCK_BYTES };
+	rpc_reply_data(request, &message.base, &data);
+}
+
+bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_request *request)
+{
+	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
+	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
+	(void)service;
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || read->version < chunk->version)
+		return false;
+	const struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (chunk_op_is_write(op) && chunk_op_overlaps(op, first, end))
+			return false;
+	}
+	if (chunk_is_damaged(chunk, first, end)) {
+		rpc_reply_error(request, ERR_CORRUPT, "lost by a crash of the machine");
+		return true;
+	}
+	uint32_t count = blocks_present(chunk, first, end);
+	struct iobuf *buffer = count == 0 ? NULL : iobuf_open(count * BLOCK_BYTES);
+	enum err err = count == 0 ? OK : chunk_file_read(&chunk->file, first, count, buffer->bytes, true);
+	if (err == OK)
+		reply(chunk, request, first, count, buffer);
+	iobuf_unref(buffer);
+	return err == OK; /* whatever it was, the worker meets it again */
+}
+
+static void read_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	op->local_err = chunk_file_read(&op->chunk->file, op->first, op->size, op->buffer->bytes, false);
+}
+
+static void read_end(struct chunk_op *op, enum err err)
+{
+	op->local_pending = false;
+	if (err == OK) {
+		struct op_request *request = op->requests;
+		op->requests = NULL;
+		reply(op->chunk, request->request, op->first, op->size, op->buffer);
+		free(request);
+	}
+	chunk_op_answer(op, err);
+	chunk_op_remove(op);
+}
+
+static void read_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	read_end(op, op->local_err);
+}
+
+void read_op_start(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	uint32_t count = blocks_present(chunk, op->first, op->end);
+	op->state = OP_RUNNING;
+	op->size = count;
+	if (chunk_is_damaged(chunk, op->first, op->end)) {
+		read_end(op, ERR_CORRUPT);
+		return;
+	}
+	if (count == 0) {
+		read_end(op, OK);
+		return;
+	}
+	op->buffer = iobuf_open(count * BLOCK_BYTES);
+	op->local_pending = true;
+	op->work.run = read_run;
+	op->work.done = read_done;
+	work_submit(op->service->loop, NULL, &op->work);
+}

@@ -1,0 +1,310 @@
+#include "chunkserver/service.h"
+
+#include <stdlib.h>
+
+#include "chunkserver/chain.h"
+#include "chunkserver/master_link.h"
+#include "chunkserver/pack_op.h"
+#include "chunkserver/read_op.h"
+#include "chunkserver/settle.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+
+void service_init(struct service *service, struct loop *loop, uint64_t server)
+{
+	service->loop = loop;
+	service->server = server;
+	service->next_operation = loop_random(loop);
+	defer_init(&service->run_ready, loop, chunk_ops_run_ready, service);
+}
+
+void service_deinit(struct service *service)
+{
+	defer_cancel(&service->run_ready);
+	check(service->ready == NULL);
+}
+
+bool service_busy(const struct service *service)
+{
+	return service->ops > 0 || service->batches > 0;
+}
+
+int service_position(const struct service *service, Granary__Replica *const *replicas, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (replicas[i]->server == service->server)
+			return (int)i;
+	}
+	return -1;
+}
+
+/* ---------------------------------------------------------------- changes */
+
+/* The chain as the message says it, for a chunk that may have to be made. */
+static void chain_of(uint64_t chunk, uint64_t version, Granary__Replica **replicas, size_t count,
+		     Granary__ChunkLocation *out)
+{
+	granary__chunk_location__init(out);
+	out->chunk = chunk;
+	out->version = version;
+	out->n_replicas = count;
+	out->replicas = replicas;
+}
+
+/* Is the chain well formed, and are we where the sender thinks? */
+static enum err check_chain(const struct service *service, Granary__Replica *const *replicas, size_t count, bool from_client)
+{
+	int place = service_position(service, replicas, count);
+	if (count == 0 || count > REPLICAS_MAX)
+		return ERR_INVALID;
+	if (place < 0)
+		return ERR_STALE_VERSION;
+	return (place == 0) == from_client ? OK : ERR_INVALID;
+}
+
+static void submit(struct chunk_op *op, uint64_t chunk, Granary__Replica **replicas, size_t count, enum chunk_kind kind)
+{
+	Granary__ChunkLocation chain;
+	op->replicas = replicas;
+	op->replica_count = count;
+	chain_of(chunk, op->version, replicas, count, &chain);
+	struct chunk_create create = { .kind = kind, .version = op->version, .chain = &chain };
+	chunk_op_submit(op, chunk, &create);
+}
+
+static struct slice data_of(const struct rpc_request *request)
+{
+	return request->data == NULL ? slice_of(NULL, 0) : slice_of(request->data->bytes, request->data->size);
+}
+
+static void serve_write(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkWrite *message = (const Granary__ChunkWrite *)request->message;
+	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
+	bool from_client = message->sequence == 0;
+	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
+	if (err == OK)
+		err = chunk_pieces_verify(message->offset, data, crcs);
+	if (err == ERR_CORRUPT)
+		service->corrupt_frames++;
+	if (err != OK) {
+		rpc_reply_error(request, err, NULL);
+		return;
+	}
+	struct chunk_op *op = chunk_op_new(service, OP_WRITE, request);
+	op->from_client = from_client;
+	op->sync = message->sync;
+	op->version = message->version;
+	op->client = message->client;
+	op->operation = message->operation;
+	op->sequence = message->sequence;
+	op->offset = message->offset;
+	op->size = (uint32_t)data.size;
+	op->first = block_first(op->offset);
+	op->end = block_end(op->offset, op->size);
+	op->data = data;
+	op->crcs = crcs;
+	submit(op, message->chunk, message->replicas, message->n_replicas, KIND_REPLICATED);
+}
+
+static void serve_trim(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
+	bool from_client = message->sequence == 0;
+	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
+	if (err == OK && message->bytes > CHUNK_BYTES)
+		err = ERR_INVALID;
+	if (err != OK) {
+		rpc_reply_error(request, err, NULL);
+		return;
+	}
+	struct chunk_op *op = chunk_op_new(service, OP_TRIM, request);
+	op->from_client = from_client;
+	op->version = message->version;
+	op->client = message->client;
+	op->operation = message->operation;
+	op->sequence = message->sequence;
+	op->offset = message->bytes;
+	op->first = block_first(message->bytes);
+	op->end = CHUNK_BLOCKS;
+	submit(op, message->chunk, message->replicas, message->n_replicas, KIND_REPLICATED);
+}
+
+static void serve_sync(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkSync *message = (const Granary__ChunkSync *)request->message;
+	int place = service_position(service, message->replicas, message->n_replicas);
+	enum err err = check_chain(service, message->replicas, message->n_replicas, place == 0);
+	if (err != OK) {
+		rpc_reply_error(request, err, NULL);
+		return;
+	}
+	struct chunk_op *op = chunk_op_new(service, OP_SYNC, request);
+	op->from_client = place == 0;
+	op->version = message->version;
+	op->replicas = message->replicas;
+	op->replica_count = message->n_replicas;
+	chunk_op_submit(op, message->chunk, NULL);
+}
+
+static void serve_append(struct service *service, struct rpc_request *request)
+{
+	const Granary__BlobAppend *message = (const Granary__BlobAppend *)request->message;
+	struct slice data = data_of(request);
+	bool from_client = message->sequence == 0;
+	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
+	if (err == OK && (data.size > BLOB_BYTES_MAX || (from_client && message->slot != 0)))
+		err = ERR_INVALID;
+	if (err == OK && crc32c(data.bytes, data.size) != message->crc) {
+		service->corrupt_frames++;
+		err = ERR_CORRUPT;
+	}
+	if (err != OK) {
+		rpc_reply_error(request, err, NULL);
+		return;
+	}
+	struct chunk_op *op = chunk_op_new(service, OP_APPEND, request);
+	op->from_client = from_client;
+	op->sync = message->sync;
+	op->version = message->version;
+	op->client = message->client;
+	op->operation = message->operation;
+	op->sequence = message->sequence;
+	op->data = data;
+	op->crc = message->crc;
+	op->slot = message->slot;
+	submit(op, message->pack, message->replicas, message->n_replicas, KIND_PACK);
+}
+
+/* ---------------------------------------------------------------- reads */
+
+static void serve_read(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkRead *message = (const Granary__ChunkRead *)request->message;
+	bool fits = message->bytes > 0 && message->offset < CHUNK_BYTES && message->bytes <= CHUNK_BYTES - message->offset &&
+		    message->bytes <= FRAME_DATA_BYTES_MAX &&
+		    block_end(message->offset, message->bytes) - block_first(message->offset) <=
+			    FRAME_DATA_BYTES_MAX / BLOCK_BYTES;
+	if (!fits) {
+		rpc_reply_error(request, ERR_INVALID, "range");
+		return;
+	}
+	struct chunk *chunk = chunk_store_find(service->store, message->chunk);
+	if (chunk != NULL && read_op_try(service, chunk, request))
+		return;
+	struct chunk_op *op = chunk_op_new(service, OP_READ, request);
+	op->version = message->version;
+	op->first = block_first(message->offset);
+	op->end = block_end(message->offset, message->bytes);
+	chunk_op_submit(op, message->chunk, NULL);
+}
+
+static void serve_blob_read(struct service *service, struct rpc_request *request)
+{
+	const Granary__BlobRead *message = (const Granary__BlobRead *)request->message;
+	struct chunk *chunk = chunk_store_find(service->store, message->pack);
+	if (chunk != NULL && pack_op_try_read(service, chunk, request))
+		return;
+	struct chunk_op *op = chunk_op_new(service, OP_BLOB_READ, request);
+	op->version = message->version;
+	op->slot = message->slot;
+	chunk_op_submit(op, message->pack, NULL);
+}
+
+static void serve_status(struct service *service, struct rpc_request *request)
+{
+	Granary__ChunkserverStatus reply = GRANARY__CHUNKSERVER_STATUS__INIT;
+	struct chunk_store_counts counts;
+	chunk_store_counts(service->store, &counts);
+	reply.server = service->server;
+	reply.cluster = master_link_cluster(service->link);
+	reply.chunks = counts.chunks;
+	reply.malformed_frames = conn_malformed_count(service->loop);
+	reply.lease = master_link_has_lease(service->link);
+	reply.failed = chunk_store_failed(service->store);
+	rpc_reply(request, &reply.base);
+}
+
+/* ---------------------------------------------------------------- dispatch */
+
+static void serve_data(struct service *service, struct rpc_request *request)
+{
+	if (!master_link_has_lease(service->link)) {
+		rpc_reply_error(request, ERR_NO_LEASE, NULL);
+		return;
+	}
+	switch (request->type) {
+	case MESSAGE_CHUNK_WRITE:
+		serve_write(service, request);
+		break;
+	case MESSAGE_CHUNK_READ:
+		serve_read(service, request);
+		break;
+	case MESSAGE_CHUNK_SYNC:
+		serve_sync(service, request);
+		break;
+	case MESSAGE_CHUNK_TRIM:
+		serve_trim(service, request);
+		break;
+	case MESSAGE_BLOB_APPEND:
+		serve_append(service, request);
+		break;
+	case MESSAGE_BLOB_READ:
+		serve_blob_read(service, request);
+		break;
+	default:
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+	}
+}
+
+void service_serve(void *arg, struct rpc_request *request)
+{
+	struct service *service = arg;
+	if (service->stopping)
+		rpc_reply_error(request, ERR_CANCELLED, "stopping");
+	else if (request->type == MESSAGE_CHUNKSERVER_STATUS)
+		serve_status(service, request);
+	else if (request->type == MESSAGE_CHUNK_COMMANDS)
+		commands_serve(service, request);
+	else
+		serve_data(service, request);
+}
+
+struct closed_conn {
+	const struct rpc_conn *conn;
+};
+
+/* Another connection may get its address. */
+static void forget_conn(void *arg, struct chunk *chunk)
+{
+	const struct closed_conn *closed = arg;
+	if (chunk->received_from == closed->conn)
+		chunk->received_from = NULL;
+}
+
+void service_conn_closed(void *arg, struct rpc_conn *conn)
+{
+	const struct service *service = arg;
+	struct closed_conn closed = { conn };
+	chunk_store_each_open(service->store, forget_conn, &closed);
+}
+
+void service_tick(struct service *service)
+{
+	chunk_store_tick(service->store);
+	settle_all(service);
+	chunk_ops_expire(service);
+}
+
+static void chunk_opened(void *arg, struct chunk *chunk, enum err err)
+{
+	chunk_ops_opened(arg, chunk, err);
+}
+
+static void chunk_closing(void *arg, struct chunk *chunk)
+{
+	(void)arg;
+	pack_op_forget(chunk);
+}
+
+const struct chunk_store_events service_store_events = { .opened = chunk_opened, .closing = chunk_closing };

@@ -1,0 +1,51 @@
+/* The chunkserver's requests: checks each, makes it an operation (chunk_op.h), keeps what all operations share. Thread: the loop. */
+#ifndef GRANARY_CHUNKSERVER_SERVICE_H
+#define GRANARY_CHUNKSERVER_SERVICE_H
+
+#include "chunkserver/chunk_op.h"
+#include "chunkserver/chunk_store.h"
+#include "common/sys/rpc.h"
+
+struct master_link;
+struct chain_peer;
+
+struct service {
+	struct loop *loop;
+	struct rpc *rpc;
+	struct chunk_store *store;
+	struct master_link *link;
+	uint64_t server;	  /* our id */
+	uint64_t next_operation;  /* of what we send for ourselves */
+	uint32_t ops;		  /* in lists */
+	struct chunk_op *ready;	  /* to be started; linked by ready_next */
+	struct defer run_ready;
+	struct chain_peer *peers; /* chain.c */
+	uint32_t batches;	  /* of commands, under way */
+	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
+	bool stopping;
+};
+
+/* `rpc`, `store` and `link` are set by the caller before the first request. */
+void service_init(struct service *service, struct loop *loop, uint64_t server);
+/* After rpc_close, with nothing running. */
+void service_deinit(struct service *service);
+
+/* For struct rpc_service, with the service as arg. */
+void service_serve(void *arg, struct rpc_request *request);
+void service_conn_closed(void *arg, struct rpc_conn *conn);
+/* Every CHUNKSERVER_HEARTBEAT_MS. */
+void service_tick(struct service *service);
+/* Operations on their way. */
+bool service_busy(const struct service *service);
+
+/* chunk_store_events. */
+extern const struct chunk_store_events service_store_events;
+
+/* Our place in a chain, or -1. */
+int service_position(const struct service *service, Granary__Replica *const *replicas, size_t count);
+
+/* commands.c: MESSAGE_CHUNK_COMMANDS, and one of them from elsewhere (ERR_BUSY: again later). */
+void commands_serve(struct service *service, struct rpc_request *request);
+MUST_USE enum err service_configure(struct service *service, const Granary__ChunkLocation *location);
+
+#endif

@@ -1,0 +1,168 @@
+#include "chunkserver/settle.h"
+
+#include <utlist.h>
+
+#include "chunkserver/chain.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+
+#define SETTLING_MAX 16u /* of one chunk at a time */
+#define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+
+/* Settled: readers and writers may go on. */
+static void settled(struct chunk_op *op)
+{
+	if (op->client != 0)
+		op_ring_add(&op->chunk->ring, op->client, op->operation, op->slot);
+	chunk_op_answer(op, OK);
+	chunk_op_remove(op);
+}
+
+/* Whoever waits for it hears that the chain is broken, and tries again or elsewhere. */
+static void still_unsettled(struct chunk_op *op, enum err err)
+{
+	struct chunk *chunk = op->chunk;
+	struct chunk_op *other, *next;
+	op->state = OP_UNSETTLED;
+	op->sent_blocks = 0;
+	iobuf_unref(op->buffer);
+	op->buffer = NULL;
+	chunk_op_answer(op, err);
+	DL_FOREACH_SAFE2 (chunk->first_op, other, next, next) {
+		if (other->state != OP_WAITING || other->blocked_by != op)
+			continue;
+		other->failed_server = op->failed_server;
+		chunk_op_answer(other, err);
+		chunk_op_remove(other);
+	}
+}
+
+static uint32_t next_piece(const struct chunk_op *op)
+{
+	uint32_t at = op->first + op->sent_blocks;
+	uint32_t end = op->end < op->chunk->file.blocks ? op->end : op->chunk->file.blocks;
+	if (at >= end)
+		return 0;
+	return end - at < PIECE_BLOCKS ? end - at : PIECE_BLOCKS;
+}
+
+static void read_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk_file *file = &op->chunk->file;
+	uint32_t first = op->first + op->sent_blocks, count = op->buffer->size / BLOCK_BYTES;
+	op->local_err = chunk_file_read(file, first, count, op->buffer->bytes, false);
+	for (uint32_t i = 0; op->local_err == OK && i < count; i++) {
+		if (crc32c(op->buffer->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != chunk_file_crc(file, first + i))
+			op->local_err = ERR_CORRUPT;
+	}
+}
+
+static void read_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	op->local_pending = false;
+	if (op->local_err == OK && chain_successor(op->service, op->chunk) == NULL) {
+		settled(op); /* alone by now */
+		return;
+	}
+	if (op->local_err != OK) {
+		op->failed_server = op->service->server;
+		still_unsettled(op, ERR_CHAIN_BROKEN);
+		return;
+	}
+	chain_send_content(op, op->first + op->sent_blocks, op->buffer);
+	if (op->call == 0)
+		still_unsettled(op, op->chain_err);
+}
+
+/* False when it could not be sent: operations that waited for it are gone then. */
+static bool send_next(struct chunk_op *op)
+{
+	op->state = OP_SETTLING;
+	if (op->kind == OP_TRIM) {
+		chain_send_content(op, op->first, NULL);
+		if (op->call == 0)
+			still_unsettled(op, op->chain_err);
+		return op->call != 0;
+	}
+	uint32_t count = next_piece(op);
+	if (count == 0) {
+		settled(op);
+		return true;
+	}
+	op->buffer = iobuf_open(count * BLOCK_BYTES);
+	op->buffer->size = count * BLOCK_BYTES;
+	op->local_pending = true;
+	op->work.run = read_run;
+	op->work.done = read_done;
+	work_submit(op->service->loop, NULL, &op->work);
+	return true;
+}
+
+void settle_chain_done(struct chunk_op *op)
+{
+	if (op->chain_err != OK) {
+		still_unsettled(op, op->chain_err);
+		return;
+	}
+	if (op->kind == OP_TRIM) {
+		settled(op);
+		return;
+	}
+	op->sent_blocks += op->buffer->size / BLOCK_BYTES;
+	iobuf_unref(op->buffer);
+	op->buffer = NULL;
+	if (!send_next(op))
+		return; /* its waiters have been told */
+}
+
+void settle_chunk(struct service *service, struct chunk *chunk)
+{
+	struct chunk_op *op, *next;
+	unsigned running = 0;
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || service->stopping ||
+	    !chain_is_head(service, chunk))
+		return;
+	bool alone = chain_successor(service, chunk) == NULL;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state == OP_SETTLING)
+			running++;
+		if (op->state != OP_UNSETTLED || running >= SETTLING_MAX)
+			continue;
+		if (alone) {
+			settled(op);
+			continue;
+		}
+		running++;
+		if (!send_next(op))
+			return;
+	}
+}
+
+static void settle_one(void *arg, struct chunk *chunk)
+{
+	if (chunk->first_op != NULL)
+		settle_chunk(arg, chunk);
+}
+
+void settle_all(struct service *service)
+{
+	chunk_store_each_open(service->store, settle_one, service);
+}
+
+void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end)
+{
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state != OP_UNSETTLED || !chunk_op_overlaps(op, first, end))
+			continue;
+		/* A range that is covered in part gets shorter; a trim only from its start. */
+		if (first <= op->first)
+			op->first = end;
+		else if (end >= op->end && op->kind != OP_TRIM)
+			op->end = first;
+		if (op->first >= op->end)
+			settled(op);
+	}
+}

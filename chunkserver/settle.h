@@ -1,0 +1,17 @@
+/* Brings the chain together again after it broke: the head sends its own content of every block range that was applied here and
+ * not acknowledged below. Works without the client that wrote: it may be dead. Thread: the loop. */
+#ifndef GRANARY_CHUNKSERVER_SETTLE_H
+#define GRANARY_CHUNKSERVER_SETTLE_H
+
+#include "chunkserver/service.h"
+
+/* Tries what is unsettled in the chunk; called when its chain changed, when somebody waits for it, and every tick. Does nothing
+ * unless we are the head. */
+void settle_chunk(struct service *service, struct chunk *chunk);
+void settle_all(struct service *service);
+/* The successor's answer to chain_send_content. */
+void settle_chain_done(struct chunk_op *op);
+/* A write from the predecessor is acknowledged: it settles what it covers. */
+void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end);
+
+#endif
