@@ -19,15 +19,15 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 {
 	uint8_t crcs[FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4u];
 	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
-	check(count * 4u <= sizeof(crcs));
-	for (uint32_t i = 0; i < count; i++)
-		put_le32(crcs + 4u * i, chunk_file_crc(&chunk->file, first + i));
-	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.version = chunk->version;
+	check(count * 4u <= sizeof(crcs));
 	if (count == 0) {
 		rpc_reply(request, &message.base);
 		return;
 	}
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(crcs + 4u * i, chunk_file_crc(&chunk->file, first + i));
+	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	struct conn_data data = { .iobuf = buffer, .size = count * BLOCK_BYTES };
 	rpc_reply_data(request, &message.base, &data);
 }

@@ -107,7 +107,7 @@ static bool own_folder(char *out, size_t size)
 /* Whether the program has the option: its --help says so. */
 static bool knows_option(const char *program, const char *key)
 {
-	char wanted[128], text[16384];
+	char wanted[256], text[16384];
 	int ends[2];
 	size_t got = 0;
 	snprintf(wanted, sizeof wanted, "--%s", key);
