@@ -133,7 +133,8 @@ static void add_append(struct pack_queue *queue, const struct chunk_op *op)
 {
 	const struct pack *pack = &queue->chunk->pack;
 	struct pack_slot there;
-	if (pack_find(pack, op->slot, &there))
+	/* A retry brings the same again. Anything else in the slot was never acknowledged: the later one counts. */
+	if (pack_find(pack, op->slot, &there) && there.length != op->data.size)
 		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
 	queue->items[queue->item_count++] = (struct pack_item){
 		.record = { .slot = op->slot, .length = (uint32_t)op->data.size, .crc = op->crc },

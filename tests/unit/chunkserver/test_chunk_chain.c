@@ -1,0 +1,508 @@
+/* Three chunkservers in a chain, over loopback, with a master that only gives leases. */
+#include "tests/unit/chunkserver/cluster.h"
+
+#include <inttypes.h>
+
+#include "common/sys/log.h"
+
+#define CHUNK 0x1234567ull
+
+static uint8_t big[FRAME_DATA_BYTES_MAX];
+static uint8_t got[FRAME_DATA_BYTES_MAX];
+
+static int setup(void **state)
+{
+	struct cluster *cluster = malloc(sizeof(*cluster));
+	cluster_open(cluster);
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (uint8_t)(i * 7 + i / 256);
+	*state = cluster;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	cluster_close(*state);
+	free(*state);
+	return 0;
+}
+
+static enum err write_text(struct cluster *cluster, uint32_t offset, const char *text)
+{
+	return write_to(cluster, 0, &(struct write_options){ .chunk = CHUNK, .offset = offset, .data = slice_text(text) });
+}
+
+static void expect_text(struct cluster *cluster, int server, uint32_t offset, const char *text)
+{
+	assert_int_equal(read_from(cluster, server, CHUNK, offset, (uint32_t)strlen(text), got), OK);
+	assert_memory_equal(got, text, strlen(text));
+}
+
+static enum err sync_chunk(struct cluster *cluster, uint64_t chunk)
+{
+	struct answer answer;
+	Granary__ChunkSync message = GRANARY__CHUNK_SYNC__INIT;
+	message.chunk = chunk;
+	message.version = cluster->version;
+	message.n_replicas = cluster->chain_count;
+	message.replicas = cluster->chain;
+	start_call(cluster, 0, MESSAGE_CHUNK_SYNC, &message.base, slice_of(NULL, 0), &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	answer_free(&answer);
+	return err;
+}
+
+static void writes_are_read_from_every_replica(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options large = { .chunk = CHUNK, .offset = 1 * MIB, .data = slice_of(big, sizeof(big)) };
+	struct write_options odd = { .chunk = CHUNK, .offset = 3 * MIB + 100, .data = slice_of(big, 20000), .sync = true };
+	assert_int_equal(write_text(cluster, 5000, "hello chain"), OK);
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	assert_int_equal(write_to(cluster, 0, &odd), OK);
+	assert_int_equal(write_text(cluster, 5006, "CHAIN"), OK);
+	for (int server = 0; server < SERVERS; server++) {
+		expect_text(cluster, server, 5000, "hello CHAIN");
+		assert_int_equal(read_from(cluster, server, CHUNK, 1 * MIB, sizeof(big), got), OK);
+		assert_memory_equal(got, big, sizeof(big));
+		assert_int_equal(read_from(cluster, server, CHUNK, 3 * MIB + 100, 20000, got), OK);
+		assert_memory_equal(got, big, 20000);
+		/* A hole and what was never written. */
+		assert_int_equal(read_from(cluster, server, CHUNK, 2 * MIB, 4096, got), OK);
+		assert_int_equal(got[0] | got[4095], 0);
+		assert_int_equal(read_from(cluster, server, CHUNK, 60 * MIB, 4096, got), OK);
+	}
+	assert_int_equal(sync_chunk(cluster, CHUNK), OK);
+	assert_int_equal(sync_chunk(cluster, CHUNK + 1), ERR_NO_CHUNK);
+	assert_int_equal(read_from(cluster, 1, CHUNK + 1, 0, 4096, got), ERR_NO_CHUNK);
+}
+
+static void many_writes_at_once(void **state)
+{
+	struct cluster *cluster = *state;
+	enum { COUNT = 200 };
+	static struct answer answers[COUNT];
+	/* Overlapping in pairs and within blocks: the order of sending decides. */
+	for (uint32_t i = 0; i < COUNT; i++) {
+		struct write_options options = {
+			.chunk = CHUNK, .offset = i / 2 * 1000, .data = slice_of(big + i, 1500), .sync = i % 10 == 0
+		};
+		start_write_to(cluster, 0, &options, &answers[i]);
+	}
+	static uint8_t expected[FRAME_DATA_BYTES_MAX];
+	memset(expected, 0, sizeof(expected));
+	for (uint32_t i = 0; i < COUNT; i++) {
+		WAIT_FOR(cluster, answers[i].done);
+		assert_int_equal(answers[i].err, OK);
+		answer_free(&answers[i]);
+		memcpy(expected + i / 2 * 1000, big + i, 1500);
+	}
+	for (int server = 0; server < SERVERS; server++) {
+		assert_int_equal(read_from(cluster, server, CHUNK, 0, 100500, got), OK);
+		assert_memory_equal(got, expected, 100500);
+	}
+}
+
+static void retry_is_applied_once(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options first = { .chunk = CHUNK, .data = slice_text("first"), .operation = 900 };
+	struct write_options again = { .chunk = CHUNK, .data = slice_text("again"), .operation = 900 };
+	assert_int_equal(write_to(cluster, 0, &first), OK);
+	assert_int_equal(write_text(cluster, 0, "second"), OK);
+	assert_int_equal(write_to(cluster, 0, &again), OK);
+	for (int server = 0; server < SERVERS; server++)
+		expect_text(cluster, server, 0, "second");
+	/* Two at once: the second is attached to the first. */
+	struct answer answers[2];
+	struct write_options twice = { .chunk = CHUNK, .data = slice_text("twice!"), .operation = 901, .sync = true };
+	start_write_to(cluster, 0, &twice, &answers[0]);
+	start_write_to(cluster, 0, &twice, &answers[1]);
+	for (int i = 0; i < 2; i++) {
+		WAIT_FOR(cluster, answers[i].done);
+		assert_int_equal(answers[i].err, OK);
+		answer_free(&answers[i]);
+	}
+	expect_text(cluster, 2, 0, "twice!");
+}
+
+static void versions_only_go_up(void **state)
+{
+	struct cluster *cluster = *state;
+	assert_int_equal(write_text(cluster, 0, "one"), OK);
+	cluster->version = 3;
+	assert_int_equal(write_text(cluster, 0, "two"), OK);
+	cluster->version = 2;
+	assert_int_equal(write_text(cluster, 0, "old"), ERR_STALE_VERSION);
+	assert_int_equal(read_from(cluster, 1, CHUNK, 0, 3, got), ERR_STALE_VERSION);
+	cluster->version = 3;
+	for (int server = 0; server < SERVERS; server++)
+		expect_text(cluster, server, 0, "two");
+	/* The version is in the file: it survives a restart. */
+	for (int server = 0; server < SERVERS; server++) {
+		stop_server(cluster, server);
+		start_server(cluster, server);
+		WAIT_FOR(cluster, has_lease(cluster, server));
+	}
+	cluster->version = 2;
+	assert_int_equal(write_text(cluster, 0, "old"), ERR_STALE_VERSION);
+	cluster->version = 3;
+	expect_text(cluster, 0, 0, "two");
+	assert_int_equal(write_text(cluster, 0, "six"), OK);
+	expect_text(cluster, 2, 0, "six");
+}
+
+static void spoiled_data_is_refused(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options spoiled = { .chunk = CHUNK, .data = slice_text("bad"), .spoil = true };
+	assert_int_equal(write_text(cluster, 0, "good"), OK);
+	assert_int_equal(write_to(cluster, 0, &spoiled), ERR_CORRUPT);
+	for (int server = 0; server < SERVERS; server++)
+		expect_text(cluster, server, 0, "good");
+}
+
+static void wrong_place_in_the_chain_is_refused(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options options = { .chunk = CHUNK, .data = slice_text("x") };
+	assert_int_equal(write_to(cluster, 1, &options), ERR_INVALID);
+	use_chain(cluster, 0, 1, -1);
+	assert_int_equal(write_to(cluster, 2, &options), ERR_STALE_VERSION);
+	assert_int_equal(read_from(cluster, 0, CHUNK, 0, 4096, got), ERR_NO_CHUNK);
+}
+
+static void without_a_lease_nothing_is_served(void **state)
+{
+	struct cluster *cluster = *state;
+	assert_int_equal(write_text(cluster, 0, "leased"), OK);
+	cluster->no_lease = true;
+	for (int server = 0; server < SERVERS; server++)
+		WAIT_FOR(cluster, !has_lease(cluster, server));
+	assert_int_equal(write_text(cluster, 0, "nobody"), ERR_NO_LEASE);
+	assert_int_equal(read_from(cluster, 1, CHUNK, 0, 4096, got), ERR_NO_LEASE);
+	cluster->no_lease = false;
+	for (int server = 0; server < SERVERS; server++)
+		WAIT_FOR(cluster, has_lease(cluster, server));
+	expect_text(cluster, 1, 0, "leased");
+}
+
+static void full_disk_says_so_and_recovers(void **state)
+{
+	struct cluster *cluster = *state;
+	assert_int_equal(write_text(cluster, 0, "before"), OK);
+	for (int server = 0; server < SERVERS; server++)
+		chunk_store_set_reserved(chunkserver_service(cluster->servers[server])->store, UINT64_MAX);
+	assert_int_equal(write_text(cluster, 0, "full!!"), ERR_NO_SPACE);
+	assert_int_equal(write_to(cluster, 0, &(struct write_options){ .chunk = 99, .data = slice_text("new") }), ERR_NO_SPACE);
+	expect_text(cluster, 0, 0, "before");
+	for (int server = 0; server < SERVERS; server++)
+		chunk_store_set_reserved(chunkserver_service(cluster->servers[server])->store, 1);
+	assert_int_equal(write_text(cluster, 0, "after!"), OK);
+	expect_text(cluster, 2, 0, "after!");
+}
+
+static void full_tail_is_settled_later(void **state)
+{
+	struct cluster *cluster = *state;
+	struct chunk_store *tail = chunkserver_service(cluster->servers[2])->store;
+	assert_int_equal(write_text(cluster, 0, "before"), OK);
+	chunk_store_set_reserved(tail, UINT64_MAX);
+	assert_int_equal(write_text(cluster, 0, "middle"), ERR_NO_SPACE);
+	/* Not readable where it may or may not have happened; elsewhere it has not. */
+	assert_int_equal(read_from(cluster, 1, CHUNK, 0, 6, got), ERR_BUSY);
+	expect_text(cluster, 2, 0, "before");
+	chunk_store_set_reserved(tail, 1);
+	/* The head brings them together without any client. */
+	for (int server = 0; server < SERVERS; server++) {
+		enum err err;
+		do {
+			err = read_from(cluster, server, CHUNK, 0, 6, got);
+		} while (err == ERR_BUSY || err == ERR_NO_SPACE);
+		assert_int_equal(err, OK);
+	}
+	for (int server = 0; server < SERVERS; server++)
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, 6, got) == OK && memcmp(got, "middle", 6) == 0);
+}
+
+static void dead_successor_is_reported_and_left_out(void **state)
+{
+	struct cluster *cluster = *state;
+	struct answer answer;
+	assert_int_equal(write_text(cluster, 0, "three copies"), OK);
+	stop_server(cluster, 2);
+	struct write_options options = { .chunk = CHUNK, .data = slice_text("TWO"), .operation = 555 };
+	start_write_to(cluster, 0, &options, &answer);
+	WAIT_FOR(cluster, answer.done);
+	char id[24];
+	snprintf(id, sizeof(id), "%" PRIu64, cluster->ids[2]);
+	assert_int_equal(answer.err, ERR_CHAIN_BROKEN);
+	assert_string_equal(answer.text, id);
+	answer_free(&answer);
+	WAIT_FOR(cluster, cluster->failures > 0);
+	assert_int_equal(cluster->failed_server, cluster->ids[2]);
+	assert_int_equal(cluster->failed_chunk, CHUNK);
+	/* What the master would do: a version without it. */
+	cluster->version = 2;
+	use_chain(cluster, 0, 1, -1);
+	assert_int_equal(write_to(cluster, 0, &options), OK);
+	assert_int_equal(write_text(cluster, 4, "copies"), OK);
+	for (int server = 0; server < 2; server++)
+		expect_text(cluster, server, 0, "TWO");
+	/* Its copy is stale: it is told by the version. */
+	start_server(cluster, 2);
+	WAIT_FOR(cluster, has_lease(cluster, 2));
+	assert_int_equal(read_from(cluster, 2, CHUNK, 0, 3, got), OK);
+	cluster->version = 1;
+	use_chain(cluster, 2, 0, 1);
+	assert_int_equal(write_to(cluster, 2, &(struct write_options){ .chunk = CHUNK, .data = slice_text("x") }),
+			 ERR_STALE_VERSION);
+}
+
+static enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
+{
+	struct answer answer = { 0 };
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	message.n_commands = 1;
+	message.commands = &one;
+	WAIT_FOR(cluster, cluster->conns[server] != NULL);
+	rpc_conn_call(cluster->conns[server], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	if (err == OK) {
+		const Granary__ChunkCommandsReply *reply = (const Granary__ChunkCommandsReply *)answer.reply;
+		assert_int_equal(reply->n_errors, 1);
+		err = reply->errors[0] == 0 ? OK : err_from_wire(reply->errors[0]);
+	}
+	answer_free(&answer);
+	return err;
+}
+
+static void survivors_settle_without_the_client(void **state)
+{
+	struct cluster *cluster = *state;
+	assert_int_equal(write_text(cluster, 0, "aaaaaaaa"), OK);
+	stop_server(cluster, 2);
+	assert_int_equal(write_text(cluster, 2, "BB"), ERR_CHAIN_BROKEN);
+	/* Nobody retries. The master's command alone must bring head and middle together. */
+	cluster->version = 2;
+	use_chain(cluster, 0, 1, -1);
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	Granary__ChunkCommand configure = GRANARY__CHUNK_COMMAND__INIT;
+	location.chunk = CHUNK;
+	location.version = 2;
+	location.n_replicas = cluster->chain_count;
+	location.replicas = cluster->chain;
+	configure.configure = &location;
+	for (int server = 0; server < 2; server++)
+		assert_int_equal(command(cluster, server, &configure), OK);
+	for (int server = 0; server < 2; server++) {
+		enum err err;
+		do {
+			err = read_from(cluster, server, CHUNK, 0, 8, got);
+		} while (err == ERR_BUSY || err == ERR_CHAIN_BROKEN);
+		assert_int_equal(err, OK);
+		assert_memory_equal(got, "aaBBaaaa", 8);
+	}
+}
+
+static void trim_makes_zeros(void **state)
+{
+	struct cluster *cluster = *state;
+	struct answer answer;
+	Granary__ChunkTrim message = GRANARY__CHUNK_TRIM__INIT;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	message.chunk = CHUNK;
+	message.version = 1;
+	message.bytes = 10000;
+	message.client = 2;
+	message.operation = cluster->operation++;
+	message.n_replicas = cluster->chain_count;
+	message.replicas = cluster->chain;
+	start_call(cluster, 0, MESSAGE_CHUNK_TRIM, &message.base, slice_of(NULL, 0), &answer);
+	WAIT_FOR(cluster, answer.done);
+	assert_int_equal(answer.err, OK);
+	answer_free(&answer);
+	for (int server = 0; server < SERVERS; server++) {
+		assert_int_equal(read_from(cluster, server, CHUNK, 0, 20000, got), OK);
+		assert_memory_equal(got, big, 10000);
+		for (int i = 10000; i < 20000; i++)
+			assert_int_equal(got[i], 0);
+	}
+	assert_int_equal(write_text(cluster, 100000, "far"), OK);
+	assert_int_equal(read_from(cluster, 1, CHUNK, 90000, 4096, got), OK);
+	assert_int_equal(got[0] | got[4000], 0);
+}
+
+static void deleted_chunks_go(void **state)
+{
+	struct cluster *cluster = *state;
+	Granary__ChunkCommand remove = GRANARY__CHUNK_COMMAND__INIT;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	remove.chunk = CHUNK;
+	remove.delete_chunk = true;
+	for (int server = 0; server < SERVERS; server++) {
+		assert_int_equal(command(cluster, server, &remove), OK);
+		assert_int_equal(command(cluster, server, &remove), OK);
+		assert_int_equal(read_from(cluster, server, CHUNK, 0, 4096, got), ERR_NO_CHUNK);
+	}
+	/* A write that comes late does not bring it back; its file serves another chunk, from which nothing old is read. */
+	assert_int_equal(write_to(cluster, 0, &large), ERR_NO_CHUNK);
+	struct write_options other = { .chunk = CHUNK + 1, .offset = 8192, .data = slice_text("x") };
+	assert_int_equal(write_to(cluster, 0, &other), OK);
+	assert_int_equal(read_from(cluster, 0, CHUNK + 1, 0, 8192, got), OK);
+	for (int i = 0; i < 8192; i++)
+		assert_int_equal(got[i], 0);
+	/* Only a master may say so. */
+	struct answer answer;
+	Granary__ChunkCommand *one = &remove;
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	message.n_commands = 1;
+	message.commands = &one;
+	start_call(cluster, 0, MESSAGE_CHUNK_COMMANDS, &message.base, slice_of(NULL, 0), &answer);
+	WAIT_FOR(cluster, answer.done);
+	assert_int_equal(answer.err, ERR_NOT_PERMITTED);
+	answer_free(&answer);
+}
+
+static enum err append(struct cluster *cluster, struct slice blob, uint64_t operation, uint32_t *slot)
+{
+	struct answer answer;
+	Granary__BlobAppend message = GRANARY__BLOB_APPEND__INIT;
+	message.pack = CHUNK;
+	message.version = cluster->version;
+	message.crc = crc32c(blob.bytes, blob.size);
+	message.client = 2;
+	message.operation = operation;
+	message.sync = true;
+	message.n_replicas = cluster->chain_count;
+	message.replicas = cluster->chain;
+	start_call(cluster, 0, MESSAGE_BLOB_APPEND, &message.base, blob, &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	if (err == OK)
+		*slot = ((const Granary__BlobAppendReply *)answer.reply)->slot;
+	answer_free(&answer);
+	return err;
+}
+
+static enum err read_blob(struct cluster *cluster, int server, uint32_t slot, struct slice expected)
+{
+	struct answer answer;
+	Granary__BlobRead message = GRANARY__BLOB_READ__INIT;
+	message.pack = CHUNK;
+	message.version = cluster->version;
+	message.slot = slot;
+	start_call(cluster, server, MESSAGE_BLOB_READ, &message.base, slice_of(NULL, 0), &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	if (err == OK) {
+		size_t size = answer.data == NULL ? 0 : answer.data->size;
+		assert_int_equal(size, expected.size);
+		if (size > 0)
+			assert_memory_equal(answer.data->bytes, expected.bytes, size);
+		assert_int_equal(((const Granary__BlobReadReply *)answer.reply)->crc, crc32c(expected.bytes, size));
+	}
+	answer_free(&answer);
+	return err;
+}
+
+static void blobs_live_in_packs(void **state)
+{
+	struct cluster *cluster = *state;
+	uint32_t one = 0, two = 0, again = 0, empty = 0;
+	assert_int_equal(append(cluster, slice_text("blob one"), 1000, &one), OK);
+	assert_int_equal(append(cluster, slice_of(big, sizeof(big)), 1001, &two), OK);
+	assert_int_equal(append(cluster, slice_text("blob one"), 1000, &again), OK);
+	assert_int_equal(append(cluster, slice_of(NULL, 0), 1002, &empty), OK);
+	assert_int_equal(one, again);
+	assert_int_not_equal(one, two);
+	for (int server = 0; server < SERVERS; server++) {
+		assert_int_equal(read_blob(cluster, server, one, slice_text("blob one")), OK);
+		assert_int_equal(read_blob(cluster, server, two, slice_of(big, sizeof(big))), OK);
+		assert_int_equal(read_blob(cluster, server, empty, slice_of(NULL, 0)), OK);
+		assert_int_equal(read_blob(cluster, server, 77, slice_text("")), ERR_NOT_FOUND);
+	}
+	Granary__ChunkCommand remove = GRANARY__CHUNK_COMMAND__INIT;
+	remove.chunk = CHUNK;
+	remove.n_delete_slots = 1;
+	remove.delete_slots = &one;
+	for (int server = 0; server < SERVERS; server++)
+		assert_int_equal(command(cluster, server, &remove), OK);
+	for (int server = 0; server < SERVERS; server++) {
+		stop_server(cluster, server);
+		start_server(cluster, server);
+		WAIT_FOR(cluster, has_lease(cluster, server));
+		assert_int_equal(read_blob(cluster, server, one, slice_text("")), ERR_NOT_FOUND);
+		assert_int_equal(read_blob(cluster, server, two, slice_of(big, sizeof(big))), OK);
+	}
+	/* A chunk's write does not fit a pack. */
+	assert_int_equal(write_text(cluster, 0, "x"), ERR_INVALID);
+}
+
+static void packs_compact_themselves(void **state)
+{
+	struct cluster *cluster = *state;
+	enum { COUNT = 8 };
+	uint32_t slots[COUNT];
+	for (uint32_t i = 0; i < COUNT; i++)
+		assert_int_equal(append(cluster, slice_of(big + i, sizeof(big) - COUNT), 2000 + i, &slots[i]), OK);
+	Granary__ChunkCommand remove = GRANARY__CHUNK_COMMAND__INIT;
+	remove.chunk = CHUNK;
+	remove.n_delete_slots = COUNT - 2;
+	remove.delete_slots = slots;
+	assert_int_equal(command(cluster, 1, &remove), OK);
+	struct chunk *pack = chunk_store_find(chunkserver_service(cluster->servers[1])->store, CHUNK);
+	WAIT_FOR(cluster, pack->pack.bytes < 3 * sizeof(big));
+	for (int server = 0; server < SERVERS; server++)
+		assert_int_equal(read_blob(cluster, server, slots[COUNT - 1], slice_of(big + COUNT - 1, sizeof(big) - COUNT)), OK);
+	assert_int_equal(read_blob(cluster, 1, slots[0], slice_text("")), ERR_NOT_FOUND);
+	uint32_t next = 0;
+	assert_int_equal(append(cluster, slice_text("next"), 3000, &next), OK);
+	assert_int_equal(next, slots[COUNT - 1] + 1);
+	stop_server(cluster, 1);
+	start_server(cluster, 1);
+	WAIT_FOR(cluster, has_lease(cluster, 1));
+	assert_int_equal(read_blob(cluster, 1, next, slice_text("next")), OK);
+}
+
+static void inventory_is_sent_when_asked(void **state)
+{
+	struct cluster *cluster = *state;
+	for (uint64_t chunk = 1; chunk <= 5; chunk++)
+		assert_int_equal(write_to(cluster, 0, &(struct write_options){ .chunk = chunk, .data = slice_text("x") }), OK);
+	cluster->inventory_chunks = 0;
+	stop_server(cluster, 1);
+	start_server(cluster, 1);
+	WAIT_FOR(cluster, cluster->inventory_chunks == 5);
+	assert_int_equal(cluster->ids[1], chunkserver_id(cluster->servers[1]));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(writes_are_read_from_every_replica),
+		TEST(many_writes_at_once),
+		TEST(retry_is_applied_once),
+		TEST(versions_only_go_up),
+		TEST(spoiled_data_is_refused),
+		TEST(wrong_place_in_the_chain_is_refused),
+		TEST(without_a_lease_nothing_is_served),
+		TEST(full_disk_says_so_and_recovers),
+		TEST(full_tail_is_settled_later),
+		TEST(dead_successor_is_reported_and_left_out),
+		TEST(survivors_settle_without_the_client),
+		TEST(trim_makes_zeros),
+		TEST(deleted_chunks_go),
+		TEST(blobs_live_in_packs),
+		TEST(packs_compact_themselves),
+		TEST(inventory_is_sent_when_asked),
+	};
+	log_setup("chunkserver", LOG_ERROR, false);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
