@@ -1,0 +1,285 @@
+/* What file_io promises, on a fake cluster without faults. */
+#include "tests/unit/client/client_fixture.h"
+
+static struct fake_cluster cluster;
+static struct client *client;
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_cluster_open(&cluster, 3);
+	client = fixture_client(&cluster, 10000);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	client_close(client);
+	fake_cluster_close(&cluster);
+	return 0;
+}
+
+#define TOTAL(field) FIXTURE_TOTAL(&cluster, field)
+
+static void expect_elsewhere(uint64_t inode, const uint8_t *bytes, size_t size)
+{
+	fixture_expect_elsewhere(&cluster, inode, bytes, size);
+}
+
+static void test_small_file_is_one_append(void **state)
+{
+	uint64_t inode, appends = TOTAL(appends);
+	uint8_t *bytes = fixture_bytes(5000, 1);
+	struct file_io *io = fixture_create(&cluster, client, "small", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 3000), OK);
+	fixture_expect(&cluster, io, bytes, 3000);
+	assert_int_equal(fixture_write(&cluster, io, 3000, bytes + 3000, 2000), OK);
+	assert_true(file_io_dirty(io));
+	fixture_expect(&cluster, io, bytes, 5000);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_false(file_io_dirty(io));
+	assert_int_equal(TOTAL(appends), appends + 1);
+	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_BLOB);
+	fixture_expect(&cluster, io, bytes, 5000);
+	expect_elsewhere(inode, bytes, 5000);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+static void test_large_file_streams(void **state)
+{
+	uint64_t inode;
+	size_t size = 5 * MIB + 12345;
+	uint8_t *bytes = fixture_bytes(size, 2);
+	struct file_io *io = fixture_create(&cluster, client, "large", &inode);
+	(void)state;
+	for (size_t at = 0; at < size; at += 100000)
+		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, size - at < 100000 ? size - at : 100000), OK);
+	fixture_expect(&cluster, io, bytes, size);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_CHUNKS);
+	assert_int_equal(TOTAL(syncs), 1);
+	expect_elsewhere(inode, bytes, size);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+static void test_modified_blob_gets_chunks(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(9000, 3);
+	struct file_io *io = fixture_create(&cluster, client, "modified", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 8000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	bytes[100] ^= 1;
+	assert_int_equal(fixture_write(&cluster, io, 100, bytes + 100, 1), OK);
+	assert_int_equal(fixture_write(&cluster, io, 8000, bytes + 8000, 1000), OK);
+	fixture_expect(&cluster, io, bytes, 9000);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_CHUNKS);
+	expect_elsewhere(inode, bytes, 9000);
+	/* Written from scratch it is a blob again. */
+	assert_int_equal(fixture_truncate(&cluster, io, 0), OK);
+	fixture_expect(&cluster, io, bytes, 0);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 700), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_BLOB);
+	expect_elsewhere(inode, bytes, 700);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+static void test_synced_overwrite_is_one_round_trip(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(MIB, 4);
+	struct file_io *io = fixture_create(&cluster, client, "overwrite", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, MIB), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	uint64_t writes = TOTAL(writes), syncs = TOTAL(syncs), synced = TOTAL(synced_writes), change = file_io_attr(io)->change;
+	for (unsigned i = 0; i < 10; i++) {
+		uint64_t at = (i * 37 % 256) * 4096ull;
+		bytes[at + 5] ^= 0x55;
+		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, 4096), OK);
+		assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	}
+	assert_int_equal(TOTAL(writes), writes + 10);
+	assert_int_equal(TOTAL(synced_writes), synced + 10);
+	assert_int_equal(TOTAL(syncs), syncs);
+	assert_int_equal(file_io_attr(io)->change, change);
+	fixture_expect(&cluster, io, bytes, MIB);
+	/* The mtime follows. */
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_true(file_io_attr(io)->change > change);
+	expect_elsewhere(inode, bytes, MIB);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+static void test_holes_and_ends(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = mem_zero(1, 2 * MIB);
+	size_t done;
+	struct file_io *io = fixture_create(&cluster, client, "holes", &inode);
+	(void)state;
+	memset(bytes + MIB + 10, 7, 100);
+	assert_int_equal(fixture_write(&cluster, io, MIB + 10, bytes + MIB + 10, 100), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	fixture_expect(&cluster, io, bytes, MIB + 110);
+	assert_int_equal(fixture_truncate(&cluster, io, 2 * MIB), OK);
+	fixture_expect(&cluster, io, bytes, 2 * MIB);
+	/* A chunk that was never made. */
+	assert_int_equal(fixture_truncate(&cluster, io, 3ull * CHUNK_BYTES), OK);
+	uint8_t tail[16];
+	memset(tail, 1, sizeof tail);
+	assert_int_equal(fixture_read(&cluster, io, 3ull * CHUNK_BYTES - 8, tail, 16, &done), OK);
+	assert_int_equal(done, 8);
+	assert_memory_equal(tail, bytes, 8);
+	/* What was cut off stays cut off. */
+	assert_int_equal(fixture_truncate(&cluster, io, MIB + 50), OK);
+	assert_int_equal(fixture_truncate(&cluster, io, 2 * MIB), OK);
+	memset(bytes + MIB + 50, 0, 100);
+	fixture_expect(&cluster, io, bytes, 2 * MIB);
+	expect_elsewhere(inode, bytes, 2 * MIB);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+/* ---- random operations against a model, several of them under way at a time ---- */
+
+struct model {
+	struct file_io *io;
+	uint8_t *bytes;
+	size_t size, most;
+	unsigned outstanding;
+};
+
+struct model_read {
+	struct model *model;
+	uint8_t *wanted;
+	size_t size;
+};
+
+static void model_read_done(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct model_read *read = arg;
+	size_t at = 0;
+	assert_int_equal(err, OK);
+	for (size_t i = 0; i < part_count; i++) {
+		assert_true(parts[i].size <= read->size - at);
+		assert_memory_equal(parts[i].bytes, read->wanted + at, parts[i].size);
+		at += parts[i].size;
+	}
+	assert_int_equal(at, read->size);
+	read->model->outstanding--;
+	free(read->wanted);
+	free(read);
+}
+
+static void model_done(void *arg, enum err err)
+{
+	struct model *model = arg;
+	assert_int_equal(err, OK);
+	model->outstanding--;
+}
+
+static void model_settle(struct model *model, unsigned outstanding)
+{
+	uint64_t start = loop_now_us(cluster.loop);
+	while (model->outstanding > outstanding) {
+		loop_run_once(cluster.loop);
+		assert_true(loop_now_us(cluster.loop) - start < 20000000);
+	}
+}
+
+static void model_write(struct model *model, struct rng *rng)
+{
+	size_t limit = rng_below(rng, 4) == 0 ? model->most : model->most / 8;
+	size_t offset = rng_below(rng, limit);
+	size_t size = 1 + rng_below(rng, rng_below(rng, 3) == 0 ? 300000 : 5000);
+	size = size < model->most - offset ? size : model->most - offset;
+	memset(model->bytes + offset, (int)rng_below(rng, 256), size);
+	model->bytes[offset + size / 2] = (uint8_t)rng_next(rng);
+	model->size = offset + size > model->size ? offset + size : model->size;
+	file_io_write(model->io, offset, slice_of(model->bytes + offset, size), model_done, model);
+}
+
+/* A read sees what was written before it, and may see what is written after it: so nothing is until it is done. */
+static void model_read(struct model *model, struct rng *rng)
+{
+	struct model_read *read = mem_zero(1, sizeof *read);
+	size_t offset = rng_below(rng, model->most);
+	size_t size = 1 + rng_below(rng, 400000);
+	read->model = model;
+	read->size = offset >= model->size ? 0 : size < model->size - offset ? size : model->size - offset;
+	read->wanted = mem_alloc(read->size + 1);
+	memcpy(read->wanted, model->bytes + offset, read->size);
+	file_io_read(model->io, offset, size, model_read_done, read);
+	model_settle(model, 0);
+}
+
+static void model_truncate(struct model *model, struct rng *rng)
+{
+	size_t size = rng_below(rng, 3) == 0 ? 0 : rng_below(rng, model->most);
+	if (size < model->size)
+		memset(model->bytes + size, 0, model->size - size);
+	model->size = size;
+	file_io_truncate(model->io, size, model_done, model);
+}
+
+static void run_model(uint64_t seed, size_t most, unsigned steps)
+{
+	struct rng rng;
+	char name[32];
+	uint64_t inode;
+	rng_init(&rng, seed);
+	snprintf(name, sizeof name, "model%llu", (unsigned long long)seed);
+	struct model model = { .bytes = mem_zero(1, most), .most = most };
+	model.io = fixture_create(&cluster, client, name, &inode);
+	for (unsigned i = 0; i < steps; i++) {
+		uint64_t what = rng_below(&rng, 20);
+		model.outstanding++;
+		if (what < 12)
+			model_write(&model, &rng);
+		else if (what < 16)
+			model_read(&model, &rng);
+		else if (what < 17)
+			model_truncate(&model, &rng);
+		else if (what < 19)
+			file_io_flush(model.io, model_done, &model);
+		else
+			file_io_sync(model.io, model_done, &model);
+		model_settle(&model, (unsigned)rng_below(&rng, 8));
+	}
+	model_settle(&model, 0);
+	fixture_expect(&cluster, model.io, model.bytes, model.size);
+	assert_int_equal(fixture_flush(&cluster, model.io, false), OK);
+	expect_elsewhere(inode, model.bytes, model.size);
+	fixture_close(client, model.io, inode);
+	free(model.bytes);
+}
+
+static void test_model(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= 12; seed++)
+		run_model(seed, seed % 3 == 0 ? 200000 : 3 * MIB, 120);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_small_file_is_one_append, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_large_file_streams, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_modified_blob_gets_chunks, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_synced_overwrite_is_one_round_trip, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_holes_and_ends, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_model, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
