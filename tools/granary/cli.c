@@ -210,6 +210,14 @@ char *cli_cluster_addresses(const struct cli *cli)
 	return out;
 }
 
+/* The library says what it did to what, then why and what to do: we have our own words for the former. */
+static const char *reason(const struct granary_cluster *cluster, granary_status status)
+{
+	const char *text = granary_error_text(status), *message = cluster ? granary_message(cluster) : "";
+	const char *found = strstr(message, text);
+	return found ? found : text;
+}
+
 int cli_connect(struct cli *cli)
 {
 	if (cli->cluster)
@@ -218,14 +226,16 @@ int cli_connect(struct cli *cli)
 		.cluster = cli->cluster_option,
 		.config = cli->config_option,
 		.timeout_ms = (uint32_t)cli->timeout_ms,
+		.uid = geteuid(),
+		.gid = getegid(),
 	};
 	granary_status status = granary_connect(&options, &cli->cluster);
 	if (status == 0)
 		return EXIT_DONE;
-	cli->cluster = NULL;
 	cli_error_text(cli, "cluster",
 		       status == ERR_NOT_FOUND ? "none is given (use --cluster HOST:PORT, $GRANARY_CLUSTER or a client.conf)" :
-						 granary_error_text(status));
+						 reason(cli->cluster, status));
+	cli_disconnect(cli);
 	return EXIT_NO_CLUSTER;
 }
 
@@ -264,8 +274,7 @@ int cli_error_text(const struct cli *cli, const char *what, const char *why)
 
 int cli_error(const struct cli *cli, const char *what, granary_status status)
 {
-	const char *message = cli->cluster ? granary_message(cli->cluster) : NULL;
-	cli_error_text(cli, what, message && *message ? message : granary_error_text(status));
+	cli_error_text(cli, what, reason(cli->cluster, status));
 	return cli_exit_status(status);
 }
 

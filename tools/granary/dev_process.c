@@ -207,7 +207,8 @@ static void fill_arguments(struct dev_cluster *dev, const struct dev_process *pr
 		add(arguments, mem_string(dev->mount));
 }
 
-_Noreturn static void become(const char *log, char *const *words)
+/* The child: tells through `failed`, which closes when the program has taken over, if that did not work. */
+_Noreturn static void become(const char *log, char *const *words, int failed)
 {
 	setsid();
 	int input = open("/dev/null", O_RDONLY), output = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
@@ -218,8 +219,27 @@ _Noreturn static void become(const char *log, char *const *words)
 	}
 	signal(SIGPIPE, SIG_DFL);
 	execv(words[0], words);
-	dprintf(STDERR_FILENO, "cannot start %s: %s\n", words[0], strerror(errno));
-	_exit(127);
+	int number = errno;
+	_exit(write(failed, &number, sizeof number) > 0 ? 127 : 126);
+}
+
+/* Returns once the program runs under its own name, so that dev_pid knows it. 0 or an errno. */
+static int spawn(const char *log, char *const *words, pid_t *out)
+{
+	int ends[2], number = 0;
+	if (pipe2(ends, O_CLOEXEC) != 0)
+		return errno;
+	*out = fork();
+	if (*out == 0)
+		become(log, words, ends[1]);
+	if (*out < 0)
+		number = errno;
+	close(ends[1]);
+	ssize_t got = *out > 0 ? read(ends[0], &number, sizeof number) : 0;
+	close(ends[0]);
+	if (got > 0)
+		waitpid(*out, NULL, 0);
+	return number;
 }
 
 static int write_pid(struct dev_cluster *dev, const struct dev_process *process, pid_t pid)
@@ -249,10 +269,10 @@ int dev_start(struct dev_cluster *dev, struct dev_process *process)
 	add(&arguments, program);
 	fill_arguments(dev, process, &arguments);
 	char *log = dev_path(dev, "log", process->name, ".log");
-	process->child = fork();
-	if (process->child == 0)
-		become(log, arguments.words);
-	int result = process->child > 0 ? write_pid(dev, process, process->child) : cli_error_errno(dev->cli, process->name, errno);
+	int number = spawn(log, arguments.words, &process->child);
+	if (number)
+		process->child = 0;
+	int result = number ? cli_error_errno(dev->cli, program, number) : write_pid(dev, process, process->child);
 	for (size_t i = 0; i < arguments.count; i++)
 		free(arguments.words[i]);
 	free(log);
@@ -312,7 +332,8 @@ void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size
 	for (size_t left = count, round = 0; left > 0; round++) {
 		left = 0;
 		for (size_t i = 0; i < count; i++) {
-			(void)waitpid(processes[i]->child > 0 ? processes[i]->child : INT_MAX, NULL, WNOHANG);
+			if (processes[i]->child > 0)
+				(void)waitpid(processes[i]->child, NULL, WNOHANG);
 			pid_t pid = dev_pid(dev, processes[i], NULL);
 			if (!pid)
 				continue;
