@@ -12,7 +12,9 @@ unset GRANARY_CLUSTER
 export GRANARY_CONFIG=$cluster/client.conf
 
 fail() {
-	echo "FAILED at ${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}: $*"
+	local frame=1
+	while [[ ${BASH_SOURCE[frame]} == */cluster.sh ]]; do frame=$((frame + 1)); done
+	echo "FAILED at ${BASH_SOURCE[frame]##*/}:${BASH_LINENO[frame - 1]}: $*"
 	exit 1
 }
 skip() {
@@ -30,7 +32,7 @@ finish() {
 	$at_end
 	if [ $status != 0 ] && [ $status != 77 ] && [ -d "$cluster" ]; then
 		granary dev status "$cluster"
-		tail -n 30 "$cluster"/log/*.log
+		tail -n ${LOG_LINES:-30} "$cluster"/log/*.log
 	fi
 	[ ! -d "$cluster" ] || granary dev down "$cluster"
 	exit $status

@@ -154,7 +154,7 @@ int dev_open(struct cli *cli, const char *directory, struct dev_cluster *out)
 {
 	int result = dev_load(cli, directory, out);
 	if (result == EXIT_NOT_FOUND)
-		cli_error_text(cli, directory, "no cluster there (granary dev up makes one)");
+		result = cli_error_text(cli, directory, "no cluster there (granary dev up makes one)");
 	if (result != EXIT_DONE)
 		dev_close(out);
 	return result;

@@ -43,7 +43,7 @@ struct dev_cluster {
 	int lock; /* one command at a time on a folder */
 };
 
-/* Reads DIR/dev.conf and takes the lock. An exit status; EXIT_NOT_FOUND without a word when there is no cluster there. */
+/* Reads DIR/dev.conf and takes the lock. An exit status; EXIT_FAILED when there is no cluster there. */
 int dev_open(struct cli *cli, const char *directory, struct dev_cluster *out);
 /* As dev_open, and with an empty cluster in a folder that it makes when there is none. */
 int dev_create(struct cli *cli, const char *directory, struct dev_cluster *out);
