@@ -43,6 +43,8 @@ static enum err open_inode(struct granary_cluster *cluster, uint64_t inode, int 
 	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
 	if (err == OK && !reply->results[0]->attr)
 		err = ERR_PROTOCOL;
+	if (err == OK && reply->results[0]->attr->nlink == 0)
+		err = ERR_NOT_FOUND; /* removed; kept only for those who have it open */
 	if (err == OK && mode_is_directory(reply->results[0]->attr->mode))
 		err = ERR_IS_DIRECTORY;
 	if (err == OK && !mode_is_file(reply->results[0]->attr->mode))

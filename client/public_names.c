@@ -40,6 +40,8 @@ granary_status granary_stat_id(struct granary_cluster *cluster, uint64_t id, str
 	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
 	if (err == OK && !reply->results[0]->attr)
 		err = ERR_PROTOCOL;
+	if (err == OK && reply->results[0]->attr->nlink == 0)
+		err = ERR_NOT_FOUND; /* removed; kept only for those who have it open */
 	if (err == OK)
 		public_stat(id, reply->results[0]->attr, out);
 	if (reply)
