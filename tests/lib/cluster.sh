@@ -46,7 +46,7 @@ expect() {
 	shift
 	"$@" > "$TEST_DIR/out" 2> "$TEST_DIR/err" || got=$?
 	[ $got = "$wanted" ] || {
-		cat "$TEST_DIR/out" "$TEST_DIR/err"
+		cat "$TEST_DIR/out" "$TEST_DIR/err" | head -c 2000 | cat -v
 		fail "\`$*\` exited with $got, not $wanted"
 	}
 }
