@@ -21,7 +21,7 @@ skip() {
 	echo "$*"
 	exit 77
 }
-step() { echo "== $*"; }
+step() { echo "== $* (at $SECONDS s)"; }
 up() { granary dev up "$cluster" "$@"; }
 # A second list of commands for a test's own clean-up.
 at_end=:

@@ -100,7 +100,7 @@ static bool matches(struct cli *cli, const struct find *find, const struct find_
 		return (type == '-' ? 'f' : type) == *test->text;
 	}
 	if (test->kind == FIND_XATTR)
-		return matches_xattr(cli, visited->path, test->text);
+		return !S_ISLNK(stat->mode) && matches_xattr(cli, visited->path, test->text);
 	if (test->kind == FIND_SIZE)
 		value = (stat->size + test->unit - 1) / test->unit; /* rounded up, as find(1) does */
 	else if (find->now_ns > stat->mtime_ns)
