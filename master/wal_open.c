@@ -11,7 +11,7 @@
 
 #define SEGMENTS_MAX (1u << 20)
 #define SEGMENT_BYTES_MAX (1u << 30)
-#define LOAD_BYTES (1u * MIB)
+#define LOAD_BYTES (256u * KIB)
 
 struct names {
 	uint64_t *sequences;
@@ -72,8 +72,8 @@ static enum err corrupt(const struct wal *wal, uint64_t sequence, const struct w
 	return ERR_CORRUPT;
 }
 
-/* The whole of a segment, as it is on the disk: past the page cache, which after a failed sync holds what the disk does not
- * (and after a killed process what the disk does not yet, hence the sync). */
+/* The whole of a segment, as it is on the disk: past the page cache, which after a failed sync holds what the disk does
+ * not (and after a killed process what the disk does not yet, hence the sync). */
 static enum err load_segment(struct wal *wal, uint64_t sequence, struct buf *out)
 {
 	struct wal_path path = wal_segment_path(wal, sequence);

@@ -6,10 +6,16 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
+/* Forgets all entries but the first `keep`. */
+static void entries_drop(struct wal_reader *reader, size_t keep)
+{
+	while (reader->entry_count > keep)
+		free((void *)reader->entries[--reader->entry_count].payload.bytes);
+}
+
 void wal_reader_deinit(struct wal_reader *reader)
 {
-	for (size_t i = 0; i < reader->entry_count; i++)
-		free((void *)reader->entries[i].payload.bytes);
+	entries_drop(reader, 0);
 	free(reader->entries);
 	free(reader->identities);
 	*reader = (struct wal_reader){0};
@@ -77,12 +83,22 @@ static enum err take_header(struct wal_reader *reader, const struct wal_header *
 
 static bool take_entry(struct wal_reader *reader, const struct wal_record *record, struct slice payload)
 {
-	if (record->index < reader->first_index || record->index > last_index(reader) + 1 || record->term == 0 ||
+	if (record->index == 0 || record->index > last_index(reader) + 1 || record->term == 0 ||
 	    record->term > reader->hard.term || record->entry_kind < RAFT_ENTRY_NORMAL ||
 	    record->entry_kind > RAFT_ENTRY_MEMBERS)
 		return false;
-	while (last_index(reader) >= record->index)
-		free((void *)reader->entries[--reader->entry_count].payload.bytes);
+	if (record->index > reader->index_max)
+		reader->index_max = record->index;
+	if (record->index < reader->first_index) {
+		/* It took the place of one in a segment that has been taken back since: no entry up to what that
+		 * segment held is needed any more, this one serves only to know its term. */
+		entries_drop(reader, 0);
+		reader->first_index = record->index + 1;
+		reader->first_previous_term = record->term;
+		return true;
+	}
+	if (last_index(reader) >= record->index)
+		entries_drop(reader, (size_t)(record->index - reader->first_index));
 	if (record->term < last_term(reader))
 		return false;
 	if (reader->entry_count == reader->entry_capacity) {
@@ -96,8 +112,6 @@ static bool take_entry(struct wal_reader *reader, const struct wal_record *recor
 		memcpy(bytes, payload.bytes, payload.size);
 		entry->payload = (struct slice){bytes, payload.size};
 	}
-	if (record->index > reader->index_max)
-		reader->index_max = record->index;
 	return true;
 }
 

@@ -37,7 +37,7 @@ void raft_become_follower(struct raft *raft, uint64_t term, uint64_t leader)
 	raft->uncommitted_bytes = 0;
 }
 
-static void become_leader(struct raft *raft)
+void raft_become_leader(struct raft *raft)
 {
 	raft->role = RAFT_LEADER;
 	raft->leader = raft->id;
@@ -105,11 +105,8 @@ void raft_campaign(struct raft *raft, bool by_transfer)
 	raft->hard.vote = raft->id;
 	raft->hard_changed = true;
 	start_poll(raft);
-	if (count_granted(raft) >= raft_quorum(raft)) {
-		become_leader(raft);
-		return;
-	}
-	/* After the sync, so that the own vote is durable before another can be counted with it. */
+	/* After the sync, so that the own vote is durable before another can be counted with it. (A group of one has
+	 * nobody to ask: raft_persisted makes the leader, lest the term be entered twice, before and after a crash.) */
 	for (size_t i = 0; i < raft->member_count; i++)
 		if (&raft->members[i] != raft->self)
 			raft_send_after_sync(raft, (struct raft_message){.kind = RAFT_VOTE,
@@ -185,7 +182,7 @@ void raft_handle_vote_reply(struct raft *raft, const struct raft_message *messag
 		if (pre)
 			raft_campaign(raft, false);
 		else
-			become_leader(raft);
+			raft_become_leader(raft);
 	} else if (count_refused(raft) >= raft_quorum(raft)) {
 		raft_become_follower(raft, raft->hard.term, 0);
 	}

@@ -277,7 +277,10 @@ bool raft_ready(struct raft *raft, struct raft_ready *out)
 void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term)
 {
 	clock_advance(raft, now_ms);
-	if (!raft_log_persisted(&raft->log, index, term) || raft->role != RAFT_LEADER)
+	bool grown = raft_log_persisted(&raft->log, index, term);
+	if (raft->role == RAFT_CANDIDATE && raft->member_count == 1 && !raft->hard_changed)
+		raft_become_leader(raft); /* nothing but its vote can have been under way */
+	if (!grown || raft->role != RAFT_LEADER)
 		return;
 	raft->self->match = raft->log.persisted;
 	raft_commit_by_counting(raft);

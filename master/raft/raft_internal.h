@@ -66,6 +66,7 @@ void raft_become_follower(struct raft *raft, uint64_t term, uint64_t leader);
 void raft_pre_campaign(struct raft *raft);
 /* by_transfer: the leader asked for it, so that voters need not wait out its lease. */
 void raft_campaign(struct raft *raft, bool by_transfer);
+void raft_become_leader(struct raft *raft);
 void raft_restart_election_timer(struct raft *raft);
 /* Whether a vote would break a lease that this member may have granted or holds. */
 bool raft_hears_leader(const struct raft *raft);

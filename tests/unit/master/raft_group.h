@@ -122,9 +122,12 @@ static inline void group_pump(struct group *group, size_t place)
 				group_send(group, parcel);
 		}
 		raft_applied(raft, ready.commit);
-		if (ready.entry_count == 0)
+		if (ready.entry_count == 0 && !ready.hard_changed)
 			continue;
-		const struct raft_entry *end = &ready.entries[ready.entry_count - 1];
+		static const struct raft_entry none;
+		const struct raft_entry *end = ready.entry_count > 0 ? &ready.entries[ready.entry_count - 1] : &none;
+		if (group->disk_stuck[id] && end == &none)
+			continue;
 		if (group->disk_stuck[id]) {
 			group->stuck_index[id] = end->index;
 			group->stuck_term[id] = end->term;

@@ -395,6 +395,38 @@ static void test_cut_recycles_segments(void **state)
 	assert_int_equal(fixture->loaded.first_index + fixture->loaded.entry_count, 301);
 }
 
+/* Entries of a segment that was taken back had been overwritten in a later one. */
+static void test_cut_behind_overwritten_entries(void **state)
+{
+	struct fixture *fixture = *state;
+	char text[2000];
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = 0;
+	append_hard(fixture, 1, 0);
+	struct wal_view view;
+	uint64_t index = 0;
+	do {
+		append_synced(fixture, ++index, 1, text);
+		wal_view(fixture->wal, &view);
+	} while (view.segments < 2);
+	append_hard(fixture, 2, 0);
+	uint64_t from = index - 5; /* in the first segment */
+	for (index = from; index < from + 40; index++)
+		append_synced(fixture, index, 2, text);
+	wal_cut(fixture->wal, index - 1);
+	append_synced(fixture, index, 2, "end");
+	uint64_t deadline_us = loop_now_us(fixture->loop) + 20 * 1000 * 1000;
+	for (wal_view(fixture->wal, &view); view.segments > 2; wal_view(fixture->wal, &view)) {
+		assert_true(loop_now_us(fixture->loop) < deadline_us);
+		loop_run_once(fixture->loop);
+	}
+	assert_int_equal(reopen(fixture), OK);
+	assert_true(fixture->loaded.first_index <= index - 1);
+	assert_int_equal(fixture->loaded.first_previous_term, 2);
+	assert_int_equal(fixture->loaded.first_index + fixture->loaded.entry_count, index + 1);
+	assert_entry(fixture, index, 2, "end");
+}
+
 /* A limit on the size of files makes the write fail as a disk would. */
 static void test_failed_write_is_final(void **state)
 {
@@ -467,6 +499,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_flipped_byte_in_synced_record_is_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_damage_in_earlier_segment_is_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_cut_recycles_segments, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_cut_behind_overwritten_entries, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_failed_write_is_final, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_only_one_process_has_it_open, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_inline, set_up, tear_down),

@@ -1,0 +1,148 @@
+/* A Raft group of production cores and write-ahead logs in the simulated system, with its checkers.
+ *
+ *   sim_raft.c      arguments, seeds, the planted bugs
+ *   raft_cluster.c  members: the shell that a master would be, messages, crashes, restarts, clients
+ *   raft_checker.c  what must always hold
+ *   raft_faults.c   what goes wrong, when
+ *
+ * A member is a host with a disk and a clock and, while it is up, a process with a log and a core. Its state machine is
+ * the list of entries applied; the cluster keeps one common copy (checker), so that a member only remembers how far it
+ * is. */
+#ifndef GRANARY_TESTS_SIM_RAFT_CLUSTER_H
+#define GRANARY_TESTS_SIM_RAFT_CLUSTER_H
+
+#include "common/base/rng.h"
+#include "master/raft/raft.h"
+#include "master/wal.h"
+#include "tests/sim/sys/sim.h"
+
+#define CLUSTER_MEMBERS_MAX 5
+#define CLUSTER_SEGMENT_BYTES (32u * KIB)
+
+struct cluster;
+struct parcel;
+
+struct member {
+	struct cluster *cluster;
+	uint64_t id;
+	struct sim_host *host;
+	uint64_t incarnation; /* counts starts */
+
+	/* The process; NULL and void while it is down. */
+	struct loop *loop;
+	struct wal *wal;
+	struct raft *raft;
+	struct timer tick;
+	uint64_t applied;
+	uint64_t mark_appended, mark_synced;
+	struct parcel *held_first, *held_last; /* messages that wait for a sync */
+	bool exiting;                          /* the log failed: the process ends itself */
+	bool paused;
+	enum raft_role role;
+	uint64_t term;
+
+	/* The state machine's store. */
+	uint64_t stored;        /* what is in it */
+	uint64_t stored_synced; /* what a power cut cannot take */
+
+	/* What the log has promised; checked when it is read again. */
+	struct raft_hard_state hard_appended, hard_durable;
+	uint64_t hard_mark; /* of hard_appended */
+	uint64_t last_durable, last_durable_term;
+	uint64_t overwritten; /* lowest index appended since the last report: from here on anything may be there */
+};
+
+struct committed {
+	uint64_t term;
+	uint32_t crc;
+	uint64_t term_seen; /* term of whoever was first seen to know that it is committed */
+};
+
+/* Every entry ever given to a log: equal (index, term) means an equal entry after an equal one. */
+struct known_entry {
+	uint64_t index, term, previous_term; /* index 0: empty slot */
+	uint32_t crc;
+};
+
+struct checker {
+	struct committed *committed; /* committed[index - 1] */
+	size_t committed_count, committed_capacity;
+	uint64_t *leaders; /* by term */
+	size_t leaders_capacity;
+	struct known_entry *known; /* open addressing */
+	size_t known_count, known_capacity;
+	uint64_t visible; /* highest index that a client has seen acknowledged or read */
+};
+
+/* What a seed makes of the group and of its bad luck; chances per million. */
+struct profile {
+	size_t members;
+	uint32_t loss, duplicate, slow;
+	uint64_t slow_us_max;
+	size_t append_bytes_max;
+	unsigned election_ticks, heartbeat_ticks;
+	uint64_t fault_ms, fault_pause_ms_max;
+	bool crashes, partitions, pauses, disks, disk_errors, transfers, compactions;
+	bool leader_crashes; /* soon after each election: the neighbourhood of Raft's Figure 8 */
+	uint64_t propose_us_max;
+};
+
+struct counts {
+	uint64_t proposed, acknowledged, reads, elections, crashes, restarts, torn, cuts, applied, disk_failures;
+};
+
+struct cluster {
+	struct sim *sim;
+	struct rng rng; /* of the schedule */
+	struct profile profile;
+	struct member members[CLUSTER_MEMBERS_MAX];
+	bool cut[CLUSTER_MEMBERS_MAX + 1][CLUSTER_MEMBERS_MAX + 1]; /* from, to */
+	bool calm;                                                  /* faults have ended */
+	bool quiet;                                                 /* clients, too */
+	struct checker checker;
+	struct counts counts;
+	uint64_t next_operation;
+	uint64_t goal; /* acknowledged operations when the faults ended */
+	bool tracing;
+	bool failed;
+	char failure[256];
+};
+
+/* raft_cluster.c */
+void cluster_open(struct cluster *cluster, uint64_t seed, bool tracing);
+void cluster_close(struct cluster *cluster);
+/* Marks the run as failed; the first failure counts. */
+void cluster_fail(struct cluster *cluster, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cluster_trace(struct cluster *cluster, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void member_start(struct member *member);
+/* The process ends; what its store keeps is chosen as after a kill or a power cut. */
+void member_kill(struct member *member);
+void member_power_cut(struct member *member);
+/* After a host lost its power within a disk operation. */
+void member_bury(struct member *member);
+/* Does what the core asks for. */
+void member_pump(struct member *member);
+uint64_t member_now_ms(const struct member *member);
+void member_propose(struct member *member);
+void member_read(struct member *member);
+void member_compact(struct member *member);
+bool cluster_chance(struct cluster *cluster, uint32_t per_million);
+uint64_t cluster_between(struct cluster *cluster, uint64_t least, uint64_t most);
+
+/* raft_checker.c */
+void check_appended(struct member *member, const struct raft_hard_state *hard, const struct raft_entry *entries,
+		    size_t count);
+void check_synced(struct member *member, uint64_t mark, uint64_t index, uint64_t term);
+void check_loaded(struct member *member, const struct wal_loaded *loaded);
+void check_applied(struct member *member, const struct raft_entry *entry, uint64_t term);
+void check_leader(struct member *member, const struct raft_view *view);
+void check_read(struct member *member);
+void checker_deinit(struct checker *checker);
+
+/* raft_faults.c */
+void faults_choose(struct cluster *cluster);
+void faults_on_leader(struct member *member);
+/* Runs the whole of a seed: faults, then calm, then that everything is there everywhere. */
+void cluster_run(struct cluster *cluster);
+
+#endif

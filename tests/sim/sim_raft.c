@@ -1,0 +1,141 @@
+/* sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--expect-failure]
+ *
+ * Runs a Raft group (production core and write-ahead log) through a storm of faults for each seed; what must always
+ * hold is in raft_checker.c, what goes wrong in raft_faults.c. Prints seeds, steps and how much happened; on failure
+ * the seed and the last events of a second run of it. --expect-failure: for builds with a planted bug: success is to
+ * find it. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/base/check.h"
+#include "tests/sim/raft_cluster.h"
+
+struct arguments {
+	uint64_t first, seeds;
+	bool one, trace, expect_failure;
+};
+
+/* For the signal handler: a failed check() is a finding, too. */
+static struct {
+	uint64_t seed;
+	bool expect_failure, tracing;
+	struct sim *sim;
+} running;
+
+static void on_abort(int number)
+{
+	(void)number;
+	fprintf(stderr, "seed %" PRIu64 ": a check() failed\n", running.seed);
+	if (running.tracing)
+		sim_print_trace(running.sim, stderr);
+	_exit(running.expect_failure ? 0 : 1);
+}
+
+static void add_counts(struct counts *sum, const struct counts *counts)
+{
+	sum->proposed += counts->proposed;
+	sum->acknowledged += counts->acknowledged;
+	sum->reads += counts->reads;
+	sum->elections += counts->elections;
+	sum->crashes += counts->crashes;
+	sum->restarts += counts->restarts;
+	sum->torn += counts->torn;
+	sum->cuts += counts->cuts;
+	sum->applied += counts->applied;
+	sum->disk_failures += counts->disk_failures;
+}
+
+/* True: the seed failed. */
+static bool run_seed(uint64_t seed, bool tracing, bool quiet, struct counts *sum, uint64_t *steps)
+{
+	static struct cluster cluster;
+	running.seed = seed;
+	running.tracing = tracing;
+	cluster_open(&cluster, seed, tracing);
+	running.sim = cluster.sim;
+	cluster_run(&cluster);
+	bool failed = cluster.failed;
+	*steps += sim_steps(cluster.sim);
+	add_counts(sum, &cluster.counts);
+	if (failed && !quiet) {
+		if (tracing)
+			sim_print_trace(cluster.sim, stderr);
+		fprintf(stderr, "seed %" PRIu64 ": %s\n", seed, cluster.failure);
+	} else if (tracing && !quiet) {
+		sim_print_trace(cluster.sim, stdout);
+	}
+	cluster_close(&cluster);
+	return failed;
+}
+
+static bool parse(int argc, char **argv, struct arguments *arguments)
+{
+	*arguments = (struct arguments){.first = 1, .seeds = 2000};
+	for (int i = 1; i < argc; i++) {
+		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+		if (strcmp(argv[i], "--trace") == 0)
+			arguments->trace = true;
+		else if (strcmp(argv[i], "--expect-failure") == 0)
+			arguments->expect_failure = true;
+		else if (value && strcmp(argv[i], "--seeds") == 0)
+			arguments->seeds = strtoull(argv[++i], NULL, 10);
+		else if (value && strcmp(argv[i], "--first") == 0)
+			arguments->first = strtoull(argv[++i], NULL, 10);
+		else if (value && strcmp(argv[i], "--seed") == 0) {
+			arguments->first = strtoull(argv[++i], NULL, 10);
+			arguments->seeds = 1;
+			arguments->one = true;
+		} else {
+			return false;
+		}
+	}
+	return true;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments arguments;
+	if (!parse(argc, argv, &arguments)) {
+		fprintf(stderr, "usage: sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--expect-failure]\n");
+		return 2;
+	}
+	running.expect_failure = arguments.expect_failure;
+	signal(SIGABRT, on_abort);
+	struct counts sum = {0};
+	uint64_t steps = 0, failed = 0, seed = arguments.first;
+	double start = seconds();
+	for (; seed < arguments.first + arguments.seeds && failed == 0; seed++)
+		failed += run_seed(seed, arguments.trace, arguments.expect_failure, &sum, &steps);
+	double passed = seconds() - start;
+	printf("sim_raft: %" PRIu64 " seeds, %" PRIu64 " steps, %.1f s; %" PRIu64 " acknowledged of %" PRIu64
+	       " proposed, %" PRIu64 " reads, %" PRIu64 " elections, %" PRIu64 " crashes (%" PRIu64
+	       " power cuts, %" PRIu64 " torn logs, %" PRIu64 " failed disks)\n",
+	       seed - arguments.first, steps, passed, sum.acknowledged, sum.proposed, sum.reads, sum.elections,
+	       sum.crashes, sum.cuts, sum.torn, sum.disk_failures);
+	if (arguments.expect_failure) {
+		printf("%s\n", failed ? "the planted bug was found" : "the planted bug was not found");
+		return failed ? 0 : 1;
+	}
+	if (failed && !arguments.trace) {
+		struct counts ignored = {0};
+		uint64_t more = 0;
+		bool again = run_seed(seed - 1, true, false, &ignored, &more);
+		fprintf(stderr, "again: sim_raft --seed %" PRIu64 " --trace%s\n", seed - 1,
+			again ? "" : " (the second run did not fail: not deterministic!)");
+	}
+	if (failed == 0 && arguments.seeds >= 100)
+		check(sum.reads > 0 && sum.torn > 0 && sum.acknowledged > 0);
+	return failed ? 1 : 0;
+}
