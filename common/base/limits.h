@@ -40,7 +40,7 @@
 #define CONN_OUT_BYTES_MAX (32u * MIB)		     /* queued to send; above it the peer's requests are not read */
 #define CONN_EVENT_BYTES_MAX (1u * MIB)		     /* read or written for one connection before others get a turn */
 #define CONN_FRAME_TIMEOUT_MS 10000u		     /* a frame that was begun moves on within this, both ways */
-#define CONN_UNACKED_TIMEOUT_MS 3000u		     /* the peer's host acknowledges within this; else the connection is broken */
+#define CONN_UNACKED_TIMEOUT_MS 5000u		     /* the peer's host acknowledges within this; else the connection is broken */
 #define RPC_SENDS_WHILE_CONNECTING_MAX 64u	     /* one-way messages kept for a connection that is not up yet */
 #define RPC_SERVED_PER_CONN_MAX 256u		     /* requests being served for one connection */
 #define RPC_CALLS_PER_CONN_MAX 4096u		     /* calls awaiting a reply on one connection */

@@ -25,7 +25,7 @@ static void test_err(void **state)
 	do {                                                                                                           \
 		char lower[64];                                                                                        \
 		size_t size = 0;                                                                                       \
-		for (const char *p = #name + 4; *p != '\0'; p++)                                                       \
+		for (const char *p = &#name[4]; *p != '\0'; p++)                                                       \
 			lower[size++] = (char)(*p == '_' ? '_' : *p | 0x20);                                           \
 		lower[size] = '\0';                                                                                    \
 		assert_string_equal(err_name(name), lower);                                                            \
