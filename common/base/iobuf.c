@@ -7,6 +7,17 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
+/* Under the address sanitizer a released iobuf is as good as freed: a late use of it is found. */
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(bytes, size) ((void)(bytes), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(bytes, size) ((void)(bytes), (void)(size))
+#endif
+
 #define CLASSES 10u /* 4 KiB .. 2 MiB */
 #define ALIGNMENT 4096u
 
@@ -42,6 +53,7 @@ struct iobuf *iobuf_open(uint32_t capacity_bytes)
 		pooled->iobuf.capacity = capacity;
 		pooled->class_index = class_index;
 	}
+	ASAN_UNPOISON_MEMORY_REGION(pooled->iobuf.bytes, capacity);
 	pooled->next = NULL;
 	pooled->iobuf.size = 0;
 	pooled->iobuf.references = 1;
@@ -60,6 +72,7 @@ struct iobuf *iobuf_ref(struct iobuf *iobuf)
 
 static void release(struct pooled *pooled)
 {
+	ASAN_UNPOISON_MEMORY_REGION(pooled->iobuf.bytes, pooled->iobuf.capacity);
 	free(pooled->iobuf.bytes);
 	free(pooled);
 }
@@ -79,6 +92,7 @@ void iobuf_unref(struct iobuf *iobuf)
 #ifndef NDEBUG
 	memset(iobuf->bytes, 0xdd, iobuf->capacity);
 #endif
+	ASAN_POISON_MEMORY_REGION(iobuf->bytes, iobuf->capacity);
 	pooled->next = pool.lists[pooled->class_index];
 	pool.lists[pooled->class_index] = pooled;
 	pool.bytes += iobuf->capacity;
