@@ -144,6 +144,13 @@ static void load_table(struct pack *pack, struct slice table, uint64_t size)
 		return;
 	if (count == 0)
 		return;
+	for (uint32_t i = 0; i < count; i++) {
+		const uint8_t *entry = table.bytes + TABLE_HEADER_BYTES + 8ul * i;
+		uint64_t offset = (uint64_t)get_le32(entry) * PACK_ALIGN_BYTES;
+		uint32_t length = get_le32(entry + 4);
+		if (offset != 0 && (offset < PACK_DATA_OFFSET || length > BLOB_BYTES_MAX || offset + length > bytes))
+			return;
+	}
 	reserve_slots(pack, count);
 	for (uint32_t i = 0; i < count; i++) {
 		const uint8_t *entry = table.bytes + TABLE_HEADER_BYTES + 8ul * i;

@@ -1,0 +1,316 @@
+/* The store: what it makes of a data folder after a crash, and of things that do not belong there. */
+#include "tests/unit/chunkserver/files.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "chunkserver/chunk_store.h"
+#include "chunkserver/chunk_sync.h"
+#include "common/base/bytes.h"
+#include "common/base/crc32c.h"
+
+#define CHUNK 0xabcdefull
+#define WAIT_US 20000000u
+
+struct watcher {
+	unsigned opened;
+	enum err err;
+};
+
+static void on_opened(void *arg, struct chunk *chunk, enum err err)
+{
+	struct watcher *watcher = arg;
+	(void)chunk;
+	watcher->opened++;
+	watcher->err = err;
+}
+
+static void on_closing(void *arg, struct chunk *chunk)
+{
+	(void)arg;
+	(void)chunk;
+}
+
+static const struct chunk_store_events events = { .opened = on_opened, .closing = on_closing };
+
+#define WAIT_FOR(loop, condition)                                                                  \
+	do {                                                                                       \
+		uint64_t until = loop_now_us(loop) + WAIT_US;                                      \
+		while (!(condition)) {                                                             \
+			assert_true(loop_now_us(loop) < until);                                    \
+			loop_run_once(loop);                                                       \
+		}                                                                                  \
+	} while (0)
+
+static struct chunk_store *open_store(struct place *place, struct watcher *watcher)
+{
+	struct chunk_store *store = NULL;
+	struct chunk_store_options options = { .root = place->root, .reserved_bytes = 1 };
+	*watcher = (struct watcher){ 0 };
+	assert_int_equal(chunk_store_open(place->loop, &options, &events, watcher, &store), OK);
+	return store;
+}
+
+static struct chunk *get(struct place *place, struct chunk_store *store, struct watcher *watcher, uint64_t id, bool create)
+{
+	struct chunk *chunk = NULL;
+	struct chunk_create fresh = { .kind = KIND_REPLICATED, .version = 4 };
+	unsigned before = watcher->opened;
+	assert_int_equal(chunk_store_get(store, id, create ? &fresh : NULL, &chunk), OK);
+	WAIT_FOR(place->loop, watcher->opened > before);
+	return watcher->err == OK ? chunk : NULL;
+}
+
+static void write_blocks(struct chunk *chunk, uint32_t offset, uint8_t value, uint32_t count)
+{
+	static uint8_t bytes[16 * BLOCK_BYTES];
+	uint8_t crcs[16 * 4];
+	memset(bytes, value, sizeof(bytes));
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(crcs + 4u * i, crc32c(bytes, BLOCK_BYTES));
+	struct chunk_file_write write = { .offset = offset,
+					  .data = slice_of(bytes, count * BLOCK_BYTES),
+					  .crcs = slice_of(crcs, 4u * count),
+					  .blocks_before = chunk->file.blocks };
+	chunk->writes_begun++;
+	assert_int_equal(chunk_file_write(&chunk->file, &write), OK);
+	chunk->writes_ended++;
+	if (block_end(offset, count * BLOCK_BYTES) > chunk->file.blocks)
+		chunk->file.blocks = block_end(offset, count * BLOCK_BYTES);
+}
+
+/* A life of the process that ends by SIGKILL with a write in flight: block 2 has data that its CRC does not know. */
+static void live_and_be_killed(struct place *place)
+{
+	loop_close(place->loop);
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct watcher watcher;
+		if (loop_open(&place->loop) != OK)
+			_exit(1);
+		struct chunk_store *store = open_store(place, &watcher);
+		struct chunk *chunk = get(place, store, &watcher, CHUNK, true);
+		write_blocks(chunk, 0, 'a', 8);
+		if (file_write(chunk->file.file, CHUNK_DATA_OFFSET + 2 * BLOCK_BYTES, "in flight", 9) != OK)
+			_exit(1);
+		raise(SIGKILL);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(loop_open(&place->loop), OK);
+}
+
+static void killed_process_loses_nothing(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	uint8_t block[BLOCK_BYTES];
+	live_and_be_killed(place);
+	struct chunk_store *store = open_store(place, &watcher);
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.chunks, 1);
+	struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.blocks_adopted, 1);
+	assert_int_equal(counts.blocks_damaged, 0);
+	assert_int_equal(chunk->version, 4);
+	assert_int_equal(chunk->file.blocks, 8);
+	assert_int_equal(chunk_file_read(&chunk->file, 2, 1, block, false), OK);
+	assert_memory_equal(block, "in flight", 9);
+	assert_int_equal(crc32c(block, BLOCK_BYTES), chunk_file_crc(&chunk->file, 2));
+	/* Still marked, until it has been synced. */
+	assert_int_equal(chunk->mark, MARK_SET);
+	assert_true(chunk_is_unsynced(chunk));
+	chunk_store_close(store);
+	store = open_store(place, &watcher);
+	chunk = get(place, store, &watcher, CHUNK, false);
+	assert_int_equal(chunk->mark, MARK_NONE);
+	chunk_store_close(store);
+}
+
+static void crash_of_the_machine_is_damage(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	struct chunk_index index;
+	char path[128];
+	live_and_be_killed(place);
+	/* The mark is from another boot. */
+	snprintf(path, sizeof(path), "%s/index", place->root);
+	assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, 12345), OK);
+	chunk_index_close(&index);
+	for (int life = 0; life < 2; life++) {
+		struct chunk_store *store = open_store(place, &watcher);
+		struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
+		chunk_store_counts(store, &counts);
+		assert_int_equal(counts.blocks_damaged, 1);
+		assert_int_equal(counts.blocks_adopted, 0);
+		assert_true(chunk_is_damaged(chunk, 0, 8));
+		assert_true(chunk_is_damaged(chunk, 2, 3));
+		assert_false(chunk_is_damaged(chunk, 3, 8));
+		if (life == 1) {
+			/* Written whole it is good again. */
+			write_blocks(chunk, 2 * BLOCK_BYTES, 'n', 1);
+			chunk_repaired(chunk, 2, 3);
+			assert_false(chunk_is_damaged(chunk, 0, CHUNK_BLOCKS));
+		}
+		chunk_store_close(store);
+	}
+	struct chunk_store *store = open_store(place, &watcher);
+	assert_int_equal(get(place, store, &watcher, CHUNK, false)->mark, MARK_NONE);
+	chunk_store_close(store);
+}
+
+static void index_is_rebuilt_from_the_files(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	char path[128], moved[128];
+	struct chunk_store *store = open_store(place, &watcher);
+	for (uint64_t id = 1; id <= 20; id++)
+		write_blocks(get(place, store, &watcher, id, true), 0, (uint8_t)id, 2);
+	chunk_store_close(store);
+	snprintf(path, sizeof(path), "%s/index", place->root);
+	snprintf(moved, sizeof(moved), "%s/gone", place->root);
+	assert_int_equal(file_rename(place->loop, path, moved), OK);
+	store = open_store(place, &watcher);
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.chunks, 20);
+	struct chunk *chunk = get(place, store, &watcher, 13, false);
+	assert_int_equal(chunk->version, 4);
+	assert_false(chunk_is_damaged(chunk, 0, CHUNK_BLOCKS));
+	chunk_store_close(store);
+}
+
+static void missing_file_is_not_made_anew(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk *chunk = NULL;
+	struct chunk_create fresh = { .kind = KIND_REPLICATED, .version = 4 };
+	struct chunk_store *store = open_store(place, &watcher);
+	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'x', 1);
+	char *path = store_files_path(chunk_store_files(store), CHUNK, KIND_REPLICATED);
+	chunk_store_close(store);
+	assert_int_equal(file_unlink(place->loop, path), OK);
+	free(path);
+	for (int life = 0; life < 2; life++) {
+		store = open_store(place, &watcher);
+		assert_int_equal(chunk_store_get(store, CHUNK, &fresh, &chunk), ERR_CORRUPT);
+		assert_int_equal(chunk_store_get(store, CHUNK + 1, NULL, &chunk), ERR_NO_CHUNK);
+		chunk_store_close(store);
+	}
+}
+
+static bool count_name(void *arg, const char *name)
+{
+	(void)name;
+	*(unsigned *)arg += 1;
+	return true;
+}
+
+static void unknown_files_go_to_quarantine(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	struct file *file = NULL;
+	char path[160];
+	unsigned found = 0;
+	struct chunk_store *store = open_store(place, &watcher);
+	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'x', 1);
+	char *bad = store_files_path(chunk_store_files(store), CHUNK + 1, KIND_REPLICATED);
+	assert_int_equal(store_files_make_folder(place->loop, bad), OK);
+	chunk_store_close(store);
+	/* One with a right name and nonsense in it, one with a name that is none. */
+	assert_int_equal(file_open(place->loop, bad, FILE_WRITE | FILE_CREATE, &file), OK);
+	assert_int_equal(file_write(file, 0, "nonsense", 8), OK);
+	file_unref(file);
+	strcpy(strrchr(bad, '/'), "/what");
+	assert_int_equal(file_open(place->loop, bad, FILE_WRITE | FILE_CREATE, &file), OK);
+	file_unref(file);
+	store = open_store(place, &watcher);
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.chunks, 1);
+	assert_non_null(get(place, store, &watcher, CHUNK, false));
+	chunk_store_close(store);
+	snprintf(path, sizeof(path), "%s/quarantine", place->root);
+	assert_int_equal(dir_list(place->loop, path, count_name, &found), OK);
+	assert_int_equal(found, 2);
+	free(bad);
+}
+
+static void data_folder_has_one_owner(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store *store = open_store(place, &watcher), *second = NULL;
+	struct chunk_store_options options = { .root = place->root, .reserved_bytes = 1 };
+	assert_int_equal(chunk_store_open(place->loop, &options, &events, &watcher, &second), ERR_BUSY);
+	assert_null(second);
+	chunk_store_close(store);
+}
+
+static void open_chunks_are_bounded(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	struct chunk_store *store = open_store(place, &watcher);
+	enum { COUNT = CHUNKS_OPEN_MAX + 40 };
+	for (uint64_t id = 1; id <= COUNT; id++) {
+		struct chunk *chunk = get(place, store, &watcher, id, true);
+		struct chunk_sync_job job;
+		assert_non_null(chunk);
+		assert_true(chunk_sync_begin(chunk, &job));
+		job.ran = true; /* as if it had been synced: this is about room */
+		chunk_sync_end(&job);
+		chunk_store_counts(store, &counts);
+		assert_true(counts.chunks_open <= CHUNKS_OPEN_MAX);
+	}
+	assert_int_equal(counts.chunks, COUNT);
+	assert_null(chunk_store_find(store, 1));
+	assert_non_null(get(place, store, &watcher, 1, false));
+	chunk_store_close(store);
+}
+
+static void note_deleted(void *arg, enum err err)
+{
+	assert_int_equal(err, OK);
+	*(bool *)arg = true;
+}
+
+static void failed_store_takes_nothing(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk *chunk = NULL;
+	struct chunk_create fresh = { .kind = KIND_PACK, .version = 1 };
+	bool deleted = false;
+	struct chunk_store *store = open_store(place, &watcher);
+	get(place, store, &watcher, CHUNK, true);
+	assert_int_equal(chunk_store_delete(store, CHUNK, note_deleted, &deleted), OK);
+	WAIT_FOR(place->loop, deleted);
+	chunk_store_fail(store, "test", ERR_IO);
+	assert_true(chunk_store_failed(store));
+	assert_int_equal(chunk_store_get(store, CHUNK + 1, &fresh, &chunk), ERR_STORE_FAILED);
+	assert_int_equal(chunk_store_admit(store, 1), ERR_STORE_FAILED);
+	chunk_store_close(store);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		PLACE_TEST(killed_process_loses_nothing), PLACE_TEST(crash_of_the_machine_is_damage),
+		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_not_made_anew),
+		PLACE_TEST(unknown_files_go_to_quarantine), PLACE_TEST(data_folder_has_one_owner),
+		PLACE_TEST(open_chunks_are_bounded),	  PLACE_TEST(failed_store_takes_nothing),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
