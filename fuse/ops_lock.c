@@ -25,7 +25,6 @@ struct lock_wait {
 	Granary__LockRange range;
 	bool sleep;
 	bool interrupted;
-	bool asking;
 	uint32_t retry_ms;
 	struct timer timer;
 };
@@ -130,7 +129,6 @@ static void wait_answer(void *arg, enum err err, const Granary__MetaReply *reply
 	enum err attr_err = OK;
 	const Granary__MetaResult *attr = request_result(&attr_err, reply, 1, NULL);
 
-	wait->asking = false;
 	if (result) {
 		wait_granted(wait, attr ? attr->attr : NULL);
 	} else if (err != ERR_WOULD_BLOCK || !wait->sleep) {
@@ -152,7 +150,6 @@ static void wait_ask(void *arg)
 	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
 	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
 
-	wait->asking = true;
 	wait->range.session = client_session(wait->request->mount->client);
 	message.inode = getattr.inode = wait->request->node->inode;
 	message.range = &wait->range;
@@ -163,14 +160,25 @@ static void wait_ask(void *arg)
 	client_meta(wait->request->mount->client, ops, wait->range.kind == LOCK_NONE ? 1 : 2, wait_answer, wait);
 }
 
+/* libfuse holds the request's lock around this: it can only be answered from the loop. */
 static void wait_interrupted(fuse_req_t fuse, void *arg)
 {
 	struct lock_wait *wait = arg;
 
 	(void)fuse;
 	wait->interrupted = true;
-	if (!wait->asking && timer_is_running(&wait->timer))
+	if (timer_is_running(&wait->timer))
+		timer_start(&wait->timer, 0);
+}
+
+static void wait_again(void *arg)
+{
+	struct lock_wait *wait = arg;
+
+	if (wait->interrupted)
 		wait_end(wait, ERR_INTERRUPTED);
+	else
+		wait_ask(wait);
 }
 
 static void unlock_flushed(void *arg, enum err err)
@@ -203,7 +211,7 @@ static void wait_start(struct request *request, const Granary__LockRange *range,
 	wait->range = *range;
 	wait->sleep = sleep;
 	wait->retry_ms = RETRY_MS_MIN;
-	timer_init(&wait->timer, request->mount->loop, wait_ask, wait);
+	timer_init(&wait->timer, request->mount->loop, wait_again, wait);
 	if (range->kind == LOCK_NONE) {
 		if (node->locked_to_write && node->write_opens > 0)
 			recall_pages(request->mount, node, unlock_written, wait);

@@ -215,7 +215,7 @@ def main(script, usage):
     """Runs the tests that were declared: on the folders given, or on a cluster of its own."""
     words = sys.argv[1:]
     chosen = words[1] if words[:1] == ["-k"] else ""
-    folders = words[2:] if chosen else words
+    folders = [os.path.abspath(folder) for folder in (words[2:] if chosen else words)]
     if not folders and "GRANARY_BIN" in os.environ:
         return own_cluster(script, words)
     if not 1 <= len(folders) <= 2:
