@@ -42,6 +42,7 @@ struct node {
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	bool posix_locked;	/* fcntl locks were taken through this mount: to be dropped at each close */
 	bool locked_to_write;	/* an exclusive lock was granted: unlock must push out what was written */
+	bool following;		/* after a recall: asking what has become of it */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
 

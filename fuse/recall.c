@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
+#include "fuse/request.h"
 
 #define NOTICES_RUNNING_MAX 64u /* with workers; the rest waits its turn */
 
@@ -98,6 +99,8 @@ static void notice_send_next(struct mount *mount)
 	notice_send(notice);
 }
 
+static void follow(struct mount *mount, struct node *node);
+
 static void notice_done(struct work *work)
 {
 	struct notice *notice = (struct notice *)work;
@@ -108,6 +111,8 @@ static void notice_done(struct work *work)
 		notice_acknowledge(notice);
 	else
 		notice->done(notice->done_arg);
+	if (notice->recall && notice->data)
+		follow(mount, notice->node);
 	if (notice->node)
 		node_drop(&mount->handles, notice->node);
 	buf_deinit(&notice->tail);
@@ -330,4 +335,39 @@ void recall_refresh(struct mount *mount, struct node *node, const Granary__Inode
 	node_hold(node);
 	mount_busy(mount);
 	recall_pages(mount, node, refresh_read, refresh);
+}
+
+/* A file that is open here was recalled: who reads at its end is to see it grow, though the kernel does not ask. */
+static void follow_end(void *arg)
+{
+	struct request *request = arg;
+
+	request->node->following = false;
+	request_close(request);
+}
+
+static void follow_answer(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct request *request = arg;
+	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
+	struct node *node = request->node;
+
+	if (result && result->attr && node->opens > 0 && node_judge(node, result->attr) == NODE_CHANGED)
+		recall_refresh(request->mount, node, result->attr, follow_end, request);
+	else
+		follow_end(request);
+}
+
+static void follow(struct mount *mount, struct node *node)
+{
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	if (node->following || node->opens == 0)
+		return;
+	node->following = true;
+	getattr.inode = node->inode;
+	op.op_case = GRANARY__META_OP__OP_GETATTR;
+	op.getattr = &getattr;
+	request_meta(request_open_silent(mount, node), &op, follow_answer);
 }
