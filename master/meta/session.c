@@ -22,7 +22,7 @@ enum err slot_check(struct meta *meta, const Granary__MetaRequest *request, Gran
 	struct key key = key_of_index(KEY_REPLY, request->session, request->slot);
 	const Granary__SlotReply *slot = store_message(&meta->store, &key, &granary__slot_reply__descriptor);
 	uint64_t last = slot ? slot->sequence : 0;
-#ifdef PLANT_META_NO_DEDUP
+#ifdef PLANT_APPLY_TWICE
 	return OK;
 #endif
 	if (request->sequence == last + 1)

@@ -6,6 +6,7 @@
 #include "tests/unit/meta/meta_invariants.h"
 
 #include "common/base/rng.h"
+#include "master/meta/state.h"
 
 #define NODES_MAX 2000
 #define NAMES 6
@@ -27,6 +28,7 @@ struct model {
 	int count;
 	struct buf log;	 /* packed entries, each after its size */
 	unsigned step;
+	size_t cache_bytes;
 };
 
 static const char *const names[NAMES] = { "a", "b", "c", "d", "e", "f" };
@@ -463,6 +465,8 @@ static void run_model(uint64_t seed, unsigned steps)
 	rng_init(&m->rng, seed);
 	model_add(m, ROOT, MODE_DIRECTORY);
 	m->nodes[0].size = 4096;
+	m->cache_bytes = seed % 2 ? 2000 : META_CACHE_BYTES_MAX; /* hardly any: whatever is used is evicted and read again */
+	m->fixture.meta->store.bytes_max = m->cache_bytes;
 	for (m->step = 0; m->step < steps; m->step++) {
 		model_step(m);
 		if (m->step % 500 == 499) {
@@ -471,6 +475,7 @@ static void run_model(uint64_t seed, unsigned steps)
 		}
 		if (m->step % 1700 == 1699)
 			fixture_reopen(&m->fixture);
+		m->fixture.meta->store.bytes_max = m->cache_bytes;
 	}
 	compare(m);
 	invariants_check(m->fixture.kv);
