@@ -42,7 +42,7 @@ static void holders_add(struct meta *meta, uint64_t chunk, const uint64_t *serve
 {
 	for (size_t i = 0; i < count; i++) {
 		struct key key = key_of_pair(KEY_SERVER_CHUNK, servers[i], chunk);
-		store_put(&meta->store, &key, (struct slice){ 0 });
+		store_put(&meta->store, &key, (struct slice){0});
 	}
 }
 
@@ -246,12 +246,12 @@ enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk
 		return err;
 	uint64_t chunk = chunk_at(meta, id, inode, op->index);
 	if (!chunk) {
-		struct chunk_options options = { .id = op->id,
-						 .kind = GRANARY__CHUNK_KIND__CHUNK_REPLICATED,
-						 .owner = id,
-						 .index = op->index,
-						 .replicas = op->replicas,
-						 .replica_count = op->n_replicas };
+		struct chunk_options options = {.id = op->id,
+						.kind = GRANARY__CHUNK_KIND__CHUNK_REPLICATED,
+						.owner = id,
+						.index = op->index,
+						.replicas = op->replicas,
+						.replica_count = op->n_replicas};
 		err = chunk_add(meta, &options);
 		if (err)
 			return err;

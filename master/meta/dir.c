@@ -46,8 +46,8 @@ struct dirent dir_find(struct meta *meta, uint64_t id, struct slice name)
 	struct key key = key_of_name(KEY_DIRENT, id, name);
 	const Granary__Dirent *dirent = store_message(&meta->store, &key, &granary__dirent__descriptor);
 	if (!dirent)
-		return (struct dirent){ 0 };
-	return (struct dirent){ .inode = dirent->inode, .type = dirent->type };
+		return (struct dirent){0};
+	return (struct dirent){.inode = dirent->inode, .type = dirent->type};
 }
 
 static void dirent_put(struct meta *meta, const struct dir_name *at, uint64_t inode, uint32_t mode)
@@ -170,7 +170,7 @@ static enum err create_check(struct context *context, const Granary__Create *op,
 enum err op_create(struct context *context, const Granary__Create *op, Granary__MetaResult *result)
 {
 	struct meta *meta = context->meta;
-	struct dir_name at = { .directory = op->parent, .name = message_bytes(op->name) };
+	struct dir_name at = {.directory = op->parent, .name = message_bytes(op->name)};
 	if (at.directory == 0 && at.name.size > 0)
 		at.directory = context->created;
 	uint32_t mode = op->mode & (MODE_TYPE_MASK | MODE_PERMISSIONS);
@@ -188,7 +188,7 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 	}
 	if (op->id == 0 || inode_get(meta, op->id))
 		return ERR_EXISTS;
-	struct inode_options options = { .id = op->id, .mode = mode, .uid = op->uid, .gid = op->gid };
+	struct inode_options options = {.id = op->id, .mode = mode, .uid = op->uid, .gid = op->gid};
 	options.nlink = at.name.size == 0 ? 0 : mode_is_directory(mode) ? 2 : 1;
 	if (parent && parent->mode & MODE_SETGID) {
 		options.gid = parent->gid;
@@ -270,7 +270,7 @@ enum err op_link(struct context *context, const Granary__Link *op, Granary__Meta
 {
 	struct meta *meta = context->meta;
 	uint64_t id = context_inode(context, op->inode);
-	struct dir_name at = { .directory = op->parent, .name = message_bytes(op->name) };
+	struct dir_name at = {.directory = op->parent, .name = message_bytes(op->name)};
 	enum err err = link_check_inode(context, id, inode_get(meta, id));
 	if (err)
 		return err;
@@ -329,7 +329,7 @@ static enum err unlink_check(const Granary__Unlink *op, const Granary__Inode *in
 enum err op_unlink(struct context *context, const Granary__Unlink *op, Granary__MetaResult *result)
 {
 	struct meta *meta = context->meta;
-	struct dir_name at = { .directory = op->parent, .name = message_bytes(op->name) };
+	struct dir_name at = {.directory = op->parent, .name = message_bytes(op->name)};
 	if (at.directory == 0)
 		return unlink_kept(context, op, result);
 	const Granary__Inode *parent;

@@ -6,7 +6,7 @@
 
 struct dirent {
 	uint64_t inode; /* 0: there is no such name */
-	uint32_t type;	/* DT_* */
+	uint32_t type;  /* DT_* */
 };
 
 /* ERR_NAME_TOO_LONG; ERR_INVALID for an empty name, ".", "..", or one with "/" or NUL. */

@@ -71,37 +71,34 @@ static bool each_chunk(void *arg, uint64_t id, const ProtobufCMessage *message)
 
 enum err meta_each_session(struct meta *meta, bool (*fn)(void *arg, uint64_t session), void *arg)
 {
-	struct each_caller caller = { .id = fn, .arg = arg };
-	struct each each = { .table = KEY_SESSION, .fn = each_id, .arg = &caller };
+	struct each_caller caller = {.id = fn, .arg = arg};
+	struct each each = {.table = KEY_SESSION, .fn = each_id, .arg = &caller};
 	return each_run(meta, &each, 0);
 }
 
 enum err meta_each_server(struct meta *meta, bool (*fn)(void *arg, uint64_t id, const Granary__Server *), void *arg)
 {
-	struct each_caller caller = { .server = fn, .arg = arg };
+	struct each_caller caller = {.server = fn, .arg = arg};
 	struct each each = {
-		.table = KEY_SERVER, .descriptor = &granary__server__descriptor, .fn = each_server, .arg = &caller
-	};
+	    .table = KEY_SERVER, .descriptor = &granary__server__descriptor, .fn = each_server, .arg = &caller};
 	return each_run(meta, &each, 0);
 }
 
 enum err meta_each_garbage(struct meta *meta, uint64_t after,
 			   bool (*fn)(void *arg, uint64_t id, const Granary__Garbage *), void *arg)
 {
-	struct each_caller caller = { .garbage = fn, .arg = arg };
+	struct each_caller caller = {.garbage = fn, .arg = arg};
 	struct each each = {
-		.table = KEY_GARBAGE, .descriptor = &granary__garbage__descriptor, .fn = each_garbage, .arg = &caller
-	};
+	    .table = KEY_GARBAGE, .descriptor = &granary__garbage__descriptor, .fn = each_garbage, .arg = &caller};
 	return each_run(meta, &each, after);
 }
 
 enum err meta_each_chunk(struct meta *meta, uint64_t after,
 			 bool (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *), void *arg)
 {
-	struct each_caller caller = { .chunk = fn, .arg = arg };
+	struct each_caller caller = {.chunk = fn, .arg = arg};
 	struct each each = {
-		.table = KEY_CHUNK, .descriptor = &granary__chunk__descriptor, .fn = each_chunk, .arg = &caller
-	};
+	    .table = KEY_CHUNK, .descriptor = &granary__chunk__descriptor, .fn = each_chunk, .arg = &caller};
 	return each_run(meta, &each, after);
 }
 

@@ -41,10 +41,10 @@ void garbage_add_slot(struct meta *meta, uint64_t pack, uint32_t slot)
 		if (meta->slot_garbage_count == meta->slot_garbage_capacity) {
 			meta->slot_garbage_capacity = meta->slot_garbage_capacity * 2 + 8;
 			meta->slot_garbage =
-				mem_resize(meta->slot_garbage, meta->slot_garbage_capacity * sizeof(*meta->slot_garbage));
+			    mem_resize(meta->slot_garbage, meta->slot_garbage_capacity * sizeof(*meta->slot_garbage));
 		}
 		slots = &meta->slot_garbage[meta->slot_garbage_count++];
-		*slots = (struct slot_garbage){ .pack = pack };
+		*slots = (struct slot_garbage){.pack = pack};
 	}
 	if ((slots->count & (slots->count - 1)) == 0)
 		slots->slots = mem_resize(slots->slots, (slots->count ? slots->count * 2 : 1) * sizeof(*slots->slots));

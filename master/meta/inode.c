@@ -117,7 +117,7 @@ void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode
 
 ProtobufCBinaryData bytes_copy(struct slice bytes)
 {
-	ProtobufCBinaryData data = { .len = bytes.size };
+	ProtobufCBinaryData data = {.len = bytes.size};
 	if (bytes.size > 0) {
 		data.data = mem_alloc(bytes.size);
 		memcpy(data.data, bytes.bytes, bytes.size);
@@ -168,7 +168,8 @@ static enum err inode_truncate(struct context *context, uint64_t id, Granary__In
 			blob_cut(meta, inode, size);
 		if (inode->trim >= size)
 			inode->trim = 0;
-		if (inode->trim == 0 && size % CHUNK_BYTES != 0 && chunk_at(meta, id, inode, (uint32_t)(size / CHUNK_BYTES)))
+		if (inode->trim == 0 && size % CHUNK_BYTES != 0 &&
+		    chunk_at(meta, id, inode, (uint32_t)(size / CHUNK_BYTES)))
 			inode->trim = size;
 		if (inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS && inode->chunks == 0)
 			inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;

@@ -48,7 +48,7 @@ static void table_settle(struct meta *meta, uint64_t inode, uint64_t session)
 	struct key key = key_of_pair(KEY_SESSION_LOCK, session, inode);
 	if (holds != store_has(&meta->store, &key)) {
 		if (holds)
-			store_put(&meta->store, &key, (struct slice){ 0 });
+			store_put(&meta->store, &key, (struct slice){0});
 		else
 			store_delete(&meta->store, &key);
 	}
@@ -210,7 +210,7 @@ enum err op_set_lock(struct context *context, const Granary__SetLock *op, Granar
 
 void locks_release_session(struct meta *meta, uint64_t session)
 {
-	struct buf inodes = { 0 };
+	struct buf inodes = {0};
 	struct key prefix = key_of(KEY_SESSION_LOCK, session);
 	struct scan scan;
 	scan_open(&scan, &meta->store, &prefix, NULL);

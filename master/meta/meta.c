@@ -24,7 +24,7 @@ static struct key state_key(void)
 
 static void state_put(struct meta *meta)
 {
-	struct buf packed = { 0 };
+	struct buf packed = {0};
 	message_pack(&meta->state->base, &packed);
 	struct key key = state_key();
 	store_put(&meta->store, &key, buf_slice(&packed));
@@ -35,8 +35,8 @@ static enum err meta_create(struct meta *meta)
 {
 	meta->state = mem_alloc(sizeof(*meta->state));
 	granary__meta_state__init(meta->state);
-	struct context context = { .meta = meta };
-	struct inode_options options = { .id = META_ROOT_INODE, .mode = ROOT_MODE, .nlink = 2 };
+	struct context context = {.meta = meta};
+	struct inode_options options = {.id = META_ROOT_INODE, .mode = ROOT_MODE, .nlink = 2};
 	Granary__Inode *root = inode_add(&context, &options);
 	root->parent = META_ROOT_INODE;
 	state_put(meta);
@@ -125,7 +125,7 @@ static void touch_add(struct context *context, uint64_t inode, struct slice name
 		meta->touches = mem_resize(meta->touches, meta->touch_capacity * sizeof(*meta->touches));
 		meta->touch_names = mem_resize(meta->touch_names, meta->touch_capacity * sizeof(*meta->touch_names));
 	}
-	struct meta_touch touch = { .inode = inode, .session = context->session };
+	struct meta_touch touch = {.inode = inode, .session = context->session};
 	touch.name.size = name.size;
 	meta->touch_names[meta->touch_count] = meta->names.size;
 	meta->touches[meta->touch_count++] = touch;
@@ -135,7 +135,7 @@ static void touch_add(struct context *context, uint64_t inode, struct slice name
 
 void touch_inode(struct context *context, uint64_t inode)
 {
-	touch_add(context, inode, (struct slice){ 0 });
+	touch_add(context, inode, (struct slice){0});
 }
 
 void touch_name(struct context *context, uint64_t directory, struct slice name)
@@ -159,13 +159,13 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 	for (size_t i = 0; i < meta->touch_count; i++)
 		if (meta->touches[i].name.size > 0)
 			meta->touches[i].name.bytes = meta->names.bytes + meta->touch_names[i];
-	*effects = (struct meta_effects){ .touches = meta->touches,
-					  .touch_count = meta->touch_count,
-					  .unlocked = meta->unlocked,
-					  .unlocked_count = meta->unlocked_count,
-					  .garbage_added = meta->garbage_added,
-					  .orphans_added = meta->orphans_added,
-					  .servers_changed = meta->servers_changed };
+	*effects = (struct meta_effects){.touches = meta->touches,
+					 .touch_count = meta->touch_count,
+					 .unlocked = meta->unlocked,
+					 .unlocked_count = meta->unlocked_count,
+					 .garbage_added = meta->garbage_added,
+					 .orphans_added = meta->orphans_added,
+					 .servers_changed = meta->servers_changed};
 }
 
 /* ---- apply */
@@ -173,9 +173,7 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 /* A client's request is carried out once for its slot and sequence; the master's own have no session. */
 static Granary__MetaReply *request_apply(struct meta *meta, const Granary__MetaRequest *request)
 {
-	struct context context = { .meta = meta,
-				   .session = request->session,
-				   .now_ns = (int64_t)meta->state->time_ns };
+	struct context context = {.meta = meta, .session = request->session, .now_ns = (int64_t)meta->state->time_ns};
 	if (request->session == 0)
 		return request_run(&context, request);
 	if (!session_exists(meta, request->session))
@@ -228,9 +226,7 @@ enum err meta_query(struct meta *meta, const Granary__MetaRequest *request, Gran
 	*reply = NULL;
 	if (store_failed(&meta->store))
 		return store_failed(&meta->store);
-	struct context context = { .meta = meta,
-				   .session = request->session,
-				   .now_ns = (int64_t)meta->state->time_ns };
+	struct context context = {.meta = meta, .session = request->session, .now_ns = (int64_t)meta->state->time_ns};
 	Granary__MetaReply *made = request_run(&context, request);
 	if (store_failed(&meta->store)) {
 		message_free(&made->base);
@@ -276,20 +272,20 @@ bool meta_session_exists(struct meta *meta, uint64_t session)
 
 void meta_counts(const struct meta *meta, struct meta_counts *out)
 {
-	*out = (struct meta_counts){ .inodes = meta->state->inodes,
-				     .chunks = meta->state->chunks,
-				     .sessions = meta->state->sessions,
-				     .garbage = meta->state->garbage };
+	*out = (struct meta_counts){.inodes = meta->state->inodes,
+				    .chunks = meta->state->chunks,
+				    .sessions = meta->state->sessions,
+				    .garbage = meta->state->garbage};
 }
 
 enum err meta_digest(struct meta *meta, uint32_t *out)
 {
 	uint32_t crc = 0;
-	struct key everything = { .size = 0 };
+	struct key everything = {.size = 0};
 	struct scan scan;
 	scan_open(&scan, &meta->store, &everything, NULL);
 	while (scan_next(&scan)) {
-		uint32_t sizes[2] = { (uint32_t)scan.key.size, (uint32_t)scan.value.size };
+		uint32_t sizes[2] = {(uint32_t)scan.key.size, (uint32_t)scan.value.size};
 		crc = crc32c_extend(crc, sizes, sizeof(sizes));
 		crc = crc32c_extend(crc, scan.key.bytes, scan.key.size);
 		crc = crc32c_extend(crc, scan.value.bytes, scan.value.size);

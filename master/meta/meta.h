@@ -3,7 +3,7 @@
  * Pure: what it does depends only on the store and the entry. No clock, no randomness, no network: ids, times and
  * placement come in the entry, chosen by the leader. Every apply is one batch that includes the applied index, so a
  * restart goes on exactly after the last batch that survived. Replicas that applied the same entries hold equal stores
- * (meta_digest). Memory is bounded by the store's cache.
+ * (meta_digest). Memory is caches with a bound (META_CACHE_BYTES_MAX), not the namespace.
  *
  * Keys (first byte is the table; numbers are big endian so that order is numeric):
  *   'I' inode                -> Inode            'D' parent, name        -> Dirent
@@ -13,7 +13,7 @@
  *   'L' inode                -> LockTable        'l' session, inode      -> (empty: session holds locks there)
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
- *   'M' name                 -> counters and single values: applied index and term, cluster, time, inodes, chunks
+ *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
  */
 #ifndef GRANARY_MASTER_META_META_H
 #define GRANARY_MASTER_META_META_H
@@ -31,9 +31,9 @@ struct meta;
 
 /* What the shell must do beyond answering: collected during one apply, cleared by the next. */
 struct meta_touch {
-	uint64_t inode;	    /* attributes or data changed; or the directory in which `name` changed */
-	struct slice name;  /* empty: the inode itself */
-	uint64_t session;   /* whose request did it: needs no recall */
+	uint64_t inode;    /* attributes or data changed; or the directory in which `name` changed */
+	struct slice name; /* empty: the inode itself */
+	uint64_t session;  /* whose request did it: needs no recall */
 };
 struct meta_effects {
 	const struct meta_touch *touches; /* caches to recall */
@@ -56,7 +56,8 @@ uint64_t meta_last_time_ns(const struct meta *meta);
 
 /* Applies one committed entry (index is the applied index + 1; `entry` is NULL for a barrier). replies[i] answers
  * entry->requests[i]: message_free each. A request seen before (session, slot, sequence) gets its first answer again.
- * Errors of operations are in their results; an error returned here means that the store failed: the master must stop. */
+ * Errors of operations are in their results; an error returned here means that the store failed: the master must stop.
+ */
 MUST_USE enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,
 			     Granary__MetaReply **replies, struct meta_effects *effects);
 
@@ -65,7 +66,8 @@ bool meta_is_query(const Granary__MetaRequest *request);
 /* ERR_INVALID for what no client may send (operations of the master itself, bounds, names with "/" or NUL). Called
  * by the leader for every request from outside before anything else. */
 MUST_USE enum err meta_validate(const Granary__MetaRequest *request);
-/* Answers a request that changes nothing from the current state. The reply is the caller's. */
+/* Answers a request that changes nothing from the current state. The reply is the caller's. Statfs has only what the
+ * namespace knows (inodes, bytes_used): the space of the chunkservers is the shell's to add. */
 MUST_USE enum err meta_query(struct meta *meta, const Granary__MetaRequest *request, Granary__MetaReply **reply);
 
 /* For the shell's policies. */
@@ -75,15 +77,17 @@ MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk *
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
-/* Scans in key order, for bounded background passes: fn returns false to stop. */
+/* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody
+ * holds it: it had names, or its session has ended. */
 MUST_USE enum err meta_each_session(struct meta *meta, bool (*fn)(void *arg, uint64_t session), void *arg);
-MUST_USE enum err meta_each_server(struct meta *meta, bool (*fn)(void *arg, uint64_t id, const Granary__Server *), void *arg);
-MUST_USE enum err meta_each_orphan(struct meta *meta, uint64_t after, bool (*fn)(void *arg, uint64_t inode, uint64_t session),
+MUST_USE enum err meta_each_server(struct meta *meta, bool (*fn)(void *arg, uint64_t id, const Granary__Server *),
 				   void *arg);
+MUST_USE enum err meta_each_orphan(struct meta *meta, uint64_t after,
+				   bool (*fn)(void *arg, uint64_t inode, uint64_t session), void *arg);
 MUST_USE enum err meta_each_garbage(struct meta *meta, uint64_t after,
 				    bool (*fn)(void *arg, uint64_t id, const Granary__Garbage *), void *arg);
-MUST_USE enum err meta_each_chunk_on(struct meta *meta, uint64_t server, uint64_t after, bool (*fn)(void *arg, uint64_t chunk),
-				     void *arg);
+MUST_USE enum err meta_each_chunk_on(struct meta *meta, uint64_t server, uint64_t after,
+				     bool (*fn)(void *arg, uint64_t chunk), void *arg);
 MUST_USE enum err meta_each_chunk(struct meta *meta, uint64_t after,
 				  bool (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *), void *arg);
 

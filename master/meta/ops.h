@@ -5,38 +5,38 @@
 #include "master/meta/state.h"
 
 /* X(function, union member, case, type, changes something) */
-#define OP_LIST(X)                                                                                 \
-	X(op_lookup, lookup, LOOKUP, Granary__Lookup, false)                                       \
-	X(op_getattr, getattr, GETATTR, Granary__Getattr, false)                                   \
-	X(op_readdir, readdir, READDIR, Granary__Readdir, false)                                   \
-	X(op_get_xattr, get_xattr, GET_XATTR, Granary__GetXattr, false)                            \
-	X(op_list_xattr, list_xattr, LIST_XATTR, Granary__ListXattr, false)                        \
-	X(op_chunk_map, chunk_map, CHUNK_MAP, Granary__ChunkMap, false)                            \
-	X(op_statfs, statfs, STATFS, Granary__StatfsOp, false)                                     \
-	X(op_open, open, OPEN, Granary__Open, false)                                               \
-	X(op_walk, walk, WALK, Granary__Walk, false)                                               \
-	X(op_test_lock, test_lock, TEST_LOCK, Granary__TestLock, false)                            \
-	X(op_create, create, CREATE, Granary__Create, true)                                        \
-	X(op_link, link, LINK, Granary__Link, true)                                                \
-	X(op_unlink, unlink, UNLINK, Granary__Unlink, true)                                        \
-	X(op_rename, rename, RENAME, Granary__Rename, true)                                        \
-	X(op_setattr, setattr, SETATTR, Granary__Setattr, true)                                    \
-	X(op_set_xattr, set_xattr, SET_XATTR, Granary__SetXattr, true)                             \
-	X(op_remove_xattr, remove_xattr, REMOVE_XATTR, Granary__RemoveXattr, true)                 \
-	X(op_allocate_chunk, allocate_chunk, ALLOCATE_CHUNK, Granary__AllocateChunk, true)         \
-	X(op_open_pack, open_pack, OPEN_PACK, Granary__OpenPack, true)                             \
-	X(op_commit_blob, commit_blob, COMMIT_BLOB, Granary__CommitBlob, true)                     \
-	X(op_commit_chunks, commit_chunks, COMMIT_CHUNKS, Granary__CommitChunks, true)             \
-	X(op_set_lock, set_lock, SET_LOCK, Granary__SetLock, true)                                 \
-	X(op_session_begin, session_begin, SESSION_BEGIN, Granary__SessionBegin, true)             \
-	X(op_session_end, session_end, SESSION_END, Granary__SessionEnd, true)                     \
-	X(op_server_register, server_register, SERVER_REGISTER, Granary__ServerRegister, true)     \
-	X(op_chunk_change, chunk_change, CHUNK_CHANGE, Granary__ChunkChange, true)                 \
-	X(op_reclaim, reclaim, RECLAIM, Granary__Reclaim, true)                                    \
-	X(op_garbage_done, garbage_done, GARBAGE_DONE, Granary__GarbageDone, true)                 \
+#define OP_LIST(X)                                                                                                     \
+	X(op_lookup, lookup, LOOKUP, Granary__Lookup, false)                                                           \
+	X(op_getattr, getattr, GETATTR, Granary__Getattr, false)                                                       \
+	X(op_readdir, readdir, READDIR, Granary__Readdir, false)                                                       \
+	X(op_get_xattr, get_xattr, GET_XATTR, Granary__GetXattr, false)                                                \
+	X(op_list_xattr, list_xattr, LIST_XATTR, Granary__ListXattr, false)                                            \
+	X(op_chunk_map, chunk_map, CHUNK_MAP, Granary__ChunkMap, false)                                                \
+	X(op_statfs, statfs, STATFS, Granary__StatfsOp, false)                                                         \
+	X(op_open, open, OPEN, Granary__Open, false)                                                                   \
+	X(op_walk, walk, WALK, Granary__Walk, false)                                                                   \
+	X(op_test_lock, test_lock, TEST_LOCK, Granary__TestLock, false)                                                \
+	X(op_create, create, CREATE, Granary__Create, true)                                                            \
+	X(op_link, link, LINK, Granary__Link, true)                                                                    \
+	X(op_unlink, unlink, UNLINK, Granary__Unlink, true)                                                            \
+	X(op_rename, rename, RENAME, Granary__Rename, true)                                                            \
+	X(op_setattr, setattr, SETATTR, Granary__Setattr, true)                                                        \
+	X(op_set_xattr, set_xattr, SET_XATTR, Granary__SetXattr, true)                                                 \
+	X(op_remove_xattr, remove_xattr, REMOVE_XATTR, Granary__RemoveXattr, true)                                     \
+	X(op_allocate_chunk, allocate_chunk, ALLOCATE_CHUNK, Granary__AllocateChunk, true)                             \
+	X(op_open_pack, open_pack, OPEN_PACK, Granary__OpenPack, true)                                                 \
+	X(op_commit_blob, commit_blob, COMMIT_BLOB, Granary__CommitBlob, true)                                         \
+	X(op_commit_chunks, commit_chunks, COMMIT_CHUNKS, Granary__CommitChunks, true)                                 \
+	X(op_set_lock, set_lock, SET_LOCK, Granary__SetLock, true)                                                     \
+	X(op_session_begin, session_begin, SESSION_BEGIN, Granary__SessionBegin, true)                                 \
+	X(op_session_end, session_end, SESSION_END, Granary__SessionEnd, true)                                         \
+	X(op_server_register, server_register, SERVER_REGISTER, Granary__ServerRegister, true)                         \
+	X(op_chunk_change, chunk_change, CHUNK_CHANGE, Granary__ChunkChange, true)                                     \
+	X(op_reclaim, reclaim, RECLAIM, Granary__Reclaim, true)                                                        \
+	X(op_garbage_done, garbage_done, GARBAGE_DONE, Granary__GarbageDone, true)                                     \
 	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)
 
-#define X(function, member, name, type, changes)                                                   \
+#define X(function, member, name, type, changes)                                                                       \
 	enum err function(struct context *context, const type *op, Granary__MetaResult *result);
 OP_LIST(X)
 #undef X

@@ -69,10 +69,10 @@ enum err op_open_pack(struct context *context, const Granary__OpenPack *op, Gran
 		pack_seal(meta, op->full);
 	uint64_t pack = open_pack_choose(meta, op);
 	if (!pack) {
-		struct chunk_options options = { .id = op->id,
-						 .kind = GRANARY__CHUNK_KIND__CHUNK_PACK,
-						 .replicas = op->replicas,
-						 .replica_count = op->n_replicas };
+		struct chunk_options options = {.id = op->id,
+						.kind = GRANARY__CHUNK_KIND__CHUNK_PACK,
+						.replicas = op->replicas,
+						.replica_count = op->n_replicas};
 		enum err err = chunk_add(meta, &options);
 		if (err)
 			return err;

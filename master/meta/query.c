@@ -98,7 +98,7 @@ struct walk {
 	struct buf path;
 	size_t at;
 	uint64_t directory; /* the component is looked up here */
-	uint64_t inode;	    /* where we are */
+	uint64_t inode;     /* where we are */
 	unsigned symlinks;
 };
 
@@ -130,7 +130,7 @@ static enum err walk_follow(struct walk *walk, struct slice target)
 		return ERR_LOOP;
 	if (target.size + rest > 2 * PATH_BYTES_MAX)
 		return ERR_NAME_TOO_LONG;
-	struct buf path = { 0 };
+	struct buf path = {0};
 	buf_append_slice(&path, target);
 	buf_append(&path, walk->path.bytes + walk->at, rest);
 	buf_take(&walk->path, &path);
@@ -176,10 +176,11 @@ static enum err walk_step(struct context *context, struct walk *walk, struct sli
 	return slash && !mode_is_directory(inode->mode) ? ERR_NOT_DIRECTORY : OK;
 }
 
-static enum err walk_run(struct context *context, const Granary__Walk *op, struct walk *walk, Granary__MetaResult *result)
+static enum err walk_run(struct context *context, const Granary__Walk *op, struct walk *walk,
+			 Granary__MetaResult *result)
 {
 	struct slice name;
-	struct buf last = { 0 };
+	struct buf last = {0};
 	bool is_missing = false;
 	enum err err = OK;
 	while (!err && walk_next(walk, &name)) {
@@ -201,7 +202,7 @@ enum err op_walk(struct context *context, const Granary__Walk *op, Granary__Meta
 		return ERR_NAME_TOO_LONG;
 	if (path.size == 0 || path.bytes[0] != '/')
 		return ERR_INVALID;
-	struct walk walk = { .directory = META_ROOT_INODE, .inode = META_ROOT_INODE };
+	struct walk walk = {.directory = META_ROOT_INODE, .inode = META_ROOT_INODE};
 	buf_append_slice(&walk.path, path);
 	enum err err = walk_run(context, op, &walk, result);
 	const Granary__Inode *inode = err ? NULL : inode_get(context->meta, walk.inode);

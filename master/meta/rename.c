@@ -31,8 +31,8 @@ static bool is_above(struct meta *meta, uint64_t ancestor, uint64_t directory)
 static enum err rename_find(struct context *context, const Granary__Rename *op, struct rename *rename)
 {
 	struct meta *meta = context->meta;
-	rename->from = (struct dir_name){ .directory = op->parent, .name = message_bytes(op->name) };
-	rename->to = (struct dir_name){ .directory = op->new_parent, .name = message_bytes(op->new_name) };
+	rename->from = (struct dir_name){.directory = op->parent, .name = message_bytes(op->name)};
+	rename->to = (struct dir_name){.directory = op->new_parent, .name = message_bytes(op->new_name)};
 	const Granary__Inode *parent;
 	enum err err = dir_get(meta, rename->from.directory, &parent);
 	if (!err)

@@ -19,8 +19,8 @@ bool reply_reserve(struct context *context, size_t bytes)
 static enum err op_dispatch(struct context *context, const Granary__MetaOp *op, Granary__MetaResult *result)
 {
 	switch (op->op_case) {
-#define X(function, member, name, type, changes)                                                   \
-	case GRANARY__META_OP__OP_##name:                                                          \
+#define X(function, member, name, type, changes)                                                                       \
+	case GRANARY__META_OP__OP_##name:                                                                              \
 		return function(context, op->member, result);
 		OP_LIST(X)
 #undef X
@@ -75,10 +75,10 @@ bool meta_is_query(const Granary__MetaRequest *request)
 {
 	for (size_t i = 0; i < request->n_ops; i++) {
 		switch (request->ops[i]->op_case) {
-#define X(function, member, name, type, changes)                                                   \
-	case GRANARY__META_OP__OP_##name:                                                          \
-		if (changes)                                                                       \
-			return false;                                                              \
+#define X(function, member, name, type, changes)                                                                       \
+	case GRANARY__META_OP__OP_##name:                                                                              \
+		if (changes)                                                                                           \
+			return false;                                                                                  \
 		break;
 			OP_LIST(X)
 #undef X

@@ -43,9 +43,9 @@ void slot_remember(struct meta *meta, const Granary__MetaRequest *request, const
 	Granary__SlotReply *slot = mem_alloc(sizeof(*slot));
 	granary__slot_reply__init(slot);
 	slot->sequence = request->sequence;
-	struct buf packed = { 0 };
+	struct buf packed = {0};
 	message_pack(&reply->base, &packed);
-	slot->reply = (ProtobufCBinaryData){ .len = packed.size, .data = packed.bytes }; /* takes the buffer's memory */
+	slot->reply = (ProtobufCBinaryData){.len = packed.size, .data = packed.bytes}; /* takes the buffer's memory */
 	struct key key = key_of_index(KEY_REPLY, request->session, request->slot);
 	store_put_message(&meta->store, &key, &slot->base);
 }
@@ -80,7 +80,7 @@ enum err op_session_end(struct context *context, const Granary__SessionEnd *op, 
 	if (!session_exists(meta, op->session))
 		return ERR_NO_SESSION;
 	locks_release_session(meta, op->session);
-	struct buf slots = { 0 };
+	struct buf slots = {0};
 	struct key prefix = key_of(KEY_REPLY, op->session);
 	struct scan scan;
 	scan_open(&scan, &meta->store, &prefix, NULL);

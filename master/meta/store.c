@@ -13,8 +13,8 @@ struct store_item {
 	struct store_item *chain; /* in its bucket */
 	struct store_item *newer, *older;
 	ProtobufCMessage *message; /* the value if it is a message that was used as one */
-	struct buf value;	   /* otherwise its bytes */
-	size_t bytes;		   /* counted in store->bytes */
+	struct buf value;          /* otherwise its bytes */
+	size_t bytes;              /* counted in store->bytes */
 	uint32_t hash;
 	bool present;
 	bool dirty;
@@ -31,7 +31,7 @@ static struct slice item_key(const struct store_item *item)
 
 void store_init(struct store *store, struct kv *kv)
 {
-	*store = (struct store){ .kv = kv, .bucket_count = BUCKETS_FIRST, .bytes_max = META_CACHE_BYTES_MAX };
+	*store = (struct store){.kv = kv, .bucket_count = BUCKETS_FIRST, .bytes_max = META_CACHE_BYTES_MAX};
 	store->batch = kv_batch_open();
 	store->buckets = mem_zero(store->bucket_count, sizeof(*store->buckets));
 }
@@ -56,7 +56,7 @@ void store_deinit(struct store *store)
 	free(store->dirty);
 	buf_deinit(&store->scratch);
 	kv_batch_close(store->batch);
-	*store = (struct store){ 0 };
+	*store = (struct store){0};
 }
 
 static void table_grow(struct store *store)
@@ -103,7 +103,8 @@ static void lru_add(struct store *store, struct store_item *item)
 static struct store_item *table_find(struct store *store, const struct key *key, uint32_t hash)
 {
 	struct store_item *item = store->buckets[hash & (store->bucket_count - 1)];
-	while (item && (item->hash != hash || item->key_size != key->size || memcmp(item->key, key->bytes, key->size) != 0))
+	while (item &&
+	       (item->hash != hash || item->key_size != key->size || memcmp(item->key, key->bytes, key->size) != 0))
 		item = item->chain;
 	if (item && !item->dirty && item != store->newest) {
 		lru_remove(store, item);
@@ -216,7 +217,7 @@ void store_delete(struct store *store, const struct key *key)
 	message_free(item->message);
 	item->message = NULL;
 	buf_deinit(&item->value);
-	item->value = (struct buf){ 0 };
+	item->value = (struct buf){0};
 	item_account(store, item, 0);
 	item_set_dirty(store, item);
 }
@@ -243,7 +244,7 @@ static struct store_item *item_message(struct store *store, const struct key *ke
 			return NULL;
 		}
 		buf_deinit(&item->value);
-		item->value = (struct buf){ 0 };
+		item->value = (struct buf){0};
 		item_account(store, item, packed_bytes);
 	}
 	check(item->message->descriptor == descriptor);
@@ -273,7 +274,7 @@ void store_put_message(struct store *store, const struct key *key, ProtobufCMess
 	item->message = message;
 	item->present = true;
 	buf_deinit(&item->value);
-	item->value = (struct buf){ 0 };
+	item->value = (struct buf){0};
 	item_set_dirty(store, item);
 }
 
@@ -334,7 +335,7 @@ static int item_compare(const void *a, const void *b)
 
 void scan_open(struct scan *scan, struct store *store, const struct key *prefix, const struct key *from)
 {
-	*scan = (struct scan){ .store = store, .prefix = *prefix };
+	*scan = (struct scan){.store = store, .prefix = *prefix};
 	struct slice first = key_slice(from ? from : prefix);
 	if (store->failed)
 		return;
@@ -372,7 +373,7 @@ bool scan_next(struct scan *scan)
 	if (!scan->iterator)
 		return false;
 	for (;;) {
-		struct slice stored = { 0 };
+		struct slice stored = {0};
 		bool has_stored = scan_stored_key(scan, &stored);
 		if (scan->store->failed)
 			return false;
@@ -407,5 +408,5 @@ void scan_close(struct scan *scan)
 		kv_iterator_close(scan->iterator);
 	free(scan->dirty);
 	buf_deinit(&scan->packed);
-	*scan = (struct scan){ 0 };
+	*scan = (struct scan){0};
 }

@@ -1,7 +1,7 @@
 /* Arbitrary requests on the state machine. The input is a list of requests, each after two bytes of its length (little
  * endian): every one that parses and passes meta_validate is asked or applied as from a client, with slot and sequence
- * put right so that it gets past them, and ids and replicas filled in as the leader would. A request of one operation of
- * the master itself is applied as such. In the end the store's invariants must hold. */
+ * put right so that it gets past them, and ids and replicas filled in as the leader would. A request of one operation
+ * of the master itself is applied as such. In the end the store's invariants must hold. */
 #include "tests/unit/meta/meta_fixture.h"
 #include "tests/unit/meta/meta_invariants.h"
 
@@ -22,7 +22,7 @@ struct fuzz {
 
 static void fill_in(struct fixture *f, Granary__MetaOp *op)
 {
-	static uint64_t replicas[3] = { 1, 2, 3 };
+	static uint64_t replicas[3] = {1, 2, 3};
 	switch (op->op_case) {
 	case GRANARY__META_OP__OP_CREATE:
 		op->create->id = f->next_id++;
@@ -93,7 +93,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	struct fixture *f = &fuzz.fixture;
 	if (fuzz.is_open && fuzz.inputs++ >= INPUTS_PER_STORE) {
 		fixture_close(f);
-		fuzz = (struct fuzz){ 0 };
+		fuzz = (struct fuzz){0};
 	}
 	if (!fuzz.is_open) {
 		fixture_open(f);

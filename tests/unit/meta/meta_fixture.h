@@ -33,7 +33,7 @@ struct fixture {
 	uint64_t time_ns;
 	uint64_t next_id;
 	uint64_t session;
-	uint64_t sequence; /* of slot 0 of `session` */
+	uint64_t sequence;                 /* of slot 0 of `session` */
 	uint64_t sequences[SESSION_SLOTS]; /* of slots of other sessions, for tests that use them */
 	Granary__MetaReply *reply;
 	const Granary__MetaResult *result; /* of the last operation */
@@ -62,8 +62,8 @@ static inline void fixture_apply(struct fixture *fixture, Granary__MetaRequest *
 	entry.time_ns = fixture->time_ns;
 	entry.requests = requests;
 	entry.n_requests = count;
-	enum err err = meta_apply(fixture->meta, meta_applied_index(fixture->meta) + 1, 1, &entry, replies,
-				  &fixture->effects);
+	enum err err =
+	    meta_apply(fixture->meta, meta_applied_index(fixture->meta) + 1, 1, &entry, replies, &fixture->effects);
 	check(err == OK);
 }
 
@@ -78,7 +78,7 @@ static inline void fixture_keep(struct fixture *fixture, Granary__MetaReply *rep
 static inline enum err fixture_request(struct fixture *fixture, uint64_t session, Granary__MetaOp **ops, size_t count)
 {
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
-	Granary__MetaRequest *requests[1] = { &request };
+	Granary__MetaRequest *requests[1] = {&request};
 	Granary__MetaReply *reply = NULL;
 	request.ops = ops;
 	request.n_ops = count;
@@ -155,7 +155,7 @@ OP(cluster_init, CLUSTER_INIT, ClusterInit)
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */
 #define MESSAGE(type, lower, ...)                                                                                      \
-	((Granary__##type){ .base = PROTOBUF_C_MESSAGE_INIT(&granary__##lower##__descriptor), __VA_ARGS__ })
+	((Granary__##type){.base = PROTOBUF_C_MESSAGE_INIT(&granary__##lower##__descriptor), __VA_ARGS__})
 
 static inline uint64_t session_begin(struct fixture *fixture)
 {
@@ -186,7 +186,7 @@ static inline void server_add(struct fixture *fixture, uint64_t id)
 
 static inline void fixture_open(struct fixture *fixture)
 {
-	*fixture = (struct fixture){ .time_ns = 1000 * SECOND, .next_id = 100 };
+	*fixture = (struct fixture){.time_ns = 1000 * SECOND, .next_id = 100};
 	check(loop_open(&fixture->loop) == OK);
 	snprintf(fixture->folder, sizeof(fixture->folder), "/tmp/granary-test-meta-XXXXXX");
 	check(mkdtemp(fixture->folder) != NULL);
@@ -223,8 +223,8 @@ static inline void fixture_close(struct fixture *fixture)
 
 static inline enum err make(struct fixture *fixture, uint64_t parent, const char *name, uint32_t mode)
 {
-	return run_create(fixture, MESSAGE(Create, create, .parent = parent, .name = text(name), .mode = mode, .uid = 1000,
-					   .gid = 1000, .exclusive = true, .id = fixture->next_id++));
+	return run_create(fixture, MESSAGE(Create, create, .parent = parent, .name = text(name), .mode = mode,
+					   .uid = 1000, .gid = 1000, .exclusive = true, .id = fixture->next_id++));
 }
 
 static inline uint64_t made(struct fixture *fixture, uint64_t parent, const char *name, uint32_t mode)
@@ -247,8 +247,9 @@ static inline uint64_t made_dir(struct fixture *fixture, uint64_t parent, const 
 
 static inline enum err make_symlink(struct fixture *fixture, uint64_t parent, const char *name, const char *target)
 {
-	return run_create(fixture, MESSAGE(Create, create, .parent = parent, .name = text(name), .mode = MODE_SYMLINK | 0777,
-					   .symlink = text(target), .exclusive = true, .id = fixture->next_id++));
+	return run_create(fixture,
+			  MESSAGE(Create, create, .parent = parent, .name = text(name), .mode = MODE_SYMLINK | 0777,
+				  .symlink = text(target), .exclusive = true, .id = fixture->next_id++));
 }
 
 static inline enum err lookup(struct fixture *fixture, uint64_t parent, const char *name)
@@ -282,8 +283,8 @@ static inline enum err remove_dir(struct fixture *fixture, uint64_t parent, cons
 static inline enum err move(struct fixture *fixture, uint64_t parent, const char *name, uint64_t new_parent,
 			    const char *new_name)
 {
-	return run_rename(fixture, MESSAGE(Rename, rename, .parent = parent, .name = text(name), .new_parent = new_parent,
-					   .new_name = text(new_name)));
+	return run_rename(fixture, MESSAGE(Rename, rename, .parent = parent, .name = text(name),
+					   .new_parent = new_parent, .new_name = text(new_name)));
 }
 
 static inline enum err hard_link(struct fixture *fixture, uint64_t inode, uint64_t parent, const char *name)
@@ -304,10 +305,10 @@ static inline enum err reclaim(struct fixture *fixture, uint64_t inode)
 /* The chunk's id in *chunk. */
 static inline enum err allocate(struct fixture *fixture, uint64_t inode, uint32_t index, uint64_t *chunk)
 {
-	uint64_t replicas[3] = { 1, 2, 3 };
-	enum err err = run_allocate_chunk(fixture, MESSAGE(AllocateChunk, allocate_chunk, .inode = inode, .index = index,
-							   .id = fixture->next_id++, .replicas = replicas,
-							   .n_replicas = 3));
+	uint64_t replicas[3] = {1, 2, 3};
+	enum err err =
+	    run_allocate_chunk(fixture, MESSAGE(AllocateChunk, allocate_chunk, .inode = inode, .index = index,
+						.id = fixture->next_id++, .replicas = replicas, .n_replicas = 3));
 	if (chunk)
 		*chunk = err == OK ? fixture->result->chunks[0]->chunk : 0;
 	return err;
@@ -315,17 +316,18 @@ static inline enum err allocate(struct fixture *fixture, uint64_t inode, uint32_
 
 static inline uint64_t opened_pack(struct fixture *fixture, uint64_t full)
 {
-	uint64_t replicas[3] = { 2, 3, 4 };
+	uint64_t replicas[3] = {2, 3, 4};
 	check(run_open_pack(fixture, MESSAGE(OpenPack, open_pack, .full = full, .id = fixture->next_id++,
 					     .replicas = replicas, .n_replicas = 3)) == OK);
 	check(fixture->result->n_chunks == 1);
 	return fixture->result->chunks[0]->chunk;
 }
 
-static inline enum err commit_blob(struct fixture *fixture, uint64_t inode, uint64_t pack, uint32_t slot, uint32_t bytes)
+static inline enum err commit_blob(struct fixture *fixture, uint64_t inode, uint64_t pack, uint32_t slot,
+				   uint32_t bytes)
 {
-	return run_commit_blob(fixture, MESSAGE(CommitBlob, commit_blob, .inode = inode, .pack = pack, .slot = slot,
-						.bytes = bytes));
+	return run_commit_blob(
+	    fixture, MESSAGE(CommitBlob, commit_blob, .inode = inode, .pack = pack, .slot = slot, .bytes = bytes));
 }
 
 #endif

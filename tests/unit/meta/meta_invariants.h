@@ -147,7 +147,8 @@ static inline void invariants_pointer(struct invariants *all, struct slice key, 
 	struct seen_inode *owner = seen_inode(all, id);
 	struct seen_chunk *chunk = seen_chunk(all, pointer->chunk);
 	must(owner && chunk, "chunk of an inode", id);
-	must(chunk->chunk->owner == id && chunk->chunk->index == index && !chunk->is_pointed_to, "owner", pointer->chunk);
+	must(chunk->chunk->owner == id && chunk->chunk->index == index && !chunk->is_pointed_to, "owner",
+	     pointer->chunk);
 	chunk->is_pointed_to = true;
 	owner->chunks++;
 	message_free(&pointer->base);
@@ -230,7 +231,8 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 		return;
 	}
 	must(!seen->is_pointed_to, "a pack is no file's chunk", seen->id);
-	must(chunk->live_count == seen->live_count && chunk->live_bytes == seen->live_bytes, "live of a pack", seen->id);
+	must(chunk->live_count == seen->live_count && chunk->live_bytes == seen->live_bytes, "live of a pack",
+	     seen->id);
 	must(!chunk->sealed || chunk->live_count > 0, "sealed packs live", seen->id);
 	bool is_open = false;
 	for (size_t i = 0; i < all->state->n_open_packs; i++)
@@ -241,7 +243,7 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 static inline void invariants_scan(struct invariants *all, void (*fn)(struct invariants *, struct slice, struct slice))
 {
 	struct kv_iterator *iterator = kv_iterator_open(all->kv);
-	for (kv_iterator_seek(iterator, (struct slice){ 0 }); kv_iterator_valid(iterator); kv_iterator_next(iterator))
+	for (kv_iterator_seek(iterator, (struct slice){0}); kv_iterator_valid(iterator); kv_iterator_next(iterator))
 		fn(all, kv_iterator_key(iterator), kv_iterator_value(iterator));
 	must(kv_iterator_error(iterator) == OK, "scan", 0);
 	kv_iterator_close(iterator);
@@ -274,16 +276,16 @@ static inline void invariants_free(struct invariants *all)
 
 static inline void invariants_check(struct kv *kv)
 {
-	struct invariants all = { .kv = kv };
+	struct invariants all = {.kv = kv};
 	invariants_scan(&all, invariants_collect);
 	must(all.state && seen_inode(&all, META_ROOT_INODE), "state and root", 0);
 	invariants_scan(&all, invariants_refer);
 	struct seen_inode *inode, *next_inode;
 	HASH_ITER(hh, all.inodes, inode, next_inode)
-		invariants_inode(&all, inode);
+	invariants_inode(&all, inode);
 	struct seen_chunk *chunk, *next_chunk;
 	HASH_ITER(hh, all.chunks, chunk, next_chunk)
-		invariants_chunk(&all, chunk);
+	invariants_chunk(&all, chunk);
 	must(all.state->inodes == HASH_COUNT(all.inodes), "count of inodes", all.state->inodes);
 	must(all.state->chunks == HASH_COUNT(all.chunks), "count of chunks", all.state->chunks);
 	must(all.state->sessions == HASH_COUNT(all.sessions), "count of sessions", all.state->sessions);

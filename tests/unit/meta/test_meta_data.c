@@ -41,7 +41,8 @@ static uint64_t bytes_used(struct fixture *f)
 
 static enum err commit_chunks(struct fixture *f, uint64_t inode, uint64_t size, uint64_t blocks)
 {
-	return run_commit_chunks(f, MESSAGE(CommitChunks, commit_chunks, .inode = inode, .size = size, .blocks = blocks));
+	return run_commit_chunks(f,
+				 MESSAGE(CommitChunks, commit_chunks, .inode = inode, .size = size, .blocks = blocks));
 }
 
 /* ---- chunks */
@@ -111,8 +112,8 @@ static void test_truncate_chunks(void **state)
 	assert_int_equal(truncate_to(f, file, CHUNK_BYTES + 7), OK);
 	assert_int_equal(f->result->attr->trim, CHUNK_BYTES + 7);
 	/* Another trim than the one that was done stays. */
-	Granary__CommitChunks commit = MESSAGE(CommitChunks, commit_chunks, .inode = file, .trimmed = true,
-					       .trim = CHUNK_BYTES + 5000);
+	Granary__CommitChunks commit =
+	    MESSAGE(CommitChunks, commit_chunks, .inode = file, .trimmed = true, .trim = CHUNK_BYTES + 5000);
 	assert_int_equal(run_commit_chunks(f, commit), OK);
 	assert_int_equal(f->result->attr->trim, CHUNK_BYTES + 7);
 	commit.trim = CHUNK_BYTES + 7;
@@ -134,7 +135,7 @@ static void allocate_many(struct fixture *f, uint64_t file, uint32_t total)
 {
 	static Granary__MetaOp ops[1000], *pointers[1000];
 	static Granary__AllocateChunk allocates[1000];
-	uint64_t replicas[3] = { 1, 2, 3 };
+	uint64_t replicas[3] = {1, 2, 3};
 	for (uint32_t at = 0; at < total;) {
 		size_t count = 0;
 		for (; count < 1000 && at < total; count++, at++) {
@@ -159,8 +160,9 @@ static void test_large_file_is_freed_in_steps(void **state)
 	assert_int_equal(commit_chunks(f, file, size, 8), OK);
 	uint32_t next = 0;
 	do {
-		assert_int_equal(run_chunk_map(f, MESSAGE(ChunkMap, chunk_map, .inode = file, .first = next,
-							  .count = total - next)), OK);
+		assert_int_equal(
+		    run_chunk_map(f, MESSAGE(ChunkMap, chunk_map, .inode = file, .first = next, .count = total - next)),
+		    OK);
 		assert_true(f->result->n_chunks <= CHUNK_MAP_ENTRIES_MAX);
 		for (size_t i = 0; i < f->result->n_chunks; i++)
 			assert_int_equal(f->result->chunks[i]->index, next++);
@@ -203,7 +205,7 @@ static void test_chunk_change(void **state)
 	struct fixture *f = *state;
 	uint64_t file = made_file(f, ROOT, "a"), chunk;
 	assert_int_equal(allocate(f, file, 0, &chunk), OK);
-	uint64_t two[] = { 1, 3 }, gone[] = { 2 }, none[] = { 0 }, twice[] = { 1, 1 };
+	uint64_t two[] = {1, 3}, gone[] = {2}, none[] = {0}, twice[] = {1, 1};
 	Granary__ChunkChange change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 1, .replicas = two,
 					      .n_replicas = 2, .dropped = gone, .n_dropped = 1);
 	assert_int_equal(run_chunk_change(f, change), OK);
@@ -400,16 +402,16 @@ static void test_garbage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_allocate_and_map, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_truncate_chunks, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_large_file_is_freed_in_steps, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_too_many_chunks_for_a_blob, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_chunk_change, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_blob, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_truncate_blob, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_blob_to_chunks, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_packs, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_allocate_and_map, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_truncate_chunks, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_large_file_is_freed_in_steps, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_too_many_chunks_for_a_blob, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_chunk_change, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_truncate_blob, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob_to_chunks, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_packs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

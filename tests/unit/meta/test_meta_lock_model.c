@@ -29,7 +29,8 @@ static bool in_the_way(const struct model *m, int owner, const Granary__LockRang
 {
 	for (int other = 0; other < OWNERS; other++)
 		for (uint64_t i = range->start; other != owner && range->kind && i <= range->end; i++)
-			if (m->kinds[other][i] == LOCK_EXCLUSIVE || (m->kinds[other][i] && range->kind == LOCK_EXCLUSIVE))
+			if (m->kinds[other][i] == LOCK_EXCLUSIVE ||
+			    (m->kinds[other][i] && range->kind == LOCK_EXCLUSIVE))
 				return true;
 	return false;
 }
@@ -116,6 +117,6 @@ static void test_model(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_model) };
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_model)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

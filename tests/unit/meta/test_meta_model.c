@@ -17,8 +17,8 @@ struct node {
 	uint32_t type;
 	uint32_t nlink;
 	uint64_t size;
-	int parent;				/* of a directory */
-	int names[NAMES];			/* of a directory: nodes, -1 for none */
+	int parent;       /* of a directory */
+	int names[NAMES]; /* of a directory: nodes, -1 for none */
 };
 
 struct model {
@@ -26,12 +26,12 @@ struct model {
 	struct rng rng;
 	struct node nodes[NODES_MAX];
 	int count;
-	struct buf log;	 /* packed entries, each after its size */
+	struct buf log; /* packed entries, each after its size */
 	unsigned step;
 	size_t cache_bytes;
 };
 
-static const char *const names[NAMES] = { "a", "b", "c", "d", "e", "f" };
+static const char *const names[NAMES] = {"a", "b", "c", "d", "e", "f"};
 
 static bool is_dir(const struct node *node)
 {
@@ -64,7 +64,7 @@ static int pick_dir(struct model *m)
 static enum err run(struct model *m, Granary__MetaOp *op, uint64_t session)
 {
 	struct fixture *f = &m->fixture;
-	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = { &request };
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = {&request};
 	Granary__LogEntry entry = GRANARY__LOG_ENTRY__INIT;
 	Granary__MetaReply *reply = NULL;
 	request.ops = &op;
@@ -74,7 +74,7 @@ static enum err run(struct model *m, Granary__MetaOp *op, uint64_t session)
 	entry.requests = requests;
 	entry.n_requests = 1;
 	entry.time_ns = f->time_ns + SECOND;
-	struct buf packed = { 0 };
+	struct buf packed = {0};
 	message_pack(&entry.base, &packed);
 	buf_append(&m->log, &packed.size, sizeof(packed.size));
 	buf_append_slice(&m->log, buf_slice(&packed));
@@ -135,7 +135,7 @@ static int model_add(struct model *m, uint64_t id, uint32_t type)
 {
 	check(m->count < NODES_MAX);
 	struct node *node = &m->nodes[m->count];
-	*node = (struct node){ .id = id, .type = type, .nlink = type == MODE_DIRECTORY ? 2 : 1 };
+	*node = (struct node){.id = id, .type = type, .nlink = type == MODE_DIRECTORY ? 2 : 1};
 	for (int i = 0; i < NAMES; i++)
 		node->names[i] = -1;
 	return m->count++;
@@ -151,14 +151,15 @@ static void expect(struct model *m, const char *what, enum err got, enum err exp
 
 static void step_create(struct model *m)
 {
-	static const uint32_t types[] = { MODE_FILE, MODE_FILE, MODE_DIRECTORY, MODE_DIRECTORY, MODE_SYMLINK, MODE_FIFO };
+	static const uint32_t types[] = {MODE_FILE, MODE_FILE, MODE_DIRECTORY, MODE_DIRECTORY, MODE_SYMLINK, MODE_FIFO};
 	uint32_t type = types[rng_below(&m->rng, 6)];
 	int dir = pick_dir(m), name = (int)rng_below(&m->rng, NAMES);
 	struct node *parent = &m->nodes[dir];
 	bool exclusive = rng_below(&m->rng, 2) != 0;
 	uint64_t id = m->fixture.next_id++;
-	Granary__Create create = MESSAGE(Create, create, .parent = parent->id ? parent->id : 9999, .exclusive = exclusive,
-					 .name = text(names[name]), .mode = type | 0600, .id = id);
+	Granary__Create create =
+	    MESSAGE(Create, create, .parent = parent->id ? parent->id : 9999, .exclusive = exclusive,
+		    .name = text(names[name]), .mode = type | 0600, .id = id);
 	if (type == MODE_SYMLINK)
 		create.symlink = text("target");
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
@@ -167,9 +168,9 @@ static void step_create(struct model *m)
 	enum err expected = model_parent(parent);
 	int old = expected ? -1 : parent->names[name];
 	if (old >= 0) {
-		expected = exclusive || type != MODE_FILE || m->nodes[old].type == MODE_SYMLINK ? ERR_EXISTS :
-			   is_dir(&m->nodes[old])						 ? ERR_IS_DIRECTORY :
-												   OK;
+		expected = exclusive || type != MODE_FILE || m->nodes[old].type == MODE_SYMLINK ? ERR_EXISTS
+			   : is_dir(&m->nodes[old])                                             ? ERR_IS_DIRECTORY
+												: OK;
 	}
 	expect(m, "create", run(m, &op, m->fixture.session), expected);
 	if (expected == OK && old < 0) {
@@ -183,13 +184,16 @@ static void step_link(struct model *m)
 	int node = pick(m), dir = pick_dir(m), name = (int)rng_below(&m->rng, NAMES);
 	struct node *inode = &m->nodes[node], *parent = &m->nodes[dir];
 	bool replace = rng_below(&m->rng, 2);
-	Granary__Link link = MESSAGE(Link, link, .inode = inode->id ? inode->id : 9999,
-				     .parent = parent->id ? parent->id : 9999, .name = text(names[name]), .replace = replace);
+	Granary__Link link =
+	    MESSAGE(Link, link, .inode = inode->id ? inode->id : 9999, .parent = parent->id ? parent->id : 9999,
+		    .name = text(names[name]), .replace = replace);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	op.op_case = GRANARY__META_OP__OP_LINK;
 	op.link = &link;
-	enum err expected = !inode->id ? ERR_NOT_FOUND : is_dir(inode) ? ERR_NOT_PERMITTED :
-			    !inode->nlink ? ERR_NOT_FOUND : model_parent(parent);
+	enum err expected = !inode->id      ? ERR_NOT_FOUND
+			    : is_dir(inode) ? ERR_NOT_PERMITTED
+			    : !inode->nlink ? ERR_NOT_FOUND
+					    : model_parent(parent);
 	int old = expected ? -1 : parent->names[name];
 	if (old >= 0)
 		expected = !replace ? ERR_EXISTS : is_dir(&m->nodes[old]) ? ERR_IS_DIRECTORY : OK;
@@ -249,9 +253,10 @@ static enum err model_rename_check(struct model *m, const struct movement *move)
 	if (is_dir(&m->nodes[source]) && move->from_dir != move->to_dir && model_above(m, source, move->to_dir))
 		return ERR_LOOP;
 	if (move->exchange)
-		return move->from_dir != move->to_dir && is_dir(&m->nodes[target]) && model_above(m, target, move->from_dir) ?
-			       ERR_LOOP :
-			       OK;
+		return move->from_dir != move->to_dir && is_dir(&m->nodes[target]) &&
+			       model_above(m, target, move->from_dir)
+			   ? ERR_LOOP
+			   : OK;
 	if (target < 0)
 		return OK;
 	if (is_dir(&m->nodes[source]) != is_dir(&m->nodes[target]))
@@ -261,16 +266,16 @@ static enum err model_rename_check(struct model *m, const struct movement *move)
 
 static void step_rename(struct model *m)
 {
-	struct movement move = { .from_dir = pick_dir(m), .to_dir = pick_dir(m) };
+	struct movement move = {.from_dir = pick_dir(m), .to_dir = pick_dir(m)};
 	move.from_name = (int)rng_below(&m->rng, NAMES);
 	move.to_name = (int)rng_below(&m->rng, NAMES);
 	move.no_replace = rng_below(&m->rng, 6) == 0;
 	move.exchange = rng_below(&m->rng, 4) == 0;
 	uint64_t from_id = m->nodes[move.from_dir].id, to_id = m->nodes[move.to_dir].id;
-	Granary__Rename rename = MESSAGE(Rename, rename, .parent = from_id ? from_id : 9999,
-					 .name = text(names[move.from_name]), .new_parent = to_id ? to_id : 9999,
-					 .new_name = text(names[move.to_name]), .no_replace = move.no_replace,
-					 .exchange = move.exchange);
+	Granary__Rename rename =
+	    MESSAGE(Rename, rename, .parent = from_id ? from_id : 9999, .name = text(names[move.from_name]),
+		    .new_parent = to_id ? to_id : 9999, .new_name = text(names[move.to_name]),
+		    .no_replace = move.no_replace, .exchange = move.exchange);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	op.op_case = GRANARY__META_OP__OP_RENAME;
 	op.rename = &rename;
@@ -290,15 +295,18 @@ static void step_rename(struct model *m)
 static void step_truncate(struct model *m)
 {
 	struct node *node = &m->nodes[pick(m)];
-	static const uint64_t sizes[] = { 0, 1, 100, 4096, BLOB_BYTES_MAX, CHUNK_BYTES, CHUNK_BYTES + 1, 3ull * CHUNK_BYTES };
+	static const uint64_t sizes[] = {
+	    0, 1, 100, 4096, BLOB_BYTES_MAX, CHUNK_BYTES, CHUNK_BYTES + 1, 3ull * CHUNK_BYTES};
 	uint64_t size = sizes[rng_below(&m->rng, 8)];
-	Granary__Setattr setattr = MESSAGE(Setattr, setattr, .inode = node->id ? node->id : 9999, .mask = SETATTR_SIZE,
-					   .size = size);
+	Granary__Setattr setattr =
+	    MESSAGE(Setattr, setattr, .inode = node->id ? node->id : 9999, .mask = SETATTR_SIZE, .size = size);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	op.op_case = GRANARY__META_OP__OP_SETATTR;
 	op.setattr = &setattr;
-	enum err expected = !node->id ? ERR_NOT_FOUND : is_dir(node) ? ERR_IS_DIRECTORY :
-			    node->type != MODE_FILE ? ERR_INVALID : OK;
+	enum err expected = !node->id                 ? ERR_NOT_FOUND
+			    : is_dir(node)            ? ERR_IS_DIRECTORY
+			    : node->type != MODE_FILE ? ERR_INVALID
+						      : OK;
 	expect(m, "truncate", run(m, &op, m->fixture.session), expected);
 	if (!expected)
 		node->size = size;
@@ -308,25 +316,28 @@ static void step_truncate(struct model *m)
 static void step_data(struct model *m)
 {
 	struct node *node = &m->nodes[pick(m)];
-	uint64_t id = node->id ? node->id : 9999, replicas[3] = { 1 + rng_below(&m->rng, 2), 3, 4 };
+	uint64_t id = node->id ? node->id : 9999, replicas[3] = {1 + rng_below(&m->rng, 2), 3, 4};
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__OpenPack open = MESSAGE(OpenPack, open_pack, .id = m->fixture.next_id++, .replicas = replicas,
-					 .n_replicas = 3);
-	Granary__AllocateChunk allocate = MESSAGE(AllocateChunk, allocate_chunk, .inode = id, .n_replicas = 3,
-						  .index = (uint32_t)rng_below(&m->rng, 4), .id = m->fixture.next_id++,
-						  .replicas = replicas);
+	Granary__OpenPack open =
+	    MESSAGE(OpenPack, open_pack, .id = m->fixture.next_id++, .replicas = replicas, .n_replicas = 3);
+	Granary__AllocateChunk allocate =
+	    MESSAGE(AllocateChunk, allocate_chunk, .inode = id, .n_replicas = 3,
+		    .index = (uint32_t)rng_below(&m->rng, 4), .id = m->fixture.next_id++, .replicas = replicas);
 	Granary__CommitBlob blob = MESSAGE(CommitBlob, commit_blob, .inode = id, .slot = m->step + 1,
 					   .bytes = (uint32_t)rng_below(&m->rng, 5000));
-	Granary__CommitChunks chunks = MESSAGE(CommitChunks, commit_chunks, .inode = id, .blocks = rng_below(&m->rng, 99),
-					       .size = rng_below(&m->rng, 4ull * CHUNK_BYTES),
-					       .trimmed = rng_below(&m->rng, 2) != 0);
+	Granary__CommitChunks chunks =
+	    MESSAGE(CommitChunks, commit_chunks, .inode = id, .blocks = rng_below(&m->rng, 99),
+		    .size = rng_below(&m->rng, 4ull * CHUNK_BYTES), .trimmed = rng_below(&m->rng, 2) != 0);
 	enum err err;
 	switch (rng_below(&m->rng, 3)) {
 	case 0:
 		op.op_case = GRANARY__META_OP__OP_ALLOCATE_CHUNK;
 		op.allocate_chunk = &allocate;
 		expect(m, "allocate", run(m, &op, m->fixture.session),
-		       !node->id ? ERR_NOT_FOUND : is_dir(node) ? ERR_IS_DIRECTORY : node->type != MODE_FILE ? ERR_INVALID : OK);
+		       !node->id                 ? ERR_NOT_FOUND
+		       : is_dir(node)            ? ERR_IS_DIRECTORY
+		       : node->type != MODE_FILE ? ERR_INVALID
+						 : OK);
 		return;
 	case 1:
 		op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
@@ -352,7 +363,7 @@ static void step_data(struct model *m)
 
 static void step_reclaim(struct model *m)
 {
-	uint64_t ids[9] = { META_ROOT_INODE }; /* which has links and must be left alone */
+	uint64_t ids[9] = {META_ROOT_INODE}; /* which has links and must be left alone */
 	size_t count = 1;
 	for (int i = 0; i < m->count && count < 9; i++) {
 		if (m->nodes[i].id && m->nodes[i].nlink == 0) {
@@ -414,18 +425,19 @@ static void compare(struct model *m)
 /* The same entries on a second state machine, which is closed and opened in between. */
 static void replay(struct model *m)
 {
-	struct fixture second = { .next_id = 100, .time_ns = 1000 * SECOND };
+	struct fixture second = {.next_id = 100, .time_ns = 1000 * SECOND};
 	fixture_open(&second);
 	for (size_t at = 0, count = 0; at < m->log.size; count++) {
 		size_t size;
 		memcpy(&size, m->log.bytes + at, sizeof(size));
 		at += sizeof(size);
 		ProtobufCMessage *entry = NULL;
-		assert_int_equal(message_unpack(&granary__log_entry__descriptor, slice_of(m->log.bytes + at, size), &entry), OK);
+		assert_int_equal(
+		    message_unpack(&granary__log_entry__descriptor, slice_of(m->log.bytes + at, size), &entry), OK);
 		at += size;
 		Granary__MetaReply *reply = NULL;
-		assert_int_equal(meta_apply(second.meta, meta_applied_index(second.meta) + 1, 1, (Granary__LogEntry *)entry,
-					    &reply, &second.effects),
+		assert_int_equal(meta_apply(second.meta, meta_applied_index(second.meta) + 1, 1,
+					    (Granary__LogEntry *)entry, &reply, &second.effects),
 				 OK);
 		message_free(&reply->base);
 		message_free(entry);
@@ -465,7 +477,8 @@ static void run_model(uint64_t seed, unsigned steps)
 	rng_init(&m->rng, seed);
 	model_add(m, ROOT, MODE_DIRECTORY);
 	m->nodes[0].size = 4096;
-	m->cache_bytes = seed % 2 ? 2000 : META_CACHE_BYTES_MAX; /* hardly any: whatever is used is evicted and read again */
+	m->cache_bytes =
+	    seed % 2 ? 2000 : META_CACHE_BYTES_MAX; /* hardly any: whatever is used is evicted and read again */
 	m->fixture.meta->store.bytes_max = m->cache_bytes;
 	for (m->step = 0; m->step < steps; m->step++) {
 		model_step(m);
@@ -504,6 +517,6 @@ int main(int argc, char **argv)
 		seed_first = seed_last = strtoull(seed, NULL, 10);
 	if (argc > 2)
 		steps = (unsigned)strtoul(argv[2], NULL, 10);
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_model) };
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_model)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

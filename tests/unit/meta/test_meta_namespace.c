@@ -85,9 +85,9 @@ static void test_create_not_exclusive(void **state)
 static void test_special_files(void **state)
 {
 	struct fixture *f = *state;
-	const uint32_t types[] = { MODE_FIFO, MODE_SOCKET, MODE_BLOCK_DEVICE, MODE_CHARACTER_DEVICE };
+	const uint32_t types[] = {MODE_FIFO, MODE_SOCKET, MODE_BLOCK_DEVICE, MODE_CHARACTER_DEVICE};
 	for (unsigned i = 0; i < 4; i++) {
-		char name[2] = { (char)('a' + i), 0 };
+		char name[2] = {(char)('a' + i), 0};
 		assert_int_equal(run_create(f, MESSAGE(Create, create, .parent = ROOT, .name = text(name),
 						       .mode = types[i] | 0600, .rdev = 0x0103, .id = f->next_id++)),
 				 OK);
@@ -327,8 +327,8 @@ static void test_setattr(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t file = made_file(f, ROOT, "a");
-	Granary__Setattr op = MESSAGE(Setattr, setattr, .inode = file, .mask = SETATTR_MODE | SETATTR_UID, .mode = 06777,
-				      .uid = 7, .gid = 8);
+	Granary__Setattr op = MESSAGE(Setattr, setattr, .inode = file, .mask = SETATTR_MODE | SETATTR_UID,
+				      .mode = 06777, .uid = 7, .gid = 8);
 	assert_int_equal(run_setattr(f, op), OK);
 	assert_int_equal(f->result->attr->mode, MODE_FILE | 06777);
 	assert_int_equal(f->result->attr->uid, 7);
@@ -365,20 +365,20 @@ static void test_setattr(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_create_and_lookup, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_create_names, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_create_not_exclusive, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_special_files, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_directory_links_and_times, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_time_does_not_go_back, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_setgid_directory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_hard_links, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_links_max, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_link_replace, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_anonymous, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unlink_errors, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_operations_of_one_request, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_setattr, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_create_and_lookup, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_create_names, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_create_not_exclusive, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_special_files, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_directory_links_and_times, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_time_does_not_go_back, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_setgid_directory, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_hard_links, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_links_max, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_link_replace, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_anonymous, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_unlink_errors, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_operations_of_one_request, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_setattr, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

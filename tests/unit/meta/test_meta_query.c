@@ -47,8 +47,8 @@ static void test_readdir(void **state)
 	assert_int_equal(list(f, dir, "", 10, true), OK);
 	assert_int_equal(f->result->n_entries, 3);
 	assert_true(f->result->end);
-	const char *names[] = { "a", "b", "c" };
-	const uint32_t types[] = { MODE_DIRECTORY, MODE_FILE, MODE_SYMLINK };
+	const char *names[] = {"a", "b", "c"};
+	const uint32_t types[] = {MODE_DIRECTORY, MODE_FILE, MODE_SYMLINK};
 	for (int i = 0; i < 3; i++) {
 		char name[NAME_BYTES_MAX + 1];
 		name_of(f->result->entries[i], name);
@@ -89,7 +89,7 @@ static void test_readdir_while_names_change(void **state)
 		snprintf(name, sizeof(name), "%03u-%s", i, i % 2 ? "goes" : "stays");
 		made_file(f, dir, name);
 	}
-	bool seen[200] = { 0 };
+	bool seen[200] = {0};
 	char after[NAME_BYTES_MAX + 1] = "";
 	for (unsigned page = 0;; page++) {
 		assert_true(page < 100);
@@ -218,31 +218,32 @@ static void test_walk(void **state)
 		uint64_t inode, parent;
 		const char *name;
 	} rows[] = {
-		{ "/", true, OK, ROOT, ROOT, "" },
-		{ "///", true, OK, ROOT, ROOT, "" },
-		{ "/a/b/f", true, OK, file, b, "f" },
-		{ "//a//b/./f", true, OK, file, b, "f" },
-		{ "/a/b/../b/f", true, OK, file, b, "f" },
-		{ "/../a", true, OK, a, ROOT, "a" },
-		{ "/a/b/", true, OK, b, a, "b" },
-		{ "/a/b/f/", true, ERR_NOT_DIRECTORY, 0, 0, "" },
-		{ "/a/b/f/x", true, ERR_NOT_DIRECTORY, 0, 0, "" },
-		{ "/absolute/f", true, OK, file, b, "f" },
-		{ "/absolute", true, OK, b, a, "b" },
-		{ "/absolute", false, OK, absolute, ROOT, "absolute" },
-		{ "/absolute/", false, OK, b, a, "b" },
-		{ "/a/b/relative", true, OK, file, b, "f" },
-		{ "/a/new", true, ERR_NOT_FOUND, 0, a, "new" },
-		{ "/a/new/", true, ERR_NOT_FOUND, 0, a, "new" },
-		{ "/a/new/x", true, ERR_NOT_FOUND, 0, 0, "" },
-		{ "/dangling", true, ERR_NOT_FOUND, 0, a, "none" },
-		{ "/loop", true, ERR_LOOP, 0, 0, "" },
-		{ "a/b", true, ERR_INVALID, 0, 0, "" },
-		{ "", true, ERR_INVALID, 0, 0, "" },
+	    {"/", true, OK, ROOT, ROOT, ""},
+	    {"///", true, OK, ROOT, ROOT, ""},
+	    {"/a/b/f", true, OK, file, b, "f"},
+	    {"//a//b/./f", true, OK, file, b, "f"},
+	    {"/a/b/../b/f", true, OK, file, b, "f"},
+	    {"/../a", true, OK, a, ROOT, "a"},
+	    {"/a/b/", true, OK, b, a, "b"},
+	    {"/a/b/f/", true, ERR_NOT_DIRECTORY, 0, 0, ""},
+	    {"/a/b/f/x", true, ERR_NOT_DIRECTORY, 0, 0, ""},
+	    {"/absolute/f", true, OK, file, b, "f"},
+	    {"/absolute", true, OK, b, a, "b"},
+	    {"/absolute", false, OK, absolute, ROOT, "absolute"},
+	    {"/absolute/", false, OK, b, a, "b"},
+	    {"/a/b/relative", true, OK, file, b, "f"},
+	    {"/a/new", true, ERR_NOT_FOUND, 0, a, "new"},
+	    {"/a/new/", true, ERR_NOT_FOUND, 0, a, "new"},
+	    {"/a/new/x", true, ERR_NOT_FOUND, 0, 0, ""},
+	    {"/dangling", true, ERR_NOT_FOUND, 0, a, "none"},
+	    {"/loop", true, ERR_LOOP, 0, 0, ""},
+	    {"a/b", true, ERR_INVALID, 0, 0, ""},
+	    {"", true, ERR_INVALID, 0, 0, ""},
 	};
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		enum err err = run_walk(f, MESSAGE(Walk, walk, .path = text(rows[i].path), .follow = rows[i].follow));
-		if (err != rows[i].expected || f->result->inode != rows[i].inode || f->result->parent != rows[i].parent ||
+		if (err != rows[i].expected || f->result->inode != rows[i].inode ||
+		    f->result->parent != rows[i].parent ||
 		    !slice_equal(message_bytes(f->result->name), slice_text(rows[i].name)))
 			fail_msg("%s: %s, inode %d, parent %d", rows[i].path, err_name(err), (int)f->result->inode,
 				 (int)f->result->parent);
@@ -266,8 +267,8 @@ static void test_xattr(void **state)
 	assert_int_equal(f->result->attr->ctime, f->time_ns);
 	assert_int_equal(run_get_xattr(f, get), OK);
 	assert_true(slice_equal(message_bytes(f->result->value), slice_text("one")));
-	Granary__SetXattr set = MESSAGE(SetXattr, set_xattr, .inode = file, .name = text("user.x"), .value = text("two"),
-					.create = true);
+	Granary__SetXattr set =
+	    MESSAGE(SetXattr, set_xattr, .inode = file, .name = text("user.x"), .value = text("two"), .create = true);
 	assert_int_equal(run_set_xattr(f, set), ERR_EXISTS);
 	set.create = false;
 	set.replace = true;
@@ -291,7 +292,7 @@ static void test_xattr(void **state)
 	assert_int_equal(set_xattr(f, file, name, "v"), OK);
 	uint8_t *value = mem_zero(1, XATTR_VALUE_BYTES_MAX + 1);
 	set = MESSAGE(SetXattr, set_xattr, .inode = file, .name = text("user.big"));
-	set.value = (ProtobufCBinaryData){ .len = XATTR_VALUE_BYTES_MAX + 1, .data = value };
+	set.value = (ProtobufCBinaryData){.len = XATTR_VALUE_BYTES_MAX + 1, .data = value};
 	assert_int_equal(run_set_xattr(f, set), ERR_TOO_LARGE);
 	set.value.len--;
 	assert_int_equal(run_set_xattr(f, set), OK);
@@ -318,13 +319,13 @@ static void test_statfs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_readdir, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_readdir_while_names_change, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_large_directory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_readdir_bound_by_bytes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_walk, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_xattr, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_statfs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_readdir, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_readdir_while_names_change, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_large_directory, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_readdir_bound_by_bytes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_walk, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_xattr, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_statfs, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

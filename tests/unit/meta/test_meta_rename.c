@@ -2,7 +2,8 @@
 #include "tests/unit/meta/meta_fixture.h"
 #include "tests/unit/meta/meta_invariants.h"
 
-/* /a /b files, /e /f empty directories, /d with file /d/x and directory /d/s with file /d/s/y, /l2 another name of /a */
+/* /a /b files, /e /f empty directories, /d with file /d/x and directory /d/s with file /d/s/y, /l2 another name of /a
+ */
 struct tree {
 	struct fixture fixture;
 	uint64_t a, b, e, f, d, x, s, y;
@@ -67,21 +68,14 @@ static void test_errors(void **state)
 		const char *new_name;
 		enum err expected;
 	} rows[] = {
-		{ ROOT, "none", ROOT, "z", ERR_NOT_FOUND },
-		{ ROOT, "a", 9999, "z", ERR_NOT_FOUND },
-		{ 9999, "a", ROOT, "z", ERR_NOT_FOUND },
-		{ ROOT, "a", t->b, "z", ERR_NOT_DIRECTORY },
-		{ t->b, "a", ROOT, "z", ERR_NOT_DIRECTORY },
-		{ ROOT, "a", ROOT, "e", ERR_IS_DIRECTORY },
-		{ ROOT, "e", ROOT, "a", ERR_NOT_DIRECTORY },
-		{ ROOT, "e", ROOT, "d", ERR_NOT_EMPTY },
-		{ ROOT, "d", t->s, "z", ERR_LOOP },
-		{ ROOT, "d", t->d, "z", ERR_LOOP },
-		{ ROOT, "d", t->d, "x", ERR_LOOP },
-		{ t->d, "s", t->s, "y", ERR_LOOP },
-		{ t->d, "s", ROOT, "d", ERR_NOT_EMPTY },
-		{ ROOT, "a", ROOT, ".", ERR_INVALID },
-		{ ROOT, "..", ROOT, "z", ERR_INVALID },
+	    {ROOT, "none", ROOT, "z", ERR_NOT_FOUND},  {ROOT, "a", 9999, "z", ERR_NOT_FOUND},
+	    {9999, "a", ROOT, "z", ERR_NOT_FOUND},     {ROOT, "a", t->b, "z", ERR_NOT_DIRECTORY},
+	    {t->b, "a", ROOT, "z", ERR_NOT_DIRECTORY}, {ROOT, "a", ROOT, "e", ERR_IS_DIRECTORY},
+	    {ROOT, "e", ROOT, "a", ERR_NOT_DIRECTORY}, {ROOT, "e", ROOT, "d", ERR_NOT_EMPTY},
+	    {ROOT, "d", t->s, "z", ERR_LOOP},          {ROOT, "d", t->d, "z", ERR_LOOP},
+	    {ROOT, "d", t->d, "x", ERR_LOOP},          {t->d, "s", t->s, "y", ERR_LOOP},
+	    {t->d, "s", ROOT, "d", ERR_NOT_EMPTY},     {ROOT, "a", ROOT, ".", ERR_INVALID},
+	    {ROOT, "..", ROOT, "z", ERR_INVALID},
 	};
 	uint32_t before, after;
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -227,14 +221,14 @@ static void test_touches(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_plain, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_over_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_over_empty_directory, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_same_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_no_replace, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_exchange, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_touches, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_plain, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_errors, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_over_file, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_over_empty_directory, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_same_file, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_no_replace, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_exchange, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_touches, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

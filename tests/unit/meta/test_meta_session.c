@@ -31,8 +31,8 @@ static enum err send_create(struct fixture *f, const struct sent *sent)
 {
 	Granary__Create create = MESSAGE(Create, create, .parent = ROOT, .name = text(sent->name), .exclusive = true,
 					 .mode = MODE_FILE | 0644, .id = f->next_id++);
-	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[1] = { &op };
-	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = { &request };
+	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[1] = {&op};
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = {&request};
 	Granary__MetaReply *reply = NULL;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &create;
@@ -49,7 +49,7 @@ static enum err send_create(struct fixture *f, const struct sent *sent)
 static void test_repeated_request(void **state)
 {
 	struct fixture *f = *state;
-	struct sent sent = { .session = f->session, .slot = 5, .sequence = 1, .name = "a" };
+	struct sent sent = {.session = f->session, .slot = 5, .sequence = 1, .name = "a"};
 	assert_int_equal(send_create(f, &sent), OK);
 	uint64_t inode = f->result->inode, change = attr(f, ROOT)->change;
 	assert_int_equal(send_create(f, &sent), OK);
@@ -129,7 +129,7 @@ static void test_session_end(void **state)
 	struct fixture *f = *state;
 	Granary__Create create = MESSAGE(Create, create, .mode = MODE_FILE | 0600, .id = f->next_id++);
 	assert_int_equal(run_create(f, create), OK);
-	uint64_t file = f->result->inode, session = f->session, noted[3] = { 0 };
+	uint64_t file = f->result->inode, session = f->session, noted[3] = {0};
 	assert_true(meta_session_exists(f->meta, session));
 	assert_int_equal(meta_each_orphan(f->meta, 0, note_orphan, noted), OK);
 	assert_int_equal(noted[0], file);
@@ -170,8 +170,8 @@ static enum err lock(struct fixture *f, uint64_t inode, const struct wish *wish)
 {
 	Granary__LockRange range = range_of(wish);
 	Granary__SetLock set = MESSAGE(SetLock, set_lock, .inode = inode, .range = &range);
-	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[1] = { &op };
-	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = { &request };
+	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[1] = {&op};
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT, *requests[1] = {&request};
 	Granary__MetaReply *reply = NULL;
 	op.op_case = GRANARY__META_OP__OP_SET_LOCK;
 	op.set_lock = &set;
@@ -188,8 +188,8 @@ static enum err lock(struct fixture *f, uint64_t inode, const struct wish *wish)
 /* Who would be in the way of an exclusive lock on one byte, asked by a stranger: owner * 10 + kind, 0 for none. */
 static uint64_t holder(struct fixture *f, uint64_t inode, uint64_t byte)
 {
-	Granary__LockRange range = MESSAGE(LockRange, lock_range, .owner = 777, .kind = LOCK_EXCLUSIVE, .start = byte,
-					   .end = byte);
+	Granary__LockRange range =
+	    MESSAGE(LockRange, lock_range, .owner = 777, .kind = LOCK_EXCLUSIVE, .start = byte, .end = byte);
 	check(run_test_lock(f, MESSAGE(TestLock, test_lock, .inode = inode, .range = &range)) == OK);
 	return f->result->lock->kind ? f->result->lock->owner * 10 + f->result->lock->kind : 0;
 }
@@ -205,19 +205,19 @@ static void test_lock_ranges(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t file = made_file(f, ROOT, "a"), s = session_begin(f), other = session_begin(f);
-	struct wish wish = { .session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 2, .end = 7 };
+	struct wish wish = {.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 2, .end = 7};
 	assert_int_equal(lock(f, file, &wish), OK);
-	expect_bytes(f, file, (uint64_t[]){ 0, 0, 12, 12, 12, 12, 12, 12, 0 }, 9);
+	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 12, 12, 12, 12, 12, 0}, 9);
 	/* Part of it shared: split in three. */
-	wish = (struct wish){ .session = s, .owner = 1, .kind = LOCK_SHARED, .start = 4, .end = 5 };
+	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_SHARED, .start = 4, .end = 5};
 	assert_int_equal(lock(f, file, &wish), OK);
 	assert_int_equal(f->effects.unlocked_count, 1);
 	assert_int_equal(f->effects.unlocked[0], file);
-	expect_bytes(f, file, (uint64_t[]){ 0, 0, 12, 12, 11, 11, 12, 12, 0 }, 9);
+	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 12, 11, 11, 12, 12, 0}, 9);
 	/* Another owner of the same session, and another session, may share just that. */
-	wish = (struct wish){ .session = s, .owner = 2, .kind = LOCK_SHARED, .start = 4, .end = 4 };
+	wish = (struct wish){.session = s, .owner = 2, .kind = LOCK_SHARED, .start = 4, .end = 4};
 	assert_int_equal(lock(f, file, &wish), OK);
-	wish = (struct wish){ .session = other, .owner = 1, .kind = LOCK_SHARED, .start = 4, .end = 6 };
+	wish = (struct wish){.session = other, .owner = 1, .kind = LOCK_SHARED, .start = 4, .end = 6};
 	assert_int_equal(lock(f, file, &wish), ERR_WOULD_BLOCK);
 	assert_int_equal(f->result->lock->session, s);
 	assert_int_equal(f->result->lock->kind, LOCK_EXCLUSIVE);
@@ -225,28 +225,28 @@ static void test_lock_ranges(void **state)
 	wish.end = 5;
 	assert_int_equal(lock(f, file, &wish), OK);
 	/* Upgrade: not while others share. */
-	wish = (struct wish){ .session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 4, .end = 5 };
+	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 4, .end = 5};
 	assert_int_equal(lock(f, file, &wish), ERR_WOULD_BLOCK);
-	wish = (struct wish){ .session = s, .owner = 2, .kind = LOCK_NONE, .start = 0, .end = LOCK_END_MAX };
+	wish = (struct wish){.session = s, .owner = 2, .kind = LOCK_NONE, .start = 0, .end = LOCK_END_MAX};
 	assert_int_equal(lock(f, file, &wish), OK);
 	assert_int_equal(session_end(f, other), OK);
 	assert_int_equal(f->effects.unlocked_count, 1);
-	wish = (struct wish){ .session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 4, .end = 5 };
+	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 4, .end = 5};
 	assert_int_equal(lock(f, file, &wish), OK);
-	expect_bytes(f, file, (uint64_t[]){ 0, 0, 12, 12, 12, 12, 12, 12, 0 }, 9);
+	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 12, 12, 12, 12, 12, 0}, 9);
 	/* Neighbours of one kind are one range again: nothing is left beside a hole in the middle. */
-	wish = (struct wish){ .session = s, .owner = 1, .kind = LOCK_NONE, .start = 3, .end = 6 };
+	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_NONE, .start = 3, .end = 6};
 	assert_int_equal(lock(f, file, &wish), OK);
-	expect_bytes(f, file, (uint64_t[]){ 0, 0, 12, 0, 0, 0, 0, 12, 0 }, 9);
-	wish = (struct wish){ .session = s, .owner = 1, .kind = LOCK_NONE, .start = 0, .end = UINT64_MAX };
+	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 0, 0, 0, 0, 12, 0}, 9);
+	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_NONE, .start = 0, .end = UINT64_MAX};
 	assert_int_equal(lock(f, file, &wish), OK);
-	expect_bytes(f, file, (uint64_t[]){ 0, 0, 0, 0, 0, 0, 0, 0, 0 }, 9);
+	expect_bytes(f, file, (uint64_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0}, 9);
 	assert_int_equal(lock(f, file, &wish), OK);
 	assert_int_equal(f->effects.unlocked_count, 0);
 	wish.start = 5;
 	wish.end = 4;
 	assert_int_equal(lock(f, file, &wish), ERR_INVALID);
-	wish = (struct wish){ .session = s, .owner = 1, .kind = 3, .end = 4 };
+	wish = (struct wish){.session = s, .owner = 1, .kind = 3, .end = 4};
 	assert_int_equal(lock(f, file, &wish), ERR_INVALID);
 	wish.kind = LOCK_SHARED;
 	assert_int_equal(lock(f, 9999, &wish), ERR_NOT_FOUND);
@@ -256,9 +256,9 @@ static void test_flock(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t file = made_file(f, ROOT, "a"), s = session_begin(f), other = session_begin(f);
-	struct wish one = { .session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .flock = true, .start = 5, .end = 5 };
-	struct wish two = { .session = other, .owner = 2, .kind = LOCK_SHARED, .flock = true };
-	struct wish range = { .session = other, .owner = 2, .kind = LOCK_EXCLUSIVE, .start = 0, .end = 9 };
+	struct wish one = {.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .flock = true, .start = 5, .end = 5};
+	struct wish two = {.session = other, .owner = 2, .kind = LOCK_SHARED, .flock = true};
+	struct wish range = {.session = other, .owner = 2, .kind = LOCK_EXCLUSIVE, .start = 0, .end = 9};
 	assert_int_equal(lock(f, file, &one), OK);
 	assert_int_equal(lock(f, file, &two), ERR_WOULD_BLOCK);
 	assert_int_equal(lock(f, file, &range), OK);
@@ -282,7 +282,7 @@ static void test_locks_max(void **state)
 {
 	struct fixture *f = *state;
 	uint64_t file = made_file(f, ROOT, "a"), s = session_begin(f);
-	struct wish wish = { .session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 0, .end = LOCK_END_MAX };
+	struct wish wish = {.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 0, .end = LOCK_END_MAX};
 	assert_int_equal(lock(f, file, &wish), OK);
 	enum err err = OK;
 	unsigned count = 0;
@@ -321,7 +321,7 @@ static void test_validate(void **state)
 	assert_int_equal(validate(&op, 0), OK);
 	lookup_op.name = text("a/b");
 	assert_int_equal(validate(&op, 0), ERR_INVALID);
-	lookup_op.name = (ProtobufCBinaryData){ .len = 3, .data = (uint8_t *)(uintptr_t) "a\0b" };
+	lookup_op.name = (ProtobufCBinaryData){.len = 3, .data = (uint8_t *)(uintptr_t) "a\0b"};
 	assert_int_equal(validate(&op, 0), ERR_INVALID);
 	Granary__Unlink unlink_op = MESSAGE(Unlink, unlink, .parent = ROOT, .name = text("a"));
 	op.op_case = GRANARY__META_OP__OP_UNLINK;
@@ -416,15 +416,15 @@ static void test_barrier_and_reopen(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_repeated_request, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_repeated_in_one_entry, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_session_end, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_flock, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_locks_max, setup, teardown),
-		cmocka_unit_test(test_validate),
-		cmocka_unit_test_setup_teardown(test_cluster_and_servers, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_barrier_and_reopen, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_repeated_request, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_repeated_in_one_entry, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_session_end, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_flock, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_locks_max, setup, teardown),
+	    cmocka_unit_test(test_validate),
+	    cmocka_unit_test_setup_teardown(test_cluster_and_servers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_barrier_and_reopen, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

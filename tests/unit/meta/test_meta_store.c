@@ -15,7 +15,7 @@ struct model {
 	struct store store;
 	struct rng rng;
 	char folder[64];
-	uint64_t values[IDS][NAMES];	 /* as the store should show them; 0: none */
+	uint64_t values[IDS][NAMES];    /* as the store should show them; 0: none */
 	uint64_t committed[IDS][NAMES]; /* as they are after reopening */
 };
 
@@ -34,7 +34,7 @@ static void close_all(struct model *m)
 
 static struct key model_key(uint64_t id, uint64_t name)
 {
-	char text_name[4] = { (char)('a' + name), 0 };
+	char text_name[4] = {(char)('a' + name), 0};
 	return key_of_name(KEY_DIRENT, id, slice_text(text_name));
 }
 
@@ -200,9 +200,9 @@ static void test_keys(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_store),
-		cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_keys),
+	    cmocka_unit_test(test_store),
+	    cmocka_unit_test(test_damage),
+	    cmocka_unit_test(test_keys),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
