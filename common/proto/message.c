@@ -93,11 +93,25 @@ static bool array_is_within_bounds(const ProtobufCMessage *message, const Protob
 	return true;
 }
 
+/* Fields that this version does not know are kept and packed again. Number 0 is illegal; protobuf-c 1.4.1 refuses it only
+ * in its shortest form, so that what came in the long form could be packed and never be unpacked: in a log entry that
+ * would stop every master. Found by fuzz_message. */
+static bool unknown_fields_are_valid(const ProtobufCMessage *message)
+{
+	for (unsigned i = 0; i < message->n_unknown_fields; i++) {
+		if (message->unknown_fields[i].tag == 0)
+			return false;
+	}
+	return true;
+}
+
 /* The schema has no recursive message, so the depth is that of the schema. */
 static bool is_within_bounds(const ProtobufCMessage *message)
 {
 	const ProtobufCMessageDescriptor *descriptor = message->descriptor;
 	const char *base = (const char *)message;
+	if (!unknown_fields_are_valid(message))
+		return false;
 	for (unsigned i = 0; i < descriptor->n_fields; i++) {
 		const ProtobufCFieldDescriptor *field = &descriptor->fields[i];
 		if (field->label == PROTOBUF_C_LABEL_REPEATED) {

@@ -165,6 +165,27 @@ static void test_message_array_bounds(void **state)
 	free(bytes);
 }
 
+/* Found by fuzz_message: field number 0 in a tag of two bytes was taken, and packed as one that nobody takes. */
+static void test_message_field_zero(void **state)
+{
+	(void)state;
+	static const uint8_t shortest[] = { 0x01, 0, 0, 0, 0, 0, 0, 0, 0 }, longer[] = { 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+	assert_int_equal(unpack(&granary__chunk_location__descriptor, shortest, sizeof(shortest)), ERR_PROTOCOL);
+	assert_int_equal(unpack(&granary__chunk_location__descriptor, longer, sizeof(longer)), ERR_PROTOCOL);
+	/* Within a submessage, too: MetaRequest.ops. */
+	static const uint8_t inner[] = { 0x22, sizeof(longer), 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
+	assert_int_equal(unpack(&granary__meta_request__descriptor, inner, sizeof(inner)), ERR_PROTOCOL);
+	/* A field of a later version is taken and kept. */
+	static const uint8_t unknown[] = { 0xf8, 0x3f, 0x05 };
+	ProtobufCMessage *message = NULL;
+	struct buf packed = { 0 };
+	assert_int_equal(message_unpack(&granary__chunk_location__descriptor, slice_of(unknown, 3), &message), OK);
+	message_pack(message, &packed);
+	assert_true(slice_equal(buf_slice(&packed), slice_of(unknown, 3)));
+	buf_deinit(&packed);
+	message_free(message);
+}
+
 static void test_message_cut_and_random(void **state)
 {
 	(void)state;
@@ -196,7 +217,7 @@ int main(void)
 		cmocka_unit_test(test_frame_round_trip),   cmocka_unit_test(test_frame_every_bit_counts),
 		cmocka_unit_test(test_frame_bounds),	   cmocka_unit_test(test_message_list),
 		cmocka_unit_test(test_message_round_trip), cmocka_unit_test(test_message_array_bounds),
-		cmocka_unit_test(test_message_cut_and_random),
+		cmocka_unit_test(test_message_field_zero), cmocka_unit_test(test_message_cut_and_random),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
