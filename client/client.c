@@ -151,6 +151,11 @@ void client_close(struct client *client)
 	free(client);
 }
 
+void client_leave(struct client *client, void (*done)(void *arg), void *arg)
+{
+	session_leave(client->session, done, arg);
+}
+
 enum err client_state(const struct client *client)
 {
 	return session_state(client->session);

@@ -38,6 +38,9 @@ MUST_USE enum err client_find_cluster(struct loop *loop, const char *cluster, co
 MUST_USE enum err client_open(struct loop *loop, const struct client_options *options, struct client **out);
 /* Ends calls with ERR_CANCELLED. Buffered data is lost: flush first. */
 void client_close(struct client *client);
+/* Before client_close, once nothing is under way: ends the session at the master, too, so that other clients do not wait for what this
+ * one might still cache. done within half a second whether or not the master answers. */
+void client_leave(struct client *client, void (*done)(void *arg), void *arg);
 /* ERR_NO_LEADER, ERR_UNREACHABLE: why nothing answers at the moment; OK once a leader has answered. */
 enum err client_state(const struct client *client);
 struct loop *client_loop(struct client *client);

@@ -256,12 +256,24 @@ granary_status granary_connect(const struct granary_options *options, struct gra
 	return public_result(cluster, "connect", (const char *)cluster->addresses.bytes, err);
 }
 
+static void left(void *arg)
+{
+	wait_done(arg, OK);
+}
+
 void granary_close(struct granary_cluster *cluster)
 {
+	struct wait wait = { 0 };
 	if (!cluster)
 		return;
-	if (cluster->client)
+	if (cluster->client) {
+		if (client_session(cluster->client) != 0) {
+			client_leave(cluster->client, left, &wait);
+			while (!wait.done)
+				loop_run_once(cluster->loop);
+		}
 		client_close(cluster->client);
+	}
 	if (cluster->loop)
 		loop_close(cluster->loop);
 	buf_deinit(&cluster->addresses);

@@ -11,6 +11,8 @@
 #include "common/base/rng.h"
 #include "common/sys/log.h"
 
+#define LEAVE_MS 500u
+
 enum call_state { CALL_WAITING, CALL_IN_FLIGHT, CALL_BACKOFF };
 
 struct call {
@@ -66,6 +68,8 @@ struct session {
 	uint64_t backoff_ms;
 	rpc_call_id rpc_call;
 	struct rpc_peer *asked;
+	void (*left)(void *arg);
+	void *left_arg;
 };
 
 static void session_timer(void *arg);
@@ -536,6 +540,28 @@ static void cancel_all(struct session *session, struct call **list)
 		if (done)
 			done(arg, ERR_CANCELLED, NULL, "");
 	}
+}
+
+static void session_left(void *arg, const struct rpc_result *result)
+{
+	struct session *session = arg;
+	(void)result; /* without an answer it expires */
+	session->rpc_call = 0;
+	session->left(session->left_arg);
+}
+
+void session_leave(struct session *session, void (*done)(void *arg), void *arg)
+{
+	Granary__SessionKeepalive message = GRANARY__SESSION_KEEPALIVE__INIT;
+	rpc_call_cancel(session->rpc, session->rpc_call);
+	timer_stop(&session->timer);
+	session->left = done;
+	session->left_arg = arg;
+	message.session = session->id;
+	message.term = session->term;
+	message.end = true;
+	session->rpc_call = rpc_peer_call(leader_peer(&session->leader), MESSAGE_SESSION_KEEPALIVE, &message.base, NULL, LEAVE_MS,
+					  session_left, session);
 }
 
 void session_cancel(struct session *session)

@@ -40,6 +40,9 @@ struct session_options {
 MUST_USE enum err session_open(const struct session_options *options, struct session **out);
 /* Ends requests with ERR_CANCELLED. */
 void session_close(struct session *session);
+/* Nothing is under way: tells the master that the session is over, so that nobody has to wait for what it might have cached or
+ * locked. done after LEAVE_MS at the latest; only session_close comes after it. */
+void session_leave(struct session *session, void (*done)(void *arg), void *arg);
 void session_cancel(struct session *session);
 uint64_t session_id(const struct session *session);
 /* Why nothing answers; OK once a leader has answered. */

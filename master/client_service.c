@@ -351,6 +351,7 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 	const Granary__SessionKeepalive *message = (const Granary__SessionKeepalive *)request->message;
 	struct sessions *sessions = service->sessions;
 	uint64_t session = message->session;
+	bool end = message->end; /* the message goes with the answer */
 	enum err err = OK;
 
 	if (!replica_can_read(service->replica))
@@ -373,7 +374,7 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 	}
 	sessions_kept_alive(sessions, now_ms(service), session);
 	reply_info(service, request, session);
-	if (message->end)
+	if (end)
 		session_end(service, session);
 }
 

@@ -177,6 +177,19 @@ static inline uint8_t *fixture_bytes(size_t size, uint64_t seed)
 	return bytes;
 }
 
+static inline void answer_left(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static inline void fixture_leave(struct fake_cluster *cluster, struct client *client)
+{
+	bool done = false;
+	client_leave(client, answer_left, &done);
+	fake_cluster_run(cluster, &done);
+	client_close(client);
+}
+
 /* Another client, that comes new, sees just these bytes. */
 static inline void fixture_expect_elsewhere(struct fake_cluster *cluster, uint64_t inode, const uint8_t *bytes, size_t size)
 {
@@ -185,7 +198,7 @@ static inline void fixture_expect_elsewhere(struct fake_cluster *cluster, uint64
 	assert_int_equal(file_io_attr(io)->size, size);
 	fixture_expect(cluster, io, bytes, size);
 	fixture_close(other, io, inode);
-	client_close(other);
+	fixture_leave(cluster, other);
 }
 
 /* Sum of a counter over all fake servers. */
