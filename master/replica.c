@@ -215,6 +215,8 @@ static void follow_role(struct replica *replica)
 	struct raft_view view;
 
 	raft_view(replica->raft, &view);
+	/* A follower has nothing better to do than to sync, and saves two hand-overs between threads a round. */
+	wal_set_inline(replica->wal, view.role == RAFT_FOLLOWER);
 	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term)) {
 		log_info("master_deposed", "term=%" PRIu64, view.term);
 		proposals_end(replica, ERR_NOT_LEADER);

@@ -16,7 +16,8 @@ struct session {
 	uint64_t id;
 	uint64_t heard_ms;
 	uint64_t keepalive_ms, keepalive_before_ms; /* the last two; 0: none yet */
-	uint64_t begun_ms; /* 0: before this master led */
+	bool begun; /* under this leader, at begun_ms */
+	uint64_t begun_ms;
 	uint64_t announced_term;
 	uint64_t sequences[SESSION_SLOTS]; /* last ones seen */
 	void *connection;
@@ -121,6 +122,7 @@ enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t id, b
 	session = mem_zero(1, sizeof(*session));
 	session->id = id;
 	session->heard_ms = now_ms;
+	session->begun = begun;
 	session->begun_ms = begun ? now_ms : 0;
 	HASH_ADD(hh, sessions->table, id, sizeof(session->id), session);
 	return OK;
@@ -254,7 +256,7 @@ bool sessions_request_is_new(struct sessions *sessions, uint64_t id, uint32_t sl
 		return false;
 	uint64_t last = session->sequences[slot];
 	session->sequences[slot] = sequence;
-	return sequence == last + 1 && (last > 0 || session->begun_ms > 0);
+	return sequence == last + 1 && (last > 0 || session->begun);
 }
 
 uint64_t sessions_announced_term(const struct sessions *sessions, uint64_t id)

@@ -80,6 +80,11 @@ void wal_sync(struct wal *wal)
 		start(wal);
 }
 
+void wal_set_inline(struct wal *wal, bool sync_inline)
+{
+	wal->options.sync_inline = sync_inline;
+}
+
 uint64_t wal_synced_mark(const struct wal *wal)
 {
 	return wal->mark_synced;

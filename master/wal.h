@@ -68,6 +68,8 @@ MUST_USE enum err wal_append(struct wal *wal, const struct raft_hard_state *hard
 			     size_t entry_count, uint64_t *mark);
 /* Starts the write now instead of at the end of the iteration, if none is under way. */
 void wal_sync(struct wal *wal);
+/* Changes wal_options.sync_inline, from the next write on. */
+void wal_set_inline(struct wal *wal, bool sync_inline);
 /* The newest mark that is durable. */
 uint64_t wal_synced_mark(const struct wal *wal);
 /* Entries below `index` are not needed any more: whole segments before it are taken back for reuse, in the background.

@@ -1,0 +1,240 @@
+/* The leader's soft tables: sessions and servers; what is filled into requests. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/base/limits.h"
+#include "master/fill.h"
+#include "master/servers.h"
+#include "master/sessions.h"
+
+static void on_expired(void *arg, uint64_t session)
+{
+	uint64_t *sessions = arg;
+
+	*sessions |= 1ull << session;
+}
+
+static void test_session_expiry(void **state)
+{
+	struct sessions *sessions = sessions_open();
+	int connection;
+	uint64_t expired = 0;
+
+	(void)state;
+	assert_int_equal(sessions_add(sessions, 1000, 1, true), OK);
+	assert_int_equal(sessions_add(sessions, 1000, 2, true), OK);
+	assert_false(sessions_heard(sessions, 1000, 3, NULL));
+	assert_true(sessions_heard(sessions, 5000, 2, &connection));
+	sessions_expire(sessions, 10999, 10000, on_expired, &expired);
+	assert_int_equal(expired, 0);
+	sessions_expire(sessions, 11000, 10000, on_expired, &expired);
+	assert_int_equal(expired, 1 << 1);
+	/* Once each. */
+	expired = 0;
+	sessions_expire(sessions, 12000, 10000, on_expired, &expired);
+	assert_int_equal(expired, 0);
+	assert_ptr_equal(sessions_connection(sessions, 2), &connection);
+	sessions_connection_lost(sessions, &connection);
+	assert_null(sessions_connection(sessions, 2));
+	sessions_remove(sessions, 1);
+	assert_false(sessions_has(sessions, 1));
+	assert_int_equal(sessions_count(sessions), 1);
+	sessions_close(sessions);
+}
+
+static void test_session_opens(void **state)
+{
+	struct sessions *sessions = sessions_open();
+
+	(void)state;
+	assert_int_equal(sessions_inode_opened(sessions, 1, 10), ERR_NO_SESSION);
+	assert_int_equal(sessions_add(sessions, 0, 1, true), OK);
+	assert_int_equal(sessions_add(sessions, 0, 2, true), OK);
+	assert_int_equal(sessions_inode_opened(sessions, 1, 10), OK);
+	assert_int_equal(sessions_inode_opened(sessions, 1, 10), OK);
+	assert_int_equal(sessions_inode_opened(sessions, 2, 10), OK);
+	sessions_inode_closed(sessions, 1, 10);
+	assert_true(sessions_inode_is_open(sessions, 10));
+	sessions_inode_closed(sessions, 1, 10);
+	sessions_remove(sessions, 2);
+	assert_false(sessions_inode_is_open(sessions, 10));
+	for (uint64_t inode = 0; inode < SESSION_OPEN_FILES_MAX; inode++)
+		assert_int_equal(sessions_inode_opened(sessions, 1, 100 + inode), OK);
+	assert_int_equal(sessions_inode_opened(sessions, 1, 1), ERR_TOO_MANY);
+	sessions_inodes_forget(sessions, 1);
+	assert_false(sessions_inode_is_open(sessions, 100));
+	sessions_close(sessions);
+}
+
+static void test_session_settled(void **state)
+{
+	struct sessions *sessions = sessions_open();
+
+	(void)state;
+	assert_int_equal(sessions_settled_ms(sessions, 7), UINT64_MAX);
+	/* One from before this leader: nothing is certain before it has announced in full and been heard twice. */
+	assert_int_equal(sessions_add(sessions, 1000, 1, false), OK);
+	assert_int_equal(sessions_settled_ms(sessions, 7), 0);
+	sessions_kept_alive(sessions, 2000, 1);
+	sessions_kept_alive(sessions, 3000, 1);
+	assert_int_equal(sessions_settled_ms(sessions, 7), 0);
+	sessions_set_announced_term(sessions, 1, 7);
+	assert_int_equal(sessions_settled_ms(sessions, 7), 2000);
+	assert_int_equal(sessions_settled_ms(sessions, 8), 0);
+	/* A new one had nothing open before it began. */
+	assert_int_equal(sessions_add(sessions, 1500, 2, true), OK);
+	assert_int_equal(sessions_settled_ms(sessions, 7), 1500);
+	sessions_remove(sessions, 2);
+	assert_int_equal(sessions_settled_ms(sessions, 7), 2000);
+	sessions_close(sessions);
+}
+
+static void test_session_repetition(void **state)
+{
+	struct sessions *sessions = sessions_open();
+
+	(void)state;
+	assert_int_equal(sessions_add(sessions, 0, 1, true), OK);
+	assert_int_equal(sessions_add(sessions, 0, 2, false), OK);
+	assert_true(sessions_request_is_new(sessions, 1, 0, 1));
+	assert_false(sessions_request_is_new(sessions, 1, 0, 1));
+	assert_true(sessions_request_is_new(sessions, 1, 0, 2));
+	/* A new leader does not know what came before. */
+	assert_false(sessions_request_is_new(sessions, 2, 3, 1));
+	assert_true(sessions_request_is_new(sessions, 2, 3, 2));
+	assert_false(sessions_request_is_new(sessions, 2, SESSION_SLOTS, 1));
+	assert_false(sessions_request_is_new(sessions, 3, 0, 1));
+	sessions_close(sessions);
+}
+
+static void test_server_leases(void **state)
+{
+	struct servers *servers = servers_open();
+	int connection, other;
+	bool again;
+
+	(void)state;
+	/* Elected at 10,000: whoever was not heard may still hold a lease. */
+	servers_clear(servers, 10000 + CHUNKSERVER_LEASE_MS);
+	struct server *server = servers_set(servers, 5, "127.0.0.1:1", "a");
+	assert_false(servers_is_dead(server, 10000));
+	assert_true(servers_is_dead(server, 10000 + CHUNKSERVER_LEASE_MS));
+	/* Registered, but there may be garbage: no lease yet, not usable, not dead either. */
+	servers_connected(server, 10100, &connection, 99);
+	assert_int_equal(servers_heartbeat(server, 10200, &connection, 99, false, &again), 0);
+	assert_false(again);
+	assert_false(servers_is_usable(server, 10200));
+	servers_cleaned(server, 10300);
+	assert_int_equal(servers_heartbeat(server, 10400, &connection, 99, false, &again), CHUNKSERVER_LEASE_MS);
+	assert_true(servers_is_usable(server, 10400));
+	assert_false(servers_is_dead(server, 10400 + CHUNKSERVER_LEASE_MS - 1));
+	assert_true(servers_is_dead(server, 10400 + CHUNKSERVER_LEASE_MS));
+	/* Its lease ran out: it has to come anew. */
+	assert_int_equal(servers_heartbeat(server, 20000, &connection, 99, false, &again), 0);
+	assert_true(again);
+	/* So has another process, or another connection. */
+	servers_connected(server, 20000, &connection, 100);
+	servers_cleaned(server, 20000);
+	servers_heartbeat(server, 20000, &other, 100, false, &again);
+	assert_true(again);
+	servers_heartbeat(server, 20000, &connection, 99, false, &again);
+	assert_true(again);
+	/* The connection broke: dead at once. */
+	servers_connection_lost(servers, 20100, &connection);
+	assert_true(servers_is_dead(server, 20100));
+	assert_false(servers_is_usable(server, 20100));
+	/* No lease while a change that drops it is on its way, nor with a failed store. */
+	servers_connected(server, 20200, &connection, 101);
+	servers_cleaned(server, 20200);
+	server->drops = 1;
+	assert_int_equal(servers_heartbeat(server, 20300, &connection, 101, false, &again), 0);
+	server->drops = 0;
+	assert_int_equal(servers_heartbeat(server, 20300, &connection, 101, true, &again), 0);
+	assert_false(servers_is_usable(server, 20300));
+	servers_close(servers);
+}
+
+static void test_server_order(void **state)
+{
+	struct servers *servers = servers_open();
+
+	(void)state;
+	for (uint64_t i = 0; i < SERVERS_MAX; i++)
+		assert_non_null(servers_set(servers, 1 + i * 7919 % 1031, "a", "h"));
+	assert_null(servers_set(servers, 5000, "a", "h"));
+	assert_int_equal(servers_count(servers), SERVERS_MAX);
+	for (size_t i = 1; i < SERVERS_MAX; i++)
+		assert_true(servers_at(servers, i - 1)->id < servers_at(servers, i)->id);
+	assert_null(servers_find(servers, 6000));
+	servers_close(servers);
+}
+
+static void test_fill(void **state)
+{
+	struct servers *servers = servers_open();
+	struct fill fill;
+	int connection;
+	bool full;
+	Granary__MetaOp create_op = GRANARY__META_OP__INIT, chunk_op = GRANARY__META_OP__INIT;
+	Granary__MetaOp *ops[] = { &create_op, &chunk_op };
+	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__AllocateChunk chunk = GRANARY__ALLOCATE_CHUNK__INIT;
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
+
+	(void)state;
+	create_op.op_case = GRANARY__META_OP__OP_CREATE;
+	create_op.create = &create;
+	chunk_op.op_case = GRANARY__META_OP__OP_ALLOCATE_CHUNK;
+	chunk_op.allocate_chunk = &chunk;
+	request.n_ops = 2;
+	request.ops = ops;
+	fill_init(&fill, 3, 42, servers);
+	uint64_t time_ms = SNOWFLAKE_EPOCH_MS + 1000;
+	create.id = 1; /* what a client puts there does not count */
+
+	/* No servers: after an election they are waited for, later the state machine says so. */
+	fill.wait_until_ms = 500;
+	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), ERR_WOULD_BLOCK);
+	assert_int_equal(fill_request(&fill, 500, time_ms, &request, &full), OK);
+	assert_int_equal(chunk.n_replicas, 0);
+	assert_false(full);
+
+	for (uint64_t id = 1; id <= 3; id++) {
+		struct server *server = servers_set(servers, id, "a:1", id == 1 ? "x" : id == 2 ? "y" : "z");
+		servers_connected(server, 0, &connection, 1);
+		servers_cleaned(server, 0);
+		server->bytes_free = 1024ull * MIB;
+	}
+	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
+	assert_int_equal(chunk.n_replicas, 3);
+	assert_int_not_equal(create.id, 1);
+	assert_true(chunk.id > create.id);
+	assert_int_equal(create.id >> 12 & 1023, 3);
+	uint64_t last = chunk.id;
+	/* The clock went back: ids still rise. */
+	assert_int_equal(fill_request(&fill, 100, time_ms - 500, &request, &full), OK);
+	assert_true(create.id > last);
+	for (uint64_t id = 1; id <= 3; id++)
+		servers_find(servers, id)->bytes_free = 0;
+	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
+	assert_int_equal(chunk.n_replicas, 0);
+	assert_true(full);
+	fill_deinit(&fill);
+	servers_close(servers);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_session_expiry),	   cmocka_unit_test(test_session_opens),
+		cmocka_unit_test(test_session_settled),	   cmocka_unit_test(test_session_repetition),
+		cmocka_unit_test(test_server_leases),	   cmocka_unit_test(test_server_order),
+		cmocka_unit_test(test_fill),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
