@@ -181,16 +181,21 @@ void location_answer(struct context *context, const Granary__Inode *inode, Grana
 		location_add(context, inode->pack, result);
 }
 
+void open_answer(struct context *context, uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result)
+{
+	inode_answer(id, inode, result);
+	location_answer(context, inode, result);
+	if (inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
+		location_add(context, chunk_at(context->meta, id, inode, 0), result);
+}
+
 enum err op_open(struct context *context, const Granary__Open *op, Granary__MetaResult *result)
 {
 	uint64_t id = context_inode(context, op->inode);
 	const Granary__Inode *inode = inode_get(context->meta, id);
 	if (!inode)
 		return ERR_NOT_FOUND;
-	inode_answer(id, inode, result);
-	location_answer(context, inode, result);
-	if (inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
-		location_add(context, chunk_at(context->meta, id, inode, 0), result);
+	open_answer(context, id, inode, result);
 	return OK;
 }
 

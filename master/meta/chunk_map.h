@@ -31,7 +31,9 @@ bool replicas_valid(const uint64_t *replicas, size_t count);
 Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk);
 /* Adds the location to the result's chunks; nothing when there is no such chunk or no room. */
 void location_add(struct context *context, uint64_t chunk, Granary__MetaResult *result);
-/* Where a reader starts: the pack of a blob. */
+/* The pack of a blob. */
 void location_answer(struct context *context, const Granary__Inode *inode, Granary__MetaResult *result);
+/* Attributes, and where a reader starts: the pack of a blob, or chunk 0. */
+void open_answer(struct context *context, uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result);
 
 #endif

@@ -143,8 +143,7 @@ static enum err create_existing(struct context *context, const Granary__Create *
 	if (mode_is_directory(inode->mode))
 		return ERR_IS_DIRECTORY;
 	context->created = id;
-	inode_answer(id, inode, result);
-	location_answer(context, inode, result);
+	open_answer(context, id, inode, result);
 	return OK;
 }
 

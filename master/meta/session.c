@@ -35,7 +35,12 @@ enum err slot_check(struct meta *meta, const Granary__MetaRequest *request, Gran
 		return ERR_CORRUPT;
 	}
 	*reply = (Granary__MetaReply *)first;
-	return ERR_EXISTS;
+	if ((*reply)->n_results == request->n_ops)
+		return ERR_EXISTS;
+	/* Another request under the same number. */
+	message_free(first);
+	*reply = NULL;
+	return ERR_INVALID;
 }
 
 void slot_remember(struct meta *meta, const Granary__MetaRequest *request, const Granary__MetaReply *reply)

@@ -83,6 +83,9 @@ static void test_allocate_and_map(void **state)
 	assert_int_equal(f->result->n_chunks, 1);
 	assert_int_equal(f->result->chunks[0]->chunk, first);
 	assert_int_equal(run_open(f, MESSAGE(Open, open, .inode = 9999)), ERR_NOT_FOUND);
+	Granary__Create create = MESSAGE(Create, create, .parent = ROOT, .name = text("a"), .mode = MODE_FILE);
+	assert_int_equal(run_create(f, create), OK);
+	assert_int_equal(f->result->chunks[0]->chunk, first);
 }
 
 static void test_truncate_chunks(void **state)

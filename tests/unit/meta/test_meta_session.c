@@ -83,6 +83,21 @@ static void test_repeated_request(void **state)
 	assert_int_equal(found(f, ROOT, "a"), 0);
 }
 
+/* Another request under the number of the last one is refused, not answered with what does not fit. */
+static void test_number_used_again(void **state)
+{
+	struct fixture *f = *state;
+	Granary__Unlink unlink_op = MESSAGE(Unlink, unlink, .parent = ROOT, .name = text("a"));
+	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[2] = {&op, &op};
+	op.op_case = GRANARY__META_OP__OP_UNLINK;
+	op.unlink = &unlink_op;
+	made_file(f, ROOT, "a");
+	f->sequence--;
+	assert_int_equal(fixture_request(f, f->session, ops, 2), ERR_INVALID);
+	assert_int_equal(f->reply->n_results, 2);
+	assert_true(found(f, ROOT, "a") != 0);
+}
+
 /* Twice within one entry, as a client's retry may end up. */
 static void test_repeated_in_one_entry(void **state)
 {
@@ -417,6 +432,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_repeated_request, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_number_used_again, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_repeated_in_one_entry, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_session_end, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_lock_ranges, setup, teardown),
