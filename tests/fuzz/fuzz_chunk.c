@@ -61,7 +61,9 @@ static void seal_table(uint8_t *bytes, size_t size)
 	put_le32(bytes + size - 4, crc32c(bytes, size - 4));
 }
 
-static void try_pack(struct loop *loop, const char *path, struct slice table)
+/* honest: no record lies within the data of another and no table about where records end; neither can come from outside (the
+ * salt is secret, the table is in the index). What is appended then is found by a scan, whatever came before. */
+static void try_pack(struct loop *loop, const char *path, struct slice table, bool honest)
 {
 	struct pack pack;
 	if (pack_open(loop, path, ID, table, &pack) != OK)
@@ -82,17 +84,13 @@ static void try_pack(struct loop *loop, const char *path, struct slice table)
 	check(err == OK);
 	pack_enter(&pack, &item);
 	pack_close(&pack);
-	if (table.size > 0) { /* one that lies about where the records end: it comes from the index, not from outside */
-		free(bytes);
-		return;
-	}
-	/* What was appended is found by a scan, whatever came before. */
-	err = pack_open(loop, path, ID, slice_of(NULL, 0), &pack);
-	check(err == OK);
-	struct pack_slot at;
-	check(pack_find(&pack, 1, &at));
-	pack_close(&pack);
 	free(bytes);
+	if (honest) {
+		struct pack_slot at;
+		err = pack_open(loop, path, ID, slice_of(NULL, 0), &pack);
+		check(err == OK && pack_find(&pack, 1, &at));
+		pack_close(&pack);
+	}
 }
 
 static void try_chunk(struct loop *loop, const char *path)
@@ -130,7 +128,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	if (bytes[0] & 16)
 		seal_table(copy + 1, size - 1);
 	if (is_pack)
-		try_pack(loop, path, bytes[0] & 4 ? slice_of(copy + 1, size - 1) : slice_of(NULL, 0));
+		try_pack(loop, path, bytes[0] & 4 ? slice_of(copy + 1, size - 1) : slice_of(NULL, 0),
+			 (bytes[0] & 12) == 0);
 	else
 		try_chunk(loop, path);
 	check(unlink(path) == 0);

@@ -189,8 +189,7 @@ static void use_chain(struct cluster *cluster, int first, int second, int third)
 
 static void cluster_open(struct cluster *cluster)
 {
-	*cluster = (struct cluster){ .version = 1, .operation = 1 };
-	strcpy(cluster->root, "/tmp/granary-chunk-XXXXXX");
+	*cluster = (struct cluster){ .root = "/tmp/granary-chunk-XXXXXX", .version = 1, .operation = 1 };
 	assert_non_null(mkdtemp(cluster->root));
 	assert_int_equal(loop_open(&cluster->loop), OK);
 	assert_int_equal(rpc_open(cluster->loop, &master_identity, &master_service, cluster, &cluster->master), OK);

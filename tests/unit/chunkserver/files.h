@@ -26,7 +26,7 @@ struct place {
 static int place_setup(void **state)
 {
 	struct place *place = mem_zero(1, sizeof(*place));
-	strcpy(place->root, "/tmp/granary-files-XXXXXX");
+	*place = (struct place){ .root = "/tmp/granary-files-XXXXXX" };
 	assert_non_null(mkdtemp(place->root));
 	snprintf(place->path, sizeof(place->path), "%s/file", place->root);
 	assert_int_equal(loop_open(&place->loop), OK);

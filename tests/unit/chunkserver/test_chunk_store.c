@@ -232,7 +232,7 @@ static void unknown_files_go_to_quarantine(void **state)
 	assert_int_equal(file_open(place->loop, bad, FILE_WRITE | FILE_CREATE, &file), OK);
 	assert_int_equal(file_write(file, 0, "nonsense", 8), OK);
 	file_unref(file);
-	strcpy(strrchr(bad, '/'), "/what");
+	memcpy(strrchr(bad, '/'), "/what", 6);
 	assert_int_equal(file_open(place->loop, bad, FILE_WRITE | FILE_CREATE, &file), OK);
 	file_unref(file);
 	store = open_store(place, &watcher);
