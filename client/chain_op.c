@@ -91,12 +91,15 @@ static void chain_reported(void *arg, enum err err)
 		} else
 			timer_start(&op->timer, CLIENT_SUSPECT_MS);
 	} else if (op->state == CHAIN_REPORTING) {
-		if (err == OK)
+		if (err == OK) {
 			chain_step(op);
-		else if (err == ERR_BUSY)
+		} else if (err == ERR_BUSY) {
 			chain_pause(op);
-		else
-			chain_end(op, op->request.place.map || err != ERR_NOT_FOUND ? err : ERR_STALE_VERSION, 0);
+		} else if (err == ERR_NO_CHUNK) { /* deleted */
+			place_forget(op->client, &op->request.place);
+			chain_pause(op);
+		} else
+			chain_end(op, err, 0);
 	}
 }
 
@@ -133,6 +136,12 @@ static void chain_failed(struct chain_op *op, enum err err)
 		return;
 	case ERR_STALE_VERSION:
 	case ERR_NO_CHUNK:
+		/* All writes pass through the head, and in its first version it was always the head: nothing to sync or to trim. */
+		if (err == ERR_NO_CHUNK && op->version == 1 && op->attempts > 1 && op->request.type != MESSAGE_CHUNK_WRITE &&
+		    op->request.type != MESSAGE_BLOB_APPEND) {
+			chain_end(op, OK, 0);
+			return;
+		}
 		if (location && location->version == op->version && location->chunk == op->chunk)
 			place_forget(client, &op->request.place);
 		chain_pause(op);

@@ -33,7 +33,8 @@ struct fetch {
 	struct chunk_map *map;
 	uint64_t generation;
 	uint32_t first, count;
-	bool allocate;
+	bool allocate; /* AllocateChunk; else ChunkMap */
+	bool writes;   /* for a change, which makes the file's content be in chunks whatever it is now */
 	struct waiter *waiters;
 };
 
@@ -60,6 +61,7 @@ void chunk_map_clear(struct chunk_map *map)
 {
 	struct chunk_place *place, *next;
 	map->generation++;
+	map->exists_below = 0;
 	HASH_ITER (hh, map->table, place, next) {
 		HASH_DEL(map->table, place);
 		free(place);
@@ -199,7 +201,7 @@ static void fetch_end(struct fetch *fetch, enum err err)
 	}
 }
 
-static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *result)
+static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *result, const Granary__Inode *attr)
 {
 	struct chunk_map *map = fetch->map;
 	struct client *client = fetch->client;
@@ -207,6 +209,8 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 		return err_from_wire(result->error);
 	if (fetch->allocate && result->n_chunks != 1)
 		return ERR_PROTOCOL;
+	if (attr && !fetch->writes && attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS)
+		return ERR_STALE_HANDLE; /* given other content by another client */
 	for (size_t i = 0; i < result->n_chunks; i++) {
 		struct location location;
 		enum err err = location_parse(&client->servers, result->chunks[i], &location);
@@ -233,20 +237,21 @@ static void fetch_answered(void *arg, enum err err, const ProtobufCMessage *mess
 	struct fetch *fetch = arg;
 	(void)text;
 	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
-	if (err == OK && reply->n_results != 1)
+	if (err == OK && reply->n_results != (fetch->map && !fetch->allocate ? 2 : 1))
 		err = ERR_PROTOCOL;
 	if (err == OK && !fetch->map) {
 		packs_learn(fetch->client, reply);
 		err = reply->results[0]->error ? err_from_wire(reply->results[0]->error) : OK;
 	} else if (err == OK && fetch->generation == fetch->map->generation)
-		err = fetch_take(fetch, reply->results[0]);
+		err = fetch_take(fetch, reply->results[0], reply->n_results == 2 ? reply->results[1]->attr : NULL);
 	fetch_end(fetch, err);
 }
 
 static void fetch_send(struct fetch *fetch)
 {
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT, attr_op = GRANARY__META_OP__INIT;
 	Granary__ChunkMap chunk_map = GRANARY__CHUNK_MAP__INIT;
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
 	Granary__AllocateChunk allocate = GRANARY__ALLOCATE_CHUNK__INIT;
 	if (fetch->allocate) {
 		allocate.inode = fetch->map->inode;
@@ -259,8 +264,11 @@ static void fetch_send(struct fetch *fetch)
 		chunk_map.count = fetch->count;
 		op.op_case = GRANARY__META_OP__OP_CHUNK_MAP;
 		op.chunk_map = &chunk_map;
+		getattr.inode = fetch->map->inode;
+		attr_op.op_case = GRANARY__META_OP__OP_GETATTR;
+		attr_op.getattr = &getattr;
 	}
-	session_meta(fetch->client->session, (Granary__MetaOp *[]){ &op }, 1, fetch_answered, fetch);
+	session_meta(fetch->client->session, (Granary__MetaOp *[]){ &op, &attr_op }, fetch->allocate ? 1 : 2, fetch_answered, fetch);
 }
 
 static void fetch_wait(struct fetch *fetch, file_io_fn *done, void *arg)
@@ -307,7 +315,7 @@ void place_fetch(struct client *client, const struct place *place, file_io_fn *d
 	bool allocate = place->allocate && missing;
 	struct fetch *fetch;
 	DL_FOREACH(map->fetches, fetch)
-		if (fetch->generation == map->generation && fetch->allocate == allocate && place->index >= fetch->first &&
+		if (fetch->generation == map->generation && fetch->allocate == allocate && fetch->writes == place->allocate && place->index >= fetch->first &&
 		    place->index - fetch->first < fetch->count) {
 			fetch_wait(fetch, done, arg);
 			return;
@@ -317,6 +325,7 @@ void place_fetch(struct client *client, const struct place *place, file_io_fn *d
 	fetch->map = map;
 	fetch->generation = map->generation;
 	fetch->allocate = allocate;
+	fetch->writes = place->allocate;
 	fetch->first = place->index;
 	fetch->count = allocate || place->index >= map->exists_below ? 1 : map->exists_below - place->index;
 	if (fetch->count > CLIENT_MAP_CHUNKS)

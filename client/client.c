@@ -20,9 +20,12 @@ struct later {
 static void serve(void *arg, struct rpc_request *request)
 {
 	struct client *client = arg;
-	if (request->type == MESSAGE_INVALIDATE)
+	if (request->type == MESSAGE_INVALIDATE) {
+		const Granary__Invalidate *message = (const Granary__Invalidate *)request->message;
+		for (size_t i = 0; i < message->n_items; i++)
+			file_io_recalled(client, message->items[i]->inode);
 		recall_serve(client->events, client->events_arg, request);
-	else
+	} else
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
 }
 
@@ -97,6 +100,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	client->id = loop_random(loop) | 1;
 	rng_init(&client->rng, loop_random(loop));
 	defer_init(&client->release, loop, release_due, client);
+	timer_init(&client->writeback, loop, file_io_writeback, client);
 	struct rpc_identity identity = { .role = RPC_CLIENT, .id = client->id };
 	enum err err = rpc_open(loop, &identity, &service, client, &client->rpc);
 	if (err)
@@ -140,6 +144,7 @@ void client_close(struct client *client)
 	while (client->finished)
 		later_end(&client->finished);
 	defer_cancel(&client->release);
+	timer_stop(&client->writeback);
 	struct file_io *io, *next;
 	HASH_ITER (hh, client->files, io, next)
 		file_io_abandon(io);

@@ -46,6 +46,7 @@ struct client {
 
 	struct file_io *files;	     /* by inode */
 	struct file_io *dirty;	     /* with unflushed data, oldest first */
+	struct timer writeback;	     /* running while files are dirty */
 	uint64_t dirty_bytes;	     /* accepted, and not yet at all replicas */
 	struct later *writers;	     /* writes that are accepted, and wait for dirty_bytes to fall */
 	struct later *finished;

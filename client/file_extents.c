@@ -157,6 +157,12 @@ void extents_unsynced(struct file_io *io, uint32_t index)
 	io->unsynced[word] |= 1ull << index % 64;
 }
 
+void extents_synced_above(struct file_io *io, uint64_t size)
+{
+	for (uint64_t index = (size + CHUNK_BYTES - 1) / CHUNK_BYTES; index / 64 < io->unsynced_words; index++)
+		io->unsynced[index / 64] &= ~(1ull << index % 64);
+}
+
 static bool unsynced_has(const struct file_io *io, uint32_t index)
 {
 	return index / 64 < io->unsynced_words && (io->unsynced[index / 64] >> index % 64 & 1);

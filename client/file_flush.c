@@ -166,6 +166,8 @@ static void chunk_synced(void *arg, enum err err, uint32_t slot)
 	struct file_io *io = arg;
 	(void)slot;
 	io->flush_pending--;
+	if (err == ERR_STALE_HANDLE) /* the file has got other content: what we wrote is no part of it */
+		err = OK;
 	if (err && !io->flush_error)
 		io->flush_error = err;
 	sync_chunks(io);
@@ -185,7 +187,7 @@ static void sync_chunks(struct file_io *io)
 		io->flush_pending++;
 		file_io_hold(io);
 		chain_call(io->client,
-			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC, .place = { .map = &io->map, .index = (uint32_t)index } },
+			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC, .place = file_io_place(io, (uint64_t)index * CHUNK_BYTES) },
 			   chunk_synced, io);
 	}
 	if (io->flush_pending > 0)

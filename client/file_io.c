@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
+#define ATTR_MS (CACHE_LEASE_MS - 100u) /* an answer's lease, less what its way may have taken */
 #define PRESSURE_FILES_MAX 256u /* files made to write at once when too much is dirty */
 
 /* ---- life ---- */
@@ -38,6 +39,7 @@ struct file_io *file_io_open(struct client *client, uint64_t inode, const Granar
 	io->inode = inode;
 	io->references = 1;
 	io->attr = (Granary__Inode *)message_copy(&attr->base);
+	io->attr_until_ms = loop_now_ms(client->loop) + ATTR_MS;
 	chunk_map_init(&io->map, client, inode);
 	learn_extent_of_chunks(io);
 	timer_init(&io->mtime_timer, client->loop, mtime_due, io);
@@ -121,14 +123,39 @@ void file_io_close(struct file_io *io)
 
 /* ---- attributes ---- */
 
-bool file_io_in_chunks(const struct file_io *io)
-{
-	return io->chunked || io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS;
-}
-
 static bool has_unflushed_data(const struct file_io *io)
 {
 	return io->small || io->extents || io->size_changed;
+}
+
+static bool is_busy(const struct file_io *io)
+{
+	return has_unflushed_data(io) || io->flush_state != FLUSH_NONE || io->reshaping || io->queue;
+}
+
+bool file_io_attr_is_old(const struct file_io *io)
+{
+	return loop_now_ms(io->client->loop) >= io->attr_until_ms && !is_busy(io);
+}
+
+void file_io_recalled(struct client *client, uint64_t inode)
+{
+	struct file_io *io;
+	HASH_FIND(hh, client->files, &inode, sizeof inode, io);
+	if (io)
+		io->attr_until_ms = 0;
+}
+
+struct place file_io_place(struct file_io *io, uint64_t offset)
+{
+	return (struct place){ .map = &io->map,
+			       .index = (uint32_t)(offset / CHUNK_BYTES),
+			       .allocate = io->chunked && io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS };
+}
+
+bool file_io_in_chunks(const struct file_io *io)
+{
+	return io->chunked || io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS;
 }
 
 bool file_io_dirty(const struct file_io *io)
@@ -148,9 +175,12 @@ void file_io_note_dirty(struct file_io *io)
 	if (dirty == io->in_dirty)
 		return;
 	io->in_dirty = dirty;
-	if (dirty)
+	if (dirty) {
 		DL_APPEND2(client->dirty, io, dirty_previous, dirty_next);
-	else
+		io->dirty_since_ms = loop_now_ms(client->loop);
+		if (!timer_is_running(&client->writeback))
+			timer_start(&client->writeback, CLIENT_WRITEBACK_MS);
+	} else
 		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
 }
 
@@ -172,6 +202,7 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 		fresh->data_change = old->data_change;
 	}
 	io->attr = fresh;
+	io->attr_until_ms = loop_now_ms(io->client->loop) + ATTR_MS;
 	message_free(&old->base);
 	learn_extent_of_chunks(io);
 }
@@ -183,12 +214,11 @@ void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
 
 void file_io_update(struct file_io *io, const Granary__Inode *attr)
 {
-	bool busy = has_unflushed_data(io) || io->flush_state != FLUSH_NONE || io->reshaping || io->queue;
+	bool busy = is_busy(io);
 	if (attr->change < io->attr->change)
 		return;
 	if (!busy && attr->data_change != io->attr->data_change) {
 		chunk_map_clear(&io->map);
-		io->map.exists_below = 0;
 		io->chunked = false;
 	}
 	replace_attr(io, attr, busy, busy);
@@ -227,6 +257,27 @@ void file_io_pressure(struct client *client)
 			io->hurry = true;
 			extents_pump(io);
 		}
+	}
+}
+
+void file_io_writeback(void *arg)
+{
+	struct client *client = arg;
+	struct file_io *io, *next;
+	uint64_t now = loop_now_ms(client->loop);
+	DL_FOREACH_SAFE2(client->dirty, io, next, dirty_next)
+	{
+		uint64_t due = io->dirty_since_ms + CLIENT_WRITEBACK_MS;
+		if (due > now) {
+			timer_start(&client->writeback, due - now);
+			return;
+		}
+		/* At the end of the list until it is due again, should it stay dirty: it may be written to all the time. */
+		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
+		DL_APPEND2(client->dirty, io, dirty_previous, dirty_next);
+		io->dirty_since_ms = now;
+		if (io->flush_state == FLUSH_NONE && !io->flush_waiting && !io->queue)
+			flush_request(io, false, NULL, NULL);
 	}
 }
 

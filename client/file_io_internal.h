@@ -71,8 +71,10 @@ struct file_io {
 	UT_hash_handle hh;
 	struct file_io *dirty_previous, *dirty_next; /* in client->dirty */
 	bool in_dirty;
+	uint64_t dirty_since_ms;
 
 	struct iobuf *small;
+	uint64_t attr_until_ms; /* until when no other client can have changed the file without telling us; 0: it was */
 	bool chunked; /* content is in chunks, even if attr->layout does not say so yet */
 	struct extent *extents;
 	unsigned extents_unsent, extents_sent;
@@ -123,9 +125,17 @@ void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
 void file_io_queue_run(struct file_io *io);
 /* Something is buffered, or no longer. */
 void file_io_note_dirty(struct file_io *io);
+/* Another client may have changed the file since attr was fetched. Never while something is buffered here. */
+bool file_io_attr_is_old(const struct file_io *io);
+/* For reads and syncs. Chunks that no commit has made the file's content yet are found only by AllocateChunk. */
+struct place file_io_place(struct file_io *io, uint64_t offset);
+/* The master says so: fetched again before the next read. */
+void file_io_recalled(struct client *client, uint64_t inode);
 /* True when the file's content is (or will be with the next commit) in chunks. */
 bool file_io_in_chunks(const struct file_io *io);
 void file_io_accounted(struct client *client, int64_t bytes);
+/* Files that have been dirty for CLIENT_WRITEBACK_MS begin to write. */
+void file_io_writeback(void *client);
 /* Frees it whoever has it open: the client closes, and nothing is under way. */
 void file_io_abandon(struct file_io *io);
 /* Too much is dirty: files begin to write what they have gathered, oldest first. */
@@ -145,6 +155,8 @@ void extents_drop(struct file_io *io, uint64_t offset);
 void extents_prefer_sync(struct file_io *io);
 /* The chunk has been written without sync. */
 void extents_unsynced(struct file_io *io, uint32_t index);
+/* The chunks that begin at or above `size` are gone. */
+void extents_synced_above(struct file_io *io, uint64_t size);
 
 /* ---- file_flush.c ---- */
 /* done NULL: nobody waits. */

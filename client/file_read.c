@@ -139,6 +139,7 @@ static void piece_set(struct piece *piece, struct iobuf *data, uint32_t skip, ui
 /* ---- chunks ---- */
 
 static void range_chunks(struct read_range *range);
+static void range_refresh(struct read_range *range);
 
 static uint64_t trim_limit(const struct file_io *io)
 {
@@ -150,6 +151,7 @@ static void piece_read(void *arg, enum err err, struct iobuf *data, uint32_t ski
 	struct piece *piece = arg;
 	struct read_range *range = piece->range;
 	range->in_flight--;
+	range->stale |= err == ERR_STALE_HANDLE;
 	if (err && !range->err)
 		range->err = err;
 	if (err == OK)
@@ -169,13 +171,17 @@ static void range_chunks(struct read_range *range)
 		range->in_flight++;
 		read_call(io->client,
 			  &(struct read_request){
-				  .place = { .map = &io->map, .index = (uint32_t)(piece->offset / CHUNK_BYTES) },
+				  .place = file_io_place(io, piece->offset),
 				  .offset = (uint32_t)(piece->offset % CHUNK_BYTES),
 				  .bytes = piece->bytes,
 			  },
 			  piece_read, piece);
 	}
-	if (--range->in_flight == 0 && (range->err || range->piece_next == range->piece_count))
+	if (--range->in_flight > 0 || (!range->err && range->piece_next < range->piece_count))
+		return;
+	if (range->stale)
+		range_refresh(range);
+	else
 		range_end(range);
 }
 
@@ -190,6 +196,14 @@ static void range_from_blob(struct read_range *range, struct iobuf *record)
 			piece_set(piece, record, (uint32_t)piece->offset, io->attr->blob_bytes);
 	}
 	range_end(range);
+}
+
+static void range_restart(struct read_range *range)
+{
+	range_clear(range);
+	range->stale = false;
+	range->err = OK;
+	range_begin(range);
 }
 
 static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
@@ -207,17 +221,16 @@ static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *mes
 		return;
 	}
 	file_io_update(range->io, reply->results[0]->attr);
-	range_clear(range);
-	range_begin(range);
+	range_restart(range);
 }
 
-/* The record is gone: another client has given the file new content since we last looked. */
+/* The record is gone, or the chunks are: another client has given the file new content since we last looked. */
 static void range_refresh(struct read_range *range)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
-	if (range->restarts++ >= RESTARTS_MAX) {
-		range->err = ERR_IO;
+	if (range->restarts++ >= RESTARTS_MAX || range->io->client->closing) {
+		range->err = range->io->client->closing ? ERR_CANCELLED : ERR_IO;
 		range_end(range);
 		return;
 	}
@@ -278,6 +291,10 @@ static void range_begin(struct read_range *range)
 {
 	struct file_io *io = range->io;
 	uint64_t file_size = io->attr->size;
+	if (file_io_attr_is_old(io) && range->restarts == 0) {
+		range_refresh(range);
+		return;
+	}
 	if (range->offset >= file_size) {
 		range_end(range);
 		return;

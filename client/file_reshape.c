@@ -170,6 +170,7 @@ static void truncate_answered(void *arg, enum err err, const ProtobufCMessage *m
 		return;
 	}
 	chunk_map_clear(&io->map);
+	extents_synced_above(io, io->queue->size);
 	io->chunked = false;
 	io->times_changed = false;
 	if (reply->results[0]->attr)

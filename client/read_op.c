@@ -9,6 +9,7 @@
 #include "common/sys/log.h"
 
 #define ROUNDS_WITH_DAMAGE_MAX 2u
+#define ROUNDS_WITHOUT_CHUNK 2u
 
 enum read_state { READ_LOCATING, READ_SENT, READ_PAUSED };
 
@@ -22,6 +23,7 @@ struct read_op {
 	uint64_t chunk, version;
 	struct server *order[REPLICAS_MAX];
 	unsigned count, tried, rounds_damaged;
+	unsigned without_chunk, rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
 	bool stale; /* a replica says that the location is old */
 	enum err last;
 	rpc_call_id rpc_call;
@@ -96,6 +98,13 @@ static void round_failed(struct read_op *op)
 	if (location && location->version == op->version && location->chunk == op->chunk)
 		place_forget(op->client, &op->request.place);
 	op->chunk = 0;
+	/* In its first version a chunk that none of its servers ever had was allocated and never written: zeros. (One that was lost
+	 * is reported as damaged by the server that lost it.) Asked twice, with the location fetched in between. */
+	if (op->without_chunk == op->count && op->version == 1 && op->request.place.map &&
+	    ++op->rounds_without_chunk >= ROUNDS_WITHOUT_CHUNK) {
+		read_end(op, OK, NULL, 0);
+		return;
+	}
 	if (op->last == ERR_NOT_FOUND) { /* the blob was deleted: its reader has an old inode */
 		read_end(op, ERR_NOT_FOUND, NULL, 0);
 		return;
@@ -119,6 +128,7 @@ static void replica_failed(struct read_op *op, enum err err)
 			 (unsigned long long)server->id, op->request.offset);
 	if (err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_LEASE || err == ERR_STORE_FAILED)
 		server_failed(server, loop_now_ms(op->client->loop));
+	op->without_chunk += err == ERR_NO_CHUNK;
 	/* Damage on one replica is what the reader hears of only if no other one would do. */
 	if (op->last == OK || err != ERR_CORRUPT)
 		op->last = err;
@@ -203,7 +213,7 @@ static void read_step(struct read_op *op)
 		op->chunk = location->chunk;
 		op->version = location->version;
 		op->count = location->count;
-		op->tried = 0;
+		op->tried = op->without_chunk = 0;
 		op->last = OK;
 		location_shuffle(location, &client->rng, loop_now_ms(client->loop), op->order);
 	}

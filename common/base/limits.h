@@ -127,6 +127,7 @@
 #define CLIENT_LOCATIONS_PER_FILE_MAX 16384u	     /* chunk locations kept for one open file: 1 TiB */
 #define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
+#define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
 #define CLIENT_MTIME_DELAY_MS 1000u		     /* a synced overwrite's mtime is told to the master after so long */
 
 /* Chunkserver. */
