@@ -133,6 +133,12 @@ static void clock_advance(struct raft *raft, uint64_t now_ms)
 		raft->campaign_due_ms = raft->now_ms;
 }
 
+/* A group of one needs only its own disk's answer, and asks for it once. */
+static bool awaits_own_vote(const struct raft *raft)
+{
+	return raft->role == RAFT_CANDIDATE && raft->member_count == 1;
+}
+
 static void tick_leader(struct raft *raft)
 {
 	if (raft_contact_count(raft) < raft_quorum(raft)) {
@@ -165,7 +171,7 @@ void raft_tick(struct raft *raft, uint64_t now_ms)
 	clock_advance(raft, now_ms);
 	if (raft->role == RAFT_LEADER)
 		tick_leader(raft);
-	else if (raft->now_ms >= raft->campaign_due_ms)
+	else if (raft->now_ms >= raft->campaign_due_ms && !awaits_own_vote(raft))
 		raft_pre_campaign(raft);
 }
 
@@ -278,7 +284,7 @@ void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t
 {
 	clock_advance(raft, now_ms);
 	bool grown = raft_log_persisted(&raft->log, index, term);
-	if (raft->role == RAFT_CANDIDATE && raft->member_count == 1 && !raft->hard_changed)
+	if (awaits_own_vote(raft) && !raft->hard_changed)
 		raft_become_leader(raft); /* nothing but its vote can have been under way */
 	if (!grown || raft->role != RAFT_LEADER)
 		return;

@@ -93,7 +93,7 @@ struct raft_options {
 
 /* Restores from what the write-ahead log holds: hard state and entries (ascending, without gaps, the first following
  * `first_index - 1`, whose term is first_previous_term; a fresh log has first_index 1). Payload bytes are copied.
- * A single-member group elects itself on its first tick. */
+ * A single-member group elects itself on its first tick, and leads once its vote is durable. */
 MUST_USE enum err raft_open(const struct raft_options *options, const struct raft_hard_state *hard, uint64_t first_index,
 			    uint64_t first_previous_term, const struct raft_entry *entries, size_t entry_count,
 			    struct raft **out);

@@ -431,7 +431,7 @@ void member_compact(struct member *member)
 
 /* ---- ends */
 
-void cluster_open(struct cluster *cluster, uint64_t seed, bool tracing)
+void cluster_open(struct cluster *cluster, uint64_t seed, enum storm storm, bool tracing)
 {
 	memset(cluster, 0, sizeof(*cluster));
 	cluster->tracing = tracing;
@@ -439,7 +439,7 @@ void cluster_open(struct cluster *cluster, uint64_t seed, bool tracing)
 	struct sim_options options = {
 	    .seed = seed, .verbose = tracing && getenv("SIM_VERBOSE") != NULL, .disk_us_min = 50, .disk_us_max = 2000};
 	cluster->sim = sim_open(&options);
-	faults_choose(cluster);
+	faults_choose(cluster, storm);
 	for (size_t i = 0; i < cluster->profile.members; i++) {
 		struct member *member = &cluster->members[i];
 		member->cluster = cluster;

@@ -83,8 +83,17 @@ struct profile {
 	unsigned election_ticks, heartbeat_ticks;
 	uint64_t fault_ms, fault_pause_ms_max;
 	bool crashes, partitions, pauses, disks, disk_errors, transfers, compactions;
-	bool leader_crashes; /* soon after each election: the neighbourhood of Raft's Figure 8 */
+	bool leader_crashes; /* soon after each election */
+	bool links;          /* partitions are of single links */
 	uint64_t propose_us_max;
+};
+
+/* A course of its own kind for all seeds; STORM_ANY: every seed chooses. */
+enum storm {
+	STORM_ANY,
+	STORM_LEADERS, /* leaders fall or are cut off right after their election: the neighbourhood of Raft's Figure 8
+			*/
+	STORM_LINKS,   /* single links are cut: some hear the leader, others do not */
 };
 
 struct counts {
@@ -109,7 +118,7 @@ struct cluster {
 };
 
 /* raft_cluster.c */
-void cluster_open(struct cluster *cluster, uint64_t seed, bool tracing);
+void cluster_open(struct cluster *cluster, uint64_t seed, enum storm storm, bool tracing);
 void cluster_close(struct cluster *cluster);
 /* Marks the run as failed; the first failure counts. */
 void cluster_fail(struct cluster *cluster, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -140,7 +149,7 @@ void check_read(struct member *member);
 void checker_deinit(struct checker *checker);
 
 /* raft_faults.c */
-void faults_choose(struct cluster *cluster);
+void faults_choose(struct cluster *cluster, enum storm storm);
 void faults_on_leader(struct member *member);
 /* Runs the whole of a seed: faults, then calm, then that everything is there everywhere. */
 void cluster_run(struct cluster *cluster);

@@ -20,7 +20,7 @@ static struct member *victim(struct cluster *cluster)
 	return any_member(cluster);
 }
 
-void faults_choose(struct cluster *cluster)
+static void choose_any(struct cluster *cluster)
 {
 	struct profile *profile = &cluster->profile;
 	uint64_t size = rng_below(&cluster->rng, 20);
@@ -45,12 +45,48 @@ void faults_choose(struct cluster *cluster)
 	profile->fault_ms = cluster_between(cluster, 1000, 3000);
 	profile->election_ticks = cluster_chance(cluster, 200000) ? RAFT_ELECTION_TICKS : 10;
 	profile->heartbeat_ticks = profile->election_ticks == 10 ? 2 : RAFT_HEARTBEAT_TICKS;
-	profile->leader_crashes = cluster_chance(cluster, 250000);
-	if (profile->leader_crashes) {
-		profile->members = 5;
-		profile->append_bytes_max = 1;
-	}
 	profile->propose_us_max = cluster_chance(cluster, 300000) ? 4000 : 40000;
+}
+
+static void choose_leaders(struct cluster *cluster)
+{
+	cluster->profile = (struct profile){
+	    .members = 5,
+	    .slow = cluster_chance(cluster, 300000) ? 50000 : 0,
+	    .slow_us_max = 20000,
+	    .append_bytes_max = 1,
+	    .election_ticks = 10,
+	    .heartbeat_ticks = 2,
+	    .fault_ms = cluster_between(cluster, 2000, 5000),
+	    .fault_pause_ms_max = 100,
+	    .propose_us_max = 40000,
+	    .leader_crashes = true,
+	};
+}
+
+static void choose_links(struct cluster *cluster)
+{
+	cluster->profile = (struct profile){
+	    .members = cluster_chance(cluster, 500000) ? 3 : 5,
+	    .slow_us_max = 20000,
+	    .election_ticks = 10,
+	    .heartbeat_ticks = (unsigned)cluster_between(cluster, 2, 5),
+	    .fault_ms = cluster_between(cluster, 2000, 5000),
+	    .fault_pause_ms_max = 100,
+	    .propose_us_max = 600000, /* who is cut off must not fall behind, or nobody would vote for it anyway */
+	    .partitions = true,
+	    .links = true,
+	};
+}
+
+void faults_choose(struct cluster *cluster, enum storm storm)
+{
+	if (storm == STORM_LEADERS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
+		choose_leaders(cluster);
+	else if (storm == STORM_LINKS || (storm == STORM_ANY && cluster_chance(cluster, 100000)))
+		choose_links(cluster);
+	else
+		choose_any(cluster);
 }
 
 /* ---- single faults */
@@ -123,17 +159,6 @@ static void propose_soon(void *arg)
 	member_propose(arg);
 }
 
-void faults_on_leader(struct member *member)
-{
-	struct cluster *cluster = member->cluster;
-	if (!cluster->profile.leader_crashes || cluster->calm || cluster_chance(cluster, 200000))
-		return;
-	sim_after(cluster->sim, cluster_between(cluster, 10, 1000), propose_soon, member);
-	static const uint64_t delay_us_max[] = {500, 2000, 8000};
-	sim_after(cluster->sim, cluster_between(cluster, 50, delay_us_max[rng_below(&cluster->rng, 3)]), crash_leader,
-		  member);
-}
-
 static void cut(struct cluster *cluster, size_t from, size_t to, bool both)
 {
 	cluster_trace(cluster, "cut %zu%s%zu", from, both ? "<->" : "->", to);
@@ -142,12 +167,37 @@ static void cut(struct cluster *cluster, size_t from, size_t to, bool both)
 		cluster->cut[to][from] = true;
 }
 
+/* A leader that has not sent anything yet: its first entries reach nobody, or one, or some before it crashes. */
+void faults_on_leader(struct member *member)
+{
+	struct cluster *cluster = member->cluster;
+	if (cluster->calm)
+		return;
+	if (cluster_chance(cluster, 500000))
+		sim_after(cluster->sim, cluster_between(cluster, 10, 3000), propose_soon, member);
+	if (!cluster->profile.leader_crashes)
+		return;
+	if (cluster_chance(cluster, 600000))
+		memset(cluster->cut, 0, sizeof(cluster->cut));
+	if (cluster_chance(cluster, 400000)) {
+		size_t reached = (size_t)cluster_between(cluster, 0, cluster->profile.members);
+		for (size_t other = 1; other <= cluster->profile.members; other++)
+			if (other != reached)
+				cut(cluster, member->id, other, false);
+	}
+	if (cluster_chance(cluster, 200000))
+		return;
+	static const uint64_t delay_us_max[] = {500, 2000, 8000, 30000};
+	sim_after(cluster->sim, cluster_between(cluster, 50, delay_us_max[rng_below(&cluster->rng, 4)]), crash_leader,
+		  member);
+}
+
 static void partition(struct cluster *cluster)
 {
 	size_t count = cluster->profile.members;
 	size_t one = victim(cluster)->id;
 	memset(cluster->cut, 0, sizeof(cluster->cut));
-	switch (rng_below(&cluster->rng, 6)) {
+	switch (cluster->profile.links ? 5 : rng_below(&cluster->rng, 7)) {
 	case 0: /* one alone */
 		for (size_t other = 1; other <= count; other++)
 			cut(cluster, one, other, true);
@@ -172,7 +222,10 @@ static void partition(struct cluster *cluster)
 				if (a != b && cluster_chance(cluster, 400000))
 					cut(cluster, a, b, false);
 		break;
-	case 5:
+	case 5: /* one pair */
+		cut(cluster, one, (size_t)cluster_between(cluster, 1, count), true);
+		break;
+	case 6:
 		cluster_trace(cluster, "heal");
 		break;
 	}
@@ -300,7 +353,8 @@ static void on_client(void *arg)
 		member_read(&cluster->members[i]);
 	if (cluster->profile.compactions && cluster_chance(cluster, 30000))
 		member_compact(any_member(cluster));
-	sim_after(cluster->sim, cluster_between(cluster, 100, cluster->profile.propose_us_max), on_client, cluster);
+	uint64_t wait_us_max = cluster->calm ? 10000 : cluster->profile.propose_us_max;
+	sim_after(cluster->sim, cluster_between(cluster, 100, wait_us_max), on_client, cluster);
 }
 
 static bool has_failed(void *arg)

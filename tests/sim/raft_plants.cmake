@@ -1,13 +1,13 @@
 # Proof that sim_raft can fail: the core and the log built again with one planted bug each (#ifdef PLANT_...), each of which
 # must be found within a fixed number of seeds. With none of them sim_raft finds nothing (test sim_raft).
 set(raft_plants
-	COMMIT_OLDER_TERM:2000 # a leader commits an older term's entry by counting copies
-	VOTE_WITHOUT_SYNC:2000 # a vote leaves before it is durable
-	VOTE_WITHOUT_LOG:300   # a vote for a candidate with a shorter log
-	ACK_BEFORE_SYNC:300    # a follower acknowledges entries before they are durable
-	LEASE_IGNORED:300      # a deposed leader answers reads
-	VOTE_IN_LEASE:2000     # a follower votes while a leader it has heard may hold its lease
-	WAL_WITHOUT_SYNC:300)  # the log reports a batch durable that is only written
+	COMMIT_OLDER_TERM:leaders:3000 # a leader commits an older term's entry by counting copies
+	VOTE_WITHOUT_SYNC:any:2000    # a vote leaves before it is durable
+	VOTE_WITHOUT_LOG:any:300       # a vote for a candidate with a shorter log
+	ACK_BEFORE_SYNC:any:300        # a follower acknowledges entries before they are durable
+	LEASE_IGNORED:any:500          # a deposed leader answers reads
+	VOTE_IN_LEASE:links:500        # a follower votes while a leader that it has heard may hold its lease
+	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
 file(GLOB plant_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/master/raft/*.c ${CMAKE_SOURCE_DIR}/master/wal*.c)
 file(GLOB plant_beside CONFIGURE_DEPENDS sim/raft_*.c)
 add_library(sim_raft_parts OBJECT sim/sim_raft.c ${plant_beside})
@@ -15,11 +15,12 @@ target_link_libraries(sim_raft_parts PRIVATE granary_common granary_sim)
 foreach(plant ${raft_plants})
 	string(REPLACE ":" ";" plant ${plant})
 	list(GET plant 0 bug)
-	list(GET plant 1 seeds)
+	list(GET plant 1 storm)
+	list(GET plant 2 seeds)
 	set(name sim_raft_plant_${bug})
 	add_executable(${name} ${plant_sources} $<TARGET_OBJECTS:sim_raft_parts>)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
 	target_link_libraries(${name} PRIVATE granary_sim granary_rpc granary_sim granary_common)
-	add_test(NAME ${name} COMMAND ${name} --expect-failure --seeds ${seeds})
+	add_test(NAME ${name} COMMAND ${name} --expect-failure --storm ${storm} --seeds ${seeds})
 	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 300)
 endforeach()
