@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """One process of each kind killed, then frozen, while a program writes: every synced byte stays, and the pause is bounded: one second
-for a killed process, two for a frozen one (its lease of 1.5 s must run out)."""
+for a killed chunkserver, two for a frozen one (its lease of 1.5 s must run out) and for a new leader (an election of 0.3 to 0.6 s,
+then 1 s until what the old one allowed clients to cache has run out)."""
 # test: exclusive timeout=300
 import os
 import signal
@@ -12,6 +13,7 @@ from cluster import Cluster, Writer, check, step, wait_for  # noqa: E402
 
 KILLED_PAUSE_S = 1.0
 FROZEN_PAUSE_S = 2.0
+LEADER_PAUSE_S = 2.0
 
 
 def under_fault(cluster, name, fault, heal, bound):
@@ -45,7 +47,7 @@ def main():
                                        KILLED_PAUSE_S))
         step("leading master: kill -9, then up again")
         written.append(under_fault(cluster, "killed-leader", lambda: cluster.dev("kill", "master", str(cluster.leader())),
-                                   lambda: cluster.up(), KILLED_PAUSE_S))
+                                   lambda: cluster.up(), LEADER_PAUSE_S))
         for number in range(1, 5):
             step(f"chunkserver {number}: frozen, then goes on")
             written.append(under_fault(cluster, f"frozen-chunkserver-{number}",
@@ -55,7 +57,7 @@ def main():
         step("leading master: frozen, then goes on")
         leader = str(cluster.leader())
         written.append(under_fault(cluster, "frozen-leader", lambda: cluster.dev("stop", "master", leader),
-                                   lambda: cluster.dev("cont", "master", leader), FROZEN_PAUSE_S))
+                                   lambda: cluster.dev("cont", "master", leader), LEADER_PAUSE_S))
 
         step("the mount: kill -9; what was synced is there for another one")
         path = os.path.join(cluster.mnt, "killed-mount")

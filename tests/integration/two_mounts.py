@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Two mounts of one cluster: what one closes the other opens, names, locks, deletion while open."""
 # test: timeout=180
+import contextlib
 import errno
 import fcntl
 import os
+import subprocess
 import sys
 import threading
 
@@ -150,20 +152,23 @@ def main():
             step(part.__name__.replace("_", " "))
             part(a, b)
         step("a killed mount gives its locks back")
-        with open(f"{b}/locked", "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            with open(f"{a}/locked", "r+b") as mine:
-                fails(errno.EWOULDBLOCK, fcntl.flock, mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                process.kill()
-                process.wait()
+        held = os.open(f"{b}/locked", os.O_RDWR)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with open(f"{a}/locked", "r+b") as mine:
+            fails(errno.EWOULDBLOCK, fcntl.flock, mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            process.kill()
+            process.wait()
+            with contextlib.suppress(OSError):
+                os.close(held)
 
-                def free():
-                    try:
-                        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        return True
-                    except BlockingIOError:
-                        return False
-                wait_for(free, 30, "the lock of a killed mount (its session lasts 20 s)")
+            def free():
+                try:
+                    fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return True
+                except BlockingIOError:
+                    return False
+            wait_for(free, 30, "the lock of a killed mount (its session lasts 20 s)")
+        check(subprocess.run(["umount", "-l", b], check=False).returncode == 0, "the dead mount cannot be taken away")
     print("done")
 
 
