@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <uthash.h>
+#include <utlist.h>
 
 #include "chunkserver/master_link.h"
 #include "common/base/bytes.h"
@@ -103,7 +104,42 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 		return;
 	}
 	uint64_t timeout_ms = op->sync || op->kind == OP_SYNC ? CHAIN_SYNC_TIMEOUT_MS : CHAIN_TIMEOUT_MS;
+	op->called_ms = loop_now_ms(service->loop);
 	op->call = rpc_peer_call(peer, type, message, data, timeout_ms, answered, op);
+}
+
+void chain_watch(struct service *service, struct chunk *chunk)
+{
+	uint64_t now = loop_now_ms(service->loop);
+	struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (op->call != 0 && now - op->called_ms >= CHAIN_SUSPECT_MS && op->version == chunk->version)
+			master_link_report(service->link, chunk->id, op->version, op->successor);
+	}
+}
+
+static bool is_in_chain(const struct chunk *chunk, uint64_t server)
+{
+	for (size_t i = 0; i < chunk->chain->n_replicas; i++)
+		if (chunk->chain->replicas[i]->server == server)
+			return true;
+	return false;
+}
+
+void chain_drop_lost(struct service *service, struct chunk *chunk)
+{
+	struct chunk_op *op = chunk->first_op;
+	while (op != NULL) {
+		if (op->call == 0 || is_in_chain(chunk, op->successor)) {
+			op = op->next;
+			continue;
+		}
+		rpc_call_cancel(service->rpc, op->call);
+		op->failed_server = op->successor;
+		op->chain_err = ERR_CHAIN_BROKEN;
+		chunk_op_chain_done(op);
+		op = chunk->first_op; /* it may have taken others with it */
+	}
 }
 
 static void forward_write(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)

@@ -13,6 +13,11 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 const Granary__Replica *chain_successor(const struct service *service, const struct chunk *chunk);
 /* We are its head in its present chain. */
 bool chain_is_head(const struct service *service, const struct chunk *chunk);
+/* Reports successors that have been silent for CHAIN_SUSPECT_MS: the master drops them once their lease has run out, long before
+ * our own patience ends. Every tick. */
+void chain_watch(struct service *service, struct chunk *chunk);
+/* The chunk has a new chain: what waits for a server that is no longer in it has been waiting in vain. */
+void chain_drop_lost(struct service *service, struct chunk *chunk);
 void chain_close_peers(struct service *service);
 
 #endif

@@ -529,9 +529,10 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 
 static void expire_chunk(void *arg, struct chunk *chunk)
 {
-	const struct service *service = arg;
+	struct service *service = arg;
 	uint64_t now = loop_now_ms(service->loop);
 	struct chunk_op *op, *next;
+	chain_watch(service, chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		uint64_t waited = now - op->arrived_ms;
 		bool unsettled = op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED;
@@ -615,4 +616,5 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	chunk->received_from = NULL;
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
+	chain_drop_lost(service, chunk);
 }

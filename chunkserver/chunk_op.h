@@ -73,6 +73,7 @@ struct chunk_op {
 	uint64_t successor;	/* server id; 0: none */
 	uint64_t sequence;
 	rpc_call_id call;	/* 0: not waiting for the successor */
+	uint64_t called_ms;
 	enum err chain_err;
 	uint64_t failed_server;	/* with ERR_CHAIN_BROKEN */
 	uint32_t sent_blocks;	/* SETTLING */

@@ -89,7 +89,7 @@ static void chain_reported(void *arg, enum err err)
 			op->rpc_call = 0;
 			chain_step(op);
 		} else
-			timer_start(&op->timer, CLIENT_SUSPECT_MS);
+			timer_start(&op->timer, err == ERR_BUSY ? CLIENT_SUSPECT_AGAIN_MS : CLIENT_SUSPECT_MS);
 	} else if (op->state == CHAIN_REPORTING) {
 		if (err == OK) {
 			chain_step(op);

@@ -118,6 +118,7 @@
 #define CLIENT_ATTEMPT_MS 2000u			     /* one request to one master, before another is asked */
 #define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
+#define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */
 #define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */
 #define CLIENT_OPENED_MS 200u			     /* newly opened files are told to the leader after so long */
 #define CLIENT_CLOSED_PER_MESSAGE_MAX 4096u
@@ -141,6 +142,7 @@
 #define CHUNK_FAILURES_REPORTED_MAX 64u		     /* reports to the master outstanding */
 #define CHAIN_TIMEOUT_MS 2000u			     /* successor's answer to a write */
 #define CHAIN_SYNC_TIMEOUT_MS 10000u		     /* the same when it syncs */
+#define CHAIN_SUSPECT_MS 400u			     /* a successor that is silent for so long is reported */
 #define CHAIN_PEERS_MAX 1024u
 #define FREE_FILES_MAX 32u			     /* files of deleted chunks kept for reuse */
 #define PACK_BYTES_MAX (60u * MIB)		     /* a pack of this size is full */
