@@ -87,14 +87,24 @@ static void request_one(struct fixture *f, struct slice input)
 	message_free(message);
 }
 
+static struct fuzz fuzz;
+
+static void close_store(void)
+{
+	if (fuzz.is_open)
+		fixture_close(&fuzz.fixture);
+	fuzz = (struct fuzz){0};
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static struct fuzz fuzz;
+	static bool registered;
 	struct fixture *f = &fuzz.fixture;
-	if (fuzz.is_open && fuzz.inputs++ >= INPUTS_PER_STORE) {
-		fixture_close(f);
-		fuzz = (struct fuzz){0};
-	}
+	if (!registered)
+		atexit(close_store);
+	registered = true;
+	if (fuzz.inputs++ >= INPUTS_PER_STORE)
+		close_store();
 	if (!fuzz.is_open) {
 		fixture_open(f);
 		fuzz.is_open = true;
