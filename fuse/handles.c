@@ -138,6 +138,12 @@ void node_learn(struct node *node, const Granary__Inode *attr)
 	node->mtime = attr->mtime;
 }
 
+void node_distrust(struct node *node)
+{
+	node->change = 0;
+	node->data_change = 0;
+}
+
 void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms)
 {
 	if (attr->change >= node->change)

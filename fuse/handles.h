@@ -89,6 +89,8 @@ enum node_verdict {
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
 /* The kernel's picture is now that of attr. */
 void node_learn(struct node *node, const Granary__Inode *attr);
+/* Data that the kernel has in its pages was lost on the way: whatever the master says next is a change. */
+void node_distrust(struct node *node);
 /* attr came with a lease until then: remembers whether there are extended attributes to ask for. */
 void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms);
 /* This mount is changing the file: its own picture is the one that counts. */

@@ -126,23 +126,24 @@ static void on_root(void *arg, enum err err, const Granary__MetaReply *reply)
 	};
 	struct buf message = {0};
 	struct node *root;
+	enum err state;
 
 	if (process->terminated)
 		return;
 	if (err == OK && (reply->n_results != 1 || reply->results[0]->error || !reply->results[0]->attr))
 		err = ERR_PROTOCOL;
 	if (err != OK) {
-		enum err state = client_state(process->mount.client);
-
+		state = client_state(process->mount.client);
 		fail(process, STATUS_UNREACHABLE, "cluster cannot be used", err_text(state != OK ? state : err));
 		return;
 	}
 	root = handles_node(&process->mount.handles, FUSE_ROOT_ID);
 	root->lookups = 1;
 	node_learn(root, reply->results[0]->attr);
-	if (kernel_start(&process->mount, &options, &kernel_events, process, &process->kernel, &message) != OK) {
+	err = kernel_start(&process->mount, &options, &kernel_events, process, &process->kernel, &message);
+	if (err != OK) {
 		buf_append(&message, "", 1);
-		fail(process, STATUS_FAILED, process->mountpoint, (char *)message.bytes);
+		fail(process, err == ERR_INVALID ? STATUS_USAGE : STATUS_FAILED, process->mountpoint, (char *)message.bytes);
 	}
 	buf_deinit(&message);
 }

@@ -111,17 +111,41 @@ static bool only_times(uint32_t mask)
 	return mask != 0 && (mask & ~(uint32_t)(SETATTR_ATIME | SETATTR_MTIME | SETATTR_CTIME)) == 0;
 }
 
+/* The data layer takes 0 for "no time given". */
+static bool is_epoch(const Granary__Setattr *message)
+{
+	return (message->mask & SETATTR_ATIME && message->atime == 0) ||
+	       (message->mask & SETATTR_MTIME && message->mtime == 0);
+}
+
+static void setattr_rest(struct request *request);
+
+static void setattr_flushed(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	if (err == OK)
+		setattr_rest(request);
+	else
+		request_end(request, err);
+}
+
 static void setattr_rest(struct request *request)
 {
 	struct file_io *io = request->node->io ? request->node->io : request->io;
 	Granary__Setattr message = GRANARY__SETATTR__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	bool dirty = io && file_io_dirty(io);
 
 	reply_setattr(&request->attr, request->flags, &message);
+	if (dirty && is_epoch(&message)) {
+		file_io_flush(io, setattr_flushed, request);
+		return;
+	}
 	/* With its writeback cache the kernel sends the times of a written file before every flush. They go with the
 	 * commit of the data; a commit of their own would double the work of every small file. The change time is
 	 * always the master's. */
-	if (io && (message.mask == 0 || (only_times(message.mask) && file_io_dirty(io)))) {
+	if (io && (message.mask == 0 || (dirty && only_times(message.mask)))) {
 		file_io_set_times(io, message.atime, message.mtime);
 		request_attr(request, file_io_attr(io), 0);
 		return;
@@ -143,6 +167,8 @@ static void truncate_done(void *arg, enum err err)
 	}
 	node_learn(request->node, file_io_attr(io));
 	request->node->size = request->size;
+	/* The kernel sends its idea of now along: the master has set its own with the size. */
+	request->flags &= ~(FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME);
 	setattr_rest(request);
 }
 

@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "fuse/ops.h"
+#include "fuse/recall.h"
 #include "fuse/reply.h"
 
 #define PARTS_INLINE 16u
@@ -90,6 +91,8 @@ static void fsync_done(void *arg, enum err err)
 
 	if (err == OK)
 		node_learn(request->node, file_io_attr(request->node->io));
+	else
+		recall_lost(request->mount, request->node);
 	request_end(request, err);
 }
 

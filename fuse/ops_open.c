@@ -40,6 +40,8 @@ static void node_closed(struct node *node)
 		return;
 	file_io_close(node->io);
 	node->io = NULL;
+	if (node->lost)
+		node_distrust(node);
 	node->posix_locked = node->locked_to_write = node->lost = false;
 }
 
@@ -230,6 +232,7 @@ static void flush_done(void *arg, enum err err)
 	struct request *request = arg;
 
 	if (err != OK) {
+		recall_lost(request->mount, request->node);
 		request_end(request, err);
 		return;
 	}
@@ -289,6 +292,8 @@ static void release_flushed(void *arg, enum err err)
 	/* close(2) has reported what it could; nobody waits any more. */
 	if (err == OK)
 		node_learn(request->node, file_io_attr(request->node->io));
+	else
+		recall_lost(request->mount, request->node);
 	release_unlock(request);
 }
 

@@ -267,6 +267,17 @@ void recall_pages(struct mount *mount, struct node *node, recall_done_fn *done, 
 	notice_send(notice);
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+void recall_lost(struct mount *mount, struct node *node)
+{
+	node_distrust(node);
+	recall_pages(mount, node, nothing, NULL);
+}
+
 /* A refresh: the data layer learns the new attributes, the pages are dropped, the last piece of a grown file is read, and
  * stored in the kernel, which moves its end of the file there.
  *

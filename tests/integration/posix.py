@@ -5,6 +5,7 @@ Without arguments a cluster is brought up in $TEST_DIR and mounted. Each test ha
 failed. Python's standard library only; as root it tests permissions, devices and owners, too.
 See also posix_names.py, posix_pair.py.
 """
+# test: timeout=300
 import ctypes
 import errno
 import fcntl

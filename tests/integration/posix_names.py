@@ -3,6 +3,7 @@
 
 As posix.py.
 """
+# test: timeout=300
 import ctypes
 import errno
 import os

@@ -3,6 +3,7 @@
 
 DIR2 is the same folder seen through the other mount. As posix.py otherwise.
 """
+# test: timeout=300
 import errno
 import fcntl
 import os

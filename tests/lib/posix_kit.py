@@ -198,17 +198,11 @@ def run(function, folders):
 
 def own_cluster(script, words):
     """Brings up a cluster with two mounts, runs the script on them, takes it down."""
-    programs, folder = os.environ["GRANARY_BIN"], os.environ["TEST_DIR"]
-    granary = f"{programs}/granary"
-    subprocess.run([granary, "dev", "up", f"{folder}/c", "--mount", f"{folder}/m1"], check=True)
-    second = f"{folder}/m2"
-    os.makedirs(second, exist_ok=True)
-    subprocess.run([f"{programs}/granary-mount", "--config", f"{folder}/c/client.conf", "--background", second], check=True)
-    try:
-        return subprocess.run([sys.executable, script, *words, f"{folder}/m1", second]).returncode
-    finally:
-        subprocess.run(["umount", "-l", second])
-        subprocess.run([granary, "dev", "down", f"{folder}/c"])
+    from cluster import Cluster
+    with Cluster(mount=True) as cluster:
+        second = cluster.path + "/mnt2"
+        cluster.mount_again(second)
+        return subprocess.run([sys.executable, script, *words, cluster.mnt, second], check=False).returncode
 
 
 def main(script, usage):
@@ -216,9 +210,9 @@ def main(script, usage):
     words = sys.argv[1:]
     chosen = words[1] if words[:1] == ["-k"] else ""
     folders = [os.path.abspath(folder) for folder in (words[2:] if chosen else words)]
-    if not folders and "GRANARY_BIN" in os.environ:
+    if not folders:
         return own_cluster(script, words)
-    if not 1 <= len(folders) <= 2:
+    if len(folders) > 2:
         print(usage, file=sys.stderr)
         return 2
     selected = [(f, n) for f, n in tests if chosen in f.__name__ and n <= len(folders)]
