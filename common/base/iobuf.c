@@ -12,7 +12,10 @@
 #define __has_feature(feature) 0
 #endif
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-#include <sanitizer/asan_interface.h>
+void __asan_poison_memory_region(void const volatile *bytes, size_t size);
+void __asan_unpoison_memory_region(void const volatile *bytes, size_t size);
+#define ASAN_POISON_MEMORY_REGION(bytes, size) __asan_poison_memory_region(bytes, size)
+#define ASAN_UNPOISON_MEMORY_REGION(bytes, size) __asan_unpoison_memory_region(bytes, size)
 #else
 #define ASAN_POISON_MEMORY_REGION(bytes, size) ((void)(bytes), (void)(size))
 #define ASAN_UNPOISON_MEMORY_REGION(bytes, size) ((void)(bytes), (void)(size))

@@ -382,13 +382,20 @@ enum err file_load(struct loop *loop, const char *path, size_t size_max, struct 
 	enum err err = file_open(loop, path, FILE_READ_ONLY, &file);
 	if (err != OK)
 		return err;
-	/* One byte more than allowed tells a file that is too large; files of /proc have no size to ask for. */
-	buf_reserve(out, size_max + 1);
-	size_t done = 0;
-	err = file_read(file, 0, out->bytes, size_max + 1, &done);
+	/* Files of /proc say that they are empty: read until there is nothing more. */
+	uint64_t size = 0;
+	err = file_size(file, &size);
+	size_t piece = size < 4096 ? 4096 : (size_t)size + 1;
+	size_t done = piece;
+	while (err == OK && done == piece && out->size <= size_max) {
+		buf_reserve(out, out->size + piece);
+		err = file_read(file, out->size, out->bytes + out->size, piece, &done);
+		out->size += done;
+	}
 	file_unref(file);
-	if (err == OK && done > size_max)
+	if (err == OK && out->size > size_max)
 		err = ERR_TOO_LARGE;
-	out->size = err == OK ? done : 0;
+	if (err != OK)
+		buf_clear(out);
 	return err;
 }

@@ -4,7 +4,10 @@
  * the memtable has just been switched, the log before it may still be unsynced, and a crash would lose older batches and
  * keep newer ones. And a synced write makes all other writers queue behind the disk, so that the loop would wait for a
  * worker. LevelDB hands every batch to the kernel before the write returns, so fdatasync of all log files in the
- * directory makes all earlier batches durable; a log that vanishes meanwhile was replaced by a synced table. */
+ * directory makes all earlier batches durable; a log that vanishes meanwhile was replaced by a synced table.
+ *
+ * For the same reason a log that LevelDB has just left for a new one is synced at once by a worker, so that after a power
+ * cut the newer one does not survive without the end of the older; and kv_open looks at the logs first (kv_log.h). */
 #include "common/sys/kv.h"
 
 #include <leveldb/c.h>
@@ -16,15 +19,28 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/file.h"
+#include "common/sys/kv_log.h"
 #include "common/sys/log.h"
 
 #define CACHE_BYTES_STANDARD (8 * MIB)
 #define WRITE_BUFFER_BYTES_STANDARD (4 * MIB)
 #define FILTER_BITS_PER_KEY 10
 
+/* A log being synced after LevelDB has left it. Outlives the kv. */
+struct left_log {
+	struct work work;
+	struct kv *kv; /* NULL once that is closed */
+	struct file *file;
+	enum err err;
+};
+
 struct kv {
 	struct loop *loop;
 	char *path;
+	struct file *lock; /* before LevelDB takes its own: the logs are looked at in between */
+	struct file *log;  /* the one that LevelDB writes to */
+	uint64_t log_size;
+	struct left_log *left;
 	leveldb_t *db;
 	leveldb_options_t *options;
 	leveldb_cache_t *cache;
@@ -60,18 +76,81 @@ static enum err failed(const struct kv *kv, const char *what, char *text)
 	return err;
 }
 
-enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)
+static char *path_in(const struct kv *kv, const char *name)
 {
-	*out = NULL;
-	enum err err = dir_make(loop, path);
+	struct buf path = { 0 };
+	buf_printf(&path, "%s/%s", kv->path, name);
+	buf_append(&path, "", 1);
+	return (char *)path.bytes;
+}
+
+static enum err take_lock(struct kv *kv)
+{
+	char *path = path_in(kv, "granary.lock");
+	enum err err = file_open(kv->loop, path, FILE_WRITE | FILE_CREATE, &kv->lock);
+	free(path);
+	return err == OK ? file_lock(kv->lock) : err;
+}
+
+/* Finds the log that LevelDB writes to now. */
+static enum err find_log(struct kv *kv)
+{
+	char name[32];
+	enum err err = kv_log_newest(kv->loop, kv->path, name);
 	if (err != OK)
 		return err;
+	check(name[0] != '\0');
+	char *path = path_in(kv, name);
+	err = file_open(kv->loop, path, FILE_READ_ONLY, &kv->log);
+	free(path);
+	return err == OK ? file_size(kv->log, &kv->log_size) : err;
+}
+
+static void left_run(struct work *work)
+{
+	struct left_log *left = container_of(work, struct left_log, work);
+	left->err = file_sync(left->file);
+}
+
+static void left_done(struct work *work)
+{
+	struct left_log *left = container_of(work, struct left_log, work);
+	if (left->kv != NULL) {
+		left->kv->left = NULL;
+		if (left->err != OK)
+			atomic_store(&left->kv->failed, true);
+	}
+	file_unref(left->file);
+	free(left);
+}
+
+/* After a write: if the log has not grown, LevelDB has begun another one. */
+static enum err follow_log(struct kv *kv)
+{
+	uint64_t size = 0;
+	enum err err = file_size(kv->log, &size);
+	if (err != OK || size != kv->log_size) {
+		kv->log_size = size;
+		return err;
+	}
+	struct file *old = kv->log;
+	kv->log = NULL;
+	if (kv->left != NULL) {
+		err = file_sync(old);
+		file_unref(old);
+	} else {
+		kv->left = mem_zero(1, sizeof(*kv->left));
+		*kv->left = (struct left_log){ .work = { .run = left_run, .done = left_done }, .kv = kv, .file = old };
+		work_submit(kv->loop, NULL, &kv->left->work);
+	}
+	return err == OK ? find_log(kv) : err;
+}
+
+static void make_options(struct kv *kv, const struct kv_options *options)
+{
 	uint64_t cache_bytes = options != NULL && options->cache_bytes > 0 ? options->cache_bytes : CACHE_BYTES_STANDARD;
 	uint64_t buffer_bytes = options != NULL && options->write_buffer_bytes > 0 ? options->write_buffer_bytes :
 										      WRITE_BUFFER_BYTES_STANDARD;
-	struct kv *kv = mem_zero(1, sizeof(*kv));
-	kv->loop = loop;
-	kv->path = mem_string(path);
 	kv->cache = leveldb_cache_create_lru(cache_bytes);
 	kv->filter = leveldb_filterpolicy_create_bloom(FILTER_BITS_PER_KEY);
 	kv->options = leveldb_options_create();
@@ -84,10 +163,27 @@ enum err kv_open(struct loop *loop, const char *path, const struct kv_options *o
 	kv->read_options = leveldb_readoptions_create();
 	leveldb_readoptions_set_verify_checksums(kv->read_options, 1);
 	kv->write_options = leveldb_writeoptions_create();
+}
+
+enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)
+{
+	*out = NULL;
+	enum err err = dir_make(loop, path);
+	if (err != OK)
+		return err;
+	struct kv *kv = mem_zero(1, sizeof(*kv));
+	kv->loop = loop;
+	kv->path = mem_string(path);
+	make_options(kv, options);
 	char *text = NULL;
-	kv->db = leveldb_open(kv->options, path, &text);
-	if (kv->db == NULL) {
-		err = failed(kv, "open", text);
+	err = take_lock(kv);
+	if (err == OK)
+		err = kv_log_repair(loop, path);
+	if (err == OK) {
+		kv->db = leveldb_open(kv->options, path, &text);
+		err = kv->db == NULL ? failed(kv, "open", text) : find_log(kv);
+	}
+	if (err != OK) {
 		kv_close(kv);
 		return err;
 	}
@@ -106,6 +202,10 @@ void kv_close(struct kv *kv)
 	leveldb_options_destroy(kv->options);
 	leveldb_filterpolicy_destroy(kv->filter);
 	leveldb_cache_destroy(kv->cache);
+	if (kv->left != NULL)
+		kv->left->kv = NULL;
+	file_unref(kv->log);
+	file_unref(kv->lock);
 	free(kv->path);
 	free(kv);
 }
@@ -134,6 +234,11 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 	if (text != NULL) {
 		atomic_store(&kv->failed, true);
 		return failed(kv, "write", text);
+	}
+	enum err err = follow_log(kv);
+	if (err != OK) {
+		atomic_store(&kv->failed, true);
+		return err;
 	}
 	return sync ? kv_sync(kv) : OK;
 }

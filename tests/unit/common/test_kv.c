@@ -14,6 +14,7 @@
 #include "common/base/limits.h"
 #include "common/base/rng.h"
 #include "common/sys/kv.h"
+#include "common/sys/kv_log.h"
 
 struct fixture {
 	struct loop *loop;
@@ -238,6 +239,141 @@ static void test_damaged_log_is_found(void **state)
 	assert_int_equal(kv_open(f->loop, f->path, NULL, &f->kv), ERR_CORRUPT);
 }
 
+/* The newest log as a power cut may leave it. */
+static void with_log(struct fixture *f, void (*change)(int descriptor, off_t size, uint64_t number), uint64_t number)
+{
+	char name[32], path[160];
+	kv_close(f->kv);
+	f->kv = NULL;
+	assert_int_equal(kv_log_newest(f->loop, f->path, name), OK);
+	snprintf(path, sizeof(path), "%s/%s", f->path, name);
+	int descriptor = open(path, O_RDWR);
+	assert_true(descriptor >= 0);
+	change(descriptor, lseek(descriptor, 0, SEEK_END), number);
+	close(descriptor);
+}
+
+static void truncate_by(int descriptor, off_t size, uint64_t number)
+{
+	assert_int_equal(ftruncate(descriptor, size - (off_t)number), 0);
+}
+
+static void zero_last(int descriptor, off_t size, uint64_t number)
+{
+	static const uint8_t zeros[100000];
+	assert_int_equal(pwrite(descriptor, zeros, number, size - (off_t)number), number);
+}
+
+static void zeros_behind(int descriptor, off_t size, uint64_t number)
+{
+	assert_int_equal(ftruncate(descriptor, size + (off_t)number), 0);
+}
+
+static void noise_behind(int descriptor, off_t size, uint64_t number)
+{
+	static uint8_t noise[70000];
+	struct rng rng;
+	rng_init(&rng, number);
+	for (size_t i = 0; i < sizeof(noise); i++)
+		noise[i] = (uint8_t)rng_next(&rng);
+	assert_int_equal(pwrite(descriptor, noise, number, size), number);
+}
+
+static void zero_middle(int descriptor, off_t size, uint64_t number)
+{
+	static const uint8_t zeros[40000];
+	assert_int_equal(pwrite(descriptor, zeros, number, size / 2), number);
+}
+
+enum { LOG_KEYS = 3000 };
+
+/* Values of 300 bytes, many of them in fragments: 900 KB of log. */
+static void fill_log(struct fixture *f)
+{
+	char value[301];
+	memset(value, 'v', 300);
+	value[300] = '\0';
+	for (unsigned i = 0; i < LOG_KEYS; i++) {
+		char key[32];
+		snprintf(key, sizeof(key), "key%06u", i);
+		put(f, key, value);
+	}
+}
+
+/* Whatever the end looks like, a prefix of the batches is there, without those that were touched and no others. */
+static void test_torn_log(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		void (*change)(int descriptor, off_t size, uint64_t number);
+		uint64_t number;
+		unsigned lost_max;
+	} cases[] = {
+		{ truncate_by, 1, 1 },	      { truncate_by, 7, 1 },	     { truncate_by, 330, 2 }, { truncate_by, 50000, 200 },
+		{ zero_last, 1, 1 },	      { zero_last, 5, 1 },	     { zero_last, 330, 2 },   { zero_last, 70000, 300 },
+		{ zeros_behind, 1, 0 },	      { zeros_behind, 100000, 0 },   { noise_behind, 3, 0 },  { noise_behind, 500, 0 },
+		{ noise_behind, 70000, 0 },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		fill_log(f);
+		with_log(f, cases[i].change, cases[i].number);
+		assert_int_equal(kv_open(f->loop, f->path, NULL, &f->kv), OK);
+		enum err err = OK;
+		unsigned count = count_all(f, &err);
+		assert_int_equal(err, OK);
+		/* For the next round from the start: an empty store. */
+		struct kv_batch *batch = kv_batch_open();
+		char key[32];
+		for (unsigned k = 0; k < count; k++) {
+			snprintf(key, sizeof(key), "key%06u", k);
+			struct buf value = { 0 };
+			assert_int_equal(kv_get(f->kv, slice_text(key), &value), OK);
+			assert_int_equal(value.size, 300);
+			buf_deinit(&value);
+			kv_batch_delete(batch, slice_text(key));
+		}
+		assert_int_equal(kv_write(f->kv, batch, true), OK);
+		kv_batch_close(batch);
+		assert_int_equal(count_all(f, &err), 0);
+		assert_in_range(count, LOG_KEYS - cases[i].lost_max, LOG_KEYS);
+	}
+}
+
+/* Zeros with valid records behind them: lost in the middle. Never opened with a hole. */
+static void test_hole_in_log_is_found(void **state)
+{
+	struct fixture *f = *state;
+	fill_log(f);
+	with_log(f, zero_middle, 40000);
+	assert_int_equal(kv_open(f->loop, f->path, NULL, &f->kv), ERR_CORRUPT);
+}
+
+/* LevelDB goes from log to log: none that was left stays unsynced, and nothing is lost on the way. */
+static void test_logs_are_followed(void **state)
+{
+	struct fixture *f = *state;
+	kv_close(f->kv);
+	struct kv_options options = { .write_buffer_bytes = 64 * KIB };
+	assert_int_equal(kv_open(f->loop, f->path, &options, &f->kv), OK);
+	char first[32], last[32];
+	assert_int_equal(kv_log_newest(f->loop, f->path, first), OK);
+	fill_log(f);
+	assert_int_equal(kv_log_newest(f->loop, f->path, last), OK);
+	assert_string_not_equal(first, last);
+	reopen(f);
+	enum err err = OK;
+	assert_int_equal(count_all(f, &err), LOG_KEYS);
+}
+
+static void test_log_scan(void **state)
+{
+	(void)state;
+	assert_false(kv_log_scan(slice_of(NULL, 0)).torn);
+	static const uint8_t zeros[100000];
+	struct kv_log_scan scan = kv_log_scan(slice_of(zeros, sizeof(zeros)));
+	assert_true(scan.torn && !scan.damaged && scan.good_end == 0);
+}
+
 #define test(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -249,6 +385,10 @@ int main(void)
 		test(test_many),
 		test(test_corruption_is_found),
 		test(test_damaged_log_is_found),
+		test(test_torn_log),
+		test(test_hole_in_log_is_found),
+		test(test_logs_are_followed),
+		test(test_log_scan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
