@@ -374,8 +374,11 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 	}
 	sessions_kept_alive(sessions, now_ms(service), session);
 	reply_info(service, request, session);
-	if (end)
+	if (end) {
+		/* It caches nothing and has nothing open from now on; the rest goes through the log. */
+		sessions_remove(sessions, session);
 		session_end(service, session);
+	}
 }
 
 void client_service_expire(struct client_service *service)

@@ -206,8 +206,11 @@ static void link_add(struct recalls *recalls, uint64_t session, struct push *pus
 static void on_holder(void *arg, uint64_t session, uint64_t expires_ms)
 {
 	struct recalls *recalls = arg;
-	struct push *push = push_for(recalls, session);
 
+	/* A session that is over caches nothing. */
+	if (!sessions_has(recalls->sessions, session))
+		return;
+	struct push *push = push_for(recalls, session);
 	if (!push->sent) {
 		push_add(push, recalls->touch->inode, recalls->name);
 		defer_post(&recalls->flush);

@@ -92,12 +92,14 @@ static void test_session_end(void **state)
 	info = (Granary__SessionInfo *)fixture_call(&fixture, MESSAGE_SESSION_KEEPALIVE, &keepalive.base, &err);
 	assert_int_equal(err, OK);
 	message_free(&info->base);
+	keepalive.end = false;
+	assert_null(fixture_call(&fixture, MESSAGE_SESSION_KEEPALIVE, &keepalive.base, &err));
+	assert_int_equal(err, ERR_NO_SESSION);
 	bool gone = false;
 	for (int i = 0; i < 200 && !gone; i++) {
-		keepalive.end = false;
-		ProtobufCMessage *reply = fixture_call(&fixture, MESSAGE_SESSION_KEEPALIVE, &keepalive.base, &err);
-		gone = err == ERR_NO_SESSION;
-		message_free(reply);
+		Granary__ClusterStatus *status = fixture_status(&fixture);
+		gone = status->sessions == 0;
+		message_free(&status->base);
 	}
 	assert_true(gone);
 	fixture_close(&fixture);
@@ -252,6 +254,21 @@ static void test_recall(void **state)
 	assert_true(cache.recalled);
 	message_free(answer.reply);
 	rpc_reply(cache.recall, &empty.base);
+
+	/* One that has said goodbye holds up nobody. */
+	Granary__SessionKeepalive goodbye = GRANARY__SESSION_KEEPALIVE__INIT;
+	enum err err;
+	assert_int_equal(fixture_lookup(&fixture, holder, "z", NULL, NULL), ERR_NOT_FOUND);
+	goodbye.session = holder;
+	goodbye.end = true;
+	message_free(fixture_call(&fixture, MESSAGE_SESSION_KEEPALIVE, &goodbye.base, &err));
+	assert_int_equal(err, OK);
+	start_us = loop_now_us(fixture.loop);
+	send_create(&other, changer, 3, "z", &answer);
+	fixture_wait(&fixture, &answer.done);
+	assert_int_equal(answer.err, OK);
+	assert_true((loop_now_us(fixture.loop) - start_us) / 1000 < CACHE_LEASE_MS / 2);
+	message_free(answer.reply);
 
 	for (int i = 0; i < FIXTURE_MASTERS; i++)
 		rpc_peer_close(other.peers[i]);
