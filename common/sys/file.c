@@ -385,7 +385,9 @@ enum err file_load(struct loop *loop, const char *path, size_t size_max, struct 
 	/* Files of /proc say that they are empty: read until there is nothing more. */
 	uint64_t size = 0;
 	err = file_size(file, &size);
-	size_t piece = size < 4096 ? 4096 : (size_t)size + 1;
+	if (err == OK && size > size_max)
+		err = ERR_TOO_LARGE;
+	size_t piece = err != OK || size < 4096 ? 4096 : (size_t)size + 1;
 	size_t done = piece;
 	while (err == OK && done == piece && out->size <= size_max) {
 		buf_reserve(out, out->size + piece);
