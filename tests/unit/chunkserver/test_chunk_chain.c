@@ -1,7 +1,10 @@
 /* Three chunkservers in a chain, over loopback, with a master that only gives leases. */
 #include "tests/unit/chunkserver/cluster.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include "common/sys/log.h"
 
@@ -260,6 +263,20 @@ static void dead_successor_is_reported_and_left_out(void **state)
 			 ERR_STALE_VERSION);
 }
 
+/* A process that is stopped: the kernel takes connections for it, nobody answers. */
+static int open_silent(char address[32])
+{
+	struct sockaddr_in name = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(name);
+	int descriptor = socket(AF_INET, SOCK_STREAM, 0);
+	assert_true(descriptor >= 0);
+	assert_int_equal(bind(descriptor, (struct sockaddr *)&name, sizeof(name)), 0);
+	assert_int_equal(listen(descriptor, 16), 0);
+	assert_int_equal(getsockname(descriptor, (struct sockaddr *)&name, &size), 0);
+	snprintf(address, 32, "127.0.0.1:%d", ntohs(name.sin_port));
+	return descriptor;
+}
+
 static enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
 {
 	struct answer answer = { 0 };
@@ -277,6 +294,40 @@ static enum err command(struct cluster *cluster, int server, Granary__ChunkComma
 	}
 	answer_free(&answer);
 	return err;
+}
+
+static void silent_successor_is_reported_early(void **state)
+{
+	struct cluster *cluster = *state;
+	struct answer answer;
+	char address[32];
+	int silent = open_silent(address);
+	cluster->replicas[2].address = address;
+	cluster->replicas[2].server = 4242;
+	uint64_t since = loop_now_us(cluster->loop);
+	struct write_options options = { .chunk = CHUNK, .data = slice_text("x"), .sync = true };
+	start_write_to(cluster, 0, &options, &answer);
+	WAIT_FOR(cluster, cluster->failed_server == 4242);
+	assert_false(answer.done);
+	/* Once it is out of the chain nobody waits for it any longer. */
+	cluster->version = 2;
+	use_chain(cluster, 0, 1, -1);
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	Granary__ChunkCommand configure = GRANARY__CHUNK_COMMAND__INIT;
+	location.chunk = CHUNK;
+	location.version = 2;
+	location.n_replicas = cluster->chain_count;
+	location.replicas = cluster->chain;
+	configure.configure = &location;
+	for (int server = 0; server < 2; server++)
+		assert_int_equal(command(cluster, server, &configure), OK);
+	WAIT_FOR(cluster, answer.done);
+	assert_int_equal(answer.err, ERR_CHAIN_BROKEN);
+	assert_true(loop_now_us(cluster->loop) - since < 1000ull * CHAIN_SYNC_TIMEOUT_MS / 2);
+	answer_free(&answer);
+	assert_int_equal(write_to(cluster, 0, &options), OK);
+	expect_text(cluster, 1, 0, "x");
+	close(silent);
 }
 
 static void survivors_settle_without_the_client(void **state)
@@ -496,6 +547,7 @@ int main(void)
 		TEST(full_disk_says_so_and_recovers),
 		TEST(full_tail_is_settled_later),
 		TEST(dead_successor_is_reported_and_left_out),
+		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
 		TEST(trim_makes_zeros),
 		TEST(deleted_chunks_go),
