@@ -115,7 +115,7 @@
 #define CLIENT_RETRY_MS_MAX 500u
 #define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
 #define CLIENT_CALLS_MAX 65536u			     /* requests to the master outstanding or waiting; above it: busy */
-#define CLIENT_ATTEMPT_MS 2000u			     /* one request to one master, before another is asked */
+#define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */
 #define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
 #define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */

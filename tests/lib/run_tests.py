@@ -14,6 +14,7 @@ $TEST_DIR. A line `# test: exclusive timeout=N` near its top asks to run alone (
 import concurrent.futures
 import fcntl
 import glob
+import json
 import os
 import re
 import shutil
@@ -26,8 +27,8 @@ import time
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 LOGS = os.path.join(ROOT, "build/test-logs")
 SKIPPED = 77
-SIM_SEEDS = 2000
 FUZZ_SECONDS = 10
+THREADED = "unit/common/test_*.c"  # nothing above common/sys has threads
 WORDS = ["tidy", "unit", "sim", "integration", "fuzz", "lint"]
 SANITIZER_ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1",
@@ -138,19 +139,16 @@ def wanted(names, chosen):
     return [n for n in names if not chosen or base(n) in chosen]
 
 
-def unit_tests(preset, chosen=(), pattern="unit/**/test_*.c"):
-    suffix = "" if preset == "dev" else f"-{preset}"
-    return [Test(base(s) + suffix, [binary(preset, base(s))]) for s in wanted(sources(pattern), chosen)]
-
-
-def sim_tests(preset, jobs, chosen=()):
-    """Each simulation over SIM_SEEDS seeds, cut into a part for each processor."""
+def ctest_tests(preset, label, chosen=()):
+    """What CMake knows under this label: its command, its time limit."""
+    listing = json.loads(subprocess.run(["ctest", "--test-dir", f"build/{preset}", "--show-only=json-v1"], cwd=ROOT,
+                                        capture_output=True, check=True).stdout)
     tests = []
-    for source in wanted(sources("sim/sim_*.c"), chosen):
-        share = SIM_SEEDS // jobs
-        for part in range(jobs):
-            command = [binary(preset, base(source)), "--first", str(1 + part * share), "--seeds", str(share)]
-            tests.append(Test(f"{base(source)}-{part}", command, timeout=600))
+    for test in listing["tests"]:
+        properties = {p["name"]: p["value"] for p in test["properties"]}
+        if label in properties.get("LABELS", []) and (not chosen or test["name"] in chosen):
+            name = test["name"] + ("" if preset == "dev" else f"-{preset}")
+            tests.append(Test(name, test["command"], int(properties.get("TIMEOUT", 120))))
     return tests
 
 
@@ -203,46 +201,50 @@ def lint_tests():
     return [Test("clang-tidy", ["sh", "-c", script], timeout=1200)]
 
 
-def everything(run, keep, jobs):
+def everything(run, keep):
     run.stage("tidy", tidy_tests())
     if run.build("dev"):
-        run.stage("unit tests", unit_tests("dev"))
-        run.stage("simulations", sim_tests("dev", jobs))
+        run.stage("unit tests", ctest_tests("dev", "unit"))
+        run.stage("simulations", ctest_tests("dev", "sim"))
         run.stage("integration", integration_tests("dev", keep))
     run.build("clang")
-    if run.build("asan", [base(s) for s in sources("unit/**/test_*.c")]):
-        run.stage("unit tests, address + undefined", unit_tests("asan"))
-    threads = "unit/common/test_*.c"
-    if sources(threads) and run.build("tsan", [base(s) for s in sources(threads)]):
-        run.stage("unit tests of common, thread", unit_tests("tsan", pattern=threads))
-    if sources("fuzz/fuzz_*.c") and run.build("fuzz", [base(s) for s in sources("fuzz/fuzz_*.c")]):
+    units = [base(s) for s in sources("unit/**/test_*.c")]
+    if run.build("asan", units):
+        run.stage("unit tests, address + undefined", ctest_tests("asan", "unit"))
+    threads = [base(s) for s in sources(THREADED)]
+    if run.build("tsan", threads):
+        run.stage("unit tests of common, thread", ctest_tests("tsan", "unit", threads))
+    fuzzers = [base(s) for s in sources("fuzz/fuzz_*.c")]
+    if run.build("fuzz", fuzzers):
         run.stage("fuzz targets", fuzz_tests())
 
 
-def some(run, words, preset, keep, jobs):
-    names = {base(s) for s in sources("unit/**/test_*.c") + sources("sim/sim_*.c") + sources("fuzz/fuzz_*.c") +
-             sources("integration/*.sh") + sources("integration/*.py")}
-    for word in words:
-        if word not in names and word not in WORDS:
-            sys.exit(f"tools/test: no test is called {word} (one of {', '.join(WORDS)} or the name of a file in tests/)")
+def some(run, words, preset, keep):
+    """The kinds and the single tests that were named."""
+    fuzzers = {base(s) for s in sources("fuzz/fuzz_*.c")}
+    scripts = {base(s) for s in sources("integration/*.sh") + sources("integration/*.py")}
     chosen = set(words) - set(WORDS)
-
-    def stage(word, title, tests, listed):
-        picked = tests(()) if word in words else tests(chosen) if chosen & {base(n) for n in listed} else []
-        if picked:
-            run.stage(title, picked)
     if "tidy" in words:
         run.stage("tidy", tidy_tests())
     if "lint" in words and run.build("clang"):
         run.stage("clang-tidy", lint_tests())
-    scripts = sources("integration/*.sh") + sources("integration/*.py")
-    if set(words) - {"tidy", "fuzz", "lint"} - {base(s) for s in sources("fuzz/fuzz_*.c")} and run.build(preset):
-        stage("unit", "unit tests", lambda c: unit_tests(preset, c), sources("unit/**/test_*.c"))
-        stage("sim", "simulations", lambda c: sim_tests(preset, jobs, c), sources("sim/sim_*.c"))
-        stage("integration", "integration", lambda c: integration_tests(preset, keep, c), scripts)
-    fuzzers = sources("fuzz/fuzz_*.c")
-    if ("fuzz" in words or chosen & {base(s) for s in fuzzers}) and run.build("fuzz", [base(s) for s in fuzzers]):
-        stage("fuzz", "fuzz targets", fuzz_tests, fuzzers)
+    if ("fuzz" in words or chosen & fuzzers) and run.build("fuzz", fuzzers):
+        run.stage("fuzz targets", fuzz_tests(() if "fuzz" in words else chosen))
+    named = chosen - fuzzers
+    if not named and not set(words) & {"unit", "sim", "integration"}:
+        return
+    if not run.build(preset):
+        return
+    for label, title in ("unit", "unit tests"), ("sim", "simulations"):
+        tests = ctest_tests(preset, label, () if label in words else named) if label in words or named else []
+        named -= {re.sub(f"-{preset}$", "", t.name) for t in tests}
+        if tests:
+            run.stage(title, tests)
+    if "integration" in words or named & scripts:
+        run.stage("integration", integration_tests(preset, keep, () if "integration" in words else named))
+    for name in sorted(named - scripts):
+        print(f"tools/test: no test is called {name} (there are {', '.join(WORDS)}, and the names of the files in tests/)")
+        run.counts["failed"] += 1
 
 
 def main():
@@ -272,9 +274,9 @@ def main():
         return 1
     run = Run(jobs)
     if words or preset != "dev":
-        some(run, words or ["unit", "integration"], preset, keep, jobs)
+        some(run, words or ["unit", "integration"], preset, keep)
     else:
-        everything(run, keep, jobs)
+        everything(run, keep)
     return run.close()
 
 
