@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "fuse/late_flush.h"
 #include "fuse/ops.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
@@ -38,6 +39,8 @@ static void node_closed(struct node *node)
 {
 	if (node->opens > 0 || !node->io)
 		return;
+	late_flush_cancel(node);
+	node->late_error = 0;
 	file_io_close(node->io);
 	node->io = NULL;
 	if (node->lost)
@@ -215,8 +218,13 @@ void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 
 static void flush_unlocked(void *arg, enum err err, const Granary__MetaReply *reply)
 {
+	struct request *request = arg;
+
 	request_result(&err, reply, 0, NULL);
-	request_end(arg, err);
+	if (err == OK)
+		request_end_errno(request, late_flush_error(request->node));
+	else
+		request_end(request, err);
 }
 
 static void flush_locks(struct request *request)
@@ -224,7 +232,7 @@ static void flush_locks(struct request *request)
 	if (request->node->posix_locked)
 		lock_drop(request, request->file.lock_owner, false, flush_unlocked);
 	else
-		request_end(request, OK);
+		request_end_errno(request, late_flush_error(request->node));
 }
 
 static void flush_done(void *arg, enum err err)

@@ -16,7 +16,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from posix_kit import (  # noqa: E402
     KIB, MIB, child, drop_caches, equal, get, joined, lock_range, locks_between, main, pattern, put, raises,
-    test_pair)
+    test_pair, until)
 
 
 # ---------------------------------------------------------------- two mounts
@@ -92,6 +92,16 @@ def pair_open_file_grows(a, b):
         equal(got, line)
         equal(os.fstat(reader).st_size, os.stat(f"{a}/log").st_size)
     os.close(reader)
+
+
+@test_pair
+def pair_open_writer_is_seen(a, b):
+    """A file that stays open for writing: what its pages gave out is seen by others after a while."""
+    writer = os.open(f"{a}/log", os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(writer, b"line\n")
+    os.sync()  # the kernel gives out what it has; it does not ask the file system for more
+    until(lambda: get(f"{b}/log") == b"line\n", 20)
+    os.close(writer)
 
 
 @test_pair
