@@ -35,6 +35,7 @@ struct raft {
 	uint64_t commit;       /* may be ahead of what is durable here */
 	uint64_t commit_given; /* by raft_ready */
 	uint64_t applied;
+	uint64_t answer_held_ms; /* a heartbeat's answer waits for the disk at most once until then */
 	uint64_t held; /* what the leader told: all members hold the log up to here */
 
 	struct progress members[RAFT_MEMBERS_MAX];

@@ -102,7 +102,9 @@ static void send_append(struct raft *raft, struct progress *member, bool empty)
 	}
 	raft_send(raft, message);
 	progress_sent(member, message.log_index + message.entry_count);
-	member->heartbeat_due = false;
+	/* Under load, too: only an empty one is answered while the member's disk is slow. */
+	if (empty)
+		member->heartbeat_due = false;
 }
 
 void raft_replicate(struct raft *raft)
@@ -244,8 +246,18 @@ static void accept_append(struct raft *raft, const struct raft_message *message,
 	raft_send(raft, reply);
 	return;
 #endif
-	/* A heartbeat's answer need not wait for the disk when it says nothing that is not on it. */
-	if (match <= raft->log.persisted && !raft->hard_changed)
+	bool durable = match <= raft->log.persisted && !raft->hard_changed;
+	/* A heartbeat's answer need not wait for the disk, if it says nothing that is not on it: a slow disk would cost the
+	 * leader its majority. The whole truth follows once it is durable; now and then is enough. */
+	if (message->entry_count == 0 && !durable && !raft->hard_changed) {
+		struct raft_message now = reply;
+		now.log_index = raft->log.persisted;
+		raft_send(raft, now);
+		if (raft->now_ms < raft->answer_held_ms)
+			return;
+		raft->answer_held_ms = raft->now_ms + raft->election_ms;
+	}
+	if (durable)
 		raft_send(raft, reply);
 	else
 		raft_send_after_sync(raft, reply);

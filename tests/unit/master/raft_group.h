@@ -28,6 +28,9 @@ struct group {
 	uint64_t ids[GROUP_MAX];
 	struct raft *rafts[GROUP_MAX];
 	bool cut[GROUP_MAX + 1]; /* by id: neither sends nor receives */
+	bool (*drop)(const struct raft_message *message); /* or NULL: messages that are lost */
+	struct raft_hard_state hard[GROUP_MAX + 1];	  /* as last given to persist */
+	size_t append_bytes_max;
 	bool disk_stuck[GROUP_MAX + 1];
 	struct parcel held[GROUP_MAX + 1][64]; /* wait for the disk */
 	size_t held_count[GROUP_MAX + 1];
@@ -46,7 +49,8 @@ static inline struct raft_options group_options(struct group *group, size_t plac
 				     .election_ticks = RAFT_ELECTION_TICKS,
 				     .heartbeat_ticks = RAFT_HEARTBEAT_TICKS,
 				     .tick_ms = RAFT_TICK_MS,
-				     .seed = place + 1};
+				     .seed = place + 1,
+				     .append_bytes_max = group->append_bytes_max};
 }
 
 static inline void group_open(struct group *group, size_t count)
@@ -112,6 +116,8 @@ static inline void group_pump(struct group *group, size_t place)
 	uint64_t id = group->ids[place];
 	struct raft_ready ready;
 	while (raft_ready(raft, &ready)) {
+		if (ready.hard_changed)
+			group->hard[id] = ready.hard;
 		for (size_t i = 0; i < ready.message_count; i++)
 			group_send(group, parcel_of(&ready.messages[i]));
 		for (size_t i = 0; i < ready.message_after_sync_count; i++) {
@@ -155,7 +161,7 @@ static inline void group_settle(struct group *group)
 	while (group->first < group->last) {
 		struct parcel parcel = group->queue[group->first++ % QUEUE_MAX];
 		const struct raft_message *message = &parcel.message;
-		if (!group->cut[message->from] && !group->cut[message->to]) {
+		if (!group->cut[message->from] && !group->cut[message->to] && !(group->drop && group->drop(message))) {
 			group->delivered[message->kind]++;
 			raft_step(group->rafts[message->to - 1], group->now_ms, message);
 			group_pump(group, (size_t)message->to - 1);
@@ -198,6 +204,41 @@ static inline uint64_t group_propose(struct group *group, uint64_t id, const cha
 	assert_int_equal(raft_propose(group->rafts[id - 1], group->now_ms, RAFT_ENTRY_NORMAL, slice_text(text), &index),
 			 OK);
 	return index;
+}
+
+/* A crash that loses nothing: the disk is instant. */
+static inline void group_restart(struct group *group, uint64_t id)
+{
+	struct raft *old = group->rafts[id - 1];
+	struct raft_view view = group_view(group, id);
+	size_t count = (size_t)(view.last + 1 - view.first);
+	struct raft_entry *entries = mem_zero(count + 1, sizeof(*entries));
+	for (size_t i = 0; i < count; i++)
+		entries[i] = *raft_entry_at(old, view.first + i);
+	struct raft_options options = group_options(group, id - 1);
+	assert_int_equal(raft_open(&options, &group->hard[id], view.first, 0, entries, count, &group->rafts[id - 1]), OK);
+	raft_close(old);
+	free(entries);
+	raft_tick(group->rafts[id - 1], group->now_ms);
+}
+
+/* Makes this member the leader, if the others let it: time passes for all, but nobody else's timer runs out. */
+static inline bool group_elect(struct group *group, uint64_t id)
+{
+	for (int attempt = 0; attempt < 4 && group_view(group, id).role != RAFT_LEADER; attempt++) {
+		group->now_ms += 2 * RAFT_ELECTION_TICKS * RAFT_TICK_MS + 1;
+		raft_tick(group->rafts[id - 1], group->now_ms);
+		group_settle(group);
+	}
+	return group_view(group, id).role == RAFT_LEADER;
+}
+
+/* A heartbeat interval of this member alone. */
+static inline void group_heartbeat(struct group *group, uint64_t id)
+{
+	group->now_ms += RAFT_HEARTBEAT_TICKS * RAFT_TICK_MS;
+	raft_tick(group->rafts[id - 1], group->now_ms);
+	group_settle(group);
 }
 
 #endif
