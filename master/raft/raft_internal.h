@@ -36,7 +36,7 @@ struct raft {
 	uint64_t commit_given; /* by raft_ready */
 	uint64_t applied;
 	uint64_t answer_held_ms; /* a heartbeat's answer waits for the disk at most once until then */
-	uint64_t held; /* what the leader told: all members hold the log up to here */
+	uint64_t held;           /* what the leader told: all members hold the log up to here */
 
 	struct progress members[RAFT_MEMBERS_MAX];
 	size_t member_count;

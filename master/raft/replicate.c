@@ -247,8 +247,8 @@ static void accept_append(struct raft *raft, const struct raft_message *message,
 	return;
 #endif
 	bool durable = match <= raft->log.persisted && !raft->hard_changed;
-	/* A heartbeat's answer need not wait for the disk, if it says nothing that is not on it: a slow disk would cost the
-	 * leader its majority. The whole truth follows once it is durable; now and then is enough. */
+	/* A heartbeat's answer need not wait for the disk, if it says nothing that is not on it: a slow disk would cost
+	 * the leader its majority. The whole truth follows once it is durable; now and then is enough. */
 	if (message->entry_count == 0 && !durable && !raft->hard_changed) {
 		struct raft_message now = reply;
 		now.log_index = raft->log.persisted;

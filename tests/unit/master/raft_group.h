@@ -27,9 +27,9 @@ struct group {
 	size_t count;
 	uint64_t ids[GROUP_MAX];
 	struct raft *rafts[GROUP_MAX];
-	bool cut[GROUP_MAX + 1]; /* by id: neither sends nor receives */
+	bool cut[GROUP_MAX + 1];                          /* by id: neither sends nor receives */
 	bool (*drop)(const struct raft_message *message); /* or NULL: messages that are lost */
-	struct raft_hard_state hard[GROUP_MAX + 1];	  /* as last given to persist */
+	struct raft_hard_state hard[GROUP_MAX + 1];       /* as last given to persist */
 	size_t append_bytes_max;
 	bool disk_stuck[GROUP_MAX + 1];
 	struct parcel held[GROUP_MAX + 1][64]; /* wait for the disk */
@@ -216,7 +216,8 @@ static inline void group_restart(struct group *group, uint64_t id)
 	for (size_t i = 0; i < count; i++)
 		entries[i] = *raft_entry_at(old, view.first + i);
 	struct raft_options options = group_options(group, id - 1);
-	assert_int_equal(raft_open(&options, &group->hard[id], view.first, 0, entries, count, &group->rafts[id - 1]), OK);
+	assert_int_equal(raft_open(&options, &group->hard[id], view.first, 0, entries, count, &group->rafts[id - 1]),
+			 OK);
 	raft_close(old);
 	free(entries);
 	raft_tick(group->rafts[id - 1], group->now_ms);

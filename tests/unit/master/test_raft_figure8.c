@@ -1,9 +1,9 @@
-/* Figure 8 of the Raft paper (Ongaro and Ousterhout, 2014), step by step: why a leader may not commit an entry of an older
- * term by counting copies. Entries here are the barriers that each leader appends first. */
+/* Figure 8 of the Raft paper (Ongaro and Ousterhout, 2014), step by step: why a leader may not commit an entry of an
+ * older term by counting copies. Entries here are the barriers that each leader appends first. */
 #include "tests/unit/master/raft_group.h"
 
 /* What is lost in the step under way. */
-static uint64_t lost_term;	/* appends that carry an entry of this term */
+static uint64_t lost_term;      /* appends that carry an entry of this term */
 static uint64_t only_append_to; /* 0: appends to all */
 
 static bool drop(const struct raft_message *message)

@@ -163,21 +163,30 @@ static void test_late_completion_of_overwritten_entry_does_not_count(void **stat
 {
 	(void)state;
 	uint64_t members[] = {1, 2, 3};
-	struct raft_options options = {.id = 1, .members = members, .member_count = 3, .election_ticks = 30,
-				       .heartbeat_ticks = 5, .tick_ms = 10, .seed = 1};
+	struct raft_options options = {.id = 1,
+				       .members = members,
+				       .member_count = 3,
+				       .election_ticks = 30,
+				       .heartbeat_ticks = 5,
+				       .tick_ms = 10,
+				       .seed = 1};
 	struct raft_hard_state hard = {.term = 1};
 	struct raft *raft;
 	assert_int_equal(raft_open(&options, &hard, 1, 0, NULL, 0, &raft), OK);
-	struct raft_entry two[] = {{.index = 1, .term = 2, .kind = RAFT_ENTRY_NORMAL}, {.index = 2, .term = 2, .kind = RAFT_ENTRY_NORMAL}};
+	struct raft_entry two[] = {{.index = 1, .term = 2, .kind = RAFT_ENTRY_NORMAL},
+				   {.index = 2, .term = 2, .kind = RAFT_ENTRY_NORMAL}};
 	struct raft_entry three[] = {{.index = 1, .term = 3, .kind = RAFT_ENTRY_NORMAL}};
-	struct raft_message append = {.kind = RAFT_APPEND, .from = 2, .to = 1, .term = 2, .entries = two, .entry_count = 2};
+	struct raft_message append = {
+	    .kind = RAFT_APPEND, .from = 2, .to = 1, .term = 2, .entries = two, .entry_count = 2};
 	struct raft_ready ready;
 	raft_step(raft, 1000, &append);
 	assert_true(raft_ready(raft, &ready)); /* first write: 1 and 2 of term 2 */
-	append = (struct raft_message){.kind = RAFT_APPEND, .from = 3, .to = 1, .term = 3, .entries = three, .entry_count = 1};
+	append = (struct raft_message){
+	    .kind = RAFT_APPEND, .from = 3, .to = 1, .term = 3, .entries = three, .entry_count = 1};
 	raft_step(raft, 1001, &append);
 	assert_true(raft_ready(raft, &ready)); /* second: 1 of term 3 takes their place */
-	append = (struct raft_message){.kind = RAFT_APPEND, .from = 2, .to = 1, .term = 4, .entries = two, .entry_count = 2, .commit = 2};
+	append = (struct raft_message){
+	    .kind = RAFT_APPEND, .from = 2, .to = 1, .term = 4, .entries = two, .entry_count = 2, .commit = 2};
 	raft_step(raft, 1002, &append);
 	assert_true(raft_ready(raft, &ready)); /* third: the old ones are back */
 	assert_int_equal(ready.entries[0].index, 1);
@@ -185,15 +194,26 @@ static void test_late_completion_of_overwritten_entry_does_not_count(void **stat
 	assert_int_equal(ready.messages_after_sync[0].log_index, 2);
 	/* The first write completes. After a crash now the disk may hold entry 1 of term 3 alone. */
 	raft_persisted(raft, 1003, 2, 2);
-	raft_step(raft, 1004, &(struct raft_message){.kind = RAFT_APPEND, .from = 2, .to = 1, .term = 4, .log_index = 2, .log_term = 2, .commit = 2});
+	raft_step(raft, 1004,
+		  &(struct raft_message){
+		      .kind = RAFT_APPEND, .from = 2, .to = 1, .term = 4, .log_index = 2, .log_term = 2, .commit = 2});
 	assert_true(raft_ready(raft, &ready));
-	assert_int_equal(ready.message_count, 0);
+	assert_int_equal(ready.message_count, 1);
+	assert_int_equal(ready.messages[0].log_index, 0); /* nothing is sure to be durable */
 	assert_int_equal(ready.message_after_sync_count, 1);
+	assert_int_equal(ready.messages_after_sync[0].log_index, 2);
 	assert_int_equal(ready.commit, 0);
 	/* An entry of the leader's own term is new: its completion covers everything. */
 	struct raft_entry four[] = {{.index = 3, .term = 4, .kind = RAFT_ENTRY_BARRIER}};
-	append = (struct raft_message){.kind = RAFT_APPEND, .from = 2, .to = 1, .term = 4, .log_index = 2, .log_term = 2,
-				       .entries = four, .entry_count = 1, .commit = 2};
+	append = (struct raft_message){.kind = RAFT_APPEND,
+				       .from = 2,
+				       .to = 1,
+				       .term = 4,
+				       .log_index = 2,
+				       .log_term = 2,
+				       .entries = four,
+				       .entry_count = 1,
+				       .commit = 2};
 	raft_step(raft, 1005, &append);
 	assert_true(raft_ready(raft, &ready));
 	raft_persisted(raft, 1006, 3, 4);
@@ -212,8 +232,14 @@ static void test_unsound_appends_are_ignored(void **state)
 	struct raft_view before = group_view(&group, id);
 	struct raft_entry bad[] = {{.index = before.last + 1, .term = before.term, .kind = RAFT_ENTRY_NORMAL},
 				   {.index = before.last + 3, .term = before.term, .kind = RAFT_ENTRY_NORMAL}};
-	struct raft_message append = {.kind = RAFT_APPEND, .from = leader, .to = id, .term = before.term,
-				      .log_index = before.last, .log_term = before.term, .entries = bad, .entry_count = 2};
+	struct raft_message append = {.kind = RAFT_APPEND,
+				      .from = leader,
+				      .to = id,
+				      .term = before.term,
+				      .log_index = before.last,
+				      .log_term = before.term,
+				      .entries = bad,
+				      .entry_count = 2};
 	struct raft_ready ready;
 	raft_step(raft, group.now_ms, &append);
 	bad[1].index = before.last + 2;
@@ -231,13 +257,14 @@ static void test_unsound_appends_are_ignored(void **state)
 	assert_false(raft_ready(raft, &ready));
 	/* What would undo a committed entry is refused, too. */
 	struct raft_entry undo[] = {{.index = 1, .term = before.term, .kind = RAFT_ENTRY_NORMAL}};
-	struct raft_message other = {.kind = RAFT_APPEND, .from = leader, .to = id, .term = before.term + 1,
-				     .entries = undo, .entry_count = 1};
+	struct raft_message other = {
+	    .kind = RAFT_APPEND, .from = leader, .to = id, .term = before.term + 1, .entries = undo, .entry_count = 1};
 	undo[0].term = before.term + 1;
 	raft_step(raft, group.now_ms, &other);
 	assert_int_equal(raft_entry_at(raft, 1)->term, before.term);
 	/* An answer that claims more than the log holds. */
-	struct raft_message claim = {.kind = RAFT_APPEND_REPLY, .from = id, .to = leader, .term = before.term, .log_index = 1000};
+	struct raft_message claim = {
+	    .kind = RAFT_APPEND_REPLY, .from = id, .to = leader, .term = before.term, .log_index = 1000};
 	raft_step(group.rafts[leader - 1], group.now_ms, &claim);
 	assert_int_equal(group_view(&group, leader).commit, before.commit);
 	group_close(&group);
@@ -251,11 +278,16 @@ static void test_bounds_of_proposals(void **state)
 	struct raft *raft = group.rafts[leader - 1];
 	uint8_t *bytes = mem_zero(1, RAFT_ENTRY_BYTES_MAX + 1);
 	uint64_t index;
-	assert_int_equal(raft_propose(raft, group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, RAFT_ENTRY_BYTES_MAX + 1), &index), ERR_TOO_LARGE);
-	assert_int_equal(raft_propose(group.rafts[leader % 3], group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, 1), &index), ERR_NOT_LEADER);
+	assert_int_equal(
+	    raft_propose(raft, group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, RAFT_ENTRY_BYTES_MAX + 1), &index),
+	    ERR_TOO_LARGE);
+	assert_int_equal(
+	    raft_propose(group.rafts[leader % 3], group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, 1), &index),
+	    ERR_NOT_LEADER);
 	size_t taken = 0;
 	enum err err;
-	while ((err = raft_propose(raft, group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, RAFT_ENTRY_BYTES_MAX), &index)) == OK)
+	while ((err = raft_propose(raft, group.now_ms, RAFT_ENTRY_NORMAL, slice_of(bytes, RAFT_ENTRY_BYTES_MAX),
+				   &index)) == OK)
 		taken++;
 	assert_int_equal(err, ERR_BUSY);
 	assert_int_equal(taken, RAFT_UNCOMMITTED_BYTES_MAX / RAFT_ENTRY_BYTES_MAX);
