@@ -164,6 +164,54 @@ static void test_failover(void **state)
 	fixture_close(&fixture);
 }
 
+/* What every master holds is cut from the log, and a restart does not need it. */
+static void test_log_cut(void **state)
+{
+	static uint8_t value[XATTR_VALUE_BYTES_MAX];
+	struct fixture fixture;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__SetXattr change = GRANARY__SET_XATTR__INIT;
+	uint64_t first = 1, inode, found, sequence = 1;
+
+	(void)state;
+	fixture_open(&fixture, NULL, NULL);
+	uint64_t session = fixture_session(&fixture);
+	assert_int_equal(fixture_create(&fixture, session, sequence++, "f", REGULAR, &inode), OK);
+	op.op_case = GRANARY__META_OP__OP_SET_XATTR;
+	op.set_xattr = &change;
+	change.inode = inode;
+	change.name = fixture_name("user.x");
+	change.value = message_borrow(slice_of(value, sizeof(value)));
+	while (first == 1 && sequence < 3000) {
+		Granary__MetaReply *reply = fixture_meta(&fixture, session, sequence++, &op);
+		assert_int_equal(reply->results[0]->error, OK);
+		message_free(&reply->base);
+		if (sequence % 50 == 0) {
+			Granary__ClusterStatus *status = fixture_status(&fixture);
+			first = status->log_first;
+			message_free(&status->base);
+		}
+	}
+	assert_true(first > 1);
+	/* Two segments' worth more, so that one is cut on disk, too. */
+	for (uint64_t last = sequence + 2 * WAL_SEGMENT_BYTES / sizeof(value); sequence < last;) {
+		Granary__MetaReply *reply = fixture_meta(&fixture, session, sequence++, &op);
+		assert_int_equal(reply->results[0]->error, OK);
+		message_free(&reply->base);
+	}
+	for (int i = 0; i < FIXTURE_MASTERS; i++)
+		fixture_stop(&fixture, i, SIGKILL);
+	for (int i = 0; i < FIXTURE_MASTERS; i++)
+		fixture_start(&fixture, i);
+	assert_int_equal(fixture_lookup(&fixture, session, "f", &found, NULL), OK);
+	assert_int_equal(found, inode);
+	assert_int_equal(fixture_create(&fixture, session, sequence++, "g", REGULAR, NULL), OK);
+	Granary__ClusterStatus *status = fixture_status(&fixture);
+	assert_true(status->log_first > 1);
+	message_free(&status->base);
+	fixture_close(&fixture);
+}
+
 /* The first client's cache: recalls wait here for their answer. */
 struct cache {
 	struct rpc_request *recall;
@@ -280,7 +328,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_operations), cmocka_unit_test(test_refusals), cmocka_unit_test(test_session_end),
-		cmocka_unit_test(test_failover),   cmocka_unit_test(test_recall),
+		cmocka_unit_test(test_failover),   cmocka_unit_test(test_log_cut),  cmocka_unit_test(test_recall),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
