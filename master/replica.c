@@ -47,6 +47,7 @@ struct replica {
 	uint64_t alarm_bytes;
 	uint64_t cut_index;
 	uint64_t commit;
+	enum raft_role role; /* as last looked at */
 	uint64_t leading_term; /* 0: not leading */
 	uint64_t last_time_ns;
 	struct proposal *waiting, **waiting_end;
@@ -215,6 +216,7 @@ static void follow_role(struct replica *replica)
 	struct raft_view view;
 
 	raft_view(replica->raft, &view);
+	replica->role = view.role;
 	/* A follower has nothing better to do than to sync, and saves two hand-overs between threads a round. */
 	wal_set_inline(replica->wal, view.role == RAFT_FOLLOWER);
 	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term)) {
@@ -401,11 +403,17 @@ static void run_round(void *arg)
 		propose_waiting(replica);
 	while (!replica->failed && raft_ready(replica->raft, &ready)) {
 		take_effects(replica, &ready);
-		apply_committed(replica);
+		if (replica->role == RAFT_LEADER)
+			apply_committed(replica);
 	}
-	if (!replica->failed) {
+	if (replica->failed)
+		return;
+	if (replica->role == RAFT_LEADER) {
 		apply_committed(replica);
 		follow_role(replica);
+	} else if (meta_applied_index(replica->meta) < replica->commit && !timer_is_running(&replica->resume)) {
+		/* Nobody waits for it, but the leader waits for what is being written: that and the answer go first. */
+		timer_start(&replica->resume, 0);
 	}
 	/* What follow_role made possible (the first proposals of a new leader) goes with the next round. */
 	if (replica->leading_term && replica->waiting)
@@ -416,6 +424,7 @@ static void on_resume(void *arg)
 {
 	struct replica *replica = arg;
 
+	apply_committed(replica);
 	defer_post(&replica->round);
 }
 
