@@ -21,7 +21,7 @@ struct chain_op {
 	uint8_t crcs[CRCS_MAX * 4]; /* of the blocks' parts; of a blob: one */
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
-	unsigned attempts;
+	unsigned attempts, suspicions;
 	enum err last;
 	/* What was asked last. */
 	uint64_t chunk, version;
@@ -299,10 +299,16 @@ static void chain_step(struct chain_op *op)
 static void chain_timer(void *arg)
 {
 	struct chain_op *op = arg;
-	if (op->state == CHAIN_SENT)
-		chain_report(op, op->head->id);
-	else
+	if (op->state != CHAIN_SENT) {
 		chain_step(op);
+		return;
+	}
+	/* Any of them may be the one that hangs. */
+	const struct location *location = place_find(op->client, &op->request.place);
+	struct server *server = op->head;
+	if (location && location->count > 0)
+		server = location->replicas[op->suspicions++ % location->count];
+	chain_report(op, server->id);
 }
 
 static void chain_crcs(struct chain_op *op)

@@ -1,0 +1,156 @@
+/* Two clients, one file: what one writes the other sees, whatever form the content takes. */
+#include "tests/unit/client/client_fixture.h"
+
+static struct fake_cluster cluster;
+static struct client *client, *other;
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_cluster_open(&cluster, 3);
+	client = fixture_client(&cluster, 10000);
+	other = fixture_client(&cluster, 10000);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	client_close(client);
+	client_close(other);
+	fake_cluster_close(&cluster);
+	return 0;
+}
+
+/* Both have it open all the time; each in turn gives it new content, and the other one reads it. */
+static void test_content_of_every_form(void **state)
+{
+	static const size_t sizes[] = { 100, 3 * MIB, 5000, 70000, 0, MIB, 1 };
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(4 * MIB, 1);
+	struct file_io *io = fixture_create(&cluster, client, "shared", &inode);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	(void)state;
+	for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		struct file_io *writer = i % 2 ? io_other : io, *reader = i % 2 ? io : io_other;
+		assert_int_equal(fixture_truncate(&cluster, writer, 0), OK);
+		assert_int_equal(fixture_write(&cluster, writer, 0, bytes + i, sizes[i]), OK);
+		assert_int_equal(fixture_flush(&cluster, writer, false), OK);
+		fixture_expect(&cluster, reader, bytes + i, sizes[i]);
+		fixture_expect(&cluster, writer, bytes + i, sizes[i]);
+	}
+	fixture_close(client, io, inode);
+	fixture_close(other, io_other, inode);
+	free(bytes);
+}
+
+static void test_a_growing_file_is_followed(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(100000, 2);
+	struct file_io *io = fixture_create(&cluster, client, "log", &inode);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	(void)state;
+	for (unsigned i = 1; i <= 20; i++) {
+		assert_int_equal(fixture_write(&cluster, io, (i - 1) * 500, bytes + (i - 1) * 500, 500), OK);
+		assert_int_equal(fixture_flush(&cluster, io, i % 3 == 0), OK);
+		fixture_expect(&cluster, io_other, bytes, i * 500);
+	}
+	fixture_close(client, io, inode);
+	fixture_close(other, io_other, inode);
+	free(bytes);
+}
+
+/* Overwrites of each other's blocks: the last one flushed is what both see. */
+static void test_overwrites_in_turn(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(MIB, 3);
+	struct rng rng;
+	struct file_io *io = fixture_create(&cluster, client, "turns", &inode);
+	(void)state;
+	rng_init(&rng, 3);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, MIB), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	for (unsigned i = 0; i < 40; i++) {
+		struct file_io *writer = i % 2 ? io_other : io, *reader = i % 2 ? io : io_other;
+		size_t at = rng_below(&rng, MIB - 10000), size = 1 + rng_below(&rng, 10000);
+		memset(bytes + at, (int)i, size);
+		assert_int_equal(fixture_write(&cluster, writer, at, bytes + at, size), OK);
+		assert_int_equal(fixture_flush(&cluster, writer, i % 5 == 0), OK);
+		fixture_expect(&cluster, reader, bytes, MIB);
+	}
+	fixture_close(client, io, inode);
+	fixture_close(other, io_other, inode);
+	free(bytes);
+}
+
+/* Data that nobody flushes is written by itself. */
+static void test_writeback(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(1000, 4);
+	struct file_io *io = fixture_create(&cluster, client, "idle", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 1000), OK);
+	uint64_t start = loop_now_us(cluster.loop);
+	while (file_io_dirty(io)) {
+		loop_run_once(cluster.loop);
+		assert_true(loop_now_us(cluster.loop) - start < (CLIENT_WRITEBACK_MS + 2000) * 1000ull);
+	}
+	fixture_expect_elsewhere(&cluster, inode, bytes, 1000);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
+/* More than CLIENT_DIRTY_BYTES_MAX: writers wait, and everything arrives. */
+static void test_backpressure(void **state)
+{
+	enum { FILES = 100, EACH = 200000 };
+	uint64_t inodes[FILES];
+	struct file_io *ios[FILES];
+	struct answer answers[FILES] = { 0 };
+	uint8_t *bytes = fixture_bytes(EACH, 5);
+	(void)state;
+	/* Small files are buffered whole: together they are not more than the bound, but with one large file they are. */
+	for (unsigned i = 0; i < FILES; i++) {
+		char name[16];
+		snprintf(name, sizeof name, "p%u", i);
+		ios[i] = fixture_create(&cluster, client, name, &inodes[i]);
+		file_io_write(ios[i], 0, slice_of(bytes, EACH), answer_err, &answers[i]);
+	}
+	uint8_t *large = fixture_bytes(CLIENT_DIRTY_BYTES_MAX, 6);
+	uint64_t inode;
+	struct file_io *io = fixture_create(&cluster, client, "large", &inode);
+	struct answer answer = { 0 };
+	file_io_write(io, 0, slice_of(large, CLIENT_DIRTY_BYTES_MAX), answer_err, &answer);
+	for (unsigned i = 0; i < 2; i++)
+		loop_run_once(cluster.loop);
+	assert_false(answer.done);
+	fake_cluster_run(&cluster, &answer.done);
+	assert_int_equal(answer.err, OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	fixture_expect_elsewhere(&cluster, inode, large, CLIENT_DIRTY_BYTES_MAX);
+	for (unsigned i = 0; i < FILES; i++) {
+		assert_true(answers[i].done);
+		assert_int_equal(fixture_flush(&cluster, ios[i], false), OK);
+		fixture_close(client, ios[i], inodes[i]);
+	}
+	fixture_expect_elsewhere(&cluster, inodes[50], bytes, EACH);
+	fixture_close(client, io, inode);
+	free(large);
+	free(bytes);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_content_of_every_form, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_growing_file_is_followed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
