@@ -344,6 +344,7 @@ void member_bury(struct member *member)
 	timer_stop(&member->tick);
 	wal_close(member->wal);
 	member->wal = NULL;
+	sim_process_drop_work(member->loop);
 	loop_close(member->loop);
 	member->loop = NULL;
 	member->exiting = member->paused = false;

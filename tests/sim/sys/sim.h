@@ -66,6 +66,9 @@ void sim_use_host(struct sim_host *host);
 /* kill -9: peers see their connections reset. */
 void sim_process_kill(struct loop *loop);
 bool sim_process_is_dead(const struct loop *loop);
+/* Calls `done` for work that a dead process had under way (`run` does nothing any more), for owners that free themselves with
+ * their last completion. After they were closed, before loop_close. */
+void sim_process_drop_work(struct loop *loop);
 /* SIGSTOP and SIGCONT: events wait. */
 void sim_process_pause(struct loop *loop, bool paused);
 

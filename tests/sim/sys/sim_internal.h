@@ -49,6 +49,7 @@ struct loop {
 	uint64_t wake_us; /* simulated time of the wake-up that is scheduled for timers and defers; UINT64_MAX: none */
 	uint64_t wake_order;
 	struct loop *next;
+	struct work *undone; /* the process died within their `run` */
 	struct sim_event *parked; /* events that came while paused */
 	size_t parked_count, parked_capacity;
 	struct conn *conns;

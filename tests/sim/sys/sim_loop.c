@@ -172,8 +172,17 @@ static void on_work(void *arg)
 		}
 	}
 	/* The power may have been cut within `run`. */
-	if (!work->loop->dead)
+	if (!work->loop->dead) {
 		work->done(work);
+		return;
+	}
+	work->next = work->loop->undone;
+	work->loop->undone = work;
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
 }
 
 static void start_work(struct work *work)
@@ -201,6 +210,36 @@ void work_submit(struct loop *loop, struct work_lane *lane, struct work *work)
 	else
 		lane->first = work;
 	lane->last = work;
+}
+
+void sim_process_drop_work(struct loop *loop)
+{
+	check(loop->dead);
+	struct sim *sim = loop->sim;
+	struct work *dropped = loop->undone, **last = &dropped;
+	loop->undone = NULL;
+	while (*last != NULL)
+		last = &(*last)->next;
+	for (size_t i = 0; i < sim->heap_count + loop->parked_count; i++) {
+		struct sim_event *event = i < sim->heap_count ? &sim->heap[i] : &loop->parked[i - sim->heap_count];
+		if (event->loop != loop || event->generation != loop->id || event->fn != on_work)
+			continue;
+		struct work *work = event->arg;
+		event->loop = NULL;
+		event->fn = nothing;
+		event->drop = NULL;
+		*last = work;
+		work->next = NULL;
+		if (work->lane != NULL)
+			work->next = work->lane->first;
+		while (*last != NULL)
+			last = &(*last)->next;
+	}
+	while (dropped != NULL) {
+		struct work *work = dropped;
+		dropped = work->next;
+		work->done(work);
+	}
 }
 
 /* No descriptors here. */
