@@ -290,6 +290,26 @@ static void on_recall(void *arg, struct rpc_request *request)
 	cache->recalled = true;
 }
 
+/* A holder that has said goodbye holds up nobody. */
+static void check_goodbye(struct fixture *fixture, uint64_t holder, struct fixture *other, uint64_t changer)
+{
+	Granary__SessionKeepalive goodbye = GRANARY__SESSION_KEEPALIVE__INIT;
+	struct answer answer;
+	enum err err;
+
+	assert_int_equal(fixture_lookup(fixture, holder, "z", NULL, NULL), ERR_NOT_FOUND);
+	goodbye.session = holder;
+	goodbye.end = true;
+	message_free(fixture_call(fixture, MESSAGE_SESSION_KEEPALIVE, &goodbye.base, &err));
+	assert_int_equal(err, OK);
+	uint64_t start_us = loop_now_us(fixture->loop);
+	send_create(other, changer, 3, "z", &answer);
+	fixture_wait(other, &answer.done);
+	assert_int_equal(answer.err, OK);
+	assert_true((loop_now_us(fixture->loop) - start_us) / 1000 < CACHE_LEASE_MS / 2);
+	message_free(answer.reply);
+}
+
 static void test_recall(void **state)
 {
 	static const struct rpc_service service = { .serve = on_recall };
@@ -345,20 +365,7 @@ static void test_recall(void **state)
 	message_free(answer.reply);
 	rpc_reply(cache.recall, &empty.base);
 
-	/* One that has said goodbye holds up nobody. */
-	Granary__SessionKeepalive goodbye = GRANARY__SESSION_KEEPALIVE__INIT;
-	enum err err;
-	assert_int_equal(fixture_lookup(&fixture, holder, "z", NULL, NULL), ERR_NOT_FOUND);
-	goodbye.session = holder;
-	goodbye.end = true;
-	message_free(fixture_call(&fixture, MESSAGE_SESSION_KEEPALIVE, &goodbye.base, &err));
-	assert_int_equal(err, OK);
-	start_us = loop_now_us(fixture.loop);
-	send_create(&other, changer, 3, "z", &answer);
-	fixture_wait(&fixture, &answer.done);
-	assert_int_equal(answer.err, OK);
-	assert_true((loop_now_us(fixture.loop) - start_us) / 1000 < CACHE_LEASE_MS / 2);
-	message_free(answer.reply);
+	check_goodbye(&fixture, holder, &other, changer);
 
 	for (int i = 0; i < FIXTURE_MASTERS; i++)
 		rpc_peer_close(other.peers[i]);
