@@ -44,6 +44,7 @@
 #define RPC_SENDS_WHILE_CONNECTING_MAX 64u	     /* one-way messages kept for a connection that is not up yet */
 #define RPC_SERVED_PER_CONN_MAX 256u		     /* requests being served for one connection */
 #define RPC_CALLS_PER_CONN_MAX 4096u		     /* calls awaiting a reply on one connection */
+#define RPC_CALLS_MAX 262144u			     /* of one process, over all connections */
 #define RPC_TIMEOUT_MS 5000u
 #define RPC_CONNECT_TIMEOUT_MS 1000u
 #define WORKERS_COUNT 8u

@@ -34,6 +34,7 @@ struct rpc_conn {
 	struct rpc_call_list calls;
 	struct served *served_first;
 	size_t served_count;
+	bool held; /* not read, by update_hold */
 	unsigned sends_while_connecting;
 	struct timer patience; /* for connecting; for an inbound hello */
 	struct rpc_conn *previous, *next;
@@ -189,17 +190,22 @@ static void on_closed(void *arg, enum err why)
 
 /* ---------------------------------------------------------------- serving */
 
+/* Let go again a good deal below the bound: holding and letting go costs system calls. */
 static bool must_hold(const struct rpc_conn *conn)
 {
-	return conn->served_count >= RPC_SERVED_PER_CONN_MAX || conn_is_full(conn->conn);
+	size_t bound = conn->held ? RPC_SERVED_PER_CONN_MAX * 3 / 4 : RPC_SERVED_PER_CONN_MAX;
+	return conn->served_count >= bound || conn_is_full(conn->conn);
 }
 
 /* Holds an inbound peer back while it has too much here. An outbound connection is always read: were both ends to wait
  * for the other to read, neither would go on. */
 static void update_hold(struct rpc_conn *conn)
 {
-	if (conn->peer == NULL)
-		conn_pause(conn->conn, must_hold(conn));
+	bool hold = must_hold(conn);
+	if (conn->peer != NULL || hold == conn->held)
+		return;
+	conn->held = hold;
+	conn_pause(conn->conn, hold);
 }
 
 static void on_drained(void *arg)
@@ -432,7 +438,7 @@ static rpc_call_id conn_call(struct rpc_conn *conn, enum message_type type, cons
 	check(message->descriptor == message_request(type));
 	if (conn->conn == NULL)
 		return call_refused(conn->rpc, type, done, arg, ERR_CLOSED);
-	if (conn->calls.count >= RPC_CALLS_PER_CONN_MAX || conn_is_full(conn->conn))
+	if (conn->calls.count >= RPC_CALLS_PER_CONN_MAX || conn_is_full(conn->conn) || rpc_calls_full(&conn->rpc->calls))
 		return call_refused(conn->rpc, type, done, arg, ERR_BUSY);
 	struct rpc_call *call = rpc_calls_add(&conn->rpc->calls, &conn->calls, type, done, arg);
 	call->conn = conn;

@@ -5,8 +5,6 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
-#define SLOTS_MAX (1u << 20)
-
 static void list_remove(struct rpc_call *call)
 {
 	struct rpc_call_list *list = call->list;
@@ -71,7 +69,7 @@ static struct rpc_call *take_slot(struct rpc_calls *calls)
 	if (calls->free == NULL) {
 		uint32_t before = calls->slots_capacity;
 		uint32_t after = before == 0 ? 64 : 2 * before;
-		check(after <= SLOTS_MAX);
+		check(after <= 1u << 30);
 		calls->slots = mem_resize(calls->slots, after * sizeof(calls->slots[0]));
 		for (uint32_t i = after; i-- > before;) {
 			struct rpc_call *call = mem_zero(1, sizeof(*call));
@@ -85,8 +83,14 @@ static struct rpc_call *take_slot(struct rpc_calls *calls)
 	}
 	struct rpc_call *call = calls->free;
 	calls->free = call->next;
+	calls->used++;
 	call->next = NULL;
 	return call;
+}
+
+bool rpc_calls_full(const struct rpc_calls *calls)
+{
+	return calls->used >= RPC_CALLS_MAX;
 }
 
 static void on_deadline(void *arg)
@@ -126,6 +130,7 @@ void rpc_call_drop(struct rpc_call *call)
 	call->conn = NULL;
 	call->next = call->calls->free;
 	call->calls->free = call;
+	call->calls->used--;
 }
 
 void rpc_call_end(struct rpc_call *call, const struct rpc_result *result)

@@ -19,6 +19,7 @@ struct rpc_calls {
 	struct rpc_call **slots;
 	uint32_t slots_capacity;
 	struct rpc_call *free; /* linked by next */
+	uint32_t used;
 	struct rpc_call_list failing;
 	struct defer fail;
 };
@@ -42,6 +43,8 @@ void rpc_calls_init(struct rpc_calls *calls, struct loop *loop);
 /* No call is left. */
 void rpc_calls_deinit(struct rpc_calls *calls);
 
+/* RPC_CALLS_MAX are waiting: no more are to be sent. Some more may be added to fail. */
+bool rpc_calls_full(const struct rpc_calls *calls);
 struct rpc_call *rpc_calls_add(struct rpc_calls *calls, struct rpc_call_list *list, enum message_type type,
 			       rpc_done_fn *done, void *arg);
 /* NULL for an id that is over. */
