@@ -1,9 +1,12 @@
 /* rpc over real loopback sockets: both ends in one loop. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -468,6 +471,100 @@ static void test_out_bytes_are_bounded(void **state)
 	iobuf_unref(iobuf);
 }
 
+static void raw_frame(struct buf *out, enum message_type type, uint64_t id, const ProtobufCMessage *message)
+{
+	struct buf packed = { 0 };
+	uint8_t bytes[FRAME_HEADER_BYTES];
+	message_pack(message, &packed);
+	struct frame_header header = { .type = (uint16_t)type, .id = id, .message_bytes = (uint32_t)packed.size };
+	frame_pack(&header, buf_slice(&packed), bytes);
+	buf_append(out, bytes, sizeof(bytes));
+	buf_append_slice(out, buf_slice(&packed));
+	buf_deinit(&packed);
+}
+
+static int raw_connect(const char *address)
+{
+	struct sockaddr_in to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	to.sin_port = htons((uint16_t)atoi(strrchr(address, ':') + 1));
+	int descriptor = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(descriptor, (struct sockaddr *)&to, sizeof(to)), 0);
+	return descriptor;
+}
+
+/* A client that asks and does not read: its requests wait once CONN_OUT_BYTES_MAX of answers do, and go on when it reads. */
+static void test_replies_are_bounded(void **state)
+{
+	struct fixture *f = *state;
+	enum { ASKED = 400, FIT = CONN_OUT_BYTES_MAX / FRAME_DATA_BYTES_MAX };
+	struct buf out = { 0 };
+	Granary__Hello hello = GRANARY__HELLO__INIT;
+	hello.protocol = hello.protocol_min = 1;
+	raw_frame(&out, MESSAGE_HELLO, UINT64_MAX, &hello.base);
+	Granary__ChunkRead read = GRANARY__CHUNK_READ__INIT;
+	read.bytes = FRAME_DATA_BYTES_MAX;
+	for (uint64_t id = 1; id <= ASKED; id++)
+		raw_frame(&out, MESSAGE_CHUNK_READ, id, &read.base);
+	int raw = raw_connect(rpc_address(f->server.rpc));
+	assert_int_equal(send(raw, out.bytes, out.size, 0), out.size);
+	wait_for(f, f->server.served >= FIT);
+	for (int turn = 0; turn < 20; turn++) {
+		timer_start(&f->deadline, 1);
+		loop_run_once(f->loop);
+	}
+	/* What the sockets' buffers took comes on top; far from everything. */
+	assert_in_range(f->server.served, FIT, ASKED - 100);
+	static uint8_t sink[1 << 20];
+	size_t received = 0;
+	while (received < (size_t)ASKED * FRAME_DATA_BYTES_MAX) {
+		ssize_t got = recv(raw, sink, sizeof(sink), MSG_DONTWAIT);
+		assert_true(got != 0);
+		received += got > 0 ? (size_t)got : 0;
+		timer_start(&f->deadline, 1);
+		loop_run_once(f->loop);
+	}
+	assert_int_equal(f->server.served, ASKED);
+	close(raw);
+	buf_deinit(&out);
+	wait_for(f, f->server.inbound == NULL);
+}
+
+/* Requests before the hello, a hello that is no hello, a second one, an answer to nothing asked. */
+static void test_manners(void **state)
+{
+	struct fixture *f = *state;
+	for (unsigned i = 0; i < 4; i++) {
+		struct buf out = { 0 };
+		Granary__Hello hello = GRANARY__HELLO__INIT;
+		hello.protocol = hello.protocol_min = 1;
+		Granary__ChunkSync sync = GRANARY__CHUNK_SYNC__INIT;
+		if (i != 0)
+			raw_frame(&out, MESSAGE_HELLO, i == 1 ? 5 : UINT64_MAX, &hello.base);
+		if (i == 2)
+			raw_frame(&out, MESSAGE_HELLO, UINT64_MAX, &hello.base);
+		raw_frame(&out, MESSAGE_CHUNK_SYNC, 1, &sync.base);
+		if (i == 3) {
+			/* A field of the wrong kind: ChunkSync.version as bytes that end too early. */
+			struct frame_header header = { .type = MESSAGE_CHUNK_SYNC, .id = 2, .message_bytes = 2 };
+			uint8_t bytes[FRAME_HEADER_BYTES];
+			frame_pack(&header, slice_of("\x12\x7f", 2), bytes);
+			buf_append(&out, bytes, sizeof(bytes));
+			buf_append(&out, "\x12\x7f", 2);
+		}
+		uint64_t malformed = conn_malformed_count(f->loop);
+		int raw = raw_connect(rpc_address(f->server.rpc));
+		assert_int_equal(send(raw, out.bytes, out.size, 0), out.size);
+		wait_for(f, conn_malformed_count(f->loop) == malformed + 1);
+		assert_int_equal(f->server.served, i == 3);
+		close(raw);
+		buf_deinit(&out);
+	}
+	struct outcome outcome = { 0 };
+	call_write(f, 0, NULL, RPC_TIMEOUT_MS, &outcome);
+	wait_for(f, outcome.count == 1);
+	assert_int_equal(outcome.err, OK);
+}
+
 static void test_server_calls_back(void **state)
 {
 	struct fixture *f = *state;
@@ -553,6 +650,8 @@ int main(void)
 		test(test_served_is_bounded),
 		test(test_calls_are_bounded),
 		test(test_out_bytes_are_bounded),
+		test(test_replies_are_bounded),
+		test(test_manners),
 		test(test_server_calls_back),
 		test(test_one_way),
 		test(test_other_cluster_is_refused),
