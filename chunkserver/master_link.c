@@ -9,8 +9,9 @@
 #include "common/sys/log.h"
 
 #define MASTERS_MAX RAFT_MEMBERS_MAX
-#define SEARCH_PAUSE_MS 100u	/* before the next address is tried */
-#define CALL_TIMEOUT_MS 1000u
+#define SEARCH_PAUSE_MS 50u /* before the next address is tried */
+/* With the heartbeat's period and an election well below the lease: a frozen leader is left before the lease is over. */
+#define CALL_TIMEOUT_MS 450u
 #define REPORT_PAUSE_MS 100u
 #define REPORT_ATTEMPTS_MAX 40u
 
@@ -31,6 +32,7 @@ struct master_link {
 	char *masters;
 	char *addresses[MASTERS_MAX]; /* in `masters` */
 	uint32_t address_count, address_next;
+	char *silent; /* the one that did not answer lately: asked last */
 	char *host, *address;
 	uint64_t cluster;
 	uint64_t incarnation;
@@ -83,6 +85,10 @@ static void search(struct master_link *link)
 /* An answer that is no answer: elsewhere, then. */
 static void go_on(struct master_link *link, const struct rpc_result *result)
 {
+	if (result->err == ERR_TIMEOUT) {
+		free(link->silent);
+		link->silent = mem_string(rpc_peer_address(link->peer));
+	}
 	if (result->err == ERR_NOT_LEADER && result->text[0] != 0 &&
 	    strcmp(result->text, rpc_peer_address(link->peer)) != 0) {
 		char *leader = mem_string(result->text);
@@ -212,6 +218,11 @@ static void on_timer(void *arg)
 		return;
 	}
 	const char *address = link->addresses[link->address_next++ % link->address_count];
+	if (link->silent != NULL && strcmp(address, link->silent) == 0) {
+		address = link->addresses[link->address_next++ % link->address_count];
+		free(link->silent); /* it gets its turn the next time around */
+		link->silent = NULL;
+	}
 	ask(link, address);
 }
 
@@ -401,6 +412,7 @@ void master_link_close(struct master_link *link)
 	timer_stop(&link->timer);
 	leave(link);
 	free(link->masters);
+	free(link->silent);
 	free(link->host);
 	free(link->address);
 	free(link);
