@@ -14,7 +14,7 @@ struct chain_peer {
 	char address[];
 };
 
-static struct rpc_peer *peer_of(struct service *service, const char *address)
+struct rpc_peer *chain_peer(struct service *service, const char *address)
 {
 	struct chain_peer *peer = NULL;
 	HASH_FIND_STR(service->peers, address, peer);
@@ -96,7 +96,7 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 		 const ProtobufCMessage *message, const struct conn_data *data)
 {
 	struct service *service = op->service;
-	struct rpc_peer *peer = peer_of(service, successor->address);
+	struct rpc_peer *peer = chain_peer(service, successor->address);
 	op->successor = successor->server;
 	if (peer == NULL) {
 		op->chain_err = ERR_CHAIN_BROKEN;

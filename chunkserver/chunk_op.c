@@ -8,6 +8,7 @@
 #include "chunkserver/chain.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
+#include "chunkserver/rejoin.h"
 #include "chunkserver/service.h"
 #include "chunkserver/settle.h"
 #include "common/base/check.h"
@@ -314,7 +315,7 @@ static void try_start(struct chunk_op *op)
 		refuse(op, ERR_STORE_FAILED);
 		return;
 	}
-	if (chunk->adopting && !reads)
+	if (chunk->rejoin != NULL || (chunk->adopting && !reads))
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
 	if (op->blocked_by != NULL) {
@@ -505,8 +506,9 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err)
 {
 	struct chunk_op *op, *next;
-	(void)service;
 	chunk_use(chunk);
+	if (err == OK && chunk->recovered)
+		rejoin_start(service, chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state != OP_ARRIVED)
 			continue;
@@ -521,6 +523,7 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 void chunk_ops_abandon(struct chunk *chunk, enum err err)
 {
 	struct chunk_op *op, *next;
+	rejoin_abort(chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
 			refuse(op, err);
@@ -535,7 +538,8 @@ static void expire_chunk(void *arg, struct chunk *chunk)
 	chain_watch(service, chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		uint64_t waited = now - op->arrived_ms;
-		bool unsettled = op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED;
+		bool unsettled = chunk->rejoin != NULL ||
+				 (op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED);
 		if (op->state != OP_WAITING)
 			continue;
 		/* Another replica may be able to answer a read. */

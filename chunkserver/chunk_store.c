@@ -291,6 +291,7 @@ static void note_recovery(struct opening *opening)
 	struct chunk *chunk = opening->chunk;
 	if (opening->marked) {
 		chunk->mark = MARK_SET;
+		chunk->recovered = true;
 		chunk->writes_begun = chunk->writes_ended = 1; /* to be synced before the mark goes */
 	}
 	if (opening->mismatches == 0) {

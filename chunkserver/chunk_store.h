@@ -22,6 +22,7 @@
 struct chunk_store;
 struct chunk_op;
 struct pack_queue;
+struct rejoin;
 struct rpc_conn;
 
 enum chunk_state {
@@ -50,6 +51,7 @@ struct chunk {
 	Granary__ChunkLocation *chain; /* of `version`; NULL when not heard yet */
 	char *path;
 	uint32_t uses;
+	bool recovered;		/* opened with a mark of a former life */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
 	uint64_t writes_begun, writes_ended; /* counted since opened */
@@ -72,6 +74,8 @@ struct chunk {
 	struct chunk_op *marking;
 	/* pack_op.c */
 	struct pack_queue *queue;
+	/* rejoin.c: operations wait */
+	struct rejoin *rejoin;
 };
 
 struct chunk_store_events {

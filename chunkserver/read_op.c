@@ -37,7 +37,8 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
 	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
 	(void)service;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || read->version < chunk->version)
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL ||
+	    read->version < chunk->version)
 		return false;
 	const struct chunk_op *op;
 	DL_FOREACH2 (chunk->first_op, op, next) {

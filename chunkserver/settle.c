@@ -121,7 +121,7 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 {
 	struct chunk_op *op, *next;
 	unsigned running = 0;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || service->stopping ||
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || service->stopping ||
 	    !chain_is_head(service, chunk))
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;

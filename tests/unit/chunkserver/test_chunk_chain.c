@@ -358,6 +358,73 @@ static void survivors_settle_without_the_client(void **state)
 	}
 }
 
+/* What a SIGKILL leaves of a chunk with writes in flight: a mark, blocks that no other replica has, and not those that others have. */
+static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
+{
+	struct chunk_index index;
+	struct file *file = NULL;
+	char root[96], path[128];
+	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
+	snprintf(path, sizeof(path), "%s/index", root);
+	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, boot), OK);
+	chunk_index_close(&index);
+	struct store_files files = { .loop = cluster->loop, .root = root };
+	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
+	assert_int_equal(file_open(cluster->loop, chunk, FILE_WRITE, &file), OK);
+	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 3 * BLOCK_BYTES, "only here", 9), OK);
+	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 200 * BLOCK_BYTES, "beyond", 6), OK);
+	file_unref(file);
+	free(chunk);
+}
+
+static void returning_replica_takes_what_its_successor_has(void **state)
+{
+	struct cluster *cluster = *state;
+	const uint64_t boots[2] = { machine_boot_id(cluster->loop), 12345 };
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	assert_int_equal(sync_chunk(cluster, CHUNK), OK);
+	/* The process died; the machine died. */
+	for (int life = 0; life < 2; life++) {
+		stop_server(cluster, 0);
+		leave_in_flight(cluster, 0, boots[life]);
+		start_server(cluster, 0);
+		WAIT_FOR(cluster, has_lease(cluster, 0));
+		enum err err;
+		do {
+			err = read_from(cluster, 0, CHUNK, 0, sizeof(big), got);
+		} while (err == ERR_BUSY);
+		assert_int_equal(err, OK);
+		assert_memory_equal(got, big, sizeof(big));
+		assert_int_equal(read_from(cluster, 0, CHUNK, 200 * BLOCK_BYTES, BLOCK_BYTES, got), OK);
+		assert_int_equal(got[0], 0);
+		assert_int_equal(write_text(cluster, 5, "goes on"), OK);
+		memcpy(big + 5, "goes on", 7);
+		expect_text(cluster, 2, 5, "goes on");
+	}
+}
+
+static void returning_head_does_not_hang_on_a_dead_successor(void **state)
+{
+	struct cluster *cluster = *state;
+	assert_int_equal(write_text(cluster, 0, "three"), OK);
+	stop_server(cluster, 0);
+	stop_server(cluster, 1);
+	leave_in_flight(cluster, 0, machine_boot_id(cluster->loop));
+	start_server(cluster, 0);
+	WAIT_FOR(cluster, has_lease(cluster, 0));
+	assert_int_equal(read_from(cluster, 0, CHUNK, 0, 5, got), ERR_BUSY);
+	WAIT_FOR(cluster, cluster->failed_server == cluster->ids[1]);
+	cluster->version = 2;
+	use_chain(cluster, 0, 2, -1);
+	assert_int_equal(write_text(cluster, 0, "TWO"), OK);
+	expect_text(cluster, 0, 0, "TWOee");
+	expect_text(cluster, 2, 0, "TWOee");
+	assert_int_equal(read_from(cluster, 0, CHUNK, 3 * BLOCK_BYTES, 9, got), OK);
+	assert_int_equal(got[0], 0);
+}
+
 static void trim_makes_zeros(void **state)
 {
 	struct cluster *cluster = *state;
@@ -549,6 +616,8 @@ int main(void)
 		TEST(dead_successor_is_reported_and_left_out),
 		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
+		TEST(returning_replica_takes_what_its_successor_has),
+		TEST(returning_head_does_not_hang_on_a_dead_successor),
 		TEST(trim_makes_zeros),
 		TEST(deleted_chunks_go),
 		TEST(blobs_live_in_packs),

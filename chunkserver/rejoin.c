@@ -1,0 +1,236 @@
+#include "chunkserver/rejoin.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunkserver/chain.h"
+#include "chunkserver/master_link.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "common/sys/log.h"
+
+#define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+#define RETRY_MS 50u
+#define REPORT_AFTER 2u /* failures in a row */
+
+struct rejoin {
+	struct service *service;
+	struct chunk *chunk;
+	struct timer timer; /* before the next attempt */
+	struct work work;
+	rpc_call_id call;
+	bool working;
+	unsigned failures;
+	uint64_t asked; /* server */
+	uint32_t block;	/* of the piece */
+	uint32_t count; /* blocks that the successor has of it */
+	bool differs[PIECE_BLOCKS];
+	uint8_t crcs[PIECE_BLOCKS * 4];
+	struct iobuf *data;
+	uint32_t blocks_before, blocks_after;
+	uint32_t taken;
+	enum err err;
+};
+
+static void ask(void *arg);
+
+static void finish(struct rejoin *rejoin)
+{
+	struct chunk *chunk = rejoin->chunk;
+	check(rejoin->call == 0 && !rejoin->working);
+	timer_stop(&rejoin->timer);
+	iobuf_unref(rejoin->data);
+	chunk->rejoin = NULL;
+	if (rejoin->taken > 0)
+		log_warn("blocks_taken", "chunk=%016" PRIx64 " blocks=%" PRIu32 " from=%016" PRIx64, chunk->id, rejoin->taken,
+			 rejoin->asked);
+	free(rejoin);
+	chunk_ops_wake(chunk, NULL);
+	chunk_unuse(chunk);
+}
+
+static void piece_run(struct work *work)
+{
+	struct rejoin *rejoin = container_of(work, struct rejoin, work);
+	struct chunk_file *file = &rejoin->chunk->file;
+	rejoin->err = OK;
+	for (uint32_t i = 0; i < rejoin->count && rejoin->err == OK; i++) {
+		if (!rejoin->differs[i])
+			continue;
+		struct chunk_file_write write = {
+			.offset = (rejoin->block + i) * BLOCK_BYTES,
+			.data = slice_of(rejoin->data->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES),
+			.crcs = slice_of(rejoin->crcs + 4u * i, 4),
+			.blocks_before = rejoin->blocks_before,
+		};
+		rejoin->err = chunk_file_write(file, &write);
+	}
+	uint32_t end = rejoin->block + rejoin->count;
+	rejoin->blocks_after = rejoin->blocks_before > end ? rejoin->blocks_before : end;
+	/* It has no more: what is here beyond was never anywhere else. */
+	if (rejoin->err == OK && rejoin->count < PIECE_BLOCKS && rejoin->blocks_before > end)
+		rejoin->err = chunk_file_trim(file, end * BLOCK_BYTES, rejoin->blocks_before, &rejoin->blocks_after);
+}
+
+static void piece_done(struct work *work)
+{
+	struct rejoin *rejoin = container_of(work, struct rejoin, work);
+	struct chunk *chunk = rejoin->chunk;
+	rejoin->working = false;
+	chunk->writes_ended++;
+	chunk->written_ms = loop_now_ms(rejoin->service->loop);
+	if (rejoin->err != OK) {
+		chunk_store_fail(chunk->store, "write", rejoin->err);
+		finish(rejoin);
+		return;
+	}
+	for (uint32_t i = 0; i < rejoin->count; i++) {
+		if (!rejoin->differs[i])
+			continue;
+		rejoin->taken++;
+		chunk_repaired(chunk, rejoin->block + i, rejoin->block + i + 1);
+	}
+	chunk->file.blocks = rejoin->blocks_after;
+	uint32_t end = rejoin->block + rejoin->count;
+	if (rejoin->count < PIECE_BLOCKS)
+		chunk_repaired(chunk, end, CHUNK_BLOCKS);
+	rejoin->block = end;
+	if (rejoin->count < PIECE_BLOCKS || end == CHUNK_BLOCKS || rejoin->service->stopping || chunk->state != CHUNK_READY)
+		finish(rejoin);
+	else
+		ask(rejoin);
+}
+
+/* Which blocks are not the same here? ERR_CORRUPT: the answer contradicts itself. */
+static enum err compare(struct rejoin *rejoin, const Granary__ChunkReadReply *reply, struct iobuf *data)
+{
+	struct chunk *chunk = rejoin->chunk;
+	uint32_t size = data == NULL ? 0 : data->size;
+	rejoin->count = size / BLOCK_BYTES;
+	if (size % BLOCK_BYTES != 0 || rejoin->count > PIECE_BLOCKS || reply->crcs.len != 4ul * rejoin->count)
+		return ERR_CORRUPT;
+	for (uint32_t i = 0; i < rejoin->count; i++) {
+		uint32_t block = rejoin->block + i, crc = get_le32(reply->crcs.data + 4ul * i);
+		if (crc32c(data->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != crc)
+			return ERR_CORRUPT;
+		put_le32(rejoin->crcs + 4u * i, crc);
+		rejoin->differs[i] = crc != chunk_file_crc(&chunk->file, block) || chunk_is_damaged(chunk, block, block + 1);
+	}
+	return OK;
+}
+
+static void again(struct rejoin *rejoin)
+{
+	timer_start(&rejoin->timer, RETRY_MS);
+}
+
+static void take_piece(struct rejoin *rejoin, struct iobuf *data)
+{
+	iobuf_unref(rejoin->data);
+	rejoin->data = data == NULL ? NULL : iobuf_ref(data);
+	rejoin->blocks_before = rejoin->chunk->file.blocks;
+	rejoin->working = true;
+	rejoin->chunk->writes_begun++;
+	rejoin->work.run = piece_run;
+	rejoin->work.done = piece_done;
+	work_submit(rejoin->service->loop, NULL, &rejoin->work);
+}
+
+static void answered(void *arg, const struct rpc_result *result)
+{
+	struct rejoin *rejoin = arg;
+	struct service *service = rejoin->service;
+	struct chunk *chunk = rejoin->chunk;
+	rejoin->call = 0;
+	if (service->stopping || chunk->state != CHUNK_READY) {
+		finish(rejoin);
+		return;
+	}
+	enum err err = result->err;
+	if (err == OK)
+		err = compare(rejoin, (const Granary__ChunkReadReply *)result->reply, result->data);
+	switch (err) {
+	case OK:
+		rejoin->failures = 0;
+		take_piece(rejoin, result->data);
+		break;
+	case ERR_NO_CHUNK:
+		/* It never had any of it; nothing is thrown away on that word. */
+		log_warn("successor_has_no_copy", "chunk=%016" PRIx64 " server=%016" PRIx64, chunk->id, rejoin->asked);
+		finish(rejoin);
+		break;
+	case ERR_CORRUPT:
+		/* Damaged there, too: ours stays as it is. A later repair finds it. */
+		if (++rejoin->failures < REPORT_AFTER) {
+			again(rejoin);
+			break;
+		}
+		rejoin->failures = 0;
+		rejoin->block += PIECE_BLOCKS;
+		if (rejoin->block >= CHUNK_BLOCKS)
+			finish(rejoin);
+		else
+			ask(rejoin);
+		break;
+	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it */
+	case ERR_BUSY:
+		again(rejoin);
+		break;
+	default:
+		if (++rejoin->failures >= REPORT_AFTER)
+			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+		again(rejoin);
+	}
+}
+
+static void ask(void *arg)
+{
+	struct rejoin *rejoin = arg;
+	struct chunk *chunk = rejoin->chunk;
+	const Granary__Replica *successor = chain_successor(rejoin->service, chunk);
+	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL ||
+	    chunk_store_failed(chunk->store)) {
+		finish(rejoin);
+		return;
+	}
+	struct rpc_peer *peer = chain_peer(rejoin->service, successor->address);
+	if (peer == NULL) {
+		again(rejoin);
+		return;
+	}
+	if (successor->server != rejoin->asked)
+		rejoin->failures = 0;
+	rejoin->asked = successor->server;
+	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.offset = rejoin->block * BLOCK_BYTES;
+	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
+	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, rejoin);
+}
+
+void rejoin_start(struct service *service, struct chunk *chunk)
+{
+	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chain_successor(service, chunk) == NULL)
+		return;
+	struct rejoin *rejoin = mem_zero(1, sizeof(*rejoin));
+	rejoin->service = service;
+	rejoin->chunk = chunk;
+	timer_init(&rejoin->timer, service->loop, ask, rejoin);
+	chunk->rejoin = rejoin;
+	chunk_use(chunk);
+	timer_start(&rejoin->timer, 0);
+}
+
+void rejoin_abort(struct chunk *chunk)
+{
+	struct rejoin *rejoin = chunk->rejoin;
+	if (rejoin == NULL || rejoin->working)
+		return;
+	if (rejoin->call != 0)
+		rpc_call_cancel(rejoin->service->rpc, rejoin->call);
+	rejoin->call = 0;
+	finish(rejoin);
+}
