@@ -1,6 +1,7 @@
 #include "common/sys/rpc.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <uthash.h>
@@ -43,6 +44,7 @@ struct rpc_conn {
 struct rpc_peer {
 	struct rpc *rpc;
 	char *address;
+	char *key; /* address and lane */
 	unsigned references;
 	struct rpc_conn *conn;
 	UT_hash_handle hh;
@@ -504,24 +506,36 @@ void rpc_call_cancel(struct rpc *rpc, rpc_call_id id)
 
 /* ---------------------------------------------------------------- peers */
 
-struct rpc_peer *rpc_peer_open(struct rpc *rpc, const char *address)
+struct rpc_peer *rpc_peer_open_lane(struct rpc *rpc, const char *address, unsigned lane)
 {
 	struct rpc_peer *peer = NULL;
-	HASH_FIND_STR(rpc->peers, address, peer);
+	size_t size = strlen(address) + 16;
+	char *key = mem_alloc(size);
+	snprintf(key, size, "%s/%u", address, lane);
+	HASH_FIND_STR(rpc->peers, key, peer);
 	if (peer == NULL) {
 		peer = mem_zero(1, sizeof(*peer));
 		peer->rpc = rpc;
 		peer->address = mem_string(address);
-		HASH_ADD_KEYPTR(hh, rpc->peers, peer->address, strlen(peer->address), peer);
+		peer->key = key;
+		HASH_ADD_KEYPTR(hh, rpc->peers, peer->key, strlen(peer->key), peer);
+	} else {
+		free(key);
 	}
 	peer->references++;
 	return peer;
+}
+
+struct rpc_peer *rpc_peer_open(struct rpc *rpc, const char *address)
+{
+	return rpc_peer_open_lane(rpc, address, 0);
 }
 
 static void peer_free(struct rpc_peer *peer)
 {
 	HASH_DEL(peer->rpc->peers, peer);
 	free(peer->address);
+	free(peer->key);
 	free(peer);
 }
 

@@ -75,6 +75,10 @@ typedef uint64_t rpc_call_id;
 
 /* Peers are shared by address within an rpc, counted: open and close in pairs. */
 struct rpc_peer *rpc_peer_open(struct rpc *rpc, const char *address);
+/* As rpc_peer_open, on a connection of its own for each lane (0: that of rpc_peer_open). A server that cannot answer a request before
+ * another server has answered one of its own may wait in a circle when all of them hold their peers back; requests that
+ * wait for each other therefore travel on lanes that only go up. */
+struct rpc_peer *rpc_peer_open_lane(struct rpc *rpc, const char *address, unsigned lane);
 void rpc_peer_close(struct rpc_peer *peer);
 const char *rpc_peer_address(const struct rpc_peer *peer);
 /* timeout_ms covers connecting, too. `data` may be NULL. */
