@@ -1,5 +1,6 @@
 #include "chunkserver/chain.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <uthash.h>
 #include <utlist.h>
@@ -8,26 +9,29 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
+#define CHAIN_LANE_FIRST 1u
+
 struct chain_peer {
 	UT_hash_handle hh;
 	struct rpc_peer *peer;
-	char address[];
+	char key[]; /* lane, address */
 };
 
-struct rpc_peer *chain_peer(struct service *service, const char *address)
+struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane)
 {
 	struct chain_peer *peer = NULL;
-	HASH_FIND_STR(service->peers, address, peer);
-	if (peer != NULL)
-		return peer->peer;
-	if (HASH_COUNT(service->peers) >= CHAIN_PEERS_MAX)
-		return NULL;
-	size_t size = strlen(address) + 1;
-	peer = mem_zero(1, sizeof(*peer) + size);
-	memcpy(peer->address, address, size);
-	peer->peer = rpc_peer_open(service->rpc, address);
-	HASH_ADD_STR(service->peers, address, peer);
-	return peer->peer;
+	size_t size = strlen(address) + 12;
+	char *key = mem_alloc(size);
+	snprintf(key, size, "%u/%s", lane, address);
+	HASH_FIND_STR(service->peers, key, peer);
+	if (peer == NULL && HASH_COUNT(service->peers) < CHAIN_PEERS_MAX) {
+		peer = mem_zero(1, sizeof(*peer) + size);
+		memcpy(peer->key, key, size);
+		peer->peer = rpc_peer_open_lane(service->rpc, address, lane);
+		HASH_ADD_STR(service->peers, key, peer);
+	}
+	free(key);
+	return peer == NULL ? NULL : peer->peer;
 }
 
 void chain_close_peers(struct service *service)
@@ -96,7 +100,9 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 		 const ProtobufCMessage *message, const struct conn_data *data)
 {
 	struct service *service = op->service;
-	struct rpc_peer *peer = chain_peer(service, successor->address);
+	unsigned place = op->state == OP_SETTLING ? 0 : (unsigned)service_position(service, op->replicas, op->replica_count);
+	/* One lane for each place in a chain: what a head sends may wait for what the next one sends, never the other way round. */
+	struct rpc_peer *peer = chain_peer(service, successor->address, CHAIN_LANE_FIRST + place);
 	op->successor = successor->server;
 	if (peer == NULL) {
 		op->chain_err = ERR_CHAIN_BROKEN;

@@ -18,8 +18,9 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk);
 void chain_watch(struct service *service, struct chunk *chunk);
 /* The chunk has a new chain: what waits for a server that is no longer in it has been waiting in vain. */
 void chain_drop_lost(struct service *service, struct chunk *chunk);
-/* The server at the address; NULL: too many are known. */
-struct rpc_peer *chain_peer(struct service *service, const char *address);
+/* The server at the address; lanes as in rpc.h. NULL: too many are known. */
+#define CHAIN_LANE_READ 0u
+struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane);
 void chain_close_peers(struct service *service);
 
 #endif

@@ -195,7 +195,7 @@ static void ask(void *arg)
 		finish(rejoin);
 		return;
 	}
-	struct rpc_peer *peer = chain_peer(rejoin->service, successor->address);
+	struct rpc_peer *peer = chain_peer(rejoin->service, successor->address, CHAIN_LANE_READ);
 	if (peer == NULL) {
 		again(rejoin);
 		return;

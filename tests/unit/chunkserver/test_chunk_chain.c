@@ -107,6 +107,30 @@ static void many_writes_at_once(void **state)
 	}
 }
 
+/* Each server is the head of one chain, in the middle of another and the tail of a third, all with more in flight than a connection
+ * serves at a time. */
+static void chains_in_a_circle_do_not_wait_for_each_other(void **state)
+{
+	struct cluster *cluster = *state;
+	enum { COUNT = 600 };
+	static struct answer answers[SERVERS * COUNT];
+	uint64_t since = loop_now_us(cluster->loop);
+	for (uint32_t i = 0; i < SERVERS * COUNT; i++) {
+		int head = (int)(i % SERVERS);
+		use_chain(cluster, head, (head + 1) % SERVERS, (head + 2) % SERVERS);
+		struct write_options options = {
+			.chunk = CHUNK + i % SERVERS, .offset = i / SERVERS * 4096, .data = slice_of(big, 4096)
+		};
+		start_write_to(cluster, head, &options, &answers[i]);
+	}
+	for (uint32_t i = 0; i < SERVERS * COUNT; i++) {
+		WAIT_FOR(cluster, answers[i].done);
+		assert_int_equal(answers[i].err, OK);
+		answer_free(&answers[i]);
+	}
+	assert_true(loop_now_us(cluster->loop) - since < 1000ull * CHAIN_TIMEOUT_MS);
+}
+
 static void retry_is_applied_once(void **state)
 {
 	struct cluster *cluster = *state;
@@ -606,6 +630,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(writes_are_read_from_every_replica),
 		TEST(many_writes_at_once),
+		TEST(chains_in_a_circle_do_not_wait_for_each_other),
 		TEST(retry_is_applied_once),
 		TEST(versions_only_go_up),
 		TEST(spoiled_data_is_refused),
