@@ -115,6 +115,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 		.cluster = options->cluster,
 		.name = (const char *)name.bytes,
 		.timeout_ms = client->timeout_ms,
+		.uncached = !client->events || !client->events->invalidate,
 		.lost = session_was_lost,
 		.arg = client,
 	};

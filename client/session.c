@@ -47,6 +47,7 @@ struct session {
 	struct leader leader;
 	char *name;
 	uint64_t timeout_ms;
+	bool uncached;
 	void (*lost)(void *arg);
 	void *arg;
 	struct rng rng;
@@ -406,6 +407,7 @@ void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t o
 		change |= ops[i]->op_case >= GRANARY__META_OP__OP_CREATE;
 	struct call *call = call_open(session, MESSAGE_META, change, done, arg);
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
+	request.uncached = session->uncached;
 	request.n_ops = op_count;
 	request.ops = (Granary__MetaOp **)(uintptr_t)ops;
 	message_pack(&request.base, &call->packed);
@@ -519,6 +521,7 @@ enum err session_open(const struct session_options *options, struct session **ou
 	session->rpc = options->rpc;
 	session->name = mem_string(options->name);
 	session->timeout_ms = options->timeout_ms;
+	session->uncached = options->uncached;
 	session->lost = options->lost;
 	session->arg = options->arg;
 	session->state = ERR_NO_LEADER;

@@ -33,6 +33,7 @@ struct session_options {
 	const char *cluster; /* "host:port,…" */
 	const char *name;    /* for people; copied */
 	uint64_t timeout_ms;
+	bool uncached;	     /* answers are not kept: no leases are asked for */
 	void (*lost)(void *arg); /* the session expired */
 	void *arg;
 };

@@ -76,6 +76,8 @@ static bool grant_result(const struct grant *grant, const Granary__MetaOp *op, G
 
 void grant_reply(struct leases *leases, uint64_t now_ms, const Granary__MetaRequest *request, Granary__MetaReply *reply)
 {
+	if (request->uncached)
+		return;
 	struct grant grant = { .leases = leases, .now_ms = now_ms, .session = request->session };
 
 	for (size_t i = 0; i < request->n_ops && i < reply->n_results; i++) {
