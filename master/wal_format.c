@@ -88,7 +88,7 @@ void wal_pack_record(const struct wal_record *record, uint64_t salt, uint8_t out
 	put_le32(out + 44, crc_with_salt(out, 44, salt));
 }
 
-bool wal_parse_record(struct slice segment, uint32_t offset, uint64_t salt, struct wal_record *out)
+bool wal_parse_record_head(struct slice segment, uint32_t offset, uint64_t salt, struct wal_record *out)
 {
 	*out = (struct wal_record){0};
 	if (offset > segment.size || segment.size - offset < WAL_RECORD_BYTES)
@@ -106,9 +106,14 @@ bool wal_parse_record(struct slice segment, uint32_t offset, uint64_t salt, stru
 	    .index = get_le64(bytes + 24),
 	    .term = get_le64(bytes + 32),
 	};
-	if (out->payload_bytes > WAL_PAYLOAD_BYTES_MAX || segment.size - offset < wal_record_bytes(out->payload_bytes))
-		return false;
-	return crc32c(bytes + WAL_RECORD_BYTES, out->payload_bytes) == out->payload_crc;
+	return out->payload_bytes <= WAL_PAYLOAD_BYTES_MAX &&
+	       segment.size - offset >= wal_record_bytes(out->payload_bytes);
+}
+
+bool wal_parse_record(struct slice segment, uint32_t offset, uint64_t salt, struct wal_record *out)
+{
+	return wal_parse_record_head(segment, offset, salt, out) &&
+	       crc32c(segment.bytes + offset + WAL_RECORD_BYTES, out->payload_bytes) == out->payload_crc;
 }
 
 void wal_pack_identity(const struct wal_identity *identity, uint64_t salt, uint8_t out[WAL_IDENTITY_BYTES])

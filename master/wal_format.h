@@ -97,6 +97,8 @@ uint32_t wal_record_bytes(uint32_t payload_bytes);
 void wal_pack_header(const struct wal_header *header, uint8_t out[WAL_HEADER_BYTES]);
 MUST_USE bool wal_parse_header(const uint8_t bytes[WAL_HEADER_BYTES], struct wal_header *out);
 void wal_pack_record(const struct wal_record *record, uint64_t salt, uint8_t out[WAL_RECORD_BYTES]);
+/* Whether a record whose header is valid stands at `offset`, whatever its payload. */
+MUST_USE bool wal_parse_record_head(struct slice segment, uint32_t offset, uint64_t salt, struct wal_record *out);
 /* Whether a valid record with an intact payload stands at `offset`. */
 MUST_USE bool wal_parse_record(struct slice segment, uint32_t offset, uint64_t salt, struct wal_record *out);
 void wal_pack_identity(const struct wal_identity *identity, uint64_t salt, uint8_t out[WAL_IDENTITY_BYTES]);

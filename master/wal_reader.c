@@ -201,13 +201,16 @@ static enum err judge_tail(struct wal_reader *reader, struct slice segment, stru
 	uint64_t batch_max = reader->batch;
 	reader->torn_end = reader->end;
 	struct wal_record record;
+	if (wal_parse_record_head(segment, reader->end, salt(reader), &record) && record.batch == torn_batch)
+		reader->torn_end += wal_record_bytes(record.payload_bytes); /* its payload is torn */
 	for (uint32_t offset = reader->end; offset + WAL_RECORD_BYTES <= segment.size; offset += 8) {
 		if (!wal_parse_record(segment, offset, salt(reader), &record) || record.batch < torn_batch)
 			continue;
 		if (record.batch > torn_batch)
 			return damaged(damage, "records before a later batch are damaged", reader->end,
 				       last_index(reader) + 1);
-		reader->torn_end = offset + wal_record_bytes(record.payload_bytes);
+		if (reader->torn_end < offset + wal_record_bytes(record.payload_bytes))
+			reader->torn_end = offset + wal_record_bytes(record.payload_bytes);
 		batch_max = record.batch;
 	}
 	if (batch_max > reader->batch) {

@@ -317,6 +317,11 @@ void member_start(struct member *member)
 		err = open_core(member, &loaded);
 		if (err)
 			cluster_fail(cluster, "member %" PRIu64 " does not start: %s", member->id, err_name(err));
+	} else if (err == ERR_CORRUPT && member->rotten) {
+		/* Right: it must not guess. Somebody repairs it. */
+		cluster->counts.refused++;
+		sim_host_flip_bit(member->host, member->rot_file, member->rot_offset, 0);
+		member->rotten = false;
 	} else if (err == ERR_CORRUPT) {
 		cluster_fail(cluster, "member %" PRIu64 " refuses its log", member->id);
 	}
@@ -325,6 +330,7 @@ void member_start(struct member *member)
 		member_bury(member);
 		return;
 	}
+	member->rotten = false; /* harmless where it was */
 	member->applied = member->stored;
 	member->mark_appended = member->mark_synced = member->hard_mark = 0;
 	member->role = RAFT_FOLLOWER;

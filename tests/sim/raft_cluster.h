@@ -38,6 +38,9 @@ struct member {
 	struct parcel *held_first, *held_last; /* messages that wait for a sync */
 	bool exiting;                          /* the log failed: the process ends itself */
 	bool paused;
+	bool rotten; /* a bit of its log was flipped: rot_file, rot_offset */
+	char rot_file[32];
+	uint64_t rot_offset;
 	enum raft_role role;
 	uint64_t term;
 
@@ -82,7 +85,7 @@ struct profile {
 	size_t append_bytes_max;
 	unsigned election_ticks, heartbeat_ticks;
 	uint64_t fault_ms, fault_pause_ms_max;
-	bool crashes, partitions, pauses, disks, disk_errors, transfers, compactions;
+	bool crashes, partitions, pauses, disks, disk_errors, transfers, compactions, rot;
 	bool leader_crashes; /* soon after each election */
 	bool links;          /* partitions are of single links */
 	uint64_t propose_us_max;
@@ -97,7 +100,8 @@ enum storm {
 };
 
 struct counts {
-	uint64_t proposed, acknowledged, reads, elections, crashes, restarts, torn, cuts, applied, disk_failures;
+	uint64_t proposed, acknowledged, reads, elections, crashes, restarts, torn, cuts, applied, disk_failures,
+	    rotten, refused;
 };
 
 struct cluster {

@@ -40,6 +40,7 @@ static void choose_any(struct cluster *cluster)
 	profile->disk_errors = cluster_chance(cluster, 100000);
 	profile->transfers = cluster_chance(cluster, 300000);
 	profile->compactions = cluster_chance(cluster, 500000);
+	profile->rot = cluster_chance(cluster, 200000);
 	static const uint64_t pause_ms[] = {20, 100, 300, 1000};
 	profile->fault_pause_ms_max = pause_ms[rng_below(&cluster->rng, 4)];
 	profile->fault_ms = cluster_between(cluster, 1000, 3000);
@@ -111,6 +112,22 @@ static void restart(void *arg)
 		restart_later(member);
 }
 
+/* A bit of a log at rest flips. After a kill, not after a power cut: that may also take the identities of the last
+ * batch, and then nobody could tell damage there from a torn write (wal_format.h). */
+static void rot(struct member *member)
+{
+	struct cluster *cluster = member->cluster;
+	if (!cluster->profile.rot || cluster_chance(cluster, 300000))
+		return;
+	for (int attempt = 0; attempt < 20 && !member->rotten; attempt++) {
+		snprintf(member->rot_file, sizeof(member->rot_file), "wal/wal-%016" PRIx64,
+			 cluster_between(cluster, 1, 8));
+		member->rot_offset = cluster_between(cluster, 0, CLUSTER_SEGMENT_BYTES - 1);
+		member->rotten = sim_host_flip_bit(member->host, member->rot_file, member->rot_offset, 0);
+	}
+	cluster->counts.rotten += member->rotten;
+}
+
 static void crash(struct cluster *cluster)
 {
 	struct member *member = victim(cluster);
@@ -121,6 +138,7 @@ static void crash(struct cluster *cluster)
 	case 1:
 	case 2:
 		member_kill(member);
+		rot(member);
 		break;
 	case 3:
 	case 4:

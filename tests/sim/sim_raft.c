@@ -49,6 +49,8 @@ static void add_counts(struct counts *sum, const struct counts *counts)
 	sum->cuts += counts->cuts;
 	sum->applied += counts->applied;
 	sum->disk_failures += counts->disk_failures;
+	sum->rotten += counts->rotten;
+	sum->refused += counts->refused;
 }
 
 /* True: the seed failed. */
@@ -131,11 +133,12 @@ int main(int argc, char **argv)
 	for (; seed < arguments.first + arguments.seeds && failed == 0; seed++)
 		failed += run_seed(seed, arguments.storm, arguments.trace, arguments.expect_failure, &sum, &steps);
 	double passed = seconds() - start;
-	printf("sim_raft: %" PRIu64 " seeds, %" PRIu64 " steps, %.1f s; %" PRIu64 " acknowledged of %" PRIu64
-	       " proposed, %" PRIu64 " reads, %" PRIu64 " elections, %" PRIu64 " crashes (%" PRIu64
-	       " power cuts, %" PRIu64 " torn logs, %" PRIu64 " failed disks)\n",
-	       seed - arguments.first, steps, passed, sum.acknowledged, sum.proposed, sum.reads, sum.elections,
-	       sum.crashes, sum.cuts, sum.torn, sum.disk_failures);
+	printf("sim_raft: %" PRIu64 " seeds, %" PRIu64 " steps, %.1f s\n", seed - arguments.first, steps, passed);
+	printf("  %" PRIu64 " acknowledged of %" PRIu64 " proposed, %" PRIu64 " reads, %" PRIu64 " elections\n",
+	       sum.acknowledged, sum.proposed, sum.reads, sum.elections);
+	printf("  %" PRIu64 " crashes (%" PRIu64 " power cuts), %" PRIu64 " torn logs, %" PRIu64
+	       " failed disks, %" PRIu64 " of %" PRIu64 " flipped bits refused\n",
+	       sum.crashes, sum.cuts, sum.torn, sum.disk_failures, sum.refused, sum.rotten);
 	if (arguments.expect_failure) {
 		printf("%s\n", failed ? "the planted bug was found" : "the planted bug was not found");
 		return failed ? 0 : 1;
@@ -148,6 +151,6 @@ int main(int argc, char **argv)
 			again ? "" : " (the second run did not fail: not deterministic!)");
 	}
 	if (failed == 0 && arguments.seeds >= 500 && arguments.storm == STORM_ANY)
-		check(sum.reads > 0 && sum.torn > 0 && sum.acknowledged > 0);
+		check(sum.reads > 0 && sum.torn > 0 && sum.acknowledged > 0 && sum.refused > 0);
 	return failed ? 1 : 0;
 }
