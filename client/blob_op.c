@@ -52,7 +52,7 @@ static void pack_opened(void *arg, enum err err, const ProtobufCMessage *message
 	if (err == OK) {
 		packs->current = location.chunk;
 		packs->full = 0;
-		place_set(client, &(struct place){ .pack = location.chunk }, &location);
+		place_set(client, &(struct place){.pack = location.chunk}, &location);
 	}
 	struct blob_append *waiting = packs->waiting;
 	packs->waiting = NULL;
@@ -76,7 +76,7 @@ static void pack_open(struct client *client)
 	op.op_case = GRANARY__META_OP__OP_OPEN_PACK;
 	op.open_pack = &open_pack;
 	client->packs.opening = true;
-	session_meta(client->session, (Granary__MetaOp *[]){ &op }, 1, pack_opened, client);
+	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, pack_opened, client);
 }
 
 static void append_answered(void *arg, enum err err, uint32_t slot)
@@ -111,11 +111,11 @@ static void append_send(struct blob_append *append)
 	append->pack = packs->current;
 	chain_call(client,
 		   &(struct chain_request){
-			   .type = MESSAGE_BLOB_APPEND,
-			   .place = { .pack = append->pack },
-			   .sync = append->sync,
-			   .iobuf = append->data,
-			   .bytes = append->data->size,
+		       .type = MESSAGE_BLOB_APPEND,
+		       .place = {.pack = append->pack},
+		       .sync = append->sync,
+		       .iobuf = append->data,
+		       .bytes = append->data->size,
 		   },
 		   append_answered, append);
 }

@@ -28,7 +28,7 @@ struct chain_op {
 	struct server *head;
 	rpc_call_id rpc_call;
 	struct timer timer; /* CHAIN_SENT: suspicion; CHAIN_PAUSED: the pause */
-	bool reporting;	    /* a report is under way, in whatever state */
+	bool reporting;     /* a report is under way, in whatever state */
 	chain_done_fn *done;
 	void *arg;
 };
@@ -111,8 +111,8 @@ static void chain_report(struct chain_op *op, uint64_t server)
 	place_report(op->client, &op->request.place, op->chunk, op->version, server, chain_reported, op);
 }
 
-/* Which replica is to blame for a broken chain only its predecessor knows, and says so to the leader; ours is a second opinion.
- * A server that is alive is not harmed by it. */
+/* Which replica is to blame for a broken chain only its predecessor knows, and says so to the leader; ours is a second
+ * opinion. A server that is alive is not harmed by it. */
 static uint64_t chain_suspect(struct chain_op *op)
 {
 	const struct location *location = place_find(op->client, &op->request.place);
@@ -136,9 +136,10 @@ static void chain_failed(struct chain_op *op, enum err err)
 		return;
 	case ERR_STALE_VERSION:
 	case ERR_NO_CHUNK:
-		/* All writes pass through the head, and in its first version it was always the head: nothing to sync or to trim. */
-		if (err == ERR_NO_CHUNK && op->version == 1 && op->attempts > 1 && op->request.type != MESSAGE_CHUNK_WRITE &&
-		    op->request.type != MESSAGE_BLOB_APPEND) {
+		/* All writes pass through the head, and in its first version it was always the head: nothing to sync or
+		 * to trim. */
+		if (err == ERR_NO_CHUNK && op->version == 1 && op->attempts > 1 &&
+		    op->request.type != MESSAGE_CHUNK_WRITE && op->request.type != MESSAGE_BLOB_APPEND) {
 			chain_end(op, OK, 0);
 			return;
 		}
@@ -192,12 +193,14 @@ static void chain_located(void *arg, enum err err)
 static void chain_send(struct chain_op *op, const ProtobufCMessage *message)
 {
 	struct client *client = op->client;
-	struct conn_data data = { .iobuf = op->request.iobuf, .offset = op->request.iobuf_offset, .size = op->request.bytes };
+	struct conn_data data = {
+	    .iobuf = op->request.iobuf, .offset = op->request.iobuf_offset, .size = op->request.bytes};
 	uint64_t left = op->deadline_ms - loop_now_ms(client->loop);
 	op->state = CHAIN_SENT;
 	op->attempts++;
-	op->rpc_call = rpc_peer_call(op->head->peer, op->request.type, message, op->request.iobuf ? &data : NULL,
-				     left < CLIENT_WRITE_ATTEMPT_MS ? left : CLIENT_WRITE_ATTEMPT_MS, chain_answered, op);
+	op->rpc_call =
+	    rpc_peer_call(op->head->peer, op->request.type, message, op->request.iobuf ? &data : NULL,
+			  left < CLIENT_WRITE_ATTEMPT_MS ? left : CLIENT_WRITE_ATTEMPT_MS, chain_answered, op);
 	timer_start(&op->timer, CLIENT_SUSPECT_MS);
 }
 
@@ -211,7 +214,7 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.operation = op->operation;
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
-	message.crcs = (ProtobufCBinaryData){ .len = op->crc_bytes, .data = op->crcs };
+	message.crcs = (ProtobufCBinaryData){.len = op->crc_bytes, .data = op->crcs};
 	message.sync = op->request.sync;
 	chain_send(op, &message.base);
 }

@@ -1,5 +1,5 @@
-/* One change of a chunk or pack, sent to the head of its chain until every replica has it: ChunkWrite, ChunkTrim, ChunkSync,
- * BlobAppend.
+/* One change of a chunk or pack, sent to the head of its chain until every replica has it: ChunkWrite, ChunkTrim,
+ * ChunkSync, BlobAppend.
  *
  *            no location                 answer OK, or final
  *   LOCATING <---------- (step) ----> SENT ------------------> done
@@ -10,9 +10,10 @@
  *                          |           | the server may be alive                |
  *                          +-------- PAUSED <-----------------------------------+
  *
- * The operation id (client, operation) stays the same however often it is sent, so that the replicas apply it once. A chain that
- * is silent for CLIENT_SUSPECT_MS is reported while its answer is still waited for: the leader knows whether the head is gone.
- * ERR_NO_SPACE, ERR_PACK_FULL and ERR_INVALID are answers; other failures are retried until timeout_ms. */
+ * The operation id (client, operation) stays the same however often it is sent, so that the replicas apply it once. A
+ * chain that is silent for CLIENT_SUSPECT_MS is reported while its answer is still waited for: the leader knows whether
+ * the head is gone. ERR_NO_SPACE, ERR_PACK_FULL and ERR_INVALID are answers; other failures are retried until
+ * timeout_ms. */
 #ifndef GRANARY_CLIENT_CHAIN_OP_H
 #define GRANARY_CLIENT_CHAIN_OP_H
 
@@ -23,7 +24,7 @@ struct chain_request {
 	enum message_type type;
 	struct place place;
 	uint32_t offset;     /* in the chunk: of the data; for MESSAGE_CHUNK_TRIM the bytes that stay */
-	bool sync;	     /* ChunkWrite, BlobAppend */
+	bool sync;           /* ChunkWrite, BlobAppend */
 	struct iobuf *iobuf; /* the data; a reference is taken, and the bytes do not change until done */
 	uint32_t iobuf_offset, bytes;
 };

@@ -54,7 +54,7 @@ struct failure_waiter {
 
 void chunk_map_init(struct chunk_map *map, struct client *client, uint64_t inode)
 {
-	*map = (struct chunk_map){ .client = client, .inode = inode };
+	*map = (struct chunk_map){.client = client, .inode = inode};
 }
 
 void chunk_map_clear(struct chunk_map *map)
@@ -62,7 +62,8 @@ void chunk_map_clear(struct chunk_map *map)
 	struct chunk_place *place, *next;
 	map->generation++;
 	map->exists_below = 0;
-	HASH_ITER (hh, map->table, place, next) {
+	HASH_ITER(hh, map->table, place, next)
+	{
 		HASH_DEL(map->table, place);
 		free(place);
 	}
@@ -137,7 +138,8 @@ void packs_learn(struct client *client, const Granary__MetaReply *reply)
 void packs_deinit(struct client *client)
 {
 	struct pack *pack, *next;
-	HASH_ITER (hh, client->packs.table, pack, next) {
+	HASH_ITER(hh, client->packs.table, pack, next)
+	{
 		HASH_DEL(client->packs.table, pack);
 		free(pack);
 	}
@@ -219,7 +221,7 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 		uint32_t index = fetch->allocate ? fetch->first : result->chunks[i]->index;
 		if (index < fetch->first || index - fetch->first >= fetch->count)
 			return ERR_PROTOCOL;
-		place_set(client, &(struct place){ .map = map, .index = index }, &location);
+		place_set(client, &(struct place){.map = map, .index = index}, &location);
 	}
 	if (fetch->allocate)
 		return OK;
@@ -268,7 +270,8 @@ static void fetch_send(struct fetch *fetch)
 		attr_op.op_case = GRANARY__META_OP__OP_GETATTR;
 		attr_op.getattr = &getattr;
 	}
-	session_meta(fetch->client->session, (Granary__MetaOp *[]){ &op, &attr_op }, fetch->allocate ? 1 : 2, fetch_answered, fetch);
+	session_meta(fetch->client->session, (Granary__MetaOp *[]){&op, &attr_op}, fetch->allocate ? 1 : 2,
+		     fetch_answered, fetch);
 }
 
 static void fetch_wait(struct fetch *fetch, file_io_fn *done, void *arg)
@@ -300,7 +303,7 @@ static void pack_fetch(struct client *client, const struct place *place, file_io
 	op.op_case = GRANARY__META_OP__OP_OPEN;
 	op.open = &open;
 	session_opened(client->session, place->inode);
-	session_meta(client->session, (Granary__MetaOp *[]){ &op }, 1, pack_fetch_answered, fetch);
+	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, pack_fetch_answered, fetch);
 }
 
 void place_fetch(struct client *client, const struct place *place, file_io_fn *done, void *arg)
@@ -315,11 +318,11 @@ void place_fetch(struct client *client, const struct place *place, file_io_fn *d
 	bool allocate = place->allocate && missing;
 	struct fetch *fetch;
 	DL_FOREACH(map->fetches, fetch)
-		if (fetch->generation == map->generation && fetch->allocate == allocate && fetch->writes == place->allocate && place->index >= fetch->first &&
-		    place->index - fetch->first < fetch->count) {
-			fetch_wait(fetch, done, arg);
-			return;
-		}
+	if (fetch->generation == map->generation && fetch->allocate == allocate && fetch->writes == place->allocate &&
+	    place->index >= fetch->first && place->index - fetch->first < fetch->count) {
+		fetch_wait(fetch, done, arg);
+		return;
+	}
 	fetch = mem_zero(1, sizeof *fetch);
 	fetch->client = client;
 	fetch->map = map;

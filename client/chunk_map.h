@@ -26,8 +26,8 @@ void chunk_map_clear(struct chunk_map *map);
 struct place {
 	struct chunk_map *map;
 	uint32_t index;
-	bool allocate; /* make the chunk if it is missing */
-	uint64_t pack; /* with map NULL */
+	bool allocate;  /* make the chunk if it is missing */
+	uint64_t pack;  /* with map NULL */
 	uint64_t inode; /* with map NULL: one of the pack's blobs, by which the pack is found again; 0: it cannot be */
 };
 
@@ -35,15 +35,16 @@ struct place {
 const struct location *place_find(struct client *client, const struct place *place);
 void place_forget(struct client *client, const struct place *place);
 void place_set(struct client *client, const struct place *place, const struct location *location);
-/* Afterwards place_find finds it, unless err: ERR_STALE_VERSION for a pack that cannot be found. Never calls done from within. */
+/* Afterwards place_find finds it, unless err: ERR_STALE_VERSION for a pack that cannot be found. Never calls done from
+ * within. */
 void place_fetch(struct client *client, const struct place *place, file_io_fn *done, void *arg);
 
 /* Takes over the packs' locations that came with a reply. */
 void packs_learn(struct client *client, const Granary__MetaReply *reply);
 void packs_deinit(struct client *client);
 
-/* Tells the leader that `server` does not answer for this version of the place. OK: the place has a newer version now. ERR_BUSY:
- * the server may be alive. Requests about the same chunk are put together. Never calls done from within. */
+/* Tells the leader that `server` does not answer for this version of the place. OK: the place has a newer version now.
+ * ERR_BUSY: the server may be alive. Requests about the same chunk are put together. Never calls done from within. */
 void place_report(struct client *client, const struct place *place, uint64_t chunk, uint64_t version, uint64_t server,
 		  file_io_fn *done, void *arg);
 void failures_deinit(struct client *client);

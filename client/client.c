@@ -29,7 +29,7 @@ static void serve(void *arg, struct rpc_request *request)
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
 }
 
-static const struct rpc_service service = { .serve = serve };
+static const struct rpc_service service = {.serve = serve};
 
 static void session_was_lost(void *arg)
 {
@@ -101,12 +101,12 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	rng_init(&client->rng, loop_random(loop));
 	defer_init(&client->release, loop, release_due, client);
 	timer_init(&client->writeback, loop, file_io_writeback, client);
-	struct rpc_identity identity = { .role = RPC_CLIENT, .id = client->id };
+	struct rpc_identity identity = {.role = RPC_CLIENT, .id = client->id};
 	enum err err = rpc_open(loop, &identity, &service, client, &client->rpc);
 	if (err)
 		goto done;
 	client->servers.rpc = client->rpc;
-	struct buf name = { 0 };
+	struct buf name = {0};
 	buf_printf(&name, "client-%016llx", (unsigned long long)client->id);
 	buf_append(&name, "", 1);
 	struct session_options session_options = {
@@ -147,8 +147,8 @@ void client_close(struct client *client)
 	defer_cancel(&client->release);
 	timer_stop(&client->writeback);
 	struct file_io *io, *next;
-	HASH_ITER (hh, client->files, io, next)
-		file_io_abandon(io);
+	HASH_ITER(hh, client->files, io, next)
+	file_io_abandon(io);
 	packs_deinit(client);
 	failures_deinit(client);
 	session_close(client->session);

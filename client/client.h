@@ -1,8 +1,8 @@
 /* The asynchronous client under granary.h and the mount: one loop, no threads, no blocking.
  *
- * Layers: session (master connection, request slots, retries, recalls) -> file_io (data of one inode). Programs see only this
- * header and granary.h. Every call ends in exactly one call of `done`, never from within the call itself, after
- * timeout_ms at the latest. */
+ * Layers: session (master connection, request slots, retries, recalls) -> file_io (data of one inode). Programs see
+ * only this header and granary.h. Every call ends in exactly one call of `done`, never from within the call itself,
+ * after timeout_ms at the latest. */
 #ifndef GRANARY_CLIENT_CLIENT_H
 #define GRANARY_CLIENT_CLIENT_H
 
@@ -16,16 +16,17 @@ struct client;
 struct file_io;
 
 struct client_events {
-	/* A cached name (name not empty: in directory `inode`) or inode is no longer valid. `done(done_arg)` once nothing of it
-	 * is cached; the master holds the other client back until then, at most CACHE_LEASE_MS. NULL: nothing is cached. */
+	/* A cached name (name not empty: in directory `inode`) or inode is no longer valid. `done(done_arg)` once
+	 * nothing of it is cached; the master holds the other client back until then, at most CACHE_LEASE_MS. NULL:
+	 * nothing is cached. */
 	void (*invalidate)(void *arg, uint64_t inode, struct slice name, void (*done)(void *done_arg), void *done_arg);
 	/* The session was lost (expired): locks are gone, all caches are to be dropped. */
 	void (*session_lost)(void *arg);
 };
 
 struct client_options {
-	const char *cluster; /* "host:port,host:port", copied */
-	uint64_t timeout_ms; /* 0: CLIENT_TIMEOUT_MS */
+	const char *cluster;                /* "host:port,host:port", copied */
+	uint64_t timeout_ms;                /* 0: CLIENT_TIMEOUT_MS */
 	const struct client_events *events; /* or NULL */
 	void *events_arg;
 };
@@ -38,16 +39,16 @@ MUST_USE enum err client_find_cluster(struct loop *loop, const char *cluster, co
 MUST_USE enum err client_open(struct loop *loop, const struct client_options *options, struct client **out);
 /* Ends calls with ERR_CANCELLED. Buffered data is lost: flush first. */
 void client_close(struct client *client);
-/* Before client_close, once nothing is under way: ends the session at the master, too, so that other clients do not wait for what this
- * one might still cache. done within half a second whether or not the master answers. */
+/* Before client_close, once nothing is under way: ends the session at the master, too, so that other clients do not
+ * wait for what this one might still cache. done within half a second whether or not the master answers. */
 void client_leave(struct client *client, void (*done)(void *arg), void *arg);
 /* ERR_NO_LEADER, ERR_UNREACHABLE: why nothing answers at the moment; OK once a leader has answered. */
 enum err client_state(const struct client *client);
 struct loop *client_loop(struct client *client);
 uint64_t client_session(const struct client *client);
 
-/* A namespace request of up to META_OPS_PER_BATCH_MAX operations, in one frame. The ops are packed before the call returns.
- * err is about the request as a whole; each result has an error of its own. reply is valid for the call. */
+/* A namespace request of up to META_OPS_PER_BATCH_MAX operations, in one frame. The ops are packed before the call
+ * returns. err is about the request as a whole; each result has an error of its own. reply is valid for the call. */
 typedef void client_meta_fn(void *arg, enum err err, const Granary__MetaReply *reply);
 void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg);
 
@@ -59,8 +60,8 @@ void client_call_leader(struct client *client, enum message_type type, const Pro
 void client_call_address(struct client *client, const char *address, enum message_type type,
 			 const ProtobufCMessage *message, client_reply_fn *done, void *arg);
 
-/* The inode is in use by this client (after an Open operation) / no longer: told to the master in the next keepalive and again to
- * each new leader. Counted. */
+/* The inode is in use by this client (after an Open operation) / no longer: told to the master in the next keepalive
+ * and again to each new leader. Counted. */
 void client_note_opened(struct client *client, uint64_t inode);
 void client_note_closed(struct client *client, uint64_t inode);
 
@@ -73,7 +74,8 @@ typedef void file_io_read_fn(void *arg, enum err err, const struct slice *parts,
 struct file_io *file_io_open(struct client *client, uint64_t inode, const Granary__Inode *attr);
 /* With the last reference what is not flushed is dropped. */
 void file_io_close(struct file_io *io);
-/* A newer attr came from the master (lookup, getattr, open, commit): size and layout are taken unless data is unflushed. */
+/* A newer attr came from the master (lookup, getattr, open, commit): size and layout are taken unless data is
+ * unflushed. */
 void file_io_update(struct file_io *io, const Granary__Inode *attr);
 /* attr as it is with what is buffered: size, mtime. */
 const Granary__Inode *file_io_attr(const struct file_io *io);

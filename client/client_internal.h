@@ -21,9 +21,9 @@ struct running {
 };
 
 struct packs {
-	struct pack *table;	     /* locations by pack id */
-	uint64_t current;	     /* the pack to append to; 0: none */
-	uint64_t full;		     /* the last one, to be replaced */
+	struct pack *table; /* locations by pack id */
+	uint64_t current;   /* the pack to append to; 0: none */
+	uint64_t full;      /* the last one, to be replaced */
 	bool opening;
 	struct blob_append *waiting; /* for a pack */
 };
@@ -44,11 +44,11 @@ struct client {
 	struct failure *failures;
 	struct running *running;
 
-	struct file_io *files;	     /* by inode */
-	struct file_io *dirty;	     /* with unflushed data, oldest first */
-	struct timer writeback;	     /* running while files are dirty */
-	uint64_t dirty_bytes;	     /* accepted, and not yet at all replicas */
-	struct later *writers;	     /* writes that are accepted, and wait for dirty_bytes to fall */
+	struct file_io *files;  /* by inode */
+	struct file_io *dirty;  /* with unflushed data, oldest first */
+	struct timer writeback; /* running while files are dirty */
+	uint64_t dirty_bytes;   /* accepted, and not yet at all replicas */
+	struct later *writers;  /* writes that are accepted, and wait for dirty_bytes to fall */
 	struct later *finished;
 	struct defer release;
 };

@@ -52,7 +52,7 @@ static void set_text(struct buf *out, struct slice text)
 
 static enum err from_file(struct loop *loop, const char *path, struct buf *out)
 {
-	struct buf text = { 0 };
+	struct buf text = {0};
 	struct slice value;
 	enum err err = file_load(loop, path, CONFIG_BYTES_MAX, &text);
 	if (err == OK && !find_key(buf_slice(&text), &value))
@@ -81,7 +81,7 @@ enum err client_find_cluster(struct loop *loop, const char *cluster, const char 
 	enum err err = ERR_NOT_FOUND;
 	const char *home = getenv("HOME");
 	if (home && *home) {
-		struct buf path = { 0 };
+		struct buf path = {0};
 		buf_printf(&path, "%s/.config/granary/client.conf", home);
 		buf_append(&path, "", 1);
 		err = from_file(loop, (const char *)path.bytes, out);

@@ -49,7 +49,7 @@ static void fetched_ahead(void *arg, enum err err)
 /* The chunk is looked for, or made, while what was accepted before is still being written. */
 static void fetch_ahead(struct file_io *io, uint64_t offset)
 {
-	struct place place = { .map = &io->map, .index = (uint32_t)(offset / CHUNK_BYTES), .allocate = true };
+	struct place place = {.map = &io->map, .index = (uint32_t)(offset / CHUNK_BYTES), .allocate = true};
 	if (place_find(io->client, &place))
 		return;
 	file_io_hold(io);
@@ -64,7 +64,8 @@ static void extent_put(struct file_io *io, uint64_t start, struct slice bytes)
 	struct extent *extent, *next, *target = NULL;
 	DL_FOREACH2(io->extents, extent, next)
 	{
-		if (extent->sent || extent->offset / WINDOW_BYTES != window || extent->offset > end || start > extent_end(extent))
+		if (extent->sent || extent->offset / WINDOW_BYTES != window || extent->offset > end ||
+		    start > extent_end(extent))
 			continue;
 		low = extent->offset < low ? extent->offset : low;
 		high = extent_end(extent) > high ? extent_end(extent) : high;
@@ -91,8 +92,8 @@ static void extent_put(struct file_io *io, uint64_t start, struct slice bytes)
 	uint32_t before = target->iobuf->size;
 	DL_FOREACH_SAFE2(io->extents, extent, next, next)
 	{
-		if (extent == target || extent->sent || extent->offset / WINDOW_BYTES != window || extent->offset > end ||
-		    start > extent_end(extent))
+		if (extent == target || extent->sent || extent->offset / WINDOW_BYTES != window ||
+		    extent->offset > end || start > extent_end(extent))
 			continue;
 		memcpy(target->iobuf->bytes + (extent->offset - low), extent->iobuf->bytes, extent->iobuf->size);
 		target->epoch = extent->epoch < target->epoch ? extent->epoch : target->epoch;
@@ -121,8 +122,8 @@ bool extents_overlap(const struct file_io *io, uint64_t offset, uint64_t size)
 {
 	const struct extent *extent;
 	DL_FOREACH2(io->extents, extent, next)
-		if (overlaps(extent, offset, offset + size))
-			return true;
+	if (overlaps(extent, offset, offset + size))
+		return true;
 	return false;
 }
 
@@ -130,8 +131,8 @@ bool extents_before(const struct file_io *io, uint64_t epoch)
 {
 	const struct extent *extent;
 	DL_FOREACH2(io->extents, extent, next)
-		if (extent->epoch <= epoch)
-			return true;
+	if (extent->epoch <= epoch)
+		return true;
 	return false;
 }
 
@@ -139,8 +140,8 @@ void extents_drop(struct file_io *io, uint64_t offset)
 {
 	struct extent *extent, *next;
 	DL_FOREACH_SAFE2(io->extents, extent, next, next)
-		if (!extent->sent && extent->offset >= offset)
-			extent_free(extent);
+	if (!extent->sent && extent->offset >= offset)
+		extent_free(extent);
 }
 
 /* ---- unsynced chunks ---- */
@@ -174,7 +175,7 @@ void extents_prefer_sync(struct file_io *io)
 	if (io->extents_unsent > SYNC_EXTENTS_MAX || io->extents_sent > 0)
 		return;
 	DL_FOREACH2(io->extents, extent, next)
-		extent->sync = !unsynced_has(io, (uint32_t)(extent->offset / CHUNK_BYTES));
+	extent->sync = !unsynced_has(io, (uint32_t)(extent->offset / CHUNK_BYTES));
 }
 
 /* ---- sending ---- */
@@ -207,12 +208,12 @@ static void extent_send(struct extent *extent)
 	file_io_hold(io);
 	chain_call(io->client,
 		   &(struct chain_request){
-			   .type = MESSAGE_CHUNK_WRITE,
-			   .place = { .map = &io->map, .index = index, .allocate = true },
-			   .offset = (uint32_t)(extent->offset % CHUNK_BYTES),
-			   .sync = extent->sync,
-			   .iobuf = extent->iobuf,
-			   .bytes = extent->iobuf->size,
+		       .type = MESSAGE_CHUNK_WRITE,
+		       .place = {.map = &io->map, .index = index, .allocate = true},
+		       .offset = (uint32_t)(extent->offset % CHUNK_BYTES),
+		       .sync = extent->sync,
+		       .iobuf = extent->iobuf,
+		       .bytes = extent->iobuf->size,
 		   },
 		   extent_answered, extent);
 }
@@ -221,8 +222,8 @@ static bool is_blocked(const struct extent *extent)
 {
 	const struct extent *other;
 	DL_FOREACH2(extent->io->extents, other, next)
-		if (other->sent && overlaps(other, extent->offset, extent_end(extent)))
-			return true;
+	if (other->sent && overlaps(other, extent->offset, extent_end(extent)))
+		return true;
 	return false;
 }
 
@@ -245,7 +246,8 @@ void extents_pump(struct file_io *io)
 	{
 		if (io->extents_sent >= CLIENT_WRITES_PER_FILE_MAX)
 			return;
-		if (extent->sent || (!is_due(extent) && io->extents_unsent <= CLIENT_EXTENTS_PER_FILE_MAX) || is_blocked(extent))
+		if (extent->sent || (!is_due(extent) && io->extents_unsent <= CLIENT_EXTENTS_PER_FILE_MAX) ||
+		    is_blocked(extent))
 			continue;
 		extent_send(extent);
 	}

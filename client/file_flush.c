@@ -139,21 +139,19 @@ static void commit(struct file_io *io)
 	io->atime = 0;
 	io->blocks = 0;
 	file_io_hold(io);
-	session_meta(io->client->session, (Granary__MetaOp *[]){ &op }, 1, committed, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, committed, io);
 }
 
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
 static void commit_or_end(struct file_io *io)
 {
-	if (io->flush_small || (io->size_changed && io->chunked)) {
+	bool content = io->flush_small || (io->size_changed && io->chunked);
+	bool later = !content && io->times_changed && io->flush_sync;
+	if (later && !timer_is_running(&io->mtime_timer))
+		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
+	if (content || (io->times_changed && !later))
 		commit(io);
-	} else if (io->times_changed && io->flush_sync) {
-		if (!timer_is_running(&io->mtime_timer))
-			timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
-		flush_end(io, OK);
-	} else if (io->times_changed) {
-		commit(io);
-	} else
+	else
 		flush_end(io, OK);
 }
 
@@ -176,7 +174,8 @@ static void chunk_synced(void *arg, enum err err, uint32_t slot)
 
 static void sync_chunks(struct file_io *io)
 {
-	while (io->flush_next < io->flush_words * 64 && io->flush_pending < CLIENT_WRITES_PER_FILE_MAX && !io->flush_error) {
+	while (io->flush_next < io->flush_words * 64 && io->flush_pending < CLIENT_WRITES_PER_FILE_MAX &&
+	       !io->flush_error) {
 		size_t index = io->flush_next++;
 		if (io->flush_bits[index / 64] == 0) {
 			io->flush_next = (index / 64 + 1) * 64;
@@ -187,7 +186,8 @@ static void sync_chunks(struct file_io *io)
 		io->flush_pending++;
 		file_io_hold(io);
 		chain_call(io->client,
-			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC, .place = file_io_place(io, (uint64_t)index * CHUNK_BYTES) },
+			   &(struct chain_request){.type = MESSAGE_CHUNK_SYNC,
+						   .place = file_io_place(io, (uint64_t)index * CHUNK_BYTES)},
 			   chunk_synced, io);
 	}
 	if (io->flush_pending > 0)
@@ -221,8 +221,8 @@ static void extents_flushed(struct file_io *io)
 		io->flush_pending++;
 		file_io_hold(io);
 		chain_call(io->client,
-			   &(struct chain_request){ .type = MESSAGE_CHUNK_SYNC,
-						    .place = { .pack = io->attr->pack, .inode = io->inode } },
+			   &(struct chain_request){.type = MESSAGE_CHUNK_SYNC,
+						   .place = {.pack = io->attr->pack, .inode = io->inode}},
 			   chunk_synced, io);
 	}
 	sync_chunks(io);
@@ -252,7 +252,8 @@ static void append_begin(struct file_io *io)
 	blob_append(io->client, io->flush_small, io->flush_sync, appended, io);
 }
 
-/* What was written before this file was opened here may not be on any disk yet either: the first sync covers all of it. */
+/* What was written before this file was opened here may not be on any disk yet either: the first sync covers all of it.
+ */
 static void sync_what_others_wrote(struct file_io *io)
 {
 	if (io->synced_before)
@@ -272,7 +273,7 @@ static void flush_begin(struct file_io *io)
 	io->flush_sync = false;
 	struct flush_request *request;
 	LL_FOREACH(io->flush_running, request)
-		io->flush_sync |= request->sync;
+	io->flush_sync |= request->sync;
 	io->flush_size = io->attr->size;
 	io->flush_epoch = io->epoch++;
 	if (io->small) {

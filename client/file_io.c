@@ -7,7 +7,7 @@
 #include "common/base/limits.h"
 
 #define ATTR_MS (CACHE_LEASE_MS - 100u) /* an answer's lease, less what its way may have taken */
-#define PRESSURE_FILES_MAX 256u /* files made to write at once when too much is dirty */
+#define PRESSURE_FILES_MAX 256u         /* files made to write at once when too much is dirty */
 
 /* ---- life ---- */
 
@@ -148,9 +148,9 @@ void file_io_recalled(struct client *client, uint64_t inode)
 
 struct place file_io_place(struct file_io *io, uint64_t offset)
 {
-	return (struct place){ .map = &io->map,
-			       .index = (uint32_t)(offset / CHUNK_BYTES),
-			       .allocate = io->chunked && io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS };
+	return (struct place){.map = &io->map,
+			      .index = (uint32_t)(offset / CHUNK_BYTES),
+			      .allocate = io->chunked && io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS};
 }
 
 bool file_io_in_chunks(const struct file_io *io)
@@ -272,7 +272,8 @@ void file_io_writeback(void *arg)
 			timer_start(&client->writeback, due - now);
 			return;
 		}
-		/* At the end of the list until it is due again, should it stay dirty: it may be written to all the time. */
+		/* At the end of the list until it is due again, should it stay dirty: it may be written to all the
+		 * time. */
 		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
 		DL_APPEND2(client->dirty, io, dirty_previous, dirty_next);
 		io->dirty_since_ms = now;

@@ -2,23 +2,24 @@
  *
  * The content of an inode is at any time in one of these forms:
  *
- *   SMALL    the whole content is in `small`, to become a blob        (a file written from nothing, up to BLOB_BYTES_MAX)
- *   BLOB     a blob of a pack, nothing buffered                       (attr->layout)
- *   CHUNKS   chunks, and on top of them `extents`: written here, and not yet at every replica
- *   EMPTY    no data: zeros up to the size
+ *   SMALL    the whole content is in `small`, to become a blob        (a file written from nothing, up to
+ * BLOB_BYTES_MAX) BLOB     a blob of a pack, nothing buffered                       (attr->layout) CHUNKS   chunks, and
+ * on top of them `extents`: written here, and not yet at every replica EMPTY    no data: zeros up to the size
  *
  *        write                  grows above BLOB_BYTES_MAX, or flushed once
  *   EMPTY -----> SMALL --------------------------------------------------> CHUNKS
  *                  | flush             write (the blob is read first)         ^
  *                  +------------> BLOB ---------------------------------------+
  *
- * Order: writes are accepted in the order of the calls. What must wait (for a blob to be read, a truncation) waits in `queue`, and
- * everything after it, too. Of two overlapping extents the later one is sent when the earlier one has been answered. A read that
- * overlaps extents waits until they are answered. A flush covers what was accepted before it: extents carry an epoch.
+ * Order: writes are accepted in the order of the calls. What must wait (for a blob to be read, a truncation) waits in
+ * `queue`, and everything after it, too. Of two overlapping extents the later one is sent when the earlier one has been
+ * answered. A read that overlaps extents waits until they are answered. A flush covers what was accepted before it:
+ * extents carry an epoch.
  *
- * Sync: a chunk that was written without sync since the last one is in `unsynced`. A sync that finds a few extents on chunks that are
- * not, sends them with sync: one round trip down the chain. If neither size nor layout changed it is then done, and the mtime follows
- * within CLIENT_MTIME_DELAY_MS or at the next flush: the data is what fdatasync promises. */
+ * Sync: a chunk that was written without sync since the last one is in `unsynced`. A sync that finds a few extents on
+ * chunks that are not, sends them with sync: one round trip down the chain. If neither size nor layout changed it is
+ * then done, and the mtime follows within CLIENT_MTIME_DELAY_MS or at the next flush: the data is what fdatasync
+ * promises. */
 #ifndef GRANARY_CLIENT_FILE_IO_INTERNAL_H
 #define GRANARY_CLIENT_FILE_IO_INTERNAL_H
 
@@ -63,9 +64,9 @@ enum flush_state { FLUSH_NONE, FLUSH_EXTENTS, FLUSH_SYNC, FLUSH_APPEND, FLUSH_CO
 struct file_io {
 	struct client *client;
 	uint64_t inode;
-	unsigned references; /* of users */
-	unsigned holds;	     /* operations under way */
-	bool lost;	     /* freed once nothing holds it */
+	unsigned references;  /* of users */
+	unsigned holds;       /* operations under way */
+	bool lost;            /* freed once nothing holds it */
 	Granary__Inode *attr; /* size and mtime with what is buffered */
 	struct chunk_map map;
 	UT_hash_handle hh;
@@ -75,22 +76,22 @@ struct file_io {
 
 	struct iobuf *small;
 	uint64_t attr_until_ms; /* until when no other client can have changed the file without telling us; 0: it was */
-	bool chunked; /* content is in chunks, even if attr->layout does not say so yet */
+	bool chunked;           /* content is in chunks, even if attr->layout does not say so yet */
 	struct extent *extents;
 	unsigned extents_unsent, extents_sent;
 	bool hurry; /* somebody waits: send what there is */
 	uint64_t epoch;
 	struct read_range *reads_waiting; /* for extents that they overlap */
-	uint64_t *unsynced;		  /* bitmap by chunk index */
+	uint64_t *unsynced;               /* bitmap by chunk index */
 	size_t unsynced_words;
 	bool blob_unsynced; /* the blob was appended without sync */
 	bool synced_before; /* since it was opened here */
 
 	bool size_changed;  /* size or layout: the master has to know before a flush ends */
 	bool times_changed; /* mtime or atime */
-	int64_t atime;	    /* to be stored; 0: none */
+	int64_t atime;      /* to be stored; 0: none */
 	uint64_t blocks;    /* newly written since the last commit, estimate */
-	enum err error;	    /* of an accepted write; reported once */
+	enum err error;     /* of an accepted write; reported once */
 
 	struct io_op *queue;
 	bool queue_running;
@@ -171,7 +172,8 @@ void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read
 void reads_advance(struct file_io *io);
 
 /* ---- file_reshape.c ---- */
-/* What has to happen before a write to [offset, end): false when nothing; otherwise it is begun, and the queue runs on after it. */
+/* What has to happen before a write to [offset, end): false when nothing; otherwise it is begun, and the queue runs on
+ * after it. */
 bool reshape_before_write(struct file_io *io, uint64_t end);
 /* The truncation at the head of the queue goes on. */
 void reshape_truncate(struct file_io *io);

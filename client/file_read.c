@@ -118,7 +118,7 @@ static void range_cut(struct read_range *range)
 		uint64_t part = WINDOW_BYTES - at % WINDOW_BYTES;
 		struct piece *piece = &range->pieces[range->piece_count];
 		part = part < end - at ? part : end - at;
-		*piece = (struct piece){ .range = range, .offset = at, .bytes = (uint32_t)part };
+		*piece = (struct piece){.range = range, .offset = at, .bytes = (uint32_t)part};
 		at += part;
 	}
 }
@@ -171,9 +171,9 @@ static void range_chunks(struct read_range *range)
 		range->in_flight++;
 		read_call(io->client,
 			  &(struct read_request){
-				  .place = file_io_place(io, piece->offset),
-				  .offset = (uint32_t)(piece->offset % CHUNK_BYTES),
-				  .bytes = piece->bytes,
+			      .place = file_io_place(io, piece->offset),
+			      .offset = (uint32_t)(piece->offset % CHUNK_BYTES),
+			      .bytes = piece->bytes,
 			  },
 			  piece_read, piece);
 	}
@@ -237,7 +237,7 @@ static void range_refresh(struct read_range *range)
 	getattr.inode = range->io->inode;
 	op.op_case = GRANARY__META_OP__OP_GETATTR;
 	op.getattr = &getattr;
-	session_meta(range->io->client->session, (Granary__MetaOp *[]){ &op }, 1, range_refreshed, range);
+	session_meta(range->io->client->session, (Granary__MetaOp *[]){&op}, 1, range_refreshed, range);
 }
 
 static void blob_read(void *arg, enum err err, struct iobuf *data, uint32_t skip)
@@ -281,7 +281,7 @@ static void range_blob(struct read_range *range)
 		return;
 	}
 	read_call(io->client,
-		  &(struct read_request){ .place = { .pack = io->attr->pack, .inode = io->inode }, .slot = io->attr->slot },
+		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot},
 		  blob_read, range);
 }
 

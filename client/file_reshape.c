@@ -53,7 +53,7 @@ static void load_blob(struct file_io *io)
 	io->reshaping = true;
 	file_io_hold(io);
 	read_call(io->client,
-		  &(struct read_request){ .place = { .pack = io->attr->pack, .inode = io->inode }, .slot = io->attr->slot },
+		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot},
 		  blob_loaded, io);
 }
 
@@ -95,7 +95,7 @@ static void trimmed(void *arg, enum err err, uint32_t slot)
 	chunks.trim = io->attr->trim;
 	op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
 	op.commit_chunks = &chunks;
-	session_meta(io->client->session, (Granary__MetaOp *[]){ &op }, 1, trim_committed, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, trim_committed, io);
 }
 
 static void trim(struct file_io *io)
@@ -105,9 +105,9 @@ static void trim(struct file_io *io)
 	file_io_hold(io);
 	chain_call(io->client,
 		   &(struct chain_request){
-			   .type = MESSAGE_CHUNK_TRIM,
-			   .place = { .map = &io->map, .index = (uint32_t)(at / CHUNK_BYTES) },
-			   .offset = (uint32_t)(at % CHUNK_BYTES),
+		       .type = MESSAGE_CHUNK_TRIM,
+		       .place = {.map = &io->map, .index = (uint32_t)(at / CHUNK_BYTES)},
+		       .offset = (uint32_t)(at % CHUNK_BYTES),
 		   },
 		   trimmed, io);
 }
@@ -198,7 +198,7 @@ static void truncate_send(struct file_io *io)
 	op.setattr = &setattr;
 	io->reshaping = true;
 	file_io_hold(io);
-	session_meta(io->client->session, (Granary__MetaOp *[]){ &op }, 1, truncate_answered, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, truncate_answered, io);
 }
 
 void reshape_truncate(struct file_io *io)

@@ -6,10 +6,10 @@
  *	granary_close(cluster);
  *
  * Threads: a cluster handle and everything opened on it belong to one thread at a time. Calls block until they are done
- * or until timeout_ms has passed without a leader or a reachable replica. Data is checked from writer to reader: a call never returns wrong bytes.
- * Durability: granary_put* and granary_fsync return when the data is on the disks of all its replicas and the metadata on
- * those of a majority of the masters.
- * Paths are absolute, bytes, at most 4096; ids are what granary_put_id gave. */
+ * or until timeout_ms has passed without a leader or a reachable replica. Data is checked from writer to reader: a call
+ *never returns wrong bytes. Durability: granary_put* and granary_fsync return when the data is on the disks of all its
+ *replicas and the metadata on those of a majority of the masters. Paths are absolute, bytes, at most 4096; ids are what
+ *granary_put_id gave. */
 #ifndef GRANARY_H
 #define GRANARY_H
 
@@ -58,15 +58,16 @@ granary_status granary_get(struct granary_cluster *, const char *path, void **by
 granary_status granary_get_id(struct granary_cluster *, uint64_t id, void **bytes, size_t *size);
 
 /* Streams. flags as open(2): O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND. */
-granary_status granary_open(struct granary_cluster *, const char *path, int flags, uint32_t mode, struct granary_file **out);
+granary_status granary_open(struct granary_cluster *, const char *path, int flags, uint32_t mode,
+			    struct granary_file **out);
 granary_status granary_open_id(struct granary_cluster *, uint64_t id, struct granary_file **out);
 /* A file without a name, to be written and then given one (or an id) by granary_publish; forgotten if it is not. */
 granary_status granary_open_unnamed(struct granary_cluster *, uint32_t mode, struct granary_file **out);
 struct granary_publish {
-	const char *path;      /* NULL: no name, kept by id */
-	bool if_absent;	       /* fails with "already exists" */
-	uint64_t if_change;    /* not 0: only over a file whose stat.change is this */
-	uint64_t id;	       /* out */
+	const char *path;   /* NULL: no name, kept by id */
+	bool if_absent;     /* fails with "already exists" */
+	uint64_t if_change; /* not 0: only over a file whose stat.change is this */
+	uint64_t id;        /* out */
 };
 granary_status granary_publish(struct granary_file *, struct granary_publish *);
 /* *done is less than size only at the end of the file. */
@@ -102,14 +103,16 @@ struct granary_entry {
 	struct granary_stat stat;
 };
 /* Names in byte order, without "." and "..". fn returns false to stop. */
-granary_status granary_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const struct granary_entry *),
-			    void *arg);
+granary_status granary_list(struct granary_cluster *, const char *path,
+			    bool (*fn)(void *arg, const struct granary_entry *), void *arg);
 
 granary_status granary_xattr_get(struct granary_cluster *, const char *path, const char *name, void *value, size_t size,
 				 size_t *done);
-granary_status granary_xattr_set(struct granary_cluster *, const char *path, const char *name, const void *value, size_t size);
+granary_status granary_xattr_set(struct granary_cluster *, const char *path, const char *name, const void *value,
+				 size_t size);
 granary_status granary_xattr_remove(struct granary_cluster *, const char *path, const char *name);
-granary_status granary_xattr_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const char *name), void *arg);
+granary_status granary_xattr_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const char *name),
+				  void *arg);
 
 struct granary_space {
 	uint64_t bytes_total, bytes_free, bytes_used, inodes;

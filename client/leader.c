@@ -25,7 +25,7 @@ static enum err leader_add(struct leader *leader, struct slice address)
 
 enum err leader_init(struct leader *leader, struct rpc *rpc, const char *cluster, uint64_t start)
 {
-	*leader = (struct leader){ .rpc = rpc };
+	*leader = (struct leader){.rpc = rpc};
 	for (const char *p = cluster;; p++) {
 		size_t size = strcspn(p, ",");
 		enum err err = leader_add(leader, slice_of(p, size));
@@ -45,7 +45,7 @@ void leader_deinit(struct leader *leader)
 {
 	for (unsigned i = 0; i < leader->count; i++)
 		rpc_peer_close(leader->peers[i]);
-	*leader = (struct leader){ 0 };
+	*leader = (struct leader){0};
 }
 
 struct rpc_peer *leader_peer(const struct leader *leader)

@@ -17,11 +17,12 @@ struct open_file {
 void open_files_deinit(struct open_files *files)
 {
 	struct open_file *file, *next;
-	HASH_ITER (hh, files->table, file, next) {
+	HASH_ITER(hh, files->table, file, next)
+	{
 		HASH_DEL(files->table, file);
 		free(file);
 	}
-	*files = (struct open_files){ 0 };
+	*files = (struct open_files){0};
 }
 
 static struct open_file *find(struct open_files *files, uint64_t inode)
@@ -68,7 +69,8 @@ void open_files_tell(struct open_files *files, bool full, Granary__SessionKeepal
 	message->closed = mem_alloc((room + 1) * sizeof *message->closed);
 	message->n_opened = message->n_closed = 0;
 	struct open_file *file, *next;
-	HASH_ITER (hh, files->table, file, next) {
+	HASH_ITER(hh, files->table, file, next)
+	{
 		if (file->count > 0 && (full || file->changed) && message->n_opened < room)
 			message->opened[message->n_opened++] = file->inode;
 		else if (file->count == 0 && file->changed && (full || message->n_closed < room)) {
@@ -87,7 +89,8 @@ void open_files_tell(struct open_files *files, bool full, Granary__SessionKeepal
 void open_files_told(struct open_files *files, bool ok)
 {
 	struct open_file *file, *next;
-	HASH_ITER (hh, files->table, file, next) {
+	HASH_ITER(hh, files->table, file, next)
+	{
 		if (!file->telling)
 			continue;
 		file->telling = false;

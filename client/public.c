@@ -32,24 +32,28 @@ static void append_advice(struct granary_cluster *cluster, enum err err)
 	switch (err) {
 	case ERR_UNREACHABLE:
 	case ERR_CLOSED:
-		buf_printf(&cluster->message, ": no master answered at %s within %g s (is the cluster running, and the address right?)",
+		buf_printf(&cluster->message,
+			   ": no master answered at %s within %g s (is the cluster running, and the address right?)",
 			   addresses, seconds);
 		break;
 	case ERR_NO_LEADER:
 	case ERR_NOT_LEADER:
 		buf_printf(&cluster->message,
-			   ": the masters at %s have had no leader for %g s (a majority of them must be running and reach each other)",
+			   ": the masters at %s have had no leader for %g s (a majority of them must be running and "
+			   "reach each other)",
 			   addresses, seconds);
 		break;
 	case ERR_TIMEOUT:
 		buf_printf(&cluster->message, ": no answer within %g s (see 'granary admin status')", seconds);
 		break;
 	case ERR_NO_SPACE:
-		buf_printf(&cluster->message,
-			   ": the chunkservers are full (add a server, delete something, or run 'granary admin rebalance')");
+		buf_printf(
+		    &cluster->message,
+		    ": the chunkservers are full (add a server, delete something, or run 'granary admin rebalance')");
 		break;
 	case ERR_NO_SERVERS:
-		buf_printf(&cluster->message, ": not enough chunkservers are up to hold the copies (see 'granary admin servers')");
+		buf_printf(&cluster->message,
+			   ": not enough chunkservers are up to hold the copies (see 'granary admin servers')");
 		break;
 	case ERR_CORRUPT:
 		buf_printf(&cluster->message, ": no replica has these bytes right (see 'granary admin fsck')");
@@ -59,10 +63,13 @@ static void append_advice(struct granary_cluster *cluster, enum err err)
 	case ERR_NO_CHUNK:
 	case ERR_STALE_VERSION:
 	case ERR_STORE_FAILED:
-		buf_printf(&cluster->message, ": the servers that hold the data do not answer (see 'granary admin servers')");
+		buf_printf(&cluster->message,
+			   ": the servers that hold the data do not answer (see 'granary admin servers')");
 		break;
 	case ERR_NO_SESSION:
-		buf_printf(&cluster->message, ": this client was out of touch with the masters for too long; what it had not flushed is lost");
+		buf_printf(
+		    &cluster->message,
+		    ": this client was out of touch with the masters for too long; what it had not flushed is lost");
 		break;
 	case ERR_WRONG_CLUSTER:
 		buf_printf(&cluster->message, ": %s is not the cluster that was talked to before", addresses);
@@ -85,7 +92,7 @@ granary_status public_result(struct granary_cluster *cluster, const char *what, 
 
 granary_status public_result_id(struct granary_cluster *cluster, const char *what, uint64_t id, enum err err)
 {
-	struct buf subject = { 0 };
+	struct buf subject = {0};
 	buf_printf(&subject, "%" PRIu64, id);
 	buf_append(&subject, "", 1);
 	granary_status status = public_result(cluster, what, (const char *)subject.bytes, err);
@@ -122,9 +129,10 @@ static void meta_done(void *arg, enum err err, const Granary__MetaReply *reply)
 	wait_done(&wait->wait, err);
 }
 
-enum err public_meta(struct granary_cluster *cluster, Granary__MetaOp *const *ops, size_t op_count, Granary__MetaReply **reply)
+enum err public_meta(struct granary_cluster *cluster, Granary__MetaOp *const *ops, size_t op_count,
+		     Granary__MetaReply **reply)
 {
-	struct meta_wait wait = { 0 };
+	struct meta_wait wait = {0};
 	*reply = NULL;
 	client_meta(cluster->client, ops, op_count, meta_done, &wait);
 	enum err err = wait_for(cluster, &wait.wait);
@@ -137,7 +145,7 @@ enum err public_meta(struct granary_cluster *cluster, Granary__MetaOp *const *op
 
 void public_walk(struct granary_cluster *cluster, const char *path, bool follow, struct walked *out)
 {
-	*out = (struct walked){ 0 };
+	*out = (struct walked){0};
 	if (!path || path[0] != '/') {
 		out->err = ERR_INVALID;
 		return;
@@ -153,7 +161,7 @@ void public_walk(struct granary_cluster *cluster, const char *path, bool follow,
 	walk.follow = follow;
 	op.op_case = GRANARY__META_OP__OP_WALK;
 	op.walk = &walk;
-	out->err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &out->reply);
+	out->err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &out->reply);
 	if (!out->reply)
 		return;
 	const Granary__MetaResult *result = out->reply->results[0];
@@ -184,22 +192,22 @@ enum err walked_for_new(const struct walked *walked)
 void public_stat(uint64_t inode, const Granary__Inode *attr, struct granary_stat *out)
 {
 	*out = (struct granary_stat){
-		.inode = inode,
-		.size = attr->size,
-		.blocks = attr->blocks,
-		.change = attr->change,
-		.mode = attr->mode,
-		.uid = attr->uid,
-		.gid = attr->gid,
-		.nlink = attr->nlink,
-		.rdev = attr->rdev,
-		.atime_ns = attr->atime,
-		.mtime_ns = attr->mtime,
-		.ctime_ns = attr->ctime,
-		.btime_ns = attr->btime,
-		.layout = attr->layout,
-		.pack = attr->pack,
-		.slot = attr->slot,
+	    .inode = inode,
+	    .size = attr->size,
+	    .blocks = attr->blocks,
+	    .change = attr->change,
+	    .mode = attr->mode,
+	    .uid = attr->uid,
+	    .gid = attr->gid,
+	    .nlink = attr->nlink,
+	    .rdev = attr->rdev,
+	    .atime_ns = attr->atime,
+	    .mtime_ns = attr->mtime,
+	    .ctime_ns = attr->ctime,
+	    .btime_ns = attr->btime,
+	    .layout = attr->layout,
+	    .pack = attr->pack,
+	    .slot = attr->slot,
 	};
 }
 
@@ -216,11 +224,11 @@ static enum err try_leader(struct granary_cluster *cluster)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
-	struct wait wait = { 0 };
+	struct wait wait = {0};
 	getattr.inode = 1;
 	op.op_case = GRANARY__META_OP__OP_GETATTR;
 	op.getattr = &getattr;
-	client_meta(cluster->client, (Granary__MetaOp *[]){ &op }, 1, status_answered, &wait);
+	client_meta(cluster->client, (Granary__MetaOp *[]){&op}, 1, status_answered, &wait);
 	return wait_for(cluster, &wait);
 }
 
@@ -239,16 +247,16 @@ granary_status granary_connect(const struct granary_options *options, struct gra
 		public_result(cluster, "connect", options->config ? options->config : "", err);
 		if (err == ERR_NOT_FOUND && !options->config) {
 			buf_clear(&cluster->message);
-			buf_printf(&cluster->message,
-				   "connect: no cluster is given (use --cluster HOST:PORT,… or $GRANARY_CLUSTER, or write 'cluster = "
-				   "HOST:PORT,…' to ~/.config/granary/client.conf)");
+			buf_printf(&cluster->message, "connect: no cluster is given (use --cluster HOST:PORT,… or "
+						      "$GRANARY_CLUSTER, or write 'cluster = "
+						      "HOST:PORT,…' to ~/.config/granary/client.conf)");
 			buf_append(&cluster->message, "", 1);
 		}
 		return (granary_status)err;
 	}
 	struct client_options client_options = {
-		.cluster = (const char *)cluster->addresses.bytes,
-		.timeout_ms = cluster->timeout_ms,
+	    .cluster = (const char *)cluster->addresses.bytes,
+	    .timeout_ms = cluster->timeout_ms,
 	};
 	err = client_open(cluster->loop, &client_options, &cluster->client);
 	if (err == OK)
@@ -263,7 +271,7 @@ static void left(void *arg)
 
 void granary_close(struct granary_cluster *cluster)
 {
-	struct wait wait = { 0 };
+	struct wait wait = {0};
 	if (!cluster)
 		return;
 	if (cluster->client) {

@@ -23,8 +23,8 @@ void wait_done(void *arg, enum err err); /* arg: struct wait */
 /* Runs the loop until done. */
 MUST_USE enum err wait_for(struct granary_cluster *cluster, struct wait *wait);
 
-/* Sends the operations and waits. The error of the request, or of the first operation that failed; *reply (may be set with an
- * error of an operation) is freed by message_free. */
+/* Sends the operations and waits. The error of the request, or of the first operation that failed; *reply (may be set
+ * with an error of an operation) is freed by message_free. */
 MUST_USE enum err public_meta(struct granary_cluster *cluster, Granary__MetaOp *const *ops, size_t op_count,
 			      Granary__MetaReply **reply);
 /* Notes what failed ("put", "/a/b") and why, for granary_message; OK clears nothing. Returns err. */
@@ -41,7 +41,8 @@ struct walked {
 };
 void public_walk(struct granary_cluster *cluster, const char *path, bool follow, struct walked *out);
 void walked_deinit(struct walked *walked);
-/* As an error for an operation that needs the file: walked.err. For one that makes a name: OK when only the name is missing. */
+/* As an error for an operation that needs the file: walked.err. For one that makes a name: OK when only the name is
+ * missing. */
 MUST_USE enum err walked_for_new(const struct walked *walked);
 
 void public_stat(uint64_t inode, const Granary__Inode *attr, struct granary_stat *out);

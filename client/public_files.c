@@ -9,6 +9,7 @@
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
 
+#define REPLACED_MAX 8u       /* times a file may be replaced while we open it */
 #define COPY_BYTES (4u * MIB) /* read or written at a time */
 
 struct granary_file {
@@ -20,7 +21,8 @@ struct granary_file {
 
 /* ---- open ---- */
 
-static struct granary_file *file_new(struct granary_cluster *cluster, uint64_t inode, const Granary__Inode *attr, int flags)
+static struct granary_file *file_new(struct granary_cluster *cluster, uint64_t inode, const Granary__Inode *attr,
+				     int flags)
 {
 	struct granary_file *file = mem_zero(1, sizeof *file);
 	file->cluster = cluster;
@@ -40,7 +42,7 @@ static enum err open_inode(struct granary_cluster *cluster, uint64_t inode, int 
 	op.op_case = GRANARY__META_OP__OP_OPEN;
 	op.open = &open;
 	client_note_opened(cluster->client, inode);
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &reply);
 	if (err == OK && !reply->results[0]->attr)
 		err = ERR_PROTOCOL;
 	if (err == OK && reply->results[0]->attr->nlink == 0)
@@ -59,8 +61,8 @@ static enum err open_inode(struct granary_cluster *cluster, uint64_t inode, int 
 }
 
 /* parent 0: without a name. *existed: the file was there (only when not exclusive). */
-static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode, int flags,
-			     struct granary_file **out)
+static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode,
+			     int flags, struct granary_file **out)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Create create = GRANARY__CREATE__INIT;
@@ -73,7 +75,7 @@ static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, s
 	create.exclusive = flags & O_EXCL;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &create;
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &reply);
 	if (err == OK && (!reply->results[0]->attr || reply->results[0]->inode == 0))
 		err = ERR_PROTOCOL;
 	if (err == OK) {
@@ -87,7 +89,7 @@ static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, s
 
 static enum err truncate_io(struct granary_file *file, uint64_t size)
 {
-	struct wait wait = { 0 };
+	struct wait wait = {0};
 	file_io_truncate(file->io, size, wait_done, &wait);
 	return wait_for(file->cluster, &wait);
 }
@@ -99,7 +101,8 @@ static void file_free(struct granary_file *file)
 	free(file);
 }
 
-static enum err open_path(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode, struct granary_file **out)
+static enum err open_path_once(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode,
+			       struct granary_file **out)
 {
 	struct walked walked;
 	public_walk(cluster, path, !(flags & O_EXCL), &walked);
@@ -110,9 +113,11 @@ static enum err open_path(struct granary_cluster *cluster, const char *path, int
 		else if (err == ERR_NOT_FOUND)
 			err = walked_for_new(&walked);
 	}
-	if (err == OK && walked.inode != 0)
+	if (err == OK && walked.inode != 0) {
 		err = open_inode(cluster, walked.inode, flags, out);
-	else if (err == OK)
+		if (err == ERR_NOT_FOUND)
+			err = ERR_STALE_HANDLE;
+	} else if (err == OK)
 		err = create_inode(cluster, walked.parent, walked.name, mode, flags, out);
 	if (err == OK && (flags & O_TRUNC) && file_io_attr((*out)->io)->size > 0) {
 		err = truncate_io(*out, 0);
@@ -123,7 +128,18 @@ static enum err open_path(struct granary_cluster *cluster, const char *path, int
 	return err;
 }
 
-granary_status granary_open(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode, struct granary_file **out)
+/* Between the two requests another file may have taken the name. */
+static enum err open_path(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode,
+			  struct granary_file **out)
+{
+	enum err err = ERR_STALE_HANDLE;
+	for (unsigned i = 0; i < REPLACED_MAX && err == ERR_STALE_HANDLE; i++)
+		err = open_path_once(cluster, path, flags, mode, out);
+	return err;
+}
+
+granary_status granary_open(struct granary_cluster *cluster, const char *path, int flags, uint32_t mode,
+			    struct granary_file **out)
 {
 	*out = NULL;
 	enum err err = open_path(cluster, path, flags, mode, out);
@@ -167,7 +183,7 @@ static enum err read_all(struct granary_file *file, void *bytes, size_t size, ui
 {
 	*done = 0;
 	while (*done < size) {
-		struct read_wait wait = { .bytes = (uint8_t *)bytes + *done };
+		struct read_wait wait = {.bytes = (uint8_t *)bytes + *done};
 		wait.size = size - *done < COPY_BYTES ? size - *done : COPY_BYTES;
 		file_io_read(file->io, offset + *done, wait.size, read_done, &wait);
 		enum err err = wait_for(file->cluster, &wait.wait);
@@ -182,7 +198,7 @@ static enum err write_all(struct granary_file *file, const void *bytes, size_t s
 {
 	for (size_t at = 0; at < size;) {
 		size_t part = size - at < COPY_BYTES ? size - at : COPY_BYTES;
-		struct wait wait = { 0 };
+		struct wait wait = {0};
 		file_io_write(file->io, offset + at, slice_of((const uint8_t *)bytes + at, part), wait_done, &wait);
 		enum err err = wait_for(file->cluster, &wait);
 		if (err)
@@ -194,7 +210,7 @@ static enum err write_all(struct granary_file *file, const void *bytes, size_t s
 
 static enum err sync_io(struct granary_file *file)
 {
-	struct wait wait = { 0 };
+	struct wait wait = {0};
 	file_io_sync(file->io, wait_done, &wait);
 	return wait_for(file->cluster, &wait);
 }
@@ -241,7 +257,7 @@ granary_status granary_file_close(struct granary_file *file)
 	if (!file)
 		return OK;
 	struct granary_cluster *cluster = file->cluster;
-	struct wait wait = { 0 };
+	struct wait wait = {0};
 	file_io_flush(file->io, wait_done, &wait);
 	enum err err = wait_for(cluster, &wait);
 	uint64_t inode = file->inode;
@@ -255,7 +271,7 @@ granary_status granary_truncate(struct granary_cluster *cluster, const char *pat
 	enum err err = open_path(cluster, path, O_RDWR, 0, &file);
 	if (err == OK) {
 		err = truncate_io(file, size);
-		struct wait wait = { 0 };
+		struct wait wait = {0};
 		file_io_flush(file->io, wait_done, &wait);
 		enum err flushed = wait_for(cluster, &wait);
 		err = err ? err : flushed;
@@ -266,14 +282,14 @@ granary_status granary_truncate(struct granary_cluster *cluster, const char *pat
 
 /* ---- publish ---- */
 
-static enum err link_request(struct granary_cluster *cluster, Granary__MetaOp *const *before, size_t before_count, uint64_t inode,
-			     const struct granary_publish *publish, uint64_t *id)
+static enum err link_request(struct granary_cluster *cluster, Granary__MetaOp *const *before, size_t before_count,
+			     uint64_t inode, const struct granary_publish *publish, uint64_t *id)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Link link = GRANARY__LINK__INIT;
 	Granary__MetaOp *ops[3];
 	Granary__MetaReply *reply;
-	struct walked walked = { 0 };
+	struct walked walked = {0};
 	enum err err = OK;
 	check(before_count < 3);
 	if (publish->path) {
@@ -340,7 +356,7 @@ static enum err put_small(struct granary_cluster *cluster, const void *bytes, si
 	create_op.op_case = GRANARY__META_OP__OP_CREATE;
 	create_op.create = &create;
 	if (size > 0) {
-		struct append_wait wait = { 0 };
+		struct append_wait wait = {0};
 		struct iobuf *data = iobuf_open((uint32_t)size);
 		memcpy(data->bytes, bytes, size);
 		data->size = (uint32_t)size;
@@ -355,7 +371,7 @@ static enum err put_small(struct granary_cluster *cluster, const void *bytes, si
 	}
 	commit_op.op_case = GRANARY__META_OP__OP_COMMIT_BLOB;
 	commit_op.commit_blob = &commit;
-	Granary__MetaOp *ops[] = { &create_op, &commit_op };
+	Granary__MetaOp *ops[] = {&create_op, &commit_op};
 	return link_request(cluster, ops, size > 0 ? 2 : 1, 0, publish, id);
 }
 
@@ -382,15 +398,16 @@ static enum err put(struct granary_cluster *cluster, const void *bytes, size_t s
 				      : put_large(cluster, bytes, size, mode, publish, id);
 }
 
-granary_status granary_put(struct granary_cluster *cluster, const char *path, const void *bytes, size_t size, uint32_t mode)
+granary_status granary_put(struct granary_cluster *cluster, const char *path, const void *bytes, size_t size,
+			   uint32_t mode)
 {
-	struct granary_publish publish = { .path = path };
+	struct granary_publish publish = {.path = path};
 	return public_result(cluster, "put", path, put(cluster, bytes, size, mode, &publish, NULL));
 }
 
 granary_status granary_put_id(struct granary_cluster *cluster, const void *bytes, size_t size, uint64_t *id)
 {
-	struct granary_publish publish = { 0 };
+	struct granary_publish publish = {0};
 	return public_result(cluster, "put", "--id", put(cluster, bytes, size, 0600, &publish, id));
 }
 
@@ -410,12 +427,42 @@ static enum err get(struct granary_file *file, void **bytes, size_t *size)
 	return err;
 }
 
+/* A blob comes as a whole: it need not be opened, but if it was replaced meanwhile it may be gone (ERR_STALE_HANDLE).
+ * ERR_NOT_SUPPORTED: no blob. */
+static enum err get_blob(struct granary_cluster *cluster, const char *path, void **bytes, size_t *size)
+{
+	struct walked walked;
+	public_walk(cluster, path, true, &walked);
+	enum err err = walked.err;
+	if (err == OK && walked.attr->layout != GRANARY__LAYOUT__LAYOUT_BLOB)
+		err = ERR_NOT_SUPPORTED;
+	if (err == OK) {
+		client_note_opened(cluster->client, walked.inode);
+		struct granary_file *file = file_new(cluster, walked.inode, walked.attr, O_RDONLY);
+		err = get(file, bytes, size);
+		if (err == ERR_NOT_FOUND || (err == OK && *size != walked.attr->size))
+			err = ERR_STALE_HANDLE;
+		if (err) {
+			free(*bytes);
+			*bytes = NULL;
+		}
+		file_free(file);
+	}
+	walked_deinit(&walked);
+	return err;
+}
+
 granary_status granary_get(struct granary_cluster *cluster, const char *path, void **bytes, size_t *size)
 {
 	struct granary_file *file = NULL;
 	*bytes = NULL;
 	*size = 0;
-	enum err err = open_path(cluster, path, O_RDONLY, 0, &file);
+	enum err err = ERR_STALE_HANDLE;
+	for (unsigned i = 0; i < REPLACED_MAX && err == ERR_STALE_HANDLE; i++)
+		err = get_blob(cluster, path, bytes, size);
+	if (err != ERR_NOT_SUPPORTED)
+		return public_result(cluster, "get", path, err);
+	err = open_path(cluster, path, O_RDONLY, 0, &file);
 	if (err == OK) {
 		err = get(file, bytes, size);
 		file_free(file);

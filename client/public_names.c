@@ -13,7 +13,7 @@
 static enum err one_op(struct granary_cluster *cluster, Granary__MetaOp *op)
 {
 	Granary__MetaReply *reply;
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){op}, 1, &reply);
 	if (reply)
 		message_free(&reply->base);
 	return err;
@@ -37,7 +37,7 @@ granary_status granary_stat_id(struct granary_cluster *cluster, uint64_t id, str
 	getattr.inode = id;
 	op.op_case = GRANARY__META_OP__OP_GETATTR;
 	op.getattr = &getattr;
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &reply);
 	if (err == OK && !reply->results[0]->attr)
 		err = ERR_PROTOCOL;
 	if (err == OK && reply->results[0]->attr->nlink == 0)
@@ -132,7 +132,7 @@ granary_status granary_rename(struct granary_cluster *cluster, const char *from,
 	public_walk(cluster, from, false, &old);
 	enum err err = old.err;
 	const char *subject = from;
-	new = (struct walked){ 0 };
+	new = (struct walked){0};
 	if (err == OK && old.name.size == 0)
 		err = ERR_BUSY; /* the root */
 	if (err == OK) {
@@ -147,8 +147,8 @@ granary_status granary_rename(struct granary_cluster *cluster, const char *from,
 		rename.name = message_borrow(old.name);
 		rename.new_parent = new.parent;
 		rename.new_name = message_borrow(new.name);
-		rename.no_replace = flags & GRANARY_RENAME_NOREPLACE;
-		rename.exchange = flags & GRANARY_RENAME_EXCHANGE;
+		rename.no_replace = (flags & GRANARY_RENAME_NOREPLACE) != 0;
+		rename.exchange = (flags & GRANARY_RENAME_EXCHANGE) != 0;
 		op.op_case = GRANARY__META_OP__OP_RENAME;
 		op.rename = &rename;
 		err = one_op(cluster, &op);
@@ -160,7 +160,7 @@ granary_status granary_rename(struct granary_cluster *cluster, const char *from,
 
 granary_status granary_link(struct granary_cluster *cluster, const char *existing, const char *path)
 {
-	struct walked old, new = { 0 };
+	struct walked old, new = {0};
 	const char *subject = existing;
 	public_walk(cluster, existing, false, &old);
 	enum err err = old.err;
@@ -259,14 +259,14 @@ static enum err list_page(struct granary_cluster *cluster, uint64_t inode, struc
 	readdir.attributes = true;
 	op.op_case = GRANARY__META_OP__OP_READDIR;
 	op.readdir = &readdir;
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &reply);
 	*more = false;
 	if (err == OK) {
 		const Granary__MetaResult *result = reply->results[0];
 		*more = !result->end && result->n_entries > 0;
 		for (size_t i = 0; i < result->n_entries; i++) {
 			const Granary__DirectoryEntry *entry = result->entries[i];
-			struct granary_entry out = { .name_bytes = entry->name.len };
+			struct granary_entry out = {.name_bytes = entry->name.len};
 			buf_set(after, message_bytes(entry->name));
 			buf_append(after, "", 1);
 			after->size--;
@@ -285,11 +285,11 @@ static enum err list_page(struct granary_cluster *cluster, uint64_t inode, struc
 	return err;
 }
 
-granary_status granary_list(struct granary_cluster *cluster, const char *path, bool (*fn)(void *arg, const struct granary_entry *),
-			    void *arg)
+granary_status granary_list(struct granary_cluster *cluster, const char *path,
+			    bool (*fn)(void *arg, const struct granary_entry *), void *arg)
 {
 	struct walked walked;
-	struct buf after = { 0 };
+	struct buf after = {0};
 	bool more = true;
 	public_walk(cluster, path, true, &walked);
 	enum err err = walked.err;
@@ -312,11 +312,11 @@ static enum err xattr_op(struct granary_cluster *cluster, const char *path, Gran
 	enum err err = walked.err;
 	*inode = walked.inode;
 	walked_deinit(&walked);
-	return err ? err : public_meta(cluster, (Granary__MetaOp *[]){ op }, 1, reply);
+	return err ? err : public_meta(cluster, (Granary__MetaOp *[]){op}, 1, reply);
 }
 
-granary_status granary_xattr_get(struct granary_cluster *cluster, const char *path, const char *name, void *value, size_t size,
-				 size_t *done)
+granary_status granary_xattr_get(struct granary_cluster *cluster, const char *path, const char *name, void *value,
+				 size_t size, size_t *done)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__GetXattr get = GRANARY__GET_XATTR__INIT;
@@ -338,7 +338,8 @@ granary_status granary_xattr_get(struct granary_cluster *cluster, const char *pa
 	return public_result(cluster, "xattr get", path, err);
 }
 
-granary_status granary_xattr_set(struct granary_cluster *cluster, const char *path, const char *name, const void *value, size_t size)
+granary_status granary_xattr_set(struct granary_cluster *cluster, const char *path, const char *name, const void *value,
+				 size_t size)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__SetXattr set = GRANARY__SET_XATTR__INIT;
@@ -370,8 +371,8 @@ granary_status granary_xattr_remove(struct granary_cluster *cluster, const char 
 	return public_result(cluster, "xattr rm", path, err);
 }
 
-granary_status granary_xattr_list(struct granary_cluster *cluster, const char *path, bool (*fn)(void *arg, const char *name),
-				  void *arg)
+granary_status granary_xattr_list(struct granary_cluster *cluster, const char *path,
+				  bool (*fn)(void *arg, const char *name), void *arg)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__ListXattr list = GRANARY__LIST_XATTR__INIT;
@@ -379,7 +380,7 @@ granary_status granary_xattr_list(struct granary_cluster *cluster, const char *p
 	op.op_case = GRANARY__META_OP__OP_LIST_XATTR;
 	op.list_xattr = &list;
 	enum err err = xattr_op(cluster, path, &op, &list.inode, &reply);
-	struct buf name = { 0 };
+	struct buf name = {0};
 	for (size_t i = 0; err == OK && i < reply->results[0]->n_names; i++) {
 		buf_set(&name, message_bytes(reply->results[0]->names[i]));
 		buf_append(&name, "", 1);
@@ -399,16 +400,16 @@ granary_status granary_space(struct granary_cluster *cluster, struct granary_spa
 	Granary__MetaReply *reply;
 	op.op_case = GRANARY__META_OP__OP_STATFS;
 	op.statfs = &statfs;
-	enum err err = public_meta(cluster, (Granary__MetaOp *[]){ &op }, 1, &reply);
+	enum err err = public_meta(cluster, (Granary__MetaOp *[]){&op}, 1, &reply);
 	if (err == OK && !reply->results[0]->statfs)
 		err = ERR_PROTOCOL;
 	if (err == OK) {
 		const Granary__Statfs *statfs_out = reply->results[0]->statfs;
 		*out = (struct granary_space){
-			.bytes_total = statfs_out->bytes_total,
-			.bytes_free = statfs_out->bytes_free,
-			.bytes_used = statfs_out->bytes_used,
-			.inodes = statfs_out->inodes,
+		    .bytes_total = statfs_out->bytes_total,
+		    .bytes_free = statfs_out->bytes_free,
+		    .bytes_used = statfs_out->bytes_used,
+		    .inodes = statfs_out->inodes,
 		};
 	}
 	if (reply)

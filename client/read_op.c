@@ -23,8 +23,9 @@ struct read_op {
 	uint64_t chunk, version;
 	struct server *order[REPLICAS_MAX];
 	unsigned count, tried, rounds_damaged;
-	unsigned without_chunk, rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
-	bool stale; /* a replica says that the location is old */
+	unsigned without_chunk,
+	    rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
+	bool stale;               /* a replica says that the location is old */
 	enum err last;
 	rpc_call_id rpc_call;
 	struct timer timer;
@@ -98,8 +99,9 @@ static void round_failed(struct read_op *op)
 	if (location && location->version == op->version && location->chunk == op->chunk)
 		place_forget(op->client, &op->request.place);
 	op->chunk = 0;
-	/* In its first version a chunk that none of its servers ever had was allocated and never written: zeros. (One that was lost
-	 * is reported as damaged by the server that lost it.) Asked twice, with the location fetched in between. */
+	/* In its first version a chunk that none of its servers ever had was allocated and never written: zeros. (One
+	 * that was lost is reported as damaged by the server that lost it.) Asked twice, with the location fetched in
+	 * between. */
 	if (op->without_chunk == op->count && op->version == 1 && op->request.place.map &&
 	    ++op->rounds_without_chunk >= ROUNDS_WITHOUT_CHUNK) {
 		read_end(op, OK, NULL, 0);
@@ -126,7 +128,8 @@ static void replica_failed(struct read_op *op, enum err err)
 	if (err == ERR_CORRUPT)
 		log_warn("read_corrupt", "chunk=%016llx server=%llu offset=%u", (unsigned long long)op->chunk,
 			 (unsigned long long)server->id, op->request.offset);
-	if (err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_LEASE || err == ERR_STORE_FAILED)
+	if (err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_LEASE ||
+	    err == ERR_STORE_FAILED)
 		server_failed(server, loop_now_ms(op->client->loop));
 	op->without_chunk += err == ERR_NO_CHUNK;
 	/* Damage on one replica is what the reader hears of only if no other one would do. */
@@ -188,7 +191,8 @@ static void read_send(struct read_op *op)
 	}
 	op->state = READ_SENT;
 	op->sent_us = loop_now_us(op->client->loop);
-	op->rpc_call = rpc_peer_call(op->order[op->tried++]->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, op);
+	op->rpc_call =
+	    rpc_peer_call(op->order[op->tried++]->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, op);
 }
 
 static void read_step(struct read_op *op)

@@ -1,8 +1,8 @@
 /* One read of up to FRAME_DATA_BYTES_MAX of a chunk, or of one blob, from whichever replica answers with right bytes.
  *
- * The replicas are tried in an order shuffled by their latency, CLIENT_READ_ATTEMPT_MS each; every byte is checked against its
- * CRC. When the location was old, or no replica would do, it is fetched again, until timeout_ms. Bytes that no replica has
- * right are ERR_CORRUPT after two rounds. */
+ * The replicas are tried in an order shuffled by their latency, CLIENT_READ_ATTEMPT_MS each; every byte is checked
+ * against its CRC. When the location was old, or no replica would do, it is fetched again, until timeout_ms. Bytes that
+ * no replica has right are ERR_CORRUPT after two rounds. */
 #ifndef GRANARY_CLIENT_READ_OP_H
 #define GRANARY_CLIENT_READ_OP_H
 
@@ -12,11 +12,11 @@
 struct read_request {
 	struct place place;
 	uint32_t offset, bytes; /* in the chunk; within FRAME_DATA_BYTES_MAX of whole blocks */
-	uint32_t slot;		/* of a pack: offset and bytes are not used */
+	uint32_t slot;          /* of a pack: offset and bytes are not used */
 };
 
-/* data is borrowed; NULL for a hole. The chunk's bytes at the wanted offset are at data->bytes + skip; what is missing at its end
- * is zeros. */
+/* data is borrowed; NULL for a hole. The chunk's bytes at the wanted offset are at data->bytes + skip; what is missing
+ * at its end is zeros. */
 typedef void read_done_fn(void *arg, enum err err, struct iobuf *data, uint32_t skip);
 /* May call done from within. */
 void read_call(struct client *client, const struct read_request *request, read_done_fn *done, void *arg);

@@ -1,4 +1,5 @@
-/* Serves the master's MESSAGE_INVALIDATE: hands each item to the program, answers when nothing of them is cached any more. */
+/* Serves the master's MESSAGE_INVALIDATE: hands each item to the program, answers when nothing of them is cached any
+ * more. */
 #ifndef GRANARY_CLIENT_RECALL_H
 #define GRANARY_CLIENT_RECALL_H
 

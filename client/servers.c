@@ -12,7 +12,8 @@
 void servers_deinit(struct servers *servers)
 {
 	struct server *server, *next;
-	HASH_ITER (hh, servers->table, server, next) {
+	HASH_ITER(hh, servers->table, server, next)
+	{
 		HASH_DEL(servers->table, server);
 		rpc_peer_close(server->peer);
 		free(server);
@@ -53,7 +54,7 @@ enum err location_parse(struct servers *servers, const Granary__ChunkLocation *m
 {
 	if (message->n_replicas == 0 || message->n_replicas > REPLICAS_MAX || message->chunk == 0)
 		return ERR_PROTOCOL;
-	*out = (struct location){ .chunk = message->chunk, .version = message->version };
+	*out = (struct location){.chunk = message->chunk, .version = message->version};
 	for (size_t i = 0; i < message->n_replicas; i++) {
 		const Granary__Replica *replica = message->replicas[i];
 		if (!strchr(replica->address, ':'))
@@ -80,7 +81,8 @@ static uint64_t weight(const struct server *server)
 	return (1u << 30) / latency + 1;
 }
 
-void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms, struct server *out[REPLICAS_MAX])
+void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
+		      struct server *out[REPLICAS_MAX])
 {
 	unsigned healthy = 0, count = 0;
 	for (unsigned i = 0; i < location->count; i++)

@@ -1,5 +1,5 @@
-/* The chunkservers that this client has met: address, connection, how fast they answered. Shared by all locations; an entry
- * lives as long as the client. As many as the cluster has servers. */
+/* The chunkservers that this client has met: address, connection, how fast they answered. Shared by all locations; an
+ * entry lives as long as the client. As many as the cluster has servers. */
 #ifndef GRANARY_CLIENT_SERVERS_H
 #define GRANARY_CLIENT_SERVERS_H
 
@@ -15,7 +15,7 @@
 struct server {
 	uint64_t id;
 	struct rpc_peer *peer;
-	uint64_t latency_us; /* of recent answers, moving average */
+	uint64_t latency_us;    /* of recent answers, moving average */
 	uint64_t sick_until_ms; /* did not answer: asked last until then */
 	UT_hash_handle hh;
 };
@@ -52,6 +52,7 @@ void location_chain(const struct location *location, struct location_chain *out)
 
 /* The replicas in the order in which a read tries them: shuffled, each place drawn with probability proportional to
  * 1 / latency, sick ones last. */
-void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms, struct server *out[REPLICAS_MAX]);
+void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
+		      struct server *out[REPLICAS_MAX]);
 
 #endif

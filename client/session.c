@@ -20,14 +20,14 @@ struct call {
 	struct session *session;
 	enum call_state state;
 	enum message_type type;
-	struct buf packed;	  /* the message; of MESSAGE_META without session, slot and sequence */
+	struct buf packed; /* the message; of MESSAGE_META without session, slot and sequence */
 	bool change, busy_ends;
-	bool ambiguous;		  /* an attempt may have been carried out */
-	int slot;		  /* -1: none */
+	bool ambiguous; /* an attempt may have been carried out */
+	int slot;       /* -1: none */
 	uint64_t sequence;
-	uint64_t generation;	  /* of the session in which slot is */
+	uint64_t generation; /* of the session in which slot is */
 	uint64_t deadline_ms, backoff_ms;
-	enum err last;		  /* why the last attempt failed */
+	enum err last; /* why the last attempt failed */
 	rpc_call_id rpc_call;
 	struct rpc_peer *asked;
 	struct timer timer;
@@ -61,7 +61,7 @@ struct session {
 	unsigned broken_slots;
 	struct call *waiting_changes; /* for the session or for a slot, in order */
 	struct call *waiting_queries; /* for the session */
-	struct call *calls;	      /* in flight and backing off */
+	struct call *calls;           /* in flight and backing off */
 	size_t call_count;
 	struct open_files open_files;
 
@@ -111,9 +111,9 @@ static void note_failure(struct session *session, const struct rpc_peer *asked, 
 		moved = leader_redirect(&session->leader, asked, text);
 	else if (err != ERR_BUSY)
 		moved = leader_failed(&session->leader, asked);
-	session->state = err == ERR_NOT_LEADER || err == ERR_BUSY ? ERR_NO_LEADER
+	session->state = err == ERR_NOT_LEADER || err == ERR_BUSY  ? ERR_NO_LEADER
 			 : err == ERR_CLOSED || err == ERR_TIMEOUT ? ERR_UNREACHABLE
-								    : err;
+								   : err;
 	/* The new leader wants to know what is open, and needs a connection to recall caches over. */
 	if (moved && session->id != 0 && session->rpc_call == 0) {
 		session->term = 0;
@@ -203,9 +203,9 @@ static void call_end(struct call *call, enum err err, const ProtobufCMessage *re
 static void call_expire(struct call *call)
 {
 	enum err err = call->last == ERR_NOT_LEADER ? ERR_NO_LEADER
-		       : call->last == ERR_CLOSED ? ERR_UNREACHABLE
-		       : call->last == OK	  ? (call->session->state ? call->session->state : ERR_TIMEOUT)
-						  : call->last;
+		       : call->last == ERR_CLOSED   ? ERR_UNREACHABLE
+		       : call->last == OK           ? (call->session->state ? call->session->state : ERR_TIMEOUT)
+						    : call->last;
 	if (call->slot < 0 || !call->ambiguous || call->generation != call->session->generation) {
 		call_end(call, err, NULL, "");
 		return;
@@ -298,8 +298,8 @@ static void call_send(struct call *call, const ProtobufCMessage *message)
 	uint64_t left = call->deadline_ms > now ? call->deadline_ms - now : 1;
 	call_to_list(call, CALL_IN_FLIGHT);
 	call->asked = leader_peer(&session->leader);
-	call->rpc_call = rpc_peer_call(call->asked, call->type, message, NULL, left < CLIENT_ATTEMPT_MS ? left : CLIENT_ATTEMPT_MS,
-				       call_answered, call);
+	call->rpc_call = rpc_peer_call(call->asked, call->type, message, NULL,
+				       left < CLIENT_ATTEMPT_MS ? left : CLIENT_ATTEMPT_MS, call_answered, call);
 }
 
 /* Sends the request as it was packed. */
@@ -399,7 +399,8 @@ static void call_first(struct call *call, const ProtobufCMessage *message)
 		timer_start(&call->timer, call->deadline_ms - now);
 }
 
-void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done, void *arg)
+void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done,
+		  void *arg)
 {
 	check(op_count > 0 && op_count <= META_OPS_PER_BATCH_MAX);
 	bool change = false;
@@ -494,8 +495,8 @@ static void session_timer(void *arg)
 	if (session->id == 0) {
 		Granary__SessionOpen message = GRANARY__SESSION_OPEN__INIT;
 		message.client = session->name;
-		session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_OPEN, &message.base, NULL, CLIENT_ATTEMPT_MS,
-						  session_opened_at_master, session);
+		session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_OPEN, &message.base, NULL,
+						  CLIENT_ATTEMPT_MS, session_opened_at_master, session);
 		return;
 	}
 	Granary__SessionKeepalive message = GRANARY__SESSION_KEEPALIVE__INIT;
@@ -503,8 +504,8 @@ static void session_timer(void *arg)
 	message.term = session->term;
 	message.full = session->telling_full = session->term == 0;
 	open_files_tell(&session->open_files, message.full, &message);
-	session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_KEEPALIVE, &message.base, NULL, CLIENT_ATTEMPT_MS,
-					  keepalive_answered, session);
+	session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_KEEPALIVE, &message.base, NULL,
+					  CLIENT_ATTEMPT_MS, keepalive_answered, session);
 	open_files_free(&message);
 }
 
@@ -563,8 +564,8 @@ void session_leave(struct session *session, void (*done)(void *arg), void *arg)
 	message.session = session->id;
 	message.term = session->term;
 	message.end = true;
-	session->rpc_call = rpc_peer_call(leader_peer(&session->leader), MESSAGE_SESSION_KEEPALIVE, &message.base, NULL, LEAVE_MS,
-					  session_left, session);
+	session->rpc_call = rpc_peer_call(leader_peer(&session->leader), MESSAGE_SESSION_KEEPALIVE, &message.base, NULL,
+					  LEAVE_MS, session_left, session);
 }
 
 void session_cancel(struct session *session)

@@ -1,8 +1,9 @@
 /* The session with the master: finding the leader, request slots, retries, keepalive.
  *
- * A request that changes something holds one of SESSION_SLOTS slots and the slot's next sequence number until it is answered,
- * however often it is sent and to whom: the master gives a repeated (session, slot, sequence) its first answer. (Slots as in
- * NFSv4.1, RFC 8881 section 2.10.6.) Requests beyond the slots wait in order. Queries need the session but no slot.
+ * A request that changes something holds one of SESSION_SLOTS slots and the slot's next sequence number until it is
+ * answered, however often it is sent and to whom: the master gives a repeated (session, slot, sequence) its first
+ * answer. (Slots as in NFSv4.1, RFC 8881 section 2.10.6.) Requests beyond the slots wait in order. Queries need the
+ * session but no slot.
  *
  *             no session            slot free                 answer
  *   WAITING ------------> WAITING -----------> IN_FLIGHT ---------------> done
@@ -11,8 +12,8 @@
  *                  unreachable, busy, no leader   v   |
  *                                                BACKOFF ---- timeout_ms ---> done(error)
  *
- * A request that timed out but may have been done keeps its slot, and is repeated in the background until it is answered or
- * the session ends: the slot's sequence is not known before.
+ * A request that timed out but may have been done keeps its slot, and is repeated in the background until it is
+ * answered or the session ends: the slot's sequence is not known before.
  *
  * An expired session: requests that were never sent go on in the next session; those that may have been done end with
  * ERR_NO_SESSION. */
@@ -41,8 +42,8 @@ struct session_options {
 MUST_USE enum err session_open(const struct session_options *options, struct session **out);
 /* Ends requests with ERR_CANCELLED. */
 void session_close(struct session *session);
-/* Nothing is under way: tells the master that the session is over, so that nobody has to wait for what it might have cached or
- * locked. done after LEAVE_MS at the latest; only session_close comes after it. */
+/* Nothing is under way: tells the master that the session is over, so that nobody has to wait for what it might have
+ * cached or locked. done after LEAVE_MS at the latest; only session_close comes after it. */
 void session_leave(struct session *session, void (*done)(void *arg), void *arg);
 void session_cancel(struct session *session);
 uint64_t session_id(const struct session *session);
@@ -53,7 +54,8 @@ enum err session_state(const struct session *session);
 typedef void session_done_fn(void *arg, enum err err, const ProtobufCMessage *reply, const char *text);
 
 /* The operations are packed before it returns. timeout_ms 0: that of the options. */
-void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done, void *arg);
+void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done,
+		  void *arg);
 /* Any other request to the leader. With busy_ends, ERR_BUSY is an answer and is not retried. */
 void session_ask(struct session *session, enum message_type type, const ProtobufCMessage *message, bool busy_ends,
 		 session_done_fn *done, void *arg);

@@ -12,7 +12,8 @@ static void expect(const char *what, granary_status status, granary_status wante
 {
 	if (status == wanted)
 		return;
-	fprintf(stderr, "%s: %d (%s), not %d: %s\n", what, status, granary_error_text(status), wanted, granary_message(cluster));
+	fprintf(stderr, "%s: %d (%s), not %d: %s\n", what, status, granary_error_text(status), wanted,
+		granary_message(cluster));
 	exit(1);
 }
 
@@ -48,13 +49,14 @@ static void streams(const char *path)
 	expect("fstat", granary_fstat(file, &stat), 0);
 	expect("size", (int)stat.size, 1000);
 	expect("close", granary_file_close(file), 0);
-	expect("exclusive", granary_error_errno(granary_open(cluster, path, O_WRONLY | O_CREAT | O_EXCL, 0644, &file)), EEXIST);
+	expect("exclusive", granary_error_errno(granary_open(cluster, path, O_WRONLY | O_CREAT | O_EXCL, 0644, &file)),
+	       EEXIST);
 	expect("unlink", granary_unlink(cluster, path), 0);
 }
 
 int main(int argc, char **argv)
 {
-	struct granary_options options = { 0 };
+	struct granary_options options = {0};
 	struct granary_stat stat;
 	void *bytes;
 	size_t size;

@@ -59,7 +59,8 @@ static struct fake_chunk *find_chunk(struct fake_server *server, uint64_t id)
 static void free_chunk(struct fake_server *server, struct fake_chunk *chunk)
 {
 	struct fake_blob *blob, *next;
-	HASH_ITER (hh, chunk->blobs, blob, next) {
+	HASH_ITER(hh, chunk->blobs, blob, next)
+	{
 		HASH_DEL(chunk->blobs, blob);
 		buf_deinit(&blob->bytes);
 		free(blob);
@@ -98,8 +99,8 @@ struct change {
 static bool was_done(const struct fake_chunk *chunk, const struct change *change, uint32_t *slot)
 {
 	for (unsigned i = 0; i < OPERATIONS_KEPT; i++)
-		if (chunk->operations[i].client == change->client && chunk->operations[i].operation == change->operation &&
-		    change->operation != 0) {
+		if (chunk->operations[i].client == change->client &&
+		    chunk->operations[i].operation == change->operation && change->operation != 0) {
 			*slot = chunk->operations[i].slot;
 			return true;
 		}
@@ -180,7 +181,8 @@ static enum err check_crcs(const Granary__ChunkWrite *message, const struct iobu
 	while (at < data->size) {
 		uint32_t part = BLOCK_BYTES - offset % BLOCK_BYTES;
 		part = part < data->size - at ? part : data->size - at;
-		if (4 * i + 4 > message->crcs.len || get_le32(message->crcs.data + 4 * i) != crc32c(data->bytes + at, part))
+		if (4 * i + 4 > message->crcs.len ||
+		    get_le32(message->crcs.data + 4 * i) != crc32c(data->bytes + at, part))
 			return ERR_CORRUPT;
 		i++;
 		at += part;
@@ -203,13 +205,14 @@ static void finish(struct fake_server *server, struct rpc_request *request, enum
 static void serve_write(struct fake_server *server, struct rpc_request *request)
 {
 	const Granary__ChunkWrite *m = (const Granary__ChunkWrite *)request->message;
-	struct change change = { m->chunk, m->version, m->client, m->operation, m->n_replicas, m->replicas, 0, apply_write,
-				 request->message, request->data };
+	struct change change = {m->chunk,    m->version, m->client,   m->operation,     m->n_replicas,
+				m->replicas, 0,          apply_write, request->message, request->data};
 	Granary__ChunkWriteReply reply = GRANARY__CHUNK_WRITE_REPLY__INIT;
 	uint32_t slot;
 	server->writes++;
 	server->synced_writes += m->sync;
-	enum err err = !request->data || m->offset + request->data->size > CHUNK_BYTES ? ERR_INVALID : check_crcs(m, request->data);
+	enum err err = !request->data || m->offset + request->data->size > CHUNK_BYTES ? ERR_INVALID
+										       : check_crcs(m, request->data);
 	if (err == OK)
 		err = do_change(server, &change, &slot);
 	finish(server, request, err, &reply.base);
@@ -218,8 +221,8 @@ static void serve_write(struct fake_server *server, struct rpc_request *request)
 static void serve_trim(struct fake_server *server, struct rpc_request *request)
 {
 	const Granary__ChunkTrim *m = (const Granary__ChunkTrim *)request->message;
-	struct change change = { m->chunk, m->version, m->client, m->operation, m->n_replicas, m->replicas, 0, apply_trim,
-				 request->message, NULL };
+	struct change change = {m->chunk,    m->version, m->client,  m->operation,     m->n_replicas,
+				m->replicas, 0,          apply_trim, request->message, NULL};
 	Granary__Empty reply = GRANARY__EMPTY__INIT;
 	uint32_t slot;
 	server->trims++;
@@ -229,8 +232,8 @@ static void serve_trim(struct fake_server *server, struct rpc_request *request)
 static void serve_append(struct fake_server *server, struct rpc_request *request)
 {
 	const Granary__BlobAppend *m = (const Granary__BlobAppend *)request->message;
-	struct change change = { m->pack, m->version, m->client, m->operation, m->n_replicas, m->replicas, 0, apply_append,
-				 request->message, request->data };
+	struct change change = {m->pack,     m->version, m->client,    m->operation,     m->n_replicas,
+				m->replicas, 0,          apply_append, request->message, request->data};
 	Granary__BlobAppendReply reply = GRANARY__BLOB_APPEND_REPLY__INIT;
 	server->appends++;
 	server->synced_writes += m->sync;
@@ -259,7 +262,7 @@ static void serve_read(struct fake_server *server, struct rpc_request *request)
 	data->size = end > start ? end - start : 0;
 	memcpy(data->bytes, chunk->bytes.bytes ? chunk->bytes.bytes + start : data->bytes, data->size);
 	for (uint32_t at = 0; at < data->size; at += BLOCK_BYTES) {
-		uint8_t block[BLOCK_BYTES] = { 0 };
+		uint8_t block[BLOCK_BYTES] = {0};
 		memcpy(block, data->bytes + at, data->size - at < BLOCK_BYTES ? data->size - at : BLOCK_BYTES);
 		put_le32(crcs + reply.crcs.len, crc32c(block, BLOCK_BYTES));
 		reply.crcs.len += 4;
@@ -268,7 +271,8 @@ static void serve_read(struct fake_server *server, struct rpc_request *request)
 	reply.version = chunk->version;
 	if (server->corrupt && data->size > 0)
 		data->bytes[data->size / 2] ^= 1;
-	rpc_reply_data(request, &reply.base, data->size ? &(struct conn_data){ .iobuf = data, .size = data->size } : NULL);
+	rpc_reply_data(request, &reply.base,
+		       data->size ? &(struct conn_data){.iobuf = data, .size = data->size} : NULL);
 	iobuf_unref(data);
 }
 
@@ -291,7 +295,7 @@ static void serve_blob_read(struct fake_server *server, struct rpc_request *requ
 	reply.crc = crc32c(data->bytes, data->size);
 	if (server->corrupt)
 		data->bytes[data->size / 2] ^= 1;
-	rpc_reply_data(request, &reply.base, &(struct conn_data){ .iobuf = data, .size = data->size });
+	rpc_reply_data(request, &reply.base, &(struct conn_data){.iobuf = data, .size = data->size});
 	iobuf_unref(data);
 }
 
@@ -363,7 +367,7 @@ static void serve(void *arg, struct rpc_request *request)
 	}
 }
 
-static const struct rpc_service service = { .serve = serve };
+static const struct rpc_service service = {.serve = serve};
 
 /* ---- at the master */
 
@@ -411,7 +415,8 @@ static void heartbeat(void *arg)
 	message.incarnation = server->incarnation;
 	message.bytes_total = 1ull << 40;
 	message.bytes_free = 1ull << 39;
-	rpc_peer_call(server->master, MESSAGE_HEARTBEAT, &message.base, NULL, RPC_TIMEOUT_MS, heartbeat_answered, server);
+	rpc_peer_call(server->master, MESSAGE_HEARTBEAT, &message.base, NULL, RPC_TIMEOUT_MS, heartbeat_answered,
+		      server);
 }
 
 /* ---- the cluster */
@@ -429,7 +434,7 @@ static void status_answered(void *arg, const struct rpc_result *result)
 static void wait_for_servers(struct fake_cluster *cluster)
 {
 	uint64_t start = loop_now_us(cluster->loop);
-	struct rpc_identity identity = { .role = RPC_TOOL, .id = 1 };
+	struct rpc_identity identity = {.role = RPC_TOOL, .id = 1};
 	struct rpc *rpc;
 	unsigned up = 1u << 16;
 	check(rpc_open(cluster->loop, &identity, NULL, NULL, &rpc) == OK);
@@ -449,20 +454,21 @@ static void wait_for_servers(struct fake_cluster *cluster)
 
 void fake_cluster_open(struct fake_cluster *cluster, unsigned servers)
 {
-	struct buf message = { 0 };
-	*cluster = (struct fake_cluster){ .count = servers };
+	struct buf message = {0};
+	*cluster = (struct fake_cluster){.count = servers};
 	snprintf(cluster->directory, sizeof cluster->directory, "/tmp/fake_cluster.XXXXXX");
 	check(mkdtemp(cluster->directory));
 	check(loop_open(&cluster->loop) == OK);
-	struct master_options options = { .directory = cluster->directory,
-					  .listen = "127.0.0.1:0",
-					  .cluster = "fake",
-					  .members = "",
-					  .id = 1,
-					  .cache_bytes = 64 * MIB };
+	struct master_options options = {.directory = cluster->directory,
+					 .listen = "127.0.0.1:0",
+					 .cluster = "fake",
+					 .members = "",
+					 .id = 1,
+					 .cache_bytes = 64 * MIB};
 	enum err err = master_open(cluster->loop, &options, &cluster->master, &message);
 	if (err)
-		fprintf(stderr, "master_open: %s: %.*s\n", err_name(err), (int)message.size, (const char *)message.bytes);
+		fprintf(stderr, "master_open: %s: %.*s\n", err_name(err), (int)message.size,
+			(const char *)message.bytes);
 	check(err == OK);
 	buf_deinit(&message);
 	for (unsigned i = 0; i < servers; i++) {
@@ -470,7 +476,7 @@ void fake_cluster_open(struct fake_cluster *cluster, unsigned servers)
 		server->cluster = cluster;
 		server->id = i + 1;
 		server->incarnation = 1;
-		struct rpc_identity identity = { .role = RPC_CHUNKSERVER, .id = server->id };
+		struct rpc_identity identity = {.role = RPC_CHUNKSERVER, .id = server->id};
 		check(rpc_open(cluster->loop, &identity, &service, server, &server->rpc) == OK);
 		check(rpc_listen(server->rpc, "127.0.0.1:0") == OK);
 		server->master = rpc_peer_open(server->rpc, fake_cluster_address(cluster));
@@ -484,11 +490,11 @@ static void drop_held(struct fake_cluster *cluster, struct fake_server *server)
 {
 	struct fake_request *held, *next;
 	LL_FOREACH_SAFE(cluster->held, held, next)
-		if (held->server == server) {
-			LL_DELETE(cluster->held, held);
-			rpc_reply_error(held->request, ERR_CANCELLED, NULL);
-			free(held);
-		}
+	if (held->server == server) {
+		LL_DELETE(cluster->held, held);
+		rpc_reply_error(held->request, ERR_CANCELLED, NULL);
+		free(held);
+	}
 }
 
 void fake_server_kill(struct fake_server *server)
@@ -508,8 +514,8 @@ void fake_cluster_close(struct fake_cluster *cluster)
 		struct fake_server *server = &cluster->servers[i];
 		struct fake_chunk *chunk, *next;
 		fake_server_kill(server);
-		HASH_ITER (hh, server->chunks, chunk, next)
-			free_chunk(server, chunk);
+		HASH_ITER(hh, server->chunks, chunk, next)
+		free_chunk(server, chunk);
 	}
 	master_close(cluster->master);
 	loop_close(cluster->loop);

@@ -1,8 +1,8 @@
-/* A cluster for tests of the client, in the test's own process and loop: one real master over a temporary folder, and chunkservers
- * that keep their chunks in memory and can be told to misbehave. Real rpc on loopback between all of them.
+/* A cluster for tests of the client, in the test's own process and loop: one real master over a temporary folder, and
+ * chunkservers that keep their chunks in memory and can be told to misbehave. Real rpc on loopback between all of them.
  *
- * The chain is kept to in what the client sees: a write goes to the head with the newest version and is in every replica when it is
- * answered; a retried operation id is applied once. */
+ * The chain is kept to in what the client sees: a write goes to the head with the newest version and is in every
+ * replica when it is answered; a retried operation id is applied once. */
 #ifndef GRANARY_TESTS_LIB_FAKE_CLUSTER_H
 #define GRANARY_TESTS_LIB_FAKE_CLUSTER_H
 
@@ -24,9 +24,9 @@ struct fake_server {
 	uint64_t incarnation;
 	struct fake_chunk *chunks;
 	/* What it does wrong. */
-	bool silent;	  /* requests of clients get no answer */
+	bool silent; /* requests of clients get no answer */
 	bool no_space;
-	bool corrupt;	  /* flips a bit of what it reads */
+	bool corrupt; /* flips a bit of what it reads */
 	bool no_heartbeat;
 	unsigned lose_replies; /* so many changes are done, and their answer is lost with the connection's */
 	/* What it was asked. */

@@ -1,5 +1,5 @@
-/* A fake cluster, clients on it, and calls that run the loop until they are done. Header only, since each test is a program of one
- * file. */
+/* A fake cluster, clients on it, and calls that run the loop until they are done. Header only, since each test is a
+ * program of one file. */
 #ifndef GRANARY_TESTS_UNIT_CLIENT_CLIENT_FIXTURE_H
 #define GRANARY_TESTS_UNIT_CLIENT_CLIENT_FIXTURE_H
 
@@ -28,10 +28,22 @@ struct answer {
 	size_t size;
 };
 
+/* Caches attributes, as a mount does: takes leases, and gives them back when asked. */
+static inline void fixture_invalidate(void *arg, uint64_t inode, struct slice name, void (*done)(void *done_arg),
+				      void *done_arg)
+{
+	(void)arg;
+	(void)inode;
+	(void)name;
+	done(done_arg);
+}
+
+static const struct client_events fixture_events = {.invalidate = fixture_invalidate};
+
 static inline struct client *fixture_client(struct fake_cluster *cluster, uint64_t timeout_ms)
 {
 	struct client *client;
-	struct client_options options = { .cluster = fake_cluster_address(cluster), .timeout_ms = timeout_ms };
+	struct client_options options = {.cluster = fake_cluster_address(cluster), .timeout_ms = timeout_ms, .events = &fixture_events};
 	assert_int_equal(client_open(cluster->loop, &options, &client), OK);
 	return client;
 }
@@ -46,16 +58,18 @@ static inline void answer_meta(void *arg, enum err err, const Granary__MetaReply
 }
 
 /* The caller frees the reply. */
-static inline Granary__MetaReply *fixture_meta(struct fake_cluster *cluster, struct client *client, Granary__MetaOp *op, enum err wanted)
+static inline Granary__MetaReply *fixture_meta(struct fake_cluster *cluster, struct client *client, Granary__MetaOp *op,
+					       enum err wanted)
 {
-	struct answer answer = { 0 };
-	client_meta(client, (Granary__MetaOp *[]){ op }, 1, answer_meta, &answer);
+	struct answer answer = {0};
+	client_meta(client, (Granary__MetaOp *[]){op}, 1, answer_meta, &answer);
 	fake_cluster_run(cluster, &answer.done);
 	assert_int_equal(answer.err, wanted);
 	return answer.reply;
 }
 
-static inline struct file_io *fixture_create(struct fake_cluster *cluster, struct client *client, const char *name, uint64_t *inode)
+static inline struct file_io *fixture_create(struct fake_cluster *cluster, struct client *client, const char *name,
+					     uint64_t *inode)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Create create = GRANARY__CREATE__INIT;
@@ -100,9 +114,10 @@ static inline void answer_err(void *arg, enum err err)
 	answer->err = err;
 }
 
-static inline enum err fixture_write(struct fake_cluster *cluster, struct file_io *io, uint64_t offset, const void *bytes, size_t size)
+static inline enum err fixture_write(struct fake_cluster *cluster, struct file_io *io, uint64_t offset,
+				     const void *bytes, size_t size)
 {
-	struct answer answer = { 0 };
+	struct answer answer = {0};
 	file_io_write(io, offset, slice_of(bytes, size), answer_err, &answer);
 	assert_false(answer.done);
 	fake_cluster_run(cluster, &answer.done);
@@ -111,7 +126,7 @@ static inline enum err fixture_write(struct fake_cluster *cluster, struct file_i
 
 static inline enum err fixture_flush(struct fake_cluster *cluster, struct file_io *io, bool sync)
 {
-	struct answer answer = { 0 };
+	struct answer answer = {0};
 	(sync ? file_io_sync : file_io_flush)(io, answer_err, &answer);
 	assert_false(answer.done);
 	fake_cluster_run(cluster, &answer.done);
@@ -120,7 +135,7 @@ static inline enum err fixture_flush(struct fake_cluster *cluster, struct file_i
 
 static inline enum err fixture_truncate(struct fake_cluster *cluster, struct file_io *io, uint64_t size)
 {
-	struct answer answer = { 0 };
+	struct answer answer = {0};
 	file_io_truncate(io, size, answer_err, &answer);
 	assert_false(answer.done);
 	fake_cluster_run(cluster, &answer.done);
@@ -141,10 +156,10 @@ static inline void answer_read(void *arg, enum err err, const struct slice *part
 	}
 }
 
-static inline enum err fixture_read(struct fake_cluster *cluster, struct file_io *io, uint64_t offset, void *bytes, size_t size,
-				    size_t *done)
+static inline enum err fixture_read(struct fake_cluster *cluster, struct file_io *io, uint64_t offset, void *bytes,
+				    size_t size, size_t *done)
 {
-	struct answer answer = { .bytes = bytes };
+	struct answer answer = {.bytes = bytes};
 	file_io_read(io, offset, size, answer_read, &answer);
 	assert_false(answer.done);
 	fake_cluster_run(cluster, &answer.done);
@@ -191,7 +206,8 @@ static inline void fixture_leave(struct fake_cluster *cluster, struct client *cl
 }
 
 /* Another client, that comes new, sees just these bytes. */
-static inline void fixture_expect_elsewhere(struct fake_cluster *cluster, uint64_t inode, const uint8_t *bytes, size_t size)
+static inline void fixture_expect_elsewhere(struct fake_cluster *cluster, uint64_t inode, const uint8_t *bytes,
+					    size_t size)
 {
 	struct client *other = fixture_client(cluster, 10000);
 	struct file_io *io = fixture_open(cluster, other, inode);

@@ -25,7 +25,7 @@ static int teardown(void **state)
 /* Both have it open all the time; each in turn gives it new content, and the other one reads it. */
 static void test_content_of_every_form(void **state)
 {
-	static const size_t sizes[] = { 100, 3 * MIB, 5000, 70000, 0, MIB, 1 };
+	static const size_t sizes[] = {100, 3 * MIB, 5000, 70000, 0, MIB, 1};
 	uint64_t inode;
 	uint8_t *bytes = fixture_bytes(4 * MIB, 1);
 	struct file_io *io = fixture_create(&cluster, client, "shared", &inode);
@@ -110,10 +110,11 @@ static void test_backpressure(void **state)
 	enum { FILES = 100, EACH = 200000 };
 	uint64_t inodes[FILES];
 	struct file_io *ios[FILES];
-	struct answer answers[FILES] = { 0 };
+	struct answer answers[FILES] = {0};
 	uint8_t *bytes = fixture_bytes(EACH, 5);
 	(void)state;
-	/* Small files are buffered whole: together they are not more than the bound, but with one large file they are. */
+	/* Small files are buffered whole: together they are not more than the bound, but with one large file they are.
+	 */
 	for (unsigned i = 0; i < FILES; i++) {
 		char name[16];
 		snprintf(name, sizeof name, "p%u", i);
@@ -123,7 +124,7 @@ static void test_backpressure(void **state)
 	uint8_t *large = fixture_bytes(CLIENT_DIRTY_BYTES_MAX, 6);
 	uint64_t inode;
 	struct file_io *io = fixture_create(&cluster, client, "large", &inode);
-	struct answer answer = { 0 };
+	struct answer answer = {0};
 	file_io_write(io, 0, slice_of(large, CLIENT_DIRTY_BYTES_MAX), answer_err, &answer);
 	for (unsigned i = 0; i < 2; i++)
 		loop_run_once(cluster.loop);
@@ -146,11 +147,11 @@ static void test_backpressure(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_content_of_every_form, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_growing_file_is_followed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_content_of_every_form, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_growing_file_is_followed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -175,7 +175,7 @@ static void test_close_cancels(void **state)
 {
 	uint64_t inode;
 	uint8_t *bytes = fixture_bytes(SIZE, 9);
-	struct answer flush = { 0 }, read = { 0 }, truncate = { 0 }, later = { 0 };
+	struct answer flush = {0}, read = {0}, truncate = {0}, later = {0};
 	struct client *other = fixture_client(&cluster, 15000);
 	struct file_io *io = fixture_create(&cluster, other, "cancel", &inode);
 	(void)state;
@@ -200,13 +200,13 @@ static void test_close_cancels(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_head_is_killed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_head_is_silent, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_answers_are_applied_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_rotten_replicas, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reader_leaves_a_silent_replica, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_no_space_is_told_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_close_cancels, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_head_is_killed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_head_is_silent, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_lost_answers_are_applied_once, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_rotten_replicas, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_reader_leaves_a_silent_replica, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_no_space_is_told_once, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_close_cancels, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

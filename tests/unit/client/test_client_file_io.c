@@ -56,7 +56,8 @@ static void test_large_file_streams(void **state)
 	struct file_io *io = fixture_create(&cluster, client, "large", &inode);
 	(void)state;
 	for (size_t at = 0; at < size; at += 100000)
-		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, size - at < 100000 ? size - at : 100000), OK);
+		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, size - at < 100000 ? size - at : 100000),
+				 OK);
 	fixture_expect(&cluster, io, bytes, size);
 	assert_int_equal(fixture_flush(&cluster, io, true), OK);
 	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_CHUNKS);
@@ -100,7 +101,8 @@ static void test_synced_overwrite_is_one_round_trip(void **state)
 	(void)state;
 	assert_int_equal(fixture_write(&cluster, io, 0, bytes, MIB), OK);
 	assert_int_equal(fixture_flush(&cluster, io, true), OK);
-	uint64_t writes = TOTAL(writes), syncs = TOTAL(syncs), synced = TOTAL(synced_writes), change = file_io_attr(io)->change;
+	uint64_t writes = TOTAL(writes), syncs = TOTAL(syncs), synced = TOTAL(synced_writes),
+		 change = file_io_attr(io)->change;
 	for (unsigned i = 0; i < 10; i++) {
 		uint64_t at = (i * 37 % 256) * 4096ull;
 		bytes[at + 5] ^= 0x55;
@@ -239,7 +241,7 @@ static void run_model(uint64_t seed, size_t most, unsigned steps)
 	uint64_t inode;
 	rng_init(&rng, seed);
 	snprintf(name, sizeof name, "model%llu", (unsigned long long)seed);
-	struct model model = { .bytes = mem_zero(1, most), .most = most };
+	struct model model = {.bytes = mem_zero(1, most), .most = most};
 	model.io = fixture_create(&cluster, client, name, &inode);
 	for (unsigned i = 0; i < steps; i++) {
 		uint64_t what = rng_below(&rng, 20);
@@ -274,12 +276,12 @@ static void test_model(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_small_file_is_one_append, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_large_file_streams, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_modified_blob_gets_chunks, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_synced_overwrite_is_one_round_trip, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_holes_and_ends, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_model, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_small_file_is_one_append, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_large_file_streams, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_modified_blob_gets_chunks, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_synced_overwrite_is_one_round_trip, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_holes_and_ends, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_model, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,14 +46,14 @@ static void note_lost(void *arg)
 	((struct script *)arg)->lost = true;
 }
 
-static const struct client_events events = { .session_lost = note_lost };
+static const struct client_events events = {.session_lost = note_lost};
 
 static void answer(struct rpc_request *request)
 {
 	const Granary__MetaRequest *message = (const Granary__MetaRequest *)request->message;
 	Granary__MetaReply reply = GRANARY__META_REPLY__INIT;
 	Granary__MetaResult result = GRANARY__META_RESULT__INIT;
-	Granary__MetaResult *results[] = { &result };
+	Granary__MetaResult *results[] = {&result};
 	result.inode = message->sequence;
 	reply.n_results = 1;
 	reply.results = results;
@@ -65,8 +65,8 @@ static void serve_meta(struct master *master, struct rpc_request *request)
 	struct script *script = master->script;
 	const Granary__MetaRequest *message = (const Granary__MetaRequest *)request->message;
 	assert_true(script->note_count < NOTES_MAX);
-	script->notes[script->note_count++] = (struct note){ (unsigned)(master - script->masters), message->session, message->sequence,
-							      message->slot };
+	script->notes[script->note_count++] =
+	    (struct note){(unsigned)(master - script->masters), message->session, message->sequence, message->slot};
 	if (script->hold && message->sequence != 0) {
 		struct held *held = mem_zero(1, sizeof *held);
 		held->request = request;
@@ -124,7 +124,7 @@ static void serve(void *arg, struct rpc_request *request)
 	}
 }
 
-static const struct rpc_service service = { .serve = serve };
+static const struct rpc_service service = {.serve = serve};
 
 static void release(struct master *master)
 {
@@ -142,12 +142,12 @@ static void release(struct master *master)
 
 static void script_open(struct script *script, struct client **client, uint64_t timeout_ms)
 {
-	struct buf cluster = { 0 };
-	*script = (struct script){ .term = 1 };
+	struct buf cluster = {0};
+	*script = (struct script){.term = 1};
 	assert_int_equal(loop_open(&script->loop), OK);
 	for (unsigned i = 0; i < MASTERS; i++) {
 		struct master *master = &script->masters[i];
-		struct rpc_identity identity = { .role = RPC_MASTER, .id = i + 1 };
+		struct rpc_identity identity = {.role = RPC_MASTER, .id = i + 1};
 		master->script = script;
 		master->behaviour = i == 0 ? LEADS : FOLLOWS;
 		assert_int_equal(rpc_open(script->loop, &identity, &service, master, &master->rpc), OK);
@@ -155,8 +155,8 @@ static void script_open(struct script *script, struct client **client, uint64_t 
 		buf_printf(&cluster, "%s%s", i ? "," : "", rpc_address(master->rpc));
 	}
 	buf_append(&cluster, "", 1);
-	struct client_options options = { .cluster = (const char *)cluster.bytes, .timeout_ms = timeout_ms, .events = &events,
-					  .events_arg = script };
+	struct client_options options = {
+	    .cluster = (const char *)cluster.bytes, .timeout_ms = timeout_ms, .events = &events, .events_arg = script};
 	assert_int_equal(client_open(script->loop, &options, client), OK);
 	buf_deinit(&cluster);
 }
@@ -204,7 +204,7 @@ static void ask(struct client *client, bool change, struct result *result)
 		op.unlink = &unlink;
 	else
 		op.getattr = &getattr;
-	client_meta(client, (Granary__MetaOp *[]){ &op }, 1, result_done, result);
+	client_meta(client, (Granary__MetaOp *[]){&op}, 1, result_done, result);
 }
 
 static void run_until(struct script *script, const unsigned *count, unsigned wanted)
@@ -221,7 +221,7 @@ static void test_leader_is_found_and_followed(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result result = { 0 };
+	struct result result = {0};
 	(void)state;
 	script_open(&script, &client, 5000);
 	ask(client, false, &result);
@@ -246,7 +246,7 @@ static void test_a_repeated_change_keeps_slot_and_sequence(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result result = { 0 };
+	struct result result = {0};
 	(void)state;
 	script_open(&script, &client, 8000);
 	ask(client, true, &result);
@@ -276,8 +276,8 @@ static void test_more_changes_than_slots_wait(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result warm = { 0 }, result = { 0 }, query = { 0 };
-	bool used[SESSION_SLOTS] = { false };
+	struct result warm = {0}, result = {0}, query = {0};
+	bool used[SESSION_SLOTS] = {false};
 	(void)state;
 	script_open(&script, &client, 5000);
 	ask(client, false, &warm);
@@ -306,7 +306,7 @@ static void test_nobody_answers(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result result = { 0 }, change = { 0 };
+	struct result result = {0}, change = {0};
 	(void)state;
 	script_open(&script, &client, 1500);
 	for (unsigned i = 0; i < MASTERS; i++)
@@ -331,7 +331,7 @@ static void test_a_change_given_up_keeps_its_slot(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result warm = { 0 }, result = { 0 }, later = { 0 };
+	struct result warm = {0}, result = {0}, later = {0};
 	(void)state;
 	script_open(&script, &client, 600);
 	ask(client, false, &warm);
@@ -362,7 +362,7 @@ static void test_an_expired_session(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result result = { 0 };
+	struct result result = {0};
 	(void)state;
 	script_open(&script, &client, 5000);
 	ask(client, true, &result);
@@ -382,7 +382,7 @@ static void test_open_files_are_told(void **state)
 {
 	struct script script;
 	struct client *client;
-	struct result result = { 0 };
+	struct result result = {0};
 	(void)state;
 	script_open(&script, &client, 5000);
 	ask(client, false, &result);
@@ -419,13 +419,13 @@ static void test_open_files_are_told(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_leader_is_found_and_followed),
-		cmocka_unit_test(test_a_repeated_change_keeps_slot_and_sequence),
-		cmocka_unit_test(test_more_changes_than_slots_wait),
-		cmocka_unit_test(test_nobody_answers),
-		cmocka_unit_test(test_a_change_given_up_keeps_its_slot),
-		cmocka_unit_test(test_an_expired_session),
-		cmocka_unit_test(test_open_files_are_told),
+	    cmocka_unit_test(test_leader_is_found_and_followed),
+	    cmocka_unit_test(test_a_repeated_change_keeps_slot_and_sequence),
+	    cmocka_unit_test(test_more_changes_than_slots_wait),
+	    cmocka_unit_test(test_nobody_answers),
+	    cmocka_unit_test(test_a_change_given_up_keeps_its_slot),
+	    cmocka_unit_test(test_an_expired_session),
+	    cmocka_unit_test(test_open_files_are_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
