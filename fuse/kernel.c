@@ -169,7 +169,7 @@ static void on_readable(void *arg)
 		fuse_session_process_buf(mount->session, &kernel->buf);
 		if (mount->initialised && !kernel->ready) {
 			kernel->ready = true;
-			bdi_tune(kernel->mountpoint, MOUNT_IO_BYTES_MAX);
+			bdi_tune(kernel->mountpoint, MOUNT_READAHEAD_BYTES);
 			kernel->events->ready(kernel->arg);
 		}
 	}

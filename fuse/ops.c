@@ -37,7 +37,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	want(conn, FUSE_CAP_SPLICE_MOVE, false);
 	conn->max_write = MOUNT_IO_BYTES_MAX;
 	conn->max_read = MOUNT_IO_BYTES_MAX;
-	conn->max_readahead = MOUNT_IO_BYTES_MAX;
+	conn->max_readahead = MOUNT_READAHEAD_BYTES;
 	conn->max_background = MOUNT_BACKGROUND_MAX;
 	conn->congestion_threshold = MOUNT_BACKGROUND_MAX * 3 / 4;
 	conn->time_gran = 1;

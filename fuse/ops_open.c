@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "fuse/late_flush.h"
+#include "fuse/open_reply.h"
 #include "fuse/ops.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
@@ -65,7 +66,7 @@ static void open_reply(struct request *request)
 {
 	struct node *node = request->node;
 
-	if (fuse_reply_open(request->fuse, &request->file) != 0) {
+	if (open_reply_send(request->fuse, &request->file) != 0) {
 		handle_closed(request->mount, node, request->file.fh);
 		node_closed(node);
 	}
@@ -173,6 +174,8 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 	request->node = node;
 	node_opened(request, result->attr);
 	request->file.keep_cache = 1;
+	if (request->file.flags & O_DIRECT)
+		request->file.direct_io = 1;
 	if (fuse_reply_create(request->fuse, &entry, &request->file) != 0) {
 		handle_closed(request->mount, node, request->file.fh);
 		node_closed(node);

@@ -16,6 +16,7 @@ import random
 import signal
 import sqlite3
 import stat
+import struct
 import subprocess
 import sys
 
@@ -244,6 +245,31 @@ def direct_io(d):
     assert buffer[:] == content
     os.close(file)
     assert get(f"{d}/a") == content + bytes(MIB) + content[:4096]
+
+
+@test
+def direct_writes_side_by_side(d):
+    """Threads that write to one file at the same time, past the page cache, while others read it through the cache."""
+    put(f"{d}/a", bytes(4 * MIB))
+
+    def writer(me):
+        buffer = mmap.mmap(-1, 4096)
+        file = os.open(f"{d}/a", os.O_RDWR | os.O_DIRECT)
+        for i in range(me, 1024, 4):
+            buffer[:] = struct.pack("<I", i) * 1024
+            equal(os.pwrite(file, buffer, 4096 * i), 4096)
+        os.close(file)
+    reader = os.open(f"{d}/a", os.O_RDONLY)
+    pids = [child(writer, i) for i in range(4)]
+    for offset in range(0, 4 * MIB, 64 * KIB):
+        os.pread(reader, 64 * KIB, offset)
+    for pid in pids:
+        joined(pid)
+    expected = b"".join(struct.pack("<I", i) * 1024 for i in range(1024))
+    assert os.pread(reader, 4 * MIB, 0) == expected, "through the cache, after the writers have closed"
+    os.close(reader)
+    drop_caches()
+    assert get(f"{d}/a") == expected
 
 
 @test

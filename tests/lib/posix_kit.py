@@ -208,8 +208,8 @@ def own_cluster(script, words):
 def main(script, usage):
     """Runs the tests that were declared: on the folders given, or on a cluster of its own."""
     words = sys.argv[1:]
-    chosen = words[1] if words[:1] == ["-k"] else ""
-    folders = [os.path.abspath(folder) for folder in (words[2:] if chosen else words)]
+    chosen, folders = (words[1], words[2:]) if words[:1] == ["-k"] and len(words) > 1 else ("", words)
+    folders = [os.path.abspath(folder) for folder in folders]
     if not folders:
         return own_cluster(script, words)
     if len(folders) > 2:
