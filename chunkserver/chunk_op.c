@@ -618,6 +618,8 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 		 chain->version, chunk->version, chain->n_replicas);
 	chunk->version = chain->version;
 	chunk->received_from = NULL;
+	chunk->settle_failures = 0;
+	chunk->settle_after_ms = 0;
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);

@@ -10,6 +10,7 @@
 #include "common/sys/log.h"
 
 #define DELETED_REMEMBERED 256u
+#define SPACE_ASK_MS 10u
 
 struct chunk_store {
 	struct loop *loop;
@@ -24,6 +25,7 @@ struct chunk_store {
 	uint64_t boot;
 	uint64_t reserved_bytes;
 	struct disk_space space;
+	uint64_t space_asked_ms;
 	bool failed;
 	bool closing;
 	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
@@ -211,15 +213,24 @@ bool chunk_store_failed(const struct chunk_store *store)
 void chunk_store_refresh_space(struct chunk_store *store)
 {
 	struct disk_space space;
+	store->space_asked_ms = loop_now_ms(store->loop);
 	if (disk_space(store->loop, store->files.root, &space) == OK)
 		store->space = space;
+}
+
+static bool fits(const struct chunk_store *store, uint64_t bytes)
+{
+	return store->space.bytes_free >= store->reserved_bytes && store->space.bytes_free - store->reserved_bytes >= bytes;
 }
 
 enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes)
 {
 	if (store->failed)
 		return ERR_STORE_FAILED;
-	if (store->space.bytes_free < store->reserved_bytes || store->space.bytes_free - store->reserved_bytes < bytes)
+	/* What was admitted may have been overwriting: ask before refusing, though not for every request. */
+	if (!fits(store, bytes) && loop_now_ms(store->loop) - store->space_asked_ms >= SPACE_ASK_MS)
+		chunk_store_refresh_space(store);
+	if (!fits(store, bytes))
 		return ERR_NO_SPACE;
 	store->space.bytes_free -= bytes;
 	return OK;

@@ -71,6 +71,8 @@ struct chunk {
 	const struct rpc_conn *received_from; /* the predecessor's connection, and the last sequence on it */
 	uint64_t received_sequence;
 	bool adopting;
+	unsigned settle_failures; /* in a row */
+	uint64_t settle_after_ms;
 	struct chunk_op *marking;
 	/* pack_op.c */
 	struct pack_queue *queue;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "chunkserver/chunkserver.h"
@@ -10,6 +11,8 @@
 #include "common/sys/options.h"
 
 #define HOST_BYTES_MAX 256
+/* Open chunks (two descriptors each) and connections, with room to spare. */
+#define DESCRIPTORS (4 * CHUNKS_OPEN_MAX + CONNECTIONS_MAX + 1024)
 
 struct config {
 	char *data, *listen, *masters, *host, *address, *log_level, *log_format;
@@ -46,6 +49,23 @@ static void on_stopped(void *arg)
 {
 	struct process *process = arg;
 	loop_stop(process->loop);
+}
+
+/* Nothing here can change while it runs; a signal that asks for it is no reason to end. */
+static void on_reload(void *arg)
+{
+	(void)arg;
+	log_info("reload", "changed=%d", 0);
+}
+
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= DESCRIPTORS)
+		return;
+	limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < DESCRIPTORS)
+		log_warn("few_descriptors", "limit=%llu wanted=%u", (unsigned long long)limit.rlim_cur, DESCRIPTORS);
 }
 
 static void on_terminate(void *arg)
@@ -100,6 +120,7 @@ static int run(const struct config *config)
 		fprintf(stderr, "granary-chunkserver: start: %s\n", err_text(err));
 		return 1;
 	}
+	raise_descriptors();
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		log_warn("no_host_name", "label=%s", host);
 	struct chunkserver_options options = {
@@ -116,6 +137,7 @@ static int run(const struct config *config)
 		fprintf(stderr, "granary-chunkserver: %s: %s\n", config->data, why(err));
 	} else {
 		loop_on_terminate(process.loop, on_terminate, &process);
+		loop_on_reload(process.loop, on_reload, &process);
 		log_info("ready", "address=%s server=%016llx", chunkserver_address(process.server),
 			 (unsigned long long)chunkserver_id(process.server));
 		loop_run(process.loop);

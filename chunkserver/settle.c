@@ -7,6 +7,8 @@
 #include "common/base/crc32c.h"
 
 #define SETTLING_MAX 16u /* of one chunk at a time */
+#define BACKOFF_MS_MIN 50u
+#define BACKOFF_MS_MAX 2000u
 #define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 
 /* Settled: readers and writers may go on. */
@@ -14,8 +16,21 @@ static void settled(struct chunk_op *op)
 {
 	if (op->client != 0)
 		op_ring_add(&op->chunk->ring, op->client, op->operation, op->slot);
+	op->chunk->settle_failures = 0;
 	chunk_op_answer(op, OK);
 	chunk_op_remove(op);
+}
+
+/* Once for all that fail together. */
+static void back_off(const struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	uint64_t now = loop_now_ms(op->service->loop);
+	if (now < chunk->settle_after_ms)
+		return;
+	uint64_t pause = (uint64_t)BACKOFF_MS_MIN << (chunk->settle_failures < 6 ? chunk->settle_failures : 6);
+	chunk->settle_failures++;
+	chunk->settle_after_ms = now + (pause < BACKOFF_MS_MAX ? pause : BACKOFF_MS_MAX);
 }
 
 /* Whoever waits for it hears that the chain is broken, and tries again or elsewhere. */
@@ -25,6 +40,7 @@ static void still_unsettled(struct chunk_op *op, enum err err)
 	struct chunk_op *other, *next;
 	op->state = OP_UNSETTLED;
 	op->sent_blocks = 0;
+	back_off(op);
 	iobuf_unref(op->buffer);
 	op->buffer = NULL;
 	chunk_op_answer(op, err);
@@ -123,6 +139,8 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	unsigned running = 0;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || service->stopping ||
 	    !chain_is_head(service, chunk))
+		return;
+	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {

@@ -44,6 +44,7 @@ struct cluster {
 	struct rpc_peer *peers[SERVERS];
 	struct rpc_conn *conns[SERVERS]; /* from the servers to the master */
 	bool no_lease;
+	bool store_failed; /* a heartbeat says so */
 	unsigned registrations, failures;
 	uint64_t inventory_chunks;
 	uint64_t failed_server;
@@ -93,6 +94,7 @@ static void master_serve(void *arg, struct rpc_request *request)
 	case MESSAGE_HEARTBEAT: {
 		int server = server_of(cluster, ((const Granary__Heartbeat *)request->message)->server);
 		beat.register_again = server >= 0 && cluster->conns[server] != request->conn;
+		cluster->store_failed = cluster->store_failed || ((const Granary__Heartbeat *)request->message)->failed;
 		beat.lease_ms = cluster->no_lease ? 0 : CHUNKSERVER_LEASE_MS;
 		rpc_reply(request, &beat.base);
 		break;

@@ -230,6 +230,27 @@ static void full_disk_says_so_and_recovers(void **state)
 	expect_text(cluster, 2, 0, "after!");
 }
 
+static void failed_store_writes_no_more(void **state)
+{
+	struct cluster *cluster = *state;
+	struct answer answer;
+	char id[24];
+	assert_int_equal(write_text(cluster, 0, "before"), OK);
+	chunk_store_fail(chunkserver_service(cluster->servers[1])->store, "test", ERR_IO);
+	struct write_options options = { .chunk = CHUNK, .data = slice_text("after!") };
+	start_write_to(cluster, 0, &options, &answer);
+	WAIT_FOR(cluster, answer.done);
+	snprintf(id, sizeof(id), "%" PRIu64, cluster->ids[1]);
+	assert_int_equal(answer.err, ERR_CHAIN_BROKEN);
+	assert_string_equal(answer.text, id);
+	answer_free(&answer);
+	WAIT_FOR(cluster, cluster->failed_server == cluster->ids[1] && cluster->store_failed);
+	chunk_store_fail(chunkserver_service(cluster->servers[0])->store, "test", ERR_IO);
+	assert_int_equal(write_text(cluster, 0, "after!"), ERR_STORE_FAILED);
+	assert_int_equal(sync_chunk(cluster, CHUNK), ERR_STORE_FAILED);
+	expect_text(cluster, 2, 0, "before");
+}
+
 static void full_tail_is_settled_later(void **state)
 {
 	struct cluster *cluster = *state;
@@ -637,6 +658,7 @@ int main(void)
 		TEST(wrong_place_in_the_chain_is_refused),
 		TEST(without_a_lease_nothing_is_served),
 		TEST(full_disk_says_so_and_recovers),
+		TEST(failed_store_writes_no_more),
 		TEST(full_tail_is_settled_later),
 		TEST(dead_successor_is_reported_and_left_out),
 		TEST(silent_successor_is_reported_early),
