@@ -23,6 +23,15 @@ expect 4 env -u GRANARY_CONFIG HOME=/nonexistent granary ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms admin status
 
+step "manual pages"
+"$GRANARY_ROOT/tools/man/make" "$GRANARY_BIN" "$TEST_DIR/man"
+for page in granary.1 granary-master.8 granary-chunkserver.8 granary-mount.8; do
+	for section in NAME SYNOPSIS "EXIT STATUS"; do
+		grep -q "^.SH $section" "man/$page" || fail "$page has no section $section"
+	done
+	grep -q '^\.TP' "man/$page" || fail "$page explains no option"
+done
+
 step "dev up"
 up
 expect 0 granary dev status "$cluster"
