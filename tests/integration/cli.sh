@@ -25,7 +25,7 @@ expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms admin status
 
 step "manual pages"
 "$GRANARY_ROOT/tools/man/make" "$GRANARY_BIN" "$TEST_DIR/man"
-for page in granary.1 granary-master.8 granary-chunkserver.8 granary-mount.8; do
+for page in man1/granary.1 man8/granary-master.8 man8/granary-chunkserver.8 man8/granary-mount.8; do
 	for section in NAME SYNOPSIS "EXIT STATUS"; do
 		grep -q "^.SH $section" "man/$page" || fail "$page has no section $section"
 	done
