@@ -172,6 +172,7 @@ def integration_tests(preset, keep, chosen=()):
         asked = asked.group(1) if asked else ""
         timeout = re.search(r"timeout=(\d+)", asked)
         folder = tempfile.mkdtemp(prefix=f"granary-{base(script)}-")
+        os.chmod(folder, 0o755)  # tests look at the mount in it as other users, too
 
         def clean(passed, folder=folder):
             for pids in glob.glob(folder + "/**/pids", recursive=True):
