@@ -18,7 +18,7 @@ struct parsed {
 	struct cli_list list;
 	struct cli cli;
 	int status, operands;
-	char *argv[8];
+	char *argv[16];
 };
 
 /* words is separated by blanks and changed. */
