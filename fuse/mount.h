@@ -14,7 +14,7 @@
 #define MOUNT_IO_BYTES_MAX (1024u * 1024u) /* one read or write of the kernel */
 #define MOUNT_READAHEAD_BYTES (4u * MOUNT_IO_BYTES_MAX)
 #define MOUNT_REQUESTS_PER_TURN 64u	   /* read from the kernel before the loop looks at anything else */
-#define MOUNT_BACKGROUND_MAX 256u	   /* readahead and writeback requests that the kernel may have outstanding */
+#define MOUNT_BACKGROUND_MAX 48u	   /* readahead and writeback requests that the kernel may have outstanding */
 
 struct notice;
 

@@ -33,7 +33,7 @@
 #define READDIR_ENTRIES_MAX 1024u
 
 /* Memory of released iobufs that a thread keeps for reuse. */
-#define IOBUF_FREE_BYTES_MAX (32u * MIB)
+#define IOBUF_FREE_BYTES_MAX (64u * MIB)
 
 /* Connections and rpc. */
 #define CONNECTIONS_MAX 4096u
@@ -111,7 +111,7 @@
 
 /* Clients. */
 #define CLIENT_TIMEOUT_MS 30000u		     /* default of --timeout */
-#define CLIENT_DIRTY_BYTES_MAX (64u * MIB)	     /* data of one client accepted and not yet on three servers */
+#define CLIENT_DIRTY_BYTES_MAX (16u * MIB)	     /* data of one client accepted and not yet on three servers; with what waits at the bound below IOBUF_FREE_BYTES_MAX */
 #define CLIENT_RETRY_MS_MIN 5u
 #define CLIENT_RETRY_MS_MAX 500u
 #define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
