@@ -54,7 +54,7 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 	meta_counts(replica_meta(service->replica), &counts);
 	if (counts.garbage == 0 && server->drops == 0 && replica_can_read(service->replica)) {
 		servers_cleaned(server, now_ms(service));
-		reply.lease_ms = CHUNKSERVER_LEASE_MS;
+		reply.lease_ms = LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS);
 	} else {
 		garbage_clean(service->options.garbage, server->id);
 	}

@@ -118,7 +118,8 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 	note_opened(service, proposal->request, *reply);
 	if (must_wait_for_foreign(service, session))
 		recalls_hold_until(service->recalls, service->foreign_until_ms, &change->wait);
-	if (recalls_hold(service->recalls, session, &change->wait)) {
+	if (change->is_new ? recalls_hold(service->recalls, session, &change->wait) :
+			     recalls_hold_all(service->recalls, &change->wait)) {
 		change->reply = *reply;
 		*reply = NULL;
 		return;
@@ -152,6 +153,7 @@ static bool change_propose(struct client_service *service, struct change *change
 	enum err err = fill_request(service->options.fill, now_ms(service), replica_time_ms(replica), change->proposal.request,
 				    &change->full);
 
+	replica_time_used(replica, fill_time_ms(service->options.fill));
 	if (err)
 		return false;
 	replica_propose(replica, &change->proposal);
@@ -315,6 +317,7 @@ static void serve_session_open(struct client_service *service, struct rpc_reques
 	change->op.session_begin = &change->begin;
 	change->begin.client = message->client; /* bounded by the frame; cut below */
 	change->begin.id = fill_id(service->options.fill, replica_time_ms(service->replica));
+	replica_time_used(service->replica, fill_time_ms(service->options.fill));
 	for (size_t i = 0; change->begin.client[i]; i++) {
 		if (i == CLIENT_NAME_BYTES_MAX) {
 			change->begin.client[i] = 0;

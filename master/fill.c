@@ -24,6 +24,11 @@ uint64_t fill_id(struct fill *fill, uint64_t time_ms)
 	return snowflake_next(&fill->snowflake, time_ms);
 }
 
+uint64_t fill_time_ms(const struct fill *fill)
+{
+	return fill->snowflake.last ? snowflake_ms(fill->snowflake.last) : 0;
+}
+
 static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count, uint64_t **replicas, bool *full)
 {
 	struct placement_wish wish = { .copies = REPLICAS_DEFAULT, .bytes_reserved = DISK_RESERVED_BYTES };

@@ -40,7 +40,7 @@ static bool grant_listing(const struct grant *grant, const Granary__Readdir *op,
 	for (size_t i = 0; i < result->n_entries; i++) {
 		Granary__DirectoryEntry *entry = result->entries[i];
 		if (entry->attr && grant_name(grant, op->inode, entry->name) && grant_inode(grant, entry->inode))
-			entry->lease_ms = CACHE_LEASE_MS;
+			entry->lease_ms = LEASE_GRANTED_MS(CACHE_LEASE_MS);
 	}
 	return grant_inode(grant, op->inode);
 }
@@ -82,7 +82,7 @@ void grant_reply(struct leases *leases, uint64_t now_ms, const Granary__MetaRequ
 
 	for (size_t i = 0; i < request->n_ops && i < reply->n_results; i++) {
 		if (grant_result(&grant, request->ops[i], reply->results[i]))
-			reply->results[i]->lease_ms = CACHE_LEASE_MS;
+			reply->results[i]->lease_ms = LEASE_GRANTED_MS(CACHE_LEASE_MS);
 	}
 }
 

@@ -1,7 +1,7 @@
 /* Cache leases: which session may have cached which inode's attributes or which name. Soft state of the leader.
  *
  * A lease is granted with a reply and runs CACHE_LEASE_MS from then (the client counts from when it asked, which is
- * earlier). A change by another session is answered only after the holders have confirmed an Invalidate or their
+ * earlier, and is told LEASE_GRANTED_MS). A change by another session is answered only after the holders have confirmed an Invalidate or their
  * leases ran out. All leases run equally long, so the list in order of granting is the list in order of expiry.
  *
  * Names are known by a hash of (directory, name): a collision costs a needless recall, nothing else.

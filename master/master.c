@@ -358,6 +358,11 @@ void master_close(struct master *master)
 	free(master);
 }
 
+struct replica *master_replica(struct master *master)
+{
+	return master->replica;
+}
+
 const char *master_address(const struct master *master)
 {
 	return rpc_address(master->rpc);

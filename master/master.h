@@ -11,6 +11,7 @@
 #include "common/sys/loop.h"
 
 struct master;
+struct replica;
 
 struct master_options {
 	const char *directory; /* of this master alone; made if it is not there */
@@ -28,6 +29,8 @@ struct master_options {
 MUST_USE enum err master_open(struct loop *loop, const struct master_options *options, struct master **out,
 			      struct buf *message);
 void master_close(struct master *master);
+/* For tests: to compare state machines. */
+struct replica *master_replica(struct master *master);
 /* As bound. */
 const char *master_address(const struct master *master);
 

@@ -73,17 +73,23 @@ static void push_end(struct push *push)
 	push_free(push);
 }
 
-static void on_expired(void *arg)
-{
-	push_end(arg);
-}
-
 /* No confirmation comes: until the leases have run out. */
 static void push_wait_for_expiry(struct push *push)
 {
 	uint64_t now_ms = loop_now_us(push->recalls->loop) / 1000;
 
 	timer_start(&push->expiry, push->expires_ms > now_ms ? push->expires_ms - now_ms : 0);
+}
+
+static void on_expired(void *arg)
+{
+	struct push *push = arg;
+
+	/* A timer counts from the start of its iteration: it may be early. */
+	if (loop_now_us(push->recalls->loop) / 1000 < push->expires_ms)
+		push_wait_for_expiry(push);
+	else
+		push_end(push);
 }
 
 static struct push *push_open(struct recalls *recalls, uint64_t session, uint64_t expires_ms)
@@ -277,6 +283,17 @@ bool recalls_hold(struct recalls *recalls, uint64_t session, struct recall_wait 
 	for (size_t i = 0; i < recalls->link_count; i++) {
 		if (recalls->links[i].session == session)
 			push_hold(recalls->links[i].push, wait);
+	}
+	return wait->pending > 0;
+}
+
+bool recalls_hold_all(struct recalls *recalls, struct recall_wait *wait)
+{
+	struct push *push;
+
+	DL_FOREACH(recalls->pushes, push)
+	{
+		push_hold(push, wait);
 	}
 	return wait->pending > 0;
 }

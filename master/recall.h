@@ -32,6 +32,9 @@ void recalls_begin(struct recalls *recalls);
 void recalls_touch(struct recalls *recalls, const struct meta_touch *touch);
 /* True: changes of this session since begin recall something, `wait` is released later. */
 bool recalls_hold(struct recalls *recalls, uint64_t session, struct recall_wait *wait);
+/* For a request that may be a repetition: its change was made by an earlier entry, whose recalls may still be under way.
+ * Waits for all there are. */
+bool recalls_hold_all(struct recalls *recalls, struct recall_wait *wait);
 /* Also until this time: for leases that an earlier leader may have granted. */
 void recalls_hold_until(struct recalls *recalls, uint64_t until_ms, struct recall_wait *wait);
 

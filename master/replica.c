@@ -50,12 +50,14 @@ struct replica {
 	enum raft_role role; /* as last looked at */
 	uint64_t leading_term; /* 0: not leading */
 	uint64_t last_time_ns;
+	uint64_t used_time_ns; /* of ids made */
 	struct proposal *waiting, **waiting_end;
 	size_t waiting_count;
 	struct batch *batches, **batches_end;
 	struct write *writes, **writes_end;
 	struct buf packed;
 	bool failed;
+	bool closing;
 };
 
 static uint64_t now_ms(const struct replica *replica)
@@ -146,6 +148,8 @@ static enum err propose_batch(struct replica *replica, size_t count)
 	uint64_t wall_ns = loop_wall_ms(replica->loop) * NS_PER_MS;
 
 	batch->entry.time_ns = wall_ns > replica->last_time_ns ? wall_ns : replica->last_time_ns + 1;
+	if (batch->entry.time_ns < replica->used_time_ns)
+		batch->entry.time_ns = replica->used_time_ns;
 	batch->term = replica->leading_term;
 	buf_clear(&replica->packed);
 	message_pack(&batch->entry.base, &replica->packed);
@@ -451,6 +455,13 @@ void replica_step(struct replica *replica, const Granary__RaftMessage *message)
 
 /* ---- trimming the log */
 
+/* The last step of closing: the store outlives its sync under way. */
+static void replica_free(struct replica *replica)
+{
+	kv_close(replica->kv);
+	free(replica);
+}
+
 static void sync_run(struct work *work)
 {
 	struct replica *replica = container_of(work, struct replica, sync);
@@ -464,7 +475,9 @@ static void sync_done(struct work *work)
 	uint64_t index = replica->sync_index;
 
 	replica->sync_index = 0;
-	if (replica->sync_err)
+	if (replica->closing)
+		replica_free(replica);
+	else if (replica->sync_err)
 		replica_fail(replica, "state", replica->sync_err);
 	else if (!replica->failed)
 		wal_cut(replica->wal, index);
@@ -583,21 +596,20 @@ void replica_close(struct replica *replica)
 	timer_stop(&replica->trim);
 	timer_stop(&replica->resume);
 	defer_cancel(&replica->round);
-	while (replica->sync_index)
-		loop_run_once(replica->loop);
+	replica->closing = true;
 	proposals_end(replica, ERR_CANCELLED);
 	wal_close(replica->wal);
 	raft_close(replica->raft);
 	peers_close(replica->peers);
 	meta_close(replica->meta);
-	kv_close(replica->kv);
 	while (replica->writes) {
 		struct write *write = replica->writes;
 		replica->writes = write->next;
 		write_free(write);
 	}
 	buf_deinit(&replica->packed);
-	free(replica);
+	if (!replica->sync_index)
+		replica_free(replica);
 }
 
 /* ---- asking */
@@ -645,4 +657,12 @@ uint64_t replica_time_ms(struct replica *replica)
 	uint64_t floor = meta_last_time_ns(replica->meta) / NS_PER_MS + 1;
 
 	return wall > floor ? wall : floor;
+}
+
+void replica_time_used(struct replica *replica, uint64_t time_ms)
+{
+	uint64_t time_ns = time_ms * NS_PER_MS;
+
+	if (replica->used_time_ns < time_ns)
+		replica->used_time_ns = time_ns;
 }

@@ -86,5 +86,8 @@ const char *replica_leader_address(struct replica *replica);
 void replica_view(struct replica *replica, struct raft_view *out);
 /* Milliseconds since 1970 for new ids: the wall clock, but above the times of all entries applied so far. */
 uint64_t replica_time_ms(struct replica *replica);
+/* Ids have been made up to this millisecond: later entries are not from before it. So this process's next life, which begins
+ * above the time of the last entry, makes none of them again, even if the clock was set back. */
+void replica_time_used(struct replica *replica, uint64_t time_ms);
 
 #endif

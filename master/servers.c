@@ -128,7 +128,7 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 		return 0;
 	}
 	server->lease_until_ms = now_ms + CHUNKSERVER_LEASE_MS;
-	return CHUNKSERVER_LEASE_MS;
+	return LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS);
 }
 
 void servers_cleaned(struct server *server, uint64_t now_ms)

@@ -1,6 +1,7 @@
 /* What the leader knows of the chunkservers beyond the state machine: connection, space, lease. Soft state.
  *
- * Leases. A chunkserver serves only while it holds a lease, counted from when it sent its heartbeat. A server is *dead*, so
+ * Leases. A chunkserver serves only while it holds a lease, counted from when it sent its heartbeat; it lasts
+ * CHUNKSERVER_LEASE_MS at the leader, of which LEASE_GRANTED_MS are granted. A server is *dead*, so
  * that chunks may go on without it, when its connection to this leader has closed, or when the last lease that anyone
  * may have given it has run out: a new leader waits CHUNKSERVER_LEASE_MS for servers that it has not heard.
  * A server that comes back may hold copies that were dropped meanwhile. Each of these is garbage in the state machine; it gets

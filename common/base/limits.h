@@ -72,6 +72,8 @@
 #define CHUNKSERVER_HEARTBEAT_MS 300u
 #define CHUNKSERVER_LEASE_MS 1500u
 #define META_OPS_PER_BATCH_MAX 1024u
+/* What is granted of a lease that lasts so long at the leader: the holder's clock may be slower, and counts in milliseconds. */
+#define LEASE_GRANTED_MS(lease_ms) ((lease_ms) - (lease_ms) * RAFT_CLOCK_DRIFT_PERCENT / 100u - 2u)
 
 #define META_CACHE_BYTES_MAX (32u * MIB)	     /* values that the state machine keeps unpacked */
 #define META_REPLY_BYTES_MAX (FRAME_MESSAGE_BYTES_MAX - 64u * KIB)

@@ -31,3 +31,8 @@ uint64_t snowflake_next(struct snowflake *snowflake, uint64_t wall_ms)
 	snowflake->last = id;
 	return id;
 }
+
+uint64_t snowflake_ms(uint64_t id)
+{
+	return (id >> (WORKER_BITS + SEQUENCE_BITS)) + SNOWFLAKE_EPOCH_MS;
+}

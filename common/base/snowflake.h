@@ -15,5 +15,7 @@ struct snowflake {
 void snowflake_init(struct snowflake *snowflake, uint32_t worker);
 /* Strictly greater than every id given out before by this generator, whatever the clock does. */
 uint64_t snowflake_next(struct snowflake *snowflake, uint64_t wall_ms);
+/* The millisecond, since 1970 UTC, that the id carries. */
+uint64_t snowflake_ms(uint64_t id);
 
 #endif

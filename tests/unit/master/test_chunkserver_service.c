@@ -3,6 +3,7 @@
 
 #define REGULAR (0100000u | 0644u)
 #define FAKES 3
+#define GRANTED_MS LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS)
 
 struct cluster;
 
@@ -128,7 +129,7 @@ static void cluster_open(struct cluster *cluster)
 		assert_int_equal(rpc_open(cluster->fixture.loop, &fake->identity, &fake_service, fake, &fake->rpc), OK);
 		fake_connect(fake);
 		/* Nothing to be cleaned: a lease at once. */
-		assert_int_equal(fake_register(fake), CHUNKSERVER_LEASE_MS);
+		assert_int_equal(fake_register(fake), GRANTED_MS);
 	}
 }
 
@@ -212,7 +213,7 @@ static void test_allocation_and_failure(void **state)
 
 	/* Not known to be gone: nothing changes. */
 	for (int i = 0; i < FAKES; i++)
-		assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), CHUNKSERVER_LEASE_MS);
+		assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), GRANTED_MS);
 	assert_int_equal(report(&cluster, chunk, 1, head, &location), ERR_BUSY);
 	/* Its connection breaks: the chain goes on without it, at once. The survivors are told. */
 	fake_disconnect(fake_of(&cluster, head));
@@ -270,13 +271,13 @@ static void test_silence(void **state)
 	message_free(&reply->base);
 	/* The third is connected and silent: left out when its lease has run out, not before. */
 	for (int i = 0; i < FAKES; i++)
-		assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), CHUNKSERVER_LEASE_MS);
+		assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), GRANTED_MS);
 	uint64_t start_us = loop_now_us(cluster.fixture.loop);
 	enum err err = ERR_BUSY;
 	while (err == ERR_BUSY && loop_now_us(cluster.fixture.loop) - start_us < 10 * 1000 * 1000) {
 		fixture_run(&cluster.fixture, 50, NULL);
 		for (int i = 0; i < 2; i++)
-			assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), CHUNKSERVER_LEASE_MS);
+			assert_int_equal(fake_heartbeat(&cluster.fakes[i], &again), GRANTED_MS);
 		err = report(&cluster, chunk, 1, 102, &location);
 	}
 	assert_int_equal(err, OK);

@@ -17,7 +17,7 @@ static void test_operations(void **state)
 	assert_int_equal(fixture_create(&fixture, session, 2, "a", DIRECTORY, NULL), ERR_EXISTS);
 	assert_int_equal(fixture_lookup(&fixture, session, "a", &found, &lease_ms), OK);
 	assert_int_equal(found, made);
-	assert_int_equal(lease_ms, CACHE_LEASE_MS);
+	assert_int_equal(lease_ms, LEASE_GRANTED_MS(CACHE_LEASE_MS));
 	assert_int_equal(fixture_lookup(&fixture, session, "b", NULL, NULL), ERR_NOT_FOUND);
 
 	Granary__ClusterStatus *status = fixture_status(&fixture);
@@ -332,7 +332,7 @@ static void test_recall(void **state)
 
 	/* The holder has cached that there is no "x". Its own change recalls nothing. */
 	assert_int_equal(fixture_lookup(&fixture, holder, "x", NULL, &lease_ms), ERR_NOT_FOUND);
-	assert_int_equal(lease_ms, CACHE_LEASE_MS);
+	assert_int_equal(lease_ms, LEASE_GRANTED_MS(CACHE_LEASE_MS));
 	assert_int_equal(fixture_create(&fixture, holder, 1, "own", REGULAR, NULL), OK);
 	assert_false(cache.recalled);
 

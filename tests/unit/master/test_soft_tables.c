@@ -129,7 +129,7 @@ static void test_server_leases(void **state)
 	assert_false(again);
 	assert_false(servers_is_usable(server, 10200));
 	servers_cleaned(server, 10300);
-	assert_int_equal(servers_heartbeat(server, 10400, &connection, 99, false, &again), CHUNKSERVER_LEASE_MS);
+	assert_int_equal(servers_heartbeat(server, 10400, &connection, 99, false, &again), LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS));
 	assert_true(servers_is_usable(server, 10400));
 	assert_false(servers_is_dead(server, 10400 + CHUNKSERVER_LEASE_MS - 1));
 	assert_true(servers_is_dead(server, 10400 + CHUNKSERVER_LEASE_MS));
