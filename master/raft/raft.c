@@ -128,6 +128,9 @@ static void clock_advance(struct raft *raft, uint64_t now_ms)
 		return;
 	raft->started = true;
 	raft->heard_ms = raft->now_ms;
+#ifdef PLANT_VOTE_AFTER_START
+	raft->heard_ms -= raft->election_ms;
+#endif
 	raft_restart_election_timer(raft);
 	if (raft->member_count == 1)
 		raft->campaign_due_ms = raft->now_ms;

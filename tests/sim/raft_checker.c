@@ -113,6 +113,16 @@ static bool loaded_term(const struct wal_loaded *loaded, uint64_t index, uint64_
 	return true;
 }
 
+void check_vote(struct member *member, uint64_t term, uint64_t candidate)
+{
+	if (term == member->vote_term && candidate != member->vote_for)
+		cluster_fail(member->cluster, "member %" PRIu64 " gives two votes in term %" PRIu64, member->id, term);
+	if (term >= member->vote_term) {
+		member->vote_term = term;
+		member->vote_for = candidate;
+	}
+}
+
 void check_loaded(struct member *member, const struct wal_loaded *loaded)
 {
 	struct cluster *cluster = member->cluster;
@@ -123,6 +133,9 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 			     "member %" PRIu64 " forgot its vote: term %" PRIu64 " vote %" PRIu64 ", had %" PRIu64
 			     " %" PRIu64,
 			     member->id, loaded->hard.term, loaded->hard.vote, hard->term, hard->vote);
+	if (loaded->hard.term < member->vote_term ||
+	    (loaded->hard.term == member->vote_term && member->vote_for != 0 && loaded->hard.vote != member->vote_for))
+		cluster_fail(cluster, "member %" PRIu64 " forgot that it voted in term %" PRIu64, member->id, member->vote_term);
 	uint64_t last = loaded->first_index + loaded->entry_count - 1;
 	uint64_t sure = member->last_durable < member->overwritten ? member->last_durable : member->overwritten - 1;
 	uint64_t term;

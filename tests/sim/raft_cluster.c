@@ -117,6 +117,8 @@ static void send_parcel(struct cluster *cluster, struct parcel *parcel)
 {
 	const struct raft_message *message = &parcel->message;
 	const struct profile *profile = &cluster->profile;
+	if (message->kind == RAFT_VOTE_REPLY && !message->reject)
+		check_vote(&cluster->members[message->from - 1], message->term, message->to);
 	bool lost =
 	    cluster->cut[message->from][message->to] || (!cluster->calm && cluster_chance(cluster, profile->loss));
 	if (lost) {

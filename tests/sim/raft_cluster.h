@@ -50,6 +50,7 @@ struct member {
 
 	/* What the log has promised; checked when it is read again. */
 	struct raft_hard_state hard_appended, hard_durable;
+	uint64_t vote_term, vote_for; /* the newest vote that has left the member */
 	uint64_t hard_mark; /* of hard_appended */
 	uint64_t last_durable, last_durable_term;
 	uint64_t overwritten; /* lowest index appended since the last report: from here on anything may be there */
@@ -147,6 +148,8 @@ void check_appended(struct member *member, const struct raft_hard_state *hard, c
 		    size_t count);
 void check_synced(struct member *member, uint64_t mark, uint64_t index, uint64_t term);
 void check_loaded(struct member *member, const struct wal_loaded *loaded);
+/* A granted vote leaves the member: from now on it must not be forgotten. */
+void check_vote(struct member *member, uint64_t term, uint64_t candidate);
 void check_applied(struct member *member, const struct raft_entry *entry, uint64_t term);
 void check_leader(struct member *member, const struct raft_view *view);
 void check_read(struct member *member);

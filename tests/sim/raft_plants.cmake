@@ -2,11 +2,13 @@
 # must be found within a fixed number of seeds. With none of them sim_raft finds nothing (test sim_raft).
 set(raft_plants
 	COMMIT_OLDER_TERM:leaders:3000 # a leader commits an older term's entry by counting copies
-	VOTE_WITHOUT_SYNC:any:2000    # a vote leaves before it is durable
+	VOTE_WITHOUT_SYNC:any:500     # a vote leaves before it is durable
 	VOTE_WITHOUT_LOG:any:300       # a vote for a candidate with a shorter log
 	ACK_BEFORE_SYNC:any:300        # a follower acknowledges entries before they are durable
 	LEASE_IGNORED:any:500          # a deposed leader answers reads
 	VOTE_IN_LEASE:links:500        # a follower votes while a leader that it has heard may hold its lease
+	VOTE_AFTER_START:any:2000      # a vote right after a restart, when a lease granted before it may still hold
+	COMMIT_NOT_STORED:any:500      # entries are applied that are committed, but not on the member's own disk
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
 file(GLOB plant_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/master/raft/*.c ${CMAKE_SOURCE_DIR}/master/wal*.c)
 file(GLOB plant_beside CONFIGURE_DEPENDS sim/raft_*.c)
