@@ -135,7 +135,8 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 			     member->id, loaded->hard.term, loaded->hard.vote, hard->term, hard->vote);
 	if (loaded->hard.term < member->vote_term ||
 	    (loaded->hard.term == member->vote_term && member->vote_for != 0 && loaded->hard.vote != member->vote_for))
-		cluster_fail(cluster, "member %" PRIu64 " forgot that it voted in term %" PRIu64, member->id, member->vote_term);
+		cluster_fail(cluster, "member %" PRIu64 " forgot that it voted in term %" PRIu64, member->id,
+			     member->vote_term);
 	uint64_t last = loaded->first_index + loaded->entry_count - 1;
 	uint64_t sure = member->last_durable < member->overwritten ? member->last_durable : member->overwritten - 1;
 	uint64_t term;

@@ -51,7 +51,7 @@ struct member {
 	/* What the log has promised; checked when it is read again. */
 	struct raft_hard_state hard_appended, hard_durable;
 	uint64_t vote_term, vote_for; /* the newest vote that has left the member */
-	uint64_t hard_mark; /* of hard_appended */
+	uint64_t hard_mark;           /* of hard_appended */
 	uint64_t last_durable, last_durable_term;
 	uint64_t overwritten; /* lowest index appended since the last report: from here on anything may be there */
 };

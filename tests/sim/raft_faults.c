@@ -185,6 +185,15 @@ static void cut(struct cluster *cluster, size_t from, size_t to, bool both)
 		cluster->cut[to][from] = true;
 }
 
+static void restart_follower(struct cluster *cluster)
+{
+	struct member *member = any_member(cluster);
+	if (!member->loop || member->role == RAFT_LEADER)
+		return;
+	member_kill(member);
+	sim_after(cluster->sim, cluster_between(cluster, 100, 20000), restart, member);
+}
+
 /* A leader that has not sent anything yet: its first entries reach nobody, or one, or some before it crashes. */
 void faults_on_leader(struct member *member)
 {
@@ -326,6 +335,8 @@ static void on_fault(void *arg)
 	case 1:
 		if (profile->crashes)
 			crash(cluster);
+		else if (profile->links)
+			restart_follower(cluster);
 		break;
 	case 2:
 	case 3:

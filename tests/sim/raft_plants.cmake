@@ -7,7 +7,7 @@ set(raft_plants
 	ACK_BEFORE_SYNC:any:300        # a follower acknowledges entries before they are durable
 	LEASE_IGNORED:any:500          # a deposed leader answers reads
 	VOTE_IN_LEASE:links:500        # a follower votes while a leader that it has heard may hold its lease
-	VOTE_AFTER_START:any:2000      # a vote right after a restart, when a lease granted before it may still hold
+	VOTE_AFTER_START:links:2000    # a vote right after a restart, when a lease granted before it may still hold
 	COMMIT_NOT_STORED:any:500      # entries are applied that are committed, but not on the member's own disk
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
 file(GLOB plant_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/master/raft/*.c ${CMAKE_SOURCE_DIR}/master/wal*.c)
