@@ -74,6 +74,7 @@ static void node_free(struct handles *handles, struct node *node)
 			newest = newest->older;
 		newest->older = node->older;
 	}
+	lock_book_deinit(&node->locks);
 	free(node->name);
 	free(node);
 }

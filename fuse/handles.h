@@ -20,6 +20,7 @@
 
 #include "common/base/buf.h"
 #include "common/proto/message.h"
+#include "fuse/lock_book.h"
 
 struct file_io;
 struct late_flush;
@@ -43,8 +44,7 @@ struct node {
 	int64_t mtime;
 
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
-	bool posix_locked;	/* fcntl locks were taken through this mount: to be dropped at each close */
-	bool locked_to_write;	/* an exclusive lock was granted: unlock must push out what was written */
+	struct lock_book locks; /* held by programs here */
 	bool following;		/* after a recall: asking what has become of it */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */

@@ -55,6 +55,7 @@ void on_fsyncdir(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_
 void on_getlk(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file, struct flock *lock);
 void on_setlk(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file, struct flock *lock, int sleep);
 void on_flock(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file, int op);
+bool lock_held(const struct node *node, uint64_t owner, bool flock);
 /* Drops all fcntl locks (or the flock) of this owner; `done` gets the request. */
 void lock_drop(struct request *request, uint64_t owner, bool flock, client_meta_fn *done);
 

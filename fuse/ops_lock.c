@@ -5,7 +5,7 @@
  * back, what was written goes out to the master.
  *
  *	setlk:   ask -> granted -> (changed: refresh) -> reply          blocked, waiting: timer 2..50 ms -> ask again
- *	unlock:  (locked_to_write: pages come as writes -> flush) -> ask -> reply */
+ *	unlock:  (it allowed writing: pages come as writes -> flush) -> ask -> reply */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -39,6 +39,17 @@ static void range_set(struct mount *mount, uint64_t owner, const struct flock *l
 	range->end = lock->l_len == 0 ? LOCK_END_MAX : (uint64_t)(lock->l_start + lock->l_len - 1);
 	range->pid = (uint32_t)lock->l_pid;
 	range->kind = lock->l_type == F_UNLCK ? LOCK_NONE : lock->l_type == F_WRLCK ? LOCK_EXCLUSIVE : LOCK_SHARED;
+}
+
+static struct lock_entry entry_of(const Granary__LockRange *range)
+{
+	return (struct lock_entry){
+	    .owner = range->owner,
+	    .start = range->start,
+	    .end = range->end,
+	    .flock = range->flock,
+	    .exclusive = range->kind == LOCK_EXCLUSIVE,
+	};
 }
 
 /* ---- getlk */
@@ -106,20 +117,29 @@ static void wait_ask(void *arg);
 static void wait_granted(struct lock_wait *wait, const Granary__Inode *attr)
 {
 	struct node *node = wait->request->node;
+	struct lock_entry entry = entry_of(&wait->range);
 
 	if (wait->range.kind == LOCK_NONE) {
+		lock_book_release(&node->locks, &entry);
 		wait_end(wait, OK);
 		return;
 	}
-	if (!wait->range.flock)
-		node->posix_locked = true;
-	if (wait->range.kind == LOCK_EXCLUSIVE)
-		node->locked_to_write = true;
+	lock_book_grant(&node->locks, &entry);
 	if (attr && attr->change > node->change && attr->data_change != node->data_change) {
 		recall_refresh(wait->request->mount, node, attr, wait_refreshed, wait);
 		return;
 	}
 	wait_end(wait, OK);
+}
+
+static void wait_failed(struct lock_wait *wait, enum err err)
+{
+	struct lock_entry entry = entry_of(&wait->range);
+
+	/* Without an answer it may be held all the same: the close is to drop it. */
+	if (wait->range.kind != LOCK_NONE && (err == ERR_TIMEOUT || err == ERR_CLOSED))
+		lock_book_grant(&wait->request->node->locks, &entry);
+	wait_end(wait, err);
 }
 
 static void wait_answer(void *arg, enum err err, const Granary__MetaReply *reply)
@@ -132,7 +152,7 @@ static void wait_answer(void *arg, enum err err, const Granary__MetaReply *reply
 	if (result) {
 		wait_granted(wait, attr ? attr->attr : NULL);
 	} else if (err != ERR_WOULD_BLOCK || !wait->sleep) {
-		wait_end(wait, err);
+		wait_failed(wait, err);
 	} else if (wait->interrupted) {
 		wait_end(wait, ERR_INTERRUPTED);
 	} else {
@@ -206,6 +226,7 @@ static void wait_start(struct request *request, const Granary__LockRange *range,
 {
 	struct lock_wait *wait = mem_zero(1, sizeof *wait);
 	struct node *node = request->node;
+	struct lock_entry entry = entry_of(range);
 
 	wait->request = request;
 	wait->range = *range;
@@ -213,7 +234,7 @@ static void wait_start(struct request *request, const Granary__LockRange *range,
 	wait->retry_ms = RETRY_MS_MIN;
 	timer_init(&wait->timer, request->mount->loop, wait_again, wait);
 	if (range->kind == LOCK_NONE) {
-		if (node->locked_to_write && node->write_opens > 0)
+		if (lock_book_holds(&node->locks, &entry, true) && node->write_opens > 0)
 			recall_pages(request->mount, node, unlock_written, wait);
 		else
 			wait_ask(wait);
@@ -249,13 +270,27 @@ void on_flock(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file, i
 	wait_start(request, &range, !(op & LOCK_NB));
 }
 
+static struct lock_entry whole_of(uint64_t owner, bool flock)
+{
+	return (struct lock_entry){.owner = owner, .end = LOCK_END_MAX, .flock = flock};
+}
+
+bool lock_held(const struct node *node, uint64_t owner, bool flock)
+{
+	struct lock_entry entry = whole_of(owner, flock);
+
+	return lock_book_holds(&node->locks, &entry, false);
+}
+
 void lock_drop(struct request *request, uint64_t owner, bool flock, client_meta_fn *done)
 {
 	static const struct flock whole = {0};
 	Granary__SetLock message = GRANARY__SET_LOCK__INIT;
 	Granary__LockRange range;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	struct lock_entry entry = whole_of(owner, flock);
 
+	lock_book_release(&request->node->locks, &entry);
 	range_set(request->mount, owner, &whole, &range);
 	range.flock = flock;
 	range.kind = LOCK_NONE;

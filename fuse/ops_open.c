@@ -46,7 +46,8 @@ static void node_closed(struct node *node)
 	node->io = NULL;
 	if (node->lost)
 		node_distrust(node);
-	node->posix_locked = node->locked_to_write = node->lost = false;
+	node->lost = false;
+	lock_book_deinit(&node->locks);
 }
 
 static void handle_closed(struct mount *mount, struct node *node, uint64_t handle)
@@ -232,7 +233,7 @@ static void flush_unlocked(void *arg, enum err err, const Granary__MetaReply *re
 
 static void flush_locks(struct request *request)
 {
-	if (request->node->posix_locked)
+	if (lock_held(request->node, request->file.lock_owner, false))
 		lock_drop(request, request->file.lock_owner, false, flush_unlocked);
 	else
 		request_end_errno(request, late_flush_error(request->node));

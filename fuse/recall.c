@@ -246,7 +246,7 @@ static void recall_session_lost(void *arg)
 	mount->epoch++;
 	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
 		node->plain_until_ms = 0;
-		if (!node->posix_locked && !node->locked_to_write)
+		if (node->locks.count == 0)
 			continue;
 		node->lost = true;
 		lost++;
