@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -13,6 +14,17 @@ struct chunkserver_service {
 	struct loop *loop;
 	struct replica *replica;
 	struct servers *servers;
+	struct probe *probes;
+};
+
+/* Asks a server whose connection broke whether it is still there. */
+struct probe {
+	struct chunkserver_service *service;
+	uint64_t server, incarnation;
+	struct rpc_peer *peer;
+	rpc_call_id call;
+	uint64_t start_ms;
+	struct probe *prev, *next;
 };
 
 /* A registration on its way through the log. */
@@ -125,6 +137,54 @@ static void serve_register(struct chunkserver_service *service, struct rpc_reque
 	registration->proposal.request = &registration->message;
 	registration->proposal.done = on_registered;
 	replica_propose(service->replica, &registration->proposal);
+}
+
+/* ---- connections that break */
+
+static void probe_end(struct probe *probe)
+{
+	DL_DELETE(probe->service->probes, probe);
+	if (probe->call)
+		rpc_call_cancel(probe->service->options.rpc, probe->call);
+	rpc_peer_close(probe->peer);
+	free(probe);
+}
+
+/* Refused at once: nobody listens there, so the process is gone. Anything else says nothing, its lease has to run out. */
+static void on_probed(void *arg, const struct rpc_result *result)
+{
+	struct probe *probe = arg;
+	struct chunkserver_service *service = probe->service;
+	struct server *server = servers_find(service->servers, probe->server);
+	const Granary__ChunkserverStatus *status = (const Granary__ChunkserverStatus *)result->reply;
+	bool refused = result->err == ERR_UNREACHABLE && now_ms(service) - probe->start_ms < RPC_CONNECT_TIMEOUT_MS / 2;
+	bool another = result->err == OK && status->server != probe->server;
+
+	probe->call = 0;
+	if (server && server->incarnation == probe->incarnation && !server->connection && (refused || another)) {
+		log_info("chunkserver_gone", "server=%016" PRIx64 " address=%s", server->id, server->address);
+		servers_gone(server, now_ms(service));
+	}
+	probe_end(probe);
+}
+
+void chunkserver_service_connection_lost(struct chunkserver_service *service, const struct rpc_conn *conn)
+{
+	const struct server *server = servers_connection_lost(service->servers, conn);
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
+
+	if (!server)
+		return;
+	log_info("chunkserver_disconnected", "server=%016" PRIx64 " address=%s", server->id, server->address);
+	struct probe *probe = mem_zero(1, sizeof(*probe));
+	*probe = (struct probe){ .service = service,
+				 .server = server->id,
+				 .incarnation = server->incarnation,
+				 .peer = rpc_peer_open(service->options.rpc, server->address),
+				 .start_ms = now_ms(service) };
+	DL_APPEND(service->probes, probe);
+	probe->call = rpc_peer_call(probe->peer, MESSAGE_CHUNKSERVER_STATUS, &empty.base, NULL, RPC_CONNECT_TIMEOUT_MS, on_probed,
+				    probe);
 }
 
 /* ---- heartbeats */
@@ -263,5 +323,9 @@ struct chunkserver_service *chunkserver_service_open(const struct chunkserver_se
 
 void chunkserver_service_close(struct chunkserver_service *service)
 {
+	if (!service)
+		return;
+	while (service->probes)
+		probe_end(service->probes);
 	free(service);
 }

@@ -18,6 +18,7 @@ struct chunkserver_service;
 
 struct chunkserver_service_options {
 	struct loop *loop;
+	struct rpc *rpc;
 	struct replica *replica;
 	struct servers *servers;
 	struct commands *commands;
@@ -25,10 +26,12 @@ struct chunkserver_service_options {
 };
 
 struct chunkserver_service *chunkserver_service_open(const struct chunkserver_service_options *options);
-/* After replica_close. */
+/* After replica_close, before rpc_close. */
 void chunkserver_service_close(struct chunkserver_service *service);
 /* MESSAGE_REGISTER, MESSAGE_HEARTBEAT, MESSAGE_INVENTORY. */
 void chunkserver_service_serve(struct chunkserver_service *service, struct rpc_request *request);
+/* An inbound connection has closed: if it was a chunkserver's, somebody has to look whether the process is gone. */
+void chunkserver_service_connection_lost(struct chunkserver_service *service, const struct rpc_conn *conn);
 /* Fills the table of servers from the state machine. */
 void chunkserver_service_leading(struct chunkserver_service *service);
 

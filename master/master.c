@@ -190,7 +190,8 @@ static void on_closed(void *arg, struct rpc_conn *conn)
 	struct master *master = arg;
 
 	sessions_connection_lost(master->sessions, conn);
-	servers_connection_lost(master->servers, loop_now_us(master->loop) / 1000, conn);
+	if (master->chunkservers)
+		chunkserver_service_connection_lost(master->chunkservers, conn);
 }
 
 static const struct rpc_service service = { .serve = on_request, .closed = on_closed };
@@ -280,6 +281,7 @@ static void services_open(struct master *master)
 										.fill = &master->fill });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
+										.rpc = master->rpc,
 										.replica = master->replica,
 										.servers = master->servers,
 										.commands = master->commands,
@@ -345,6 +347,7 @@ void master_close(struct master *master)
 	replica_close(master->replica);
 	client_service_close(master->clients);
 	chunkserver_service_close(master->chunkservers);
+	master->chunkservers = NULL;
 	failure_close(master->failure);
 	reclaim_close(master->reclaim);
 	commands_close(master->commands);

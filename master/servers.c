@@ -93,24 +93,33 @@ struct server *servers_at(const struct servers *servers, size_t i)
 	return servers->table[i];
 }
 
+void servers_gone(struct server *server, uint64_t now_ms)
+{
+	if (server->lease_until_ms > now_ms)
+		server->lease_until_ms = now_ms;
+}
+
 void servers_connected(struct server *server, uint64_t now_ms, void *connection, uint64_t incarnation)
 {
+	/* The process before it was heard here and is no more. */
+	if (server->heard_ms && server->incarnation != incarnation)
+		servers_gone(server, now_ms);
 	server->connection = connection;
 	server->incarnation = incarnation;
 	server->heard_ms = now_ms;
 	server->cleaning = true;
 }
 
-void servers_connection_lost(struct servers *servers, uint64_t now_ms, const void *connection)
+struct server *servers_connection_lost(struct servers *servers, const void *connection)
 {
 	for (size_t i = 0; i < servers->count; i++) {
 		struct server *server = servers->table[i];
 		if (server->connection != connection)
 			continue;
 		server->connection = NULL;
-		if (server->lease_until_ms > now_ms)
-			server->lease_until_ms = now_ms;
+		return server;
 	}
+	return NULL;
 }
 
 uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,

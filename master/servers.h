@@ -2,8 +2,10 @@
  *
  * Leases. A chunkserver serves only while it holds a lease, counted from when it sent its heartbeat; it lasts
  * CHUNKSERVER_LEASE_MS at the leader, of which LEASE_GRANTED_MS are granted. A server is *dead*, so
- * that chunks may go on without it, when its connection to this leader has closed, or when the last lease that anyone
- * may have given it has run out: a new leader waits CHUNKSERVER_LEASE_MS for servers that it has not heard.
+ * that chunks may go on without it, when its process is known to be gone (its connection broke and nobody listens at
+ * its address, or another process has come in its place), or when the last lease that anyone may have given it has run
+ * out: a new leader waits CHUNKSERVER_LEASE_MS for servers that it has not heard. A broken connection alone is not
+ * enough: the server may go on serving for the rest of its lease.
  * A server that comes back may hold copies that were dropped meanwhile. Each of these is garbage in the state machine; it gets
  * a lease only after it has confirmed all garbage that was there when it came (`cleaning`), and not while a
  * change that drops it is on its way through the log (`drops`).
@@ -50,7 +52,10 @@ struct server *servers_at(const struct servers *servers, size_t i);
 
 /* It has registered over this connection, and is cleaning. */
 void servers_connected(struct server *server, uint64_t now_ms, void *connection, uint64_t incarnation);
-void servers_connection_lost(struct servers *servers, uint64_t now_ms, const void *connection);
+/* The server whose connection this was, or NULL. */
+struct server *servers_connection_lost(struct servers *servers, const void *connection);
+/* Its process is gone. */
+void servers_gone(struct server *server, uint64_t now_ms);
 /* The lease that a heartbeat gives now; 0: none. *again: it has to register anew, because its lease ran out, it
  * was not registered here, or is another process. */
 uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,

@@ -143,10 +143,21 @@ static void test_server_leases(void **state)
 	assert_true(again);
 	servers_heartbeat(server, 20000, &connection, 99, false, &again);
 	assert_true(again);
-	/* The connection broke: dead at once. */
-	servers_connection_lost(servers, 20100, &connection);
+	/* The connection broke: it gets nothing new, but may serve on until its lease ends or it is known to be gone. */
+	assert_null(servers_connection_lost(servers, &other));
+	assert_ptr_equal(servers_connection_lost(servers, &connection), server);
+	assert_false(servers_is_dead(server, 20100));
+	servers_gone(server, 20100);
 	assert_true(servers_is_dead(server, 20100));
 	assert_false(servers_is_usable(server, 20100));
+	/* Another process in its place: the one before is gone. */
+	servers_connected(server, 20150, &connection, 200);
+	servers_cleaned(server, 20150);
+	assert_false(servers_is_dead(server, 20160));
+	servers_connected(server, 20170, &connection, 200);
+	assert_false(servers_is_dead(server, 20170));
+	servers_connected(server, 20180, &connection, 201);
+	assert_true(servers_is_dead(server, 20180));
 	/* No lease while a change that drops it is on its way, nor with a failed store. */
 	servers_connected(server, 20200, &connection, 101);
 	servers_cleaned(server, 20200);
