@@ -292,7 +292,8 @@ static void start_write(struct chunk_op *op)
 	chain_forward(op);
 	op->work.run = write_run;
 	op->work.done = write_done;
-	work_submit(op->service->loop, NULL, &op->work);
+	/* Nobody waits behind a sync. */
+	work_submit(op->service->loop, op->sync_begun ? NULL : &chunk->writes, &op->work);
 }
 
 static void start_sync(struct chunk_op *op)

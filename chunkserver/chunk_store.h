@@ -65,6 +65,7 @@ struct chunk {
 	bool sync_running;
 	struct chunk_sync_wait *syncs_running, *syncs_waiting;
 	/* chunk_op.c */
+	struct work_lane writes; /* one at a time: they would only wait for each other in the kernel, spinning */
 	struct chunk_op *first_op, *last_op;
 	struct op_ring ring;
 	uint64_t sequence; /* last one sent to the successor */
