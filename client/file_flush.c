@@ -9,7 +9,9 @@
 #include "common/base/limits.h"
 #include "common/proto/setattr.h"
 
-/*   NONE --small--> APPEND (blob to a pack) ----------------------------------+
+/* A sync begins with MAP when others may have written before: which chunks are there?
+ *
+ *   NONE --small--> APPEND (blob to a pack) ----------------------------------+
  *     |                                                                      v
  *     +-----------> EXTENTS (all of the epoch answered) -> SYNC (chunks) -> COMMIT (master) -> NONE */
 
@@ -65,11 +67,17 @@ static void small_drop(struct file_io *io)
 /* A failed flush has lost the data that it should have stored: it is not tried again behind the user's back. */
 static void commit_failed(struct file_io *io, enum err err)
 {
-	if (io->small && io->small == io->flush_small && io->attr->layout == GRANARY__LAYOUT__LAYOUT_EMPTY)
-		io->attr->size = 0;
 	small_drop(io);
-	io->size_changed = false;
 	io->times_changed = false;
+	io->size_changed = io->small || io->extents; /* what was accepted since is still to come */
+	if (!io->size_changed) {
+		io->attr->size = io->master_size;
+		io->attr_until_ms = 0;
+		if (io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS) { /* chunks aside are not its content */
+			io->chunked = false;
+			chunk_map_clear(&io->map);
+		}
+	}
 	flush_end(io, err);
 }
 
@@ -252,18 +260,78 @@ static void append_begin(struct file_io *io)
 	blob_append(io->client, io->flush_small, io->flush_sync, appended, io);
 }
 
+static void flush_extents(struct file_io *io)
+{
+	io->flush_state = FLUSH_EXTENTS;
+	if (io->flush_sync)
+		extents_prefer_sync(io);
+	extents_pump(io);
+	flush_advance(io);
+}
+
+static void map_ask(struct file_io *io, uint32_t first);
+
+static void map_answered(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
+{
+	struct file_io *io = arg;
+	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	uint32_t last = 0;
+	(void)text;
+	if (err == OK && reply->n_results != 1)
+		err = ERR_PROTOCOL;
+	if (err == OK && reply->results[0]->error)
+		err = err_from_wire(reply->results[0]->error);
+	for (size_t i = 0; err == OK && i < reply->results[0]->n_chunks; i++) {
+		struct location location;
+		const Granary__ChunkLocation *chunk = reply->results[0]->chunks[i];
+		err = location_parse(&io->client->servers, chunk, &location);
+		if (err == OK && chunk->index >= FILE_BYTES_MAX / CHUNK_BYTES)
+			err = ERR_PROTOCOL;
+		if (err)
+			break;
+		place_set(io->client, &(struct place){.map = &io->map, .index = chunk->index}, &location);
+		extents_unsynced(io, chunk->index);
+		last = chunk->index;
+	}
+	if (err)
+		commit_failed(io, err);
+	else if (!reply->results[0]->end && reply->results[0]->n_chunks > 0)
+		map_ask(io, last + 1);
+	else
+		flush_extents(io);
+	file_io_release(io);
+}
+
+/* Which chunks there are from `first` on: few, perhaps, in a file of many holes. */
+static void map_ask(struct file_io *io, uint32_t first)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__ChunkMap chunk_map = GRANARY__CHUNK_MAP__INIT;
+	chunk_map.inode = io->inode;
+	chunk_map.first = first;
+	chunk_map.count = io->map.exists_below > first ? io->map.exists_below - first : 1;
+	op.op_case = GRANARY__META_OP__OP_CHUNK_MAP;
+	op.chunk_map = &chunk_map;
+	file_io_hold(io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, map_answered, io);
+}
+
 /* What was written before this file was opened here may not be on any disk yet either: the first sync covers all of it.
  */
 static void sync_what_others_wrote(struct file_io *io)
 {
-	if (io->synced_before)
-		return;
-	io->synced_before = true;
-	if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
-		io->blob_unsynced = true;
-	else if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
-		for (uint32_t index = 0; index < io->map.exists_below; index++)
-			extents_unsynced(io, index);
+	io->flush_state = FLUSH_EXTENTS;
+	if (!io->synced_before) {
+		io->synced_before = true;
+		if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
+			io->blob_unsynced = true;
+		else if (io->attr->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS && io->map.exists_below > 0)
+			io->flush_state = FLUSH_MAP;
+	}
+	if (io->flush_state == FLUSH_MAP)
+		map_ask(io, 0);
+	else
+		flush_extents(io);
 }
 
 static void flush_begin(struct file_io *io)
@@ -280,13 +348,10 @@ static void flush_begin(struct file_io *io)
 		append_begin(io);
 		return;
 	}
-	if (io->flush_sync) {
+	if (io->flush_sync)
 		sync_what_others_wrote(io);
-		extents_prefer_sync(io);
-	}
-	io->flush_state = FLUSH_EXTENTS;
-	extents_pump(io);
-	flush_advance(io);
+	else
+		flush_extents(io);
 }
 
 void flush_advance(struct file_io *io)

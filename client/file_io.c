@@ -40,6 +40,7 @@ struct file_io *file_io_open(struct client *client, uint64_t inode, const Granar
 	io->references = 1;
 	io->attr = (Granary__Inode *)message_copy(&attr->base);
 	io->attr_until_ms = loop_now_ms(client->loop) + ATTR_MS;
+	io->master_size = attr->size;
 	chunk_map_init(&io->map, client, inode);
 	learn_extent_of_chunks(io);
 	timer_init(&io->mtime_timer, client->loop, mtime_due, io);
@@ -189,6 +190,7 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 {
 	Granary__Inode *fresh = (Granary__Inode *)message_copy(&attr->base);
 	Granary__Inode *old = io->attr;
+	io->master_size = fresh->size;
 	if (keep_size)
 		fresh->size = old->size;
 	if (keep_size || io->times_changed)

@@ -59,7 +59,7 @@ struct io_op {
 
 struct read_range;
 
-enum flush_state { FLUSH_NONE, FLUSH_EXTENTS, FLUSH_SYNC, FLUSH_APPEND, FLUSH_COMMIT };
+enum flush_state { FLUSH_NONE, FLUSH_MAP, FLUSH_EXTENTS, FLUSH_SYNC, FLUSH_APPEND, FLUSH_COMMIT };
 
 struct file_io {
 	struct client *client;
@@ -75,6 +75,7 @@ struct file_io {
 	uint64_t dirty_since_ms;
 
 	struct iobuf *small;
+	uint64_t master_size; /* as the master had it last */
 	uint64_t attr_until_ms; /* until when no other client can have changed the file without telling us; 0: it was */
 	bool chunked;           /* content is in chunks, even if attr->layout does not say so yet */
 	struct extent *extents;

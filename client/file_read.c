@@ -295,7 +295,10 @@ static void range_begin(struct read_range *range)
 		range_refresh(range);
 		return;
 	}
-	if (range->offset >= file_size) {
+	/* Chunks aside are incomplete when a write to them has failed, and nobody has been told yet. */
+	if (io->error && io->chunked && io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS)
+		range->err = io->error;
+	if (range->offset >= file_size || range->err) {
 		range_end(range);
 		return;
 	}

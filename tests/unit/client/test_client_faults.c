@@ -170,6 +170,29 @@ static void test_no_space_is_told_once(void **state)
 	free(bytes);
 }
 
+/* A blob that could not be turned into chunks is as it was. */
+static void test_a_blob_survives_a_failed_change(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(SIZE, 10);
+	struct file_io *io = written_file("survivor", bytes, 5000, &inode);
+	(void)state;
+	for (unsigned i = 0; i < cluster.count; i++)
+		cluster.servers[i].no_space = true;
+	assert_int_equal(fixture_write(&cluster, io, 4000, bytes, 300000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), ERR_NO_SPACE);
+	fixture_expect(&cluster, io, bytes, 5000);
+	for (unsigned i = 0; i < cluster.count; i++)
+		cluster.servers[i].no_space = false;
+	fixture_expect_elsewhere(&cluster, inode, bytes, 5000);
+	memmove(bytes + 4000, bytes, 1000);
+	assert_int_equal(fixture_write(&cluster, io, 4000, bytes + 4000, 1000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	fixture_expect_elsewhere(&cluster, inode, bytes, 5000);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
 /* Closing ends what is under way: each call once, with ERR_CANCELLED. */
 static void test_close_cancels(void **state)
 {
@@ -206,6 +229,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_rotten_replicas, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_reader_leaves_a_silent_replica, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_no_space_is_told_once, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_blob_survives_a_failed_change, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_close_cancels, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

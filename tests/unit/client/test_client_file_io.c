@@ -152,6 +152,37 @@ static void test_holes_and_ends(void **state)
 	free(bytes);
 }
 
+/* What another client left unsynced is covered by our first sync, and only by that one; holes cost nothing. */
+static void test_first_sync_covers_others(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(MIB, 9);
+	struct file_io *io = fixture_create(&cluster, client, "first", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, MIB), OK);
+	assert_int_equal(fixture_write(&cluster, io, 500ull * CHUNK_BYTES, bytes, MIB), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	struct client *other = fixture_client(&cluster, 10000);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	uint64_t syncs = TOTAL(syncs);
+	assert_int_equal(fixture_flush(&cluster, io_other, true), OK);
+	assert_int_equal(TOTAL(syncs), syncs + 2);
+	assert_int_equal(fixture_flush(&cluster, io_other, true), OK);
+	assert_int_equal(TOTAL(syncs), syncs + 2);
+	/* The largest file there is, all hole but for its end. */
+	assert_int_equal(fixture_truncate(&cluster, io_other, FILE_BYTES_MAX), OK);
+	fixture_close(other, io_other, inode);
+	fixture_leave(&cluster, other);
+	other = fixture_client(&cluster, 10000);
+	io_other = fixture_open(&cluster, other, inode);
+	assert_int_equal(fixture_flush(&cluster, io_other, true), OK);
+	assert_int_equal(TOTAL(syncs), syncs + 4);
+	fixture_close(other, io_other, inode);
+	fixture_leave(&cluster, other);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
 /* ---- random operations against a model, several of them under way at a time ---- */
 
 struct model {
@@ -281,6 +312,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_modified_blob_gets_chunks, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_synced_overwrite_is_one_round_trip, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_holes_and_ends, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_first_sync_covers_others, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_model, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
