@@ -361,6 +361,9 @@ static void complete(struct chunk_op *op)
 	if (err != OK && chunk_op_is_write(op) && op->successor != 0) {
 		op->state = OP_UNSETTLED;
 		op->applied = true;
+		/* It did not happen here, so what settles its blocks may be without it: a retry has to be a new operation. */
+		if (op->local_err != OK)
+			op->client = 0;
 		chunk_ops_wake(chunk, op);
 		return;
 	}
@@ -393,7 +396,7 @@ static bool is_retry(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	struct chunk_op *other;
 	DL_FOREACH2 (chunk->first_op, other, next) {
-		if (other == op || other->client != op->client || other->operation != op->operation || other->kind != op->kind)
+		if (other == op || other->client == 0 || other->client != op->client || other->operation != op->operation || other->kind != op->kind)
 			continue;
 		struct op_request **end = &other->requests;
 		while (*end != NULL)
@@ -619,9 +622,9 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 		 chain->version, chunk->version, chain->n_replicas);
 	chunk->version = chain->version;
 	chunk->received_from = NULL;
-	chunk->settle_failures = 0;
-	chunk->settle_after_ms = 0;
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);
+	chunk->settle_failures = 0;
+	chunk->settle_after_ms = 0;
 }

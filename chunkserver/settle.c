@@ -180,7 +180,11 @@ void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end)
 			op->first = end;
 		else if (end >= op->end && op->kind != OP_TRIM)
 			op->end = first;
-		if (op->first >= op->end)
-			settled(op);
+		if (op->first < op->end)
+			continue;
+		/* By what the predecessor has, which may be without this operation: a retry is a new one. */
+		op->client = 0;
+		chunk_op_answer(op, ERR_CHAIN_BROKEN);
+		chunk_op_remove(op);
 	}
 }
