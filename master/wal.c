@@ -111,6 +111,7 @@ void wal_view(const struct wal *wal, struct wal_view *out)
 	out->segments = wal->segment_count;
 	out->segments_spare = wal->spare_count;
 	out->failed = wal->failed;
+	out->space_low = wal->spare_failed && wal->spare_count == 0;
 }
 
 /* ---- batches */

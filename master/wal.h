@@ -31,8 +31,9 @@ struct wal;
 struct wal_options {
 	const char *directory;  /* made if it is not there; locked by this process */
 	uint32_t segment_bytes; /* 0: WAL_SEGMENT_BYTES */
-	/* Writes and syncs on the loop itself: saves two hand-overs (some 10..20 µs and two context switches a batch)
-	 * and blocks the loop for the time of a sync. Right for disks with a fast flush and in tests; off by default.
+	/* Writes and syncs on the loop itself: saves two hand-overs between threads and blocks the loop for the time of
+	 * a sync. Off by default. Measured on a busy machine, 1 % and 10 % of 1500 appends of 300 bytes: raw overwrite
+	 * of a page and fdatasync 61..79 and 89..124 µs, inline 73..77 and 99..114, on a worker 82..117 and 110..168.
 	 */
 	bool sync_inline;
 	/* Called on the loop after each completed sync, from the loop's iteration, never from within wal_append or
@@ -80,6 +81,9 @@ struct wal_view {
 	uint64_t syncs, appends, bytes_written, segments, segments_spare;
 	uint64_t sync_us_last, sync_us_max; /* write and sync, with the hand-over */
 	bool failed;
+	/* The next segment could not be made (no space): what is left of this one, half of it at most, is all that can
+	 * be written before the log fails. Tried again every second with the writes. */
+	bool space_low;
 };
 void wal_view(const struct wal *wal, struct wal_view *out);
 

@@ -86,7 +86,8 @@ struct wal {
 	uint64_t spares[WAL_SPARES_MAX];
 	size_t spare_count;
 	uint64_t spare_number; /* the last one used */
-	bool spare_failed;     /* not tried again in this segment */
+	bool spare_failed;     /* the last attempt to make one */
+	uint64_t spare_due_ms; /* not tried again before */
 	struct work_lane upkeep_lane;
 	struct wal_upkeep upkeep;
 

@@ -7,6 +7,8 @@
 #include "common/sys/log.h"
 #include "master/wal_internal.h"
 
+#define SPARE_RETRY_MS 1000u
+
 struct wal_path wal_segment_path(const struct wal *wal, uint64_t sequence)
 {
 	struct wal_path path;
@@ -75,6 +77,9 @@ static void run_upkeep(struct work *work)
 	struct wal *wal = upkeep->wal;
 	if (upkeep->make_spare) {
 		upkeep->err = make_spare(wal, upkeep->spare);
+		struct wal_path part = wal_spare_path(wal, upkeep->spare);
+		if (upkeep->err && file_unlink(wal->loop, part.text) != OK)
+			log_debug("wal_spare_left", "path=%s", part.text);
 		return;
 	}
 	struct wal_path path = wal_segment_path(wal, upkeep->take_back);
@@ -102,13 +107,16 @@ static void upkeep_done(struct work *work)
 	if (upkeep->err) {
 		/* Nothing that was promised depends on it: the next start tries again. */
 		log_warn("wal_upkeep_failed", "directory=%s error=%s", wal->directory, err_name(upkeep->err));
-		wal->spare_failed = true;
+		wal->spare_failed = upkeep->make_spare;
+		wal->spare_due_ms = loop_now_ms(wal->loop) + SPARE_RETRY_MS;
 		if (!upkeep->make_spare)
 			wal->first_needed_durable = 0;
 		return;
 	}
-	if (upkeep->spare != 0)
+	if (upkeep->spare != 0) {
 		wal->spares[wal->spare_count++] = upkeep->spare;
+		wal->spare_failed = false;
+	}
 	if (!upkeep->make_spare) {
 		wal->segment_count--;
 		memmove(wal->segments, wal->segments + 1, wal->segment_count * sizeof(*wal->segments));
@@ -123,7 +131,10 @@ void wal_upkeep_start(struct wal *wal)
 		return;
 	bool room = wal->spare_count < WAL_SPARES_MAX;
 	bool take_back = wal->segment_count > 1 && wal->segments[0].sequence < wal->first_needed_durable;
-	bool spare_due = wal->spare_count == 0 && !wal->spare_failed && wal->end > wal->file_bytes / 2;
+	bool half_used = wal->end > wal->file_bytes / 2 ||
+			 wal->identity_count > wal_identity_bytes(wal->file_bytes) / WAL_IDENTITY_BYTES / 2;
+	bool spare_due =
+	    wal->spare_count == 0 && half_used && (!wal->spare_failed || loop_now_ms(wal->loop) >= wal->spare_due_ms);
 	if (!take_back && !spare_due)
 		return;
 	bool reusable = wal->file_bytes == wal->options.segment_bytes;

@@ -224,7 +224,8 @@ void member_pump(struct member *member)
 	while (!member->exiting && !cluster->failed && raft_ready(member->raft, &ready)) {
 		note_role(member);
 		if (ready.hard_changed || ready.entry_count > 0) {
-			const struct raft_hard_state *hard = ready.hard_changed ? &ready.hard : NULL;
+			const struct raft_hard_state *hard =
+			    ready.hard_changed || cluster->profile.hard_always ? &ready.hard : NULL;
 			if (wal_append(member->wal, hard, ready.entries, ready.entry_count, &member->mark_appended)) {
 				member->exiting = true;
 				return;

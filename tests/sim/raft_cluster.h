@@ -87,6 +87,7 @@ struct profile {
 	unsigned election_ticks, heartbeat_ticks;
 	uint64_t fault_ms, fault_pause_ms_max;
 	bool crashes, partitions, pauses, disks, disk_errors, transfers, compactions, rot;
+	bool hard_always;    /* the hard state goes with every round, as the master does it */
 	bool leader_crashes; /* soon after each election */
 	bool links;          /* partitions are of single links */
 	uint64_t propose_us_max;

@@ -41,6 +41,7 @@ static void choose_any(struct cluster *cluster)
 	profile->transfers = cluster_chance(cluster, 300000);
 	profile->compactions = cluster_chance(cluster, 500000);
 	profile->rot = cluster_chance(cluster, 200000);
+	profile->hard_always = cluster_chance(cluster, 500000);
 	static const uint64_t pause_ms[] = {20, 100, 300, 1000};
 	profile->fault_pause_ms_max = pause_ms[rng_below(&cluster->rng, 4)];
 	profile->fault_ms = cluster_between(cluster, 1000, 3000);

@@ -15,6 +15,12 @@
 #include "common/base/check.h"
 #include "tests/sim/raft_cluster.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SEEDS 200
+#else
+#define SEEDS 2000
+#endif
+
 struct arguments {
 	uint64_t first, seeds;
 	enum storm storm;
@@ -86,7 +92,7 @@ static bool parse_storm(const char *name, enum storm *out)
 
 static bool parse(int argc, char **argv, struct arguments *arguments)
 {
-	*arguments = (struct arguments){.first = 1, .seeds = 2000};
+	*arguments = (struct arguments){.first = 1, .seeds = SEEDS};
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : NULL;
 		if (strcmp(argv[i], "--trace") == 0)

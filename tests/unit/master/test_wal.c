@@ -453,6 +453,36 @@ static void test_failed_write_is_final(void **state)
 	assert_int_equal(fixture->loaded.entry_count, 1);
 }
 
+/* The next segment is made early, so that a full disk is known before the log fails. */
+static void test_no_space_for_a_spare_is_told(void **state)
+{
+	struct fixture *fixture = *state;
+	struct rlimit before;
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	struct rlimit less = {SEGMENT - 2 * WAL_PAGE_BYTES, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &less), 0);
+	append_hard(fixture, 1, 0);
+	char text[4000];
+	memset(text, 'z', sizeof(text) - 1);
+	text[sizeof(text) - 1] = 0;
+	struct wal_view view;
+	uint64_t index = 0;
+	for (wal_view(fixture->wal, &view); !view.space_low && index < 10; wal_view(fixture->wal, &view))
+		append_synced(fixture, ++index, 1, text);
+	assert_true(view.space_low);
+	assert_false(view.failed);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	uint64_t deadline_us = loop_now_us(fixture->loop) + 20 * 1000 * 1000;
+	for (; view.space_low; wal_view(fixture->wal, &view)) {
+		assert_true(loop_now_us(fixture->loop) < deadline_us);
+		wait_for(fixture, append_hard(fixture, 1, 0));
+	}
+	append_synced(fixture, ++index, 1, text);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.entry_count, index);
+}
+
 static void test_only_one_process_has_it_open(void **state)
 {
 	struct fixture *fixture = *state;
@@ -501,6 +531,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_cut_recycles_segments, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_cut_behind_overwritten_entries, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_failed_write_is_final, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_no_space_for_a_spare_is_told, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_only_one_process_has_it_open, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_inline, set_up, tear_down),
 	};
