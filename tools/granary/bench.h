@@ -7,10 +7,12 @@
 
 /* What the hardware allows, in MiB/s and microseconds. */
 struct bench_raw {
-	double sync_median_us, sync_p99_us;    /* 4 KiB overwrite + fdatasync */
-	double buffered_mib_s, direct_mib_s;   /* three streams of 256 KiB writes to files of their own, synced at the end */
-	double loopback_mib_s;		       /* TCP over 127.0.0.1, 256 KiB writes, one thread at each end */
-	double crc_mib_s, memcpy_mib_s;	       /* 1 MiB at a time, in the cache of one core */
+	double sync_median_us, sync_p99_us; /* 4 KiB overwrite + fdatasync */
+	double buffered_mib_s,
+	    direct_mib_s;               /* three streams of 256 KiB writes to files of their own, synced at the end */
+	double round_trip_us;           /* one byte there and back over 127.0.0.1: median */
+	double loopback_mib_s;          /* TCP over 127.0.0.1, 256 KiB writes, one thread at each end */
+	double crc_mib_s, memcpy_mib_s; /* 1 MiB at a time, in the cache of one core */
 };
 
 /* Uses files in `directory`, which it removes. 0 or an errno. direct_mib_s is 0 where O_DIRECT is not to be had. */

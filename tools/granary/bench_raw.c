@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include "common/base/crc32c.h"
 
 #define SYNCS 300
+#define ROUND_TRIPS 2000
 #define STREAMS 3
 #define PIECE_BYTES (256u << 10)
 #define STREAM_BYTES (128u << 20)
@@ -134,11 +136,17 @@ static int measure_streams(const char *directory, int flags, double *mib_s)
 	return error;
 }
 
+/* Sends the first ROUND_TRIPS bytes back one by one, swallows the rest. */
 static void *sink_run(void *arg)
 {
 	int *listener = arg;
-	int descriptor = accept4(*listener, NULL, NULL, SOCK_CLOEXEC);
+	int descriptor = accept4(*listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
 	uint8_t *bytes = aligned_bytes(PIECE_BYTES);
+	setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	for (int i = 0; i < ROUND_TRIPS; i++) {
+		if (read(descriptor, bytes, 1) != 1 || write(descriptor, bytes, 1) != 1)
+			break;
+	}
 	while (descriptor >= 0 && read(descriptor, bytes, PIECE_BYTES) > 0)
 		continue;
 	if (descriptor >= 0)
@@ -147,12 +155,29 @@ static void *sink_run(void *arg)
 	return NULL;
 }
 
+static int measure_round_trips(int source, struct bench_raw *out)
+{
+	double times[ROUND_TRIPS];
+	char byte = 0;
+	int on = 1;
+	setsockopt(source, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	for (int i = 0; i < ROUND_TRIPS; i++) {
+		double began = bench_now();
+		if (write(source, &byte, 1) != 1 || read(source, &byte, 1) != 1)
+			return errno ? errno : EIO;
+		times[i] = (bench_now() - began) * 1e6;
+	}
+	out->round_trip_us = bench_percentile(times, ROUND_TRIPS, 0.5);
+	return 0;
+}
+
 static int measure_loopback(struct bench_raw *out)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof address;
 	pthread_t sink;
-	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), source = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+	    source = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int error = 0;
 	if (listener < 0 || source < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
 	    listen(listener, 1) != 0 || getsockname(listener, (struct sockaddr *)&address, &size) != 0 ||
@@ -162,6 +187,7 @@ static int measure_loopback(struct bench_raw *out)
 		check(pthread_create(&sink, NULL, sink_run, &listener) == 0);
 		uint8_t *bytes = aligned_bytes(PIECE_BYTES);
 		uint64_t sent = 0;
+		error = measure_round_trips(source, out);
 		double began = bench_now();
 		while (sent < LOOPBACK_BYTES && !error) {
 			ssize_t put = write(source, bytes, PIECE_BYTES);

@@ -28,7 +28,8 @@ static void print_options(const struct cli_option *options)
 {
 	for (const struct cli_option *o = options; o && o->name; o++) {
 		char left[64];
-		snprintf(left, sizeof left, "%s--%s%s%s", "    ", o->name, o->argument ? " " : "", o->argument ? o->argument : "");
+		snprintf(left, sizeof left, "%s--%s%s%s", "    ", o->name, o->argument ? " " : "",
+			 o->argument ? o->argument : "");
 		if (o->letter) {
 			left[0] = '-';
 			left[1] = o->letter;
@@ -48,11 +49,11 @@ void cli_print_help(const struct cli *cli, const struct cli_option *options)
 	printf("\noptions:\n");
 	print_options(options);
 	static const struct cli_option common[] = {
-		{"cluster", 0, CLI_TEXT, NULL, "HOST:PORT,...", "the masters"},
-		{"config", 0, CLI_TEXT, NULL, "FILE", "a client.conf"},
-		{"timeout", 0, CLI_DURATION, NULL, "TIME", "give up when no leader answers for so long (30s)"},
-		{"help", 'h', CLI_FLAG, NULL, NULL, "this text"},
-		{0},
+	    {"cluster", 0, CLI_TEXT, NULL, "HOST:PORT,...", "the masters"},
+	    {"config", 0, CLI_TEXT, NULL, "FILE", "a client.conf"},
+	    {"timeout", 0, CLI_DURATION, NULL, "TIME", "give up when no leader answers for so long (30s)"},
+	    {"help", 'h', CLI_FLAG, NULL, NULL, "this text"},
+	    {0},
 	};
 	print_options(common);
 }
@@ -60,7 +61,7 @@ void cli_print_help(const struct cli *cli, const struct cli_option *options)
 static bool take_value(const struct cli *cli, const struct cli_option *option, const char *text, int *status)
 {
 	static const enum option_kind kinds[] = {
-		[CLI_COUNT] = OPTION_COUNT, [CLI_BYTES] = OPTION_BYTES, [CLI_DURATION] = OPTION_DURATION};
+	    [CLI_COUNT] = OPTION_COUNT, [CLI_BYTES] = OPTION_BYTES, [CLI_DURATION] = OPTION_DURATION};
 	struct cli_list *list;
 	switch (option->kind) {
 	case CLI_FLAG:
@@ -82,21 +83,23 @@ static bool take_value(const struct cli *cli, const struct cli_option *option, c
 	if (options_value(kinds[option->kind], text, option->value) != OK) {
 		char what[64];
 		snprintf(what, sizeof what, "--%s", option->name);
-		*status = cli_usage_error(cli, what, option->kind == CLI_COUNT ? "not a number" :
-					  option->kind == CLI_BYTES	     ? "not a size (12, 4K, 1M, 2G)" :
-									       "not a time (500ms, 10s, 5m)");
+		*status = cli_usage_error(cli, what,
+					  option->kind == CLI_COUNT   ? "not a number"
+					  : option->kind == CLI_BYTES ? "not a size (12, 4K, 1M, 2G)"
+								      : "not a time (500ms, 10s, 5m)");
 		return false;
 	}
 	return true;
 }
 
-static const struct cli_option *find_option(const struct cli_option *options, const struct cli_option *common, const char *name,
-					    size_t length, char letter)
+static const struct cli_option *find_option(const struct cli_option *options, const struct cli_option *common,
+					    const char *name, size_t length, char letter)
 {
 	const struct cli_option *lists[] = {options, common};
 	for (int i = 0; i < 2; i++) {
 		for (const struct cli_option *o = lists[i]; o && o->name; o++) {
-			if (name ? strlen(o->name) == length && memcmp(o->name, name, length) == 0 : o->letter == letter)
+			if (name ? strlen(o->name) == length && memcmp(o->name, name, length) == 0
+				 : o->letter == letter)
 				return o;
 		}
 	}
@@ -119,9 +122,9 @@ static bool parse_word(struct parse *p)
 	const char *equals = is_long ? strchr(word, '=') : NULL;
 	for (const char *letter = word + 1; *letter; letter++) {
 		const struct cli_option *o =
-			is_long ? find_option(p->options, p->common, word + 2,
-					      equals ? (size_t)(equals - word - 2) : strlen(word + 2), 0) :
-				  find_option(p->options, p->common, NULL, 0, *letter);
+		    is_long ? find_option(p->options, p->common, word + 2,
+					  equals ? (size_t)(equals - word - 2) : strlen(word + 2), 0)
+			    : find_option(p->options, p->common, NULL, 0, *letter);
 		if (!o) {
 			*p->status = cli_usage_error(p->cli, word, "unknown option");
 			return false;
@@ -153,13 +156,14 @@ bool cli_parse(struct cli *cli, const struct cli_option *options, int *argc, cha
 {
 	bool help = false;
 	const struct cli_option common[] = {
-		{"cluster", 0, CLI_TEXT, &cli->cluster_option, NULL, NULL},
-		{"config", 0, CLI_TEXT, &cli->config_option, NULL, NULL},
-		{"timeout", 0, CLI_DURATION, &cli->timeout_ms, NULL, NULL},
-		{"help", 0, CLI_FLAG, &help, NULL, NULL},
-		{0},
+	    {"cluster", 0, CLI_TEXT, &cli->cluster_option, NULL, NULL},
+	    {"config", 0, CLI_TEXT, &cli->config_option, NULL, NULL},
+	    {"timeout", 0, CLI_DURATION, &cli->timeout_ms, NULL, NULL},
+	    {"help", 0, CLI_FLAG, &help, NULL, NULL},
+	    {0},
 	};
-	struct parse p = {.cli = cli, .options = options, .common = common, .argv = argv, .argc = *argc, .status = status};
+	struct parse p = {
+	    .cli = cli, .options = options, .common = common, .argv = argv, .argc = *argc, .status = status};
 	int operands = 0;
 	bool only_operands = false;
 	for (; p.at < p.argc; p.at++) {
@@ -203,8 +207,9 @@ char *cli_cluster_addresses(const struct cli *cli)
 		out = mem_string((const char *)found.bytes);
 	} else {
 		cli_error_text(cli, "cluster",
-			       err == ERR_NOT_FOUND ? "none is given (use --cluster HOST:PORT, $GRANARY_CLUSTER or a client.conf)" :
-						      err_text(err));
+			       err == ERR_NOT_FOUND
+				   ? "none is given (use --cluster HOST:PORT, $GRANARY_CLUSTER or a client.conf)"
+				   : err_text(err));
 	}
 	buf_deinit(&found);
 	return out;
@@ -223,18 +228,19 @@ int cli_connect(struct cli *cli)
 	if (cli->cluster)
 		return EXIT_DONE;
 	struct granary_options options = {
-		.cluster = cli->cluster_option,
-		.config = cli->config_option,
-		.timeout_ms = (uint32_t)cli->timeout_ms,
-		.uid = geteuid(),
-		.gid = getegid(),
+	    .cluster = cli->cluster_option,
+	    .config = cli->config_option,
+	    .timeout_ms = (uint32_t)cli->timeout_ms,
+	    .uid = geteuid(),
+	    .gid = getegid(),
 	};
 	granary_status status = granary_connect(&options, &cli->cluster);
 	if (status == 0)
 		return EXIT_DONE;
 	cli_error_text(cli, "cluster",
-		       status == ERR_NOT_FOUND ? "none is given (use --cluster HOST:PORT, $GRANARY_CLUSTER or a client.conf)" :
-						 reason(cli->cluster, status));
+		       status == ERR_NOT_FOUND
+			   ? "none is given (use --cluster HOST:PORT, $GRANARY_CLUSTER or a client.conf)"
+			   : reason(cli->cluster, status));
 	cli_disconnect(cli);
 	return EXIT_NO_CLUSTER;
 }
@@ -266,7 +272,8 @@ int cli_error_text(const struct cli *cli, const char *what, const char *why)
 {
 	char command[64] = "";
 	if (cli->command && *cli->command->name)
-		snprintf(command, sizeof command, "%s%s%s ", cli->group ? cli->group : "", cli->group ? " " : "", cli->command->name);
+		snprintf(command, sizeof command, "%s%s%s ", cli->group ? cli->group : "", cli->group ? " " : "",
+			 cli->command->name);
 	fflush(stdout);
 	fprintf(stderr, "granary: %s%s: %s\n", command, what, why);
 	return EXIT_FAILED;
@@ -386,8 +393,13 @@ const char *text_time(int64_t ns, char *out)
 
 const char *text_mode(uint32_t mode, char *out)
 {
-	char type = S_ISDIR(mode) ? 'd' : S_ISLNK(mode) ? 'l' : S_ISFIFO(mode) ? 'p' : S_ISSOCK(mode) ? 's' : S_ISBLK(mode) ? 'b' :
-		    S_ISCHR(mode) ? 'c' : '-';
+	char type = S_ISDIR(mode)    ? 'd'
+		    : S_ISLNK(mode)  ? 'l'
+		    : S_ISFIFO(mode) ? 'p'
+		    : S_ISSOCK(mode) ? 's'
+		    : S_ISBLK(mode)  ? 'b'
+		    : S_ISCHR(mode)  ? 'c'
+				     : '-';
 	out[0] = type;
 	for (int i = 0; i < 9; i++)
 		out[1 + i] = mode & (0400u >> i) ? "rwx"[i % 3] : '-';

@@ -1,7 +1,7 @@
 /* What all commands of the granary program share: arguments, the connection, errors, exit statuses, numbers for people.
  *
- * A command is a function in a cmd_*.c and a row of the table in main.c. Thread: a struct cli belongs to one thread; a job (jobs.h)
- * has its own with a connection of its own. */
+ * A command is a function in a cmd_*.c and a row of the table in main.c. Thread: a struct cli belongs to one thread; a
+ * job (jobs.h) has its own with a connection of its own. */
 #ifndef GRANARY_TOOLS_GRANARY_CLI_H
 #define GRANARY_TOOLS_GRANARY_CLI_H
 
@@ -27,9 +27,9 @@ struct command {
 	const char *name;
 	int (*run)(struct cli *cli, int argc, char **argv);
 	int operands_min, operands_max; /* after options; a negative max: any number */
-	const char *usage;		/* "[-r] SRC DST" */
-	const char *summary;		/* one line */
-	const char *details;		/* more for --help, or NULL */
+	const char *usage;              /* "[-r] SRC DST" */
+	const char *summary;            /* one line */
+	const char *details;            /* more for --help, or NULL */
 };
 
 struct cli {
@@ -49,7 +49,8 @@ struct cli_list {
 	size_t count;
 };
 
-/* Ends with a NULL name. value: bool, const char *, uint64_t (CLI_COUNT, CLI_BYTES, CLI_DURATION in ms) or struct cli_list. */
+/* Ends with a NULL name. value: bool, const char *, uint64_t (CLI_COUNT, CLI_BYTES, CLI_DURATION in ms) or struct
+ * cli_list. */
 struct cli_option {
 	const char *name;
 	char letter; /* or 0 */
@@ -59,8 +60,8 @@ struct cli_option {
 	const char *help;
 };
 
-/* Takes options out of argv wherever they stand (up to "--") and leaves the operands in argv[0 .. *argc). False: the command is
- * over with *status (help was asked for, or a usage error was reported). */
+/* Takes options out of argv wherever they stand (up to "--") and leaves the operands in argv[0 .. *argc). False: the
+ * command is over with *status (help was asked for, or a usage error was reported). */
 bool cli_parse(struct cli *cli, const struct cli_option *options, int *argc, char **argv, int *status);
 void cli_print_help(const struct cli *cli, const struct cli_option *options);
 

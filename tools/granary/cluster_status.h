@@ -8,8 +8,8 @@
 #include "common/base/err.h"
 #include "common/proto/message.h"
 
-/* Asks the leader; *out is freed with cluster_status_free. ERR_NO_LEADER, ERR_UNREACHABLE or ERR_TIMEOUT when there is none
- * within timeout_ms. */
+/* Asks the leader; *out is freed with cluster_status_free. ERR_NO_LEADER, ERR_UNREACHABLE or ERR_TIMEOUT when there is
+ * none within timeout_ms. */
 MUST_USE enum err cluster_status(const char *addresses, uint64_t timeout_ms, Granary__ClusterStatus **out);
 void cluster_status_free(Granary__ClusterStatus *status);
 

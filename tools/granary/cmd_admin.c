@@ -33,12 +33,14 @@ static int fetch(struct cli *cli, Granary__ClusterStatus **out)
 static void print_safety(const Granary__ClusterStatus *s)
 {
 	if (s->chunks_unavailable)
-		printf("DATA UNAVAILABLE: %" PRIu64 " of %" PRIu64 " chunks have no copy on a running server\n", s->chunks_unavailable,
-		       s->chunks);
+		printf("DATA UNAVAILABLE: %" PRIu64 " of %" PRIu64 " chunks have no copy on a running server\n",
+		       s->chunks_unavailable, s->chunks);
 	if (s->chunks_one_copy)
-		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks are one failure from loss\n", s->chunks_one_copy, s->chunks);
+		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks are one failure from loss\n", s->chunks_one_copy,
+		       s->chunks);
 	if (s->chunks_under_replicated > s->chunks_one_copy)
-		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks lack copies\n", s->chunks_under_replicated, s->chunks);
+		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks lack copies\n", s->chunks_under_replicated,
+		       s->chunks);
 	if (!s->chunks_unavailable && !s->chunks_one_copy && !s->chunks_under_replicated)
 		printf("all data is safe: all copies of %" PRIu64 " chunks are there\n", s->chunks);
 }
@@ -47,12 +49,13 @@ static void print_status(const Granary__ClusterStatus *s)
 {
 	char total[16], space[16];
 	print_safety(s);
-	printf("masters: %zu, leader %" PRIu64 " (term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ")\n", s->n_members, s->leader,
-	       s->term, s->commit, s->applied);
-	printf("chunkservers: %u of %zu up, %s free of %s\n", cluster_servers_up(s), s->n_servers, text_size(s->bytes_free, space),
-	       text_size(s->bytes_total, total));
-	printf("files and directories: %" PRIu64 ", chunks: %" PRIu64 ", sessions: %" PRIu64 ", to be deleted: %" PRIu64 "\n", s->inodes,
-	       s->chunks, s->sessions, s->garbage);
+	printf("masters: %zu, leader %" PRIu64 " (term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ")\n",
+	       s->n_members, s->leader, s->term, s->commit, s->applied);
+	printf("chunkservers: %u of %zu up, %s free of %s\n", cluster_servers_up(s), s->n_servers,
+	       text_size(s->bytes_free, space), text_size(s->bytes_total, total));
+	printf("files and directories: %" PRIu64 ", chunks: %" PRIu64 ", sessions: %" PRIu64 ", to be deleted: %" PRIu64
+	       "\n",
+	       s->inodes, s->chunks, s->sessions, s->garbage);
 	if (s->malformed_frames)
 		printf("malformed frames refused: %" PRIu64 "\n", s->malformed_frames);
 }
@@ -125,9 +128,9 @@ int cmd_admin_status(struct cli *cli, int argc, char **argv)
 {
 	bool watch = false, as_json = false;
 	const struct cli_option options[] = {
-		{"watch", 'w', CLI_FLAG, &watch, NULL, "again every second, until Ctrl-C"},
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
-		{0},
+	    {"watch", 'w', CLI_FLAG, &watch, NULL, "again every second, until Ctrl-C"},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -153,8 +156,8 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 {
 	bool as_json = false;
 	const struct cli_option options[] = {
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object with the array `servers`"},
-		{0},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object with the array `servers`"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -168,13 +171,17 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 		json_servers(&json, status);
 		json_close(&json, '}');
 	} else if (result == EXIT_DONE) {
-		printf("%-16s  %-21s  %-20s  %-6s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free", "total");
+		printf("%-16s  %-21s  %-20s  %-6s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free",
+		       "total");
 		for (size_t i = 0; i < status->n_servers; i++) {
 			const Granary__ServerStatus *s = status->servers[i];
 			char space[16], total[16];
-			printf("%016" PRIx64 "  %-21s  %-20s  %-6s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address, s->host,
-			       s->failed ? "failed" : s->up ? "up" : "down", s->chunks, text_size(s->bytes_free, space),
-			       text_size(s->bytes_total, total));
+			printf("%016" PRIx64 "  %-21s  %-20s  %-6s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address,
+			       s->host,
+			       s->failed ? "failed"
+			       : s->up   ? "up"
+					 : "down",
+			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total));
 		}
 	}
 	cluster_status_free(status);
@@ -185,8 +192,8 @@ int cmd_admin_raft(struct cli *cli, int argc, char **argv)
 {
 	bool as_json = false;
 	const struct cli_option options[] = {
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
-		{0},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -202,8 +209,8 @@ int cmd_admin_raft(struct cli *cli, int argc, char **argv)
 		json_members(&json, status);
 		json_close(&json, '}');
 	} else if (result == EXIT_DONE) {
-		printf("term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ", log %" PRIu64 " to %" PRIu64 "\n", status->term,
-		       status->commit, status->applied, status->log_first, status->log_last);
+		printf("term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ", log %" PRIu64 " to %" PRIu64 "\n",
+		       status->term, status->commit, status->applied, status->log_first, status->log_last);
 		printf("%4s  %-21s  %-8s  %12s  %s\n", "id", "address", "role", "match", "last heard");
 		for (size_t i = 0; i < status->n_members; i++) {
 			const Granary__RaftMember *m = status->members[i];

@@ -27,8 +27,11 @@ static void stat_json(struct json *json, const char *path, const struct granary_
 	snprintf(mode, sizeof mode, "%04o", stat->mode & 07777);
 	json_open(json, NULL, '{');
 	json_text(json, "path", path);
-	json_text(json, "type", S_ISDIR(stat->mode) ? "directory" : S_ISREG(stat->mode) ? "file" :
-			  S_ISLNK(stat->mode) ? "symlink" : "special");
+	json_text(json, "type",
+		  S_ISDIR(stat->mode)   ? "directory"
+		  : S_ISREG(stat->mode) ? "file"
+		  : S_ISLNK(stat->mode) ? "symlink"
+					: "special");
 	json_id(json, "id", stat->inode);
 	json_number(json, "tag", stat->change);
 	json_number(json, "size", stat->size);
@@ -55,8 +58,8 @@ static void stat_text(const char *path, const struct granary_stat *stat)
 	printf("  path: ");
 	print_name(path);
 	printf("\n    id: %016" PRIx64 "    tag: %" PRIu64 "\n", stat->inode, stat->change);
-	printf("  mode: %s (%04o)  owner: %u:%u  links: %u\n", text_mode(stat->mode, mode), stat->mode & 07777, stat->uid,
-	       stat->gid, stat->nlink);
+	printf("  mode: %s (%04o)  owner: %u:%u  links: %u\n", text_mode(stat->mode, mode), stat->mode & 07777,
+	       stat->uid, stat->gid, stat->nlink);
 	printf("  size: %" PRIu64 "    on disk, each copy: %" PRIu64 "    layout: %s", stat->size, stat->blocks * 512,
 	       layout_name(stat->layout));
 	if (stat->layout == 2)
@@ -69,9 +72,9 @@ int cmd_stat(struct cli *cli, int argc, char **argv)
 {
 	bool as_json = false, follow = false;
 	const struct cli_option options[] = {
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object for each, one a line"},
-		{"dereference", 'L', CLI_FLAG, &follow, NULL, "follow a symbolic link"},
-		{0},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object for each, one a line"},
+	    {"dereference", 'L', CLI_FLAG, &follow, NULL, "follow a symbolic link"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	uint64_t id;
@@ -117,7 +120,12 @@ static bool mode_apply(const char *text, uint32_t old, uint32_t *out)
 			return false;
 		for (p++; *p && strchr("rwxXst", *p); p++) {
 			bool run = *p == 'x' || (*p == 'X' && (S_ISDIR(old) || (old & 0111)));
-			bits |= *p == 'r' ? 0444u : *p == 'w' ? 0222u : run ? 0111u : *p == 's' ? 06000u : *p == 't' ? 01000u : 0;
+			bits |= *p == 'r'   ? 0444u
+				: *p == 'w' ? 0222u
+				: run       ? 0111u
+				: *p == 's' ? 06000u
+				: *p == 't' ? 01000u
+					    : 0;
 		}
 		bits &= who;
 		mode = how == '+' ? mode | bits : how == '-' ? mode & ~bits : (mode & ~(who & 0777)) | bits;
@@ -159,13 +167,15 @@ static int change_all(struct cli *cli, struct change *change, bool recursive, in
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++) {
 		struct granary_stat stat;
-		granary_status status = recursive ? 0 : granary_stat(cli->cluster, argv[i], change->mode != NULL, &stat);
+		granary_status status =
+		    recursive ? 0 : granary_stat(cli->cluster, argv[i], change->mode != NULL, &stat);
 		if (recursive)
 			result = cli_worst(result, tree_walk(cli, argv[i], change_visit, change));
 		else if (status)
 			result = cli_worst(result, cli_error(cli, argv[i], status));
 		else
-			result = cli_worst(result, change_visit(cli, &(struct visited){.path = argv[i], .stat = &stat}, change));
+			result = cli_worst(
+			    result, change_visit(cli, &(struct visited){.path = argv[i], .stat = &stat}, change));
 	}
 	return result;
 }
@@ -174,8 +184,8 @@ int cmd_chmod(struct cli *cli, int argc, char **argv)
 {
 	bool recursive = false;
 	const struct cli_option options[] = {
-		{"recursive", 'R', CLI_FLAG, &recursive, NULL, "all that is below, too"},
-		{0},
+	    {"recursive", 'R', CLI_FLAG, &recursive, NULL, "all that is below, too"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	uint32_t mode;
@@ -216,15 +226,16 @@ int cmd_chown(struct cli *cli, int argc, char **argv)
 {
 	bool recursive = false;
 	const struct cli_option options[] = {
-		{"recursive", 'R', CLI_FLAG, &recursive, NULL, "all that is below, too"},
-		{0},
+	    {"recursive", 'R', CLI_FLAG, &recursive, NULL, "all that is below, too"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
 	struct change change = {.uid = UINT32_MAX, .gid = UINT32_MAX};
 	if (!parse_owner(argv[0], &change))
-		return cli_usage_error(cli, argv[0], "no owner (USER, USER:GROUP or :GROUP; names of this machine or numbers)");
+		return cli_usage_error(cli, argv[0],
+				       "no owner (USER, USER:GROUP or :GROUP; names of this machine or numbers)");
 	return change_all(cli, &change, recursive, argc - 1, argv + 1);
 }
 
@@ -246,8 +257,8 @@ int cmd_touch(struct cli *cli, int argc, char **argv)
 {
 	bool only_existing = false;
 	const struct cli_option options[] = {
-		{"no-create", 'c', CLI_FLAG, &only_existing, NULL, "do not make what is not there"},
-		{0},
+	    {"no-create", 'c', CLI_FLAG, &only_existing, NULL, "do not make what is not there"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -260,7 +271,8 @@ int cmd_touch(struct cli *cli, int argc, char **argv)
 	clock_gettime(CLOCK_REALTIME, &now);
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
-		result = cli_worst(result, touch_one(cli, argv[i], only_existing, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec));
+		result = cli_worst(
+		    result, touch_one(cli, argv[i], only_existing, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec));
 	return result;
 }
 
@@ -268,8 +280,8 @@ int cmd_truncate(struct cli *cli, int argc, char **argv)
 {
 	uint64_t size = UINT64_MAX;
 	const struct cli_option options[] = {
-		{"size", 's', CLI_BYTES, &size, "SIZE", "the new size"},
-		{0},
+	    {"size", 's', CLI_BYTES, &size, "SIZE", "the new size"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))

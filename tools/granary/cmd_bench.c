@@ -76,9 +76,10 @@ static int write_large(struct cli *cli, struct pass *pass, uint64_t index)
 
 static int write_any(struct cli *cli, struct pass *pass, uint64_t index)
 {
-	return pass->bench->bytes <= TRANSFER_BYTES && pass->bench->kind != BENCH_WRITE && pass->bench->kind != BENCH_READ ?
-		       put_small(cli, pass, index) :
-		       write_large(cli, pass, index);
+	return pass->bench->bytes <= TRANSFER_BYTES && pass->bench->kind != BENCH_WRITE &&
+		       pass->bench->kind != BENCH_READ
+		   ? put_small(cli, pass, index)
+		   : write_large(cli, pass, index);
 }
 
 static int read_all(struct cli *cli, struct pass *pass, uint64_t index)
@@ -167,8 +168,12 @@ static int run_pass(struct bench *bench, int (*run)(struct cli *, struct pass *,
 	double began = bench_now();
 	for (uint64_t t = 0; t < bench->threads; t++) {
 		struct pass *pass = mem_zero(1, sizeof *pass);
-		*pass = (struct pass){.bench = bench, .run = run, .step = step, .times_us = times,
-				      .first = bench->count * t / bench->threads, .end = bench->count * (t + 1) / bench->threads};
+		*pass = (struct pass){.bench = bench,
+				      .run = run,
+				      .step = step,
+				      .times_us = times,
+				      .first = bench->count * t / bench->threads,
+				      .end = bench->count * (t + 1) / bench->threads};
 		jobs_submit(jobs, pass_run, pass);
 	}
 	int result = jobs_close(jobs);
@@ -182,16 +187,30 @@ static int run_pass(struct bench *bench, int (*run)(struct cli *, struct pass *,
 	return result;
 }
 
+struct limit {
+	double share_pct;
+	const char *of;
+};
+
+/* Written bytes go to three disks, which here are one; bytes read cross the loopback once; an operation that changes
+ * something cannot be faster than one synced write, one that only asks than one round trip. */
+static struct limit limit_of(const struct bench *bench, const char *name, const struct figures *f,
+			     const struct bench_raw *raw)
+{
+	double disk = raw->direct_mib_s > raw->buffered_mib_s ? raw->direct_mib_s : raw->buffered_mib_s;
+	if (bench->kind == BENCH_WRITE)
+		return (struct limit){100 * f->mib_s / (disk / 3), "three streams to disk"};
+	if (bench->kind == BENCH_READ)
+		return (struct limit){100 * f->mib_s / raw->loopback_mib_s, "loopback TCP"};
+	if (bench->kind == BENCH_GET || strcmp(name, "stat") == 0)
+		return (struct limit){100 * raw->round_trip_us / f->median_us, "the speed of one round trip"};
+	return (struct limit){100 * raw->sync_median_us / f->median_us, "the speed of one synced 4 KiB write"};
+}
+
 static void report(struct json *json, const struct bench *bench, const char *name, const struct figures *f,
 		   const struct bench_raw *raw)
 {
-	/* Written bytes go to three disks here, which are one; a read crosses the loopback once; an operation that changes names
-	 * waits for one synced write. */
-	double disk = raw->direct_mib_s > raw->buffered_mib_s ? raw->direct_mib_s : raw->buffered_mib_s;
-	double limit = bench->kind == BENCH_WRITE ? disk / 3 : bench->kind == BENCH_READ ? raw->loopback_mib_s : 0;
-	double share = limit > 0 ? 100 * f->mib_s / limit : 100 * raw->sync_median_us / f->median_us;
-	const char *of = bench->kind == BENCH_WRITE ? "three streams to disk" : bench->kind == BENCH_READ ? "loopback TCP" :
-			 "the time of one synced 4 KiB write";
+	struct limit limit = limit_of(bench, name, f, raw);
 	if (json) {
 		json_open(json, NULL, '{');
 		json_text(json, "name", name);
@@ -204,13 +223,13 @@ static void report(struct json *json, const struct bench *bench, const char *nam
 		json_real(json, "p50_us", f->median_us);
 		json_real(json, "p99_us", f->p99_us);
 		json_real(json, "max_us", f->max_us);
-		json_real(json, "raw_share_pct", share);
-		json_text(json, "raw_of", of);
+		json_real(json, "raw_share_pct", limit.share_pct);
+		json_text(json, "raw_of", limit.of);
 		json_close(json, '}');
 		return;
 	}
-	printf("%-8s %10.0f ops/s %10.1f MiB/s   p50 %8.0f us   p99 %8.0f us   max %8.0f us   %4.0f%% of %s\n", name, f->ops_s,
-	       f->mib_s, f->median_us, f->p99_us, f->max_us, share, of);
+	printf("%-8s %10.0f ops/s %10.1f MiB/s   p50 %8.0f us   p99 %8.0f us   max %8.0f us   %3.0f%% of %s\n", name,
+	       f->ops_s, f->mib_s, f->median_us, f->p99_us, f->max_us, limit.share_pct, limit.of);
 }
 
 static void report_raw(struct json *json, const struct bench_raw *raw)
@@ -219,10 +238,10 @@ static void report_raw(struct json *json, const struct bench_raw *raw)
 		const char *name, *unit;
 		double value;
 	} rows[] = {
-		{"sync_4k_p50", "us", raw->sync_median_us},   {"sync_4k_p99", "us", raw->sync_p99_us},
-		{"disk_buffered", "MiB/s", raw->buffered_mib_s}, {"disk_direct", "MiB/s", raw->direct_mib_s},
-		{"loopback_tcp", "MiB/s", raw->loopback_mib_s},	 {"crc32c", "MiB/s", raw->crc_mib_s},
-		{"memcpy", "MiB/s", raw->memcpy_mib_s},
+	    {"sync_4k_p50", "us", raw->sync_median_us},  {"sync_4k_p99", "us", raw->sync_p99_us},
+	    {"round_trip", "us", raw->round_trip_us},    {"disk_buffered", "MiB/s", raw->buffered_mib_s},
+	    {"disk_direct", "MiB/s", raw->direct_mib_s}, {"loopback_tcp", "MiB/s", raw->loopback_mib_s},
+	    {"crc32c", "MiB/s", raw->crc_mib_s},         {"memcpy", "MiB/s", raw->memcpy_mib_s},
 	};
 	if (json)
 		json_open(json, NULL, '{');
@@ -298,12 +317,12 @@ int cmd_bench(struct cli *cli, int argc, char **argv)
 	bool as_json = false;
 	const char *disk = ".";
 	const struct cli_option options[] = {
-		{"size", 0, CLI_BYTES, &bench.bytes, "SIZE", "of each file (put, get: 4K; write, read: 256M)"},
-		{"count", 0, CLI_COUNT, &bench.count, "N", "how many files (1000; write, read: one a thread)"},
-		{"threads", 0, CLI_COUNT, &bench.threads, "N", "clients at once (1)"},
-		{"dir", 0, CLI_TEXT, &disk, "DIR", "where the disk is measured (this directory)"},
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object for each row"},
-		{0},
+	    {"size", 0, CLI_BYTES, &bench.bytes, "SIZE", "of each file (put, get: 4K; write, read: 256M)"},
+	    {"count", 0, CLI_COUNT, &bench.count, "N", "how many files (1000; write, read: one a thread)"},
+	    {"threads", 0, CLI_COUNT, &bench.threads, "N", "clients at once (1)"},
+	    {"dir", 0, CLI_TEXT, &disk, "DIR", "where the disk is measured (this directory)"},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object for each row"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))

@@ -29,7 +29,8 @@ static int copy_job_run(struct cli *cli, void *arg)
 	int result = cli_connect(cli);
 	if (result == EXIT_DONE) {
 		progress_expect(job->progress, job->size);
-		result = transfer_copy(cli, job->from, &(struct target){.path = job->to, .mode = job->mode}, job->progress);
+		result =
+		    transfer_copy(cli, job->from, &(struct target){.path = job->to, .mode = job->mode}, job->progress);
 	}
 	free(job->from);
 	free(job->to);
@@ -61,8 +62,11 @@ static int copy_visit(struct cli *cli, const struct visited *visited, void *arg)
 		result = copy_link(cli, visited->path, to);
 	} else if (visited->visit == VISIT_FILE && S_ISREG(stat->mode)) {
 		struct copy_job *job = mem_zero(1, sizeof *job);
-		*job = (struct copy_job){.progress = tree->progress, .from = mem_string(visited->path), .to = mem_string(to),
-					 .mode = stat->mode & 07777, .size = stat->size};
+		*job = (struct copy_job){.progress = tree->progress,
+					 .from = mem_string(visited->path),
+					 .to = mem_string(to),
+					 .mode = stat->mode & 07777,
+					 .size = stat->size};
 		jobs_submit(tree->jobs, copy_job_run, job);
 	} else if (visited->visit == VISIT_FILE) {
 		result = cli_error_text(cli, visited->path, "neither file, directory nor symbolic link: left out");
@@ -99,10 +103,10 @@ int cmd_cp(struct cli *cli, int argc, char **argv)
 	bool recursive = false, forced = false;
 	uint64_t threads = JOBS_DEFAULT;
 	const struct cli_option options[] = {
-		{"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
-		{"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
-		{"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
-		{0},
+	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
+	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
+	    {"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))

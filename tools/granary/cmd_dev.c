@@ -31,7 +31,8 @@ static bool has_majority(struct dev_cluster *dev)
 	unsigned running = 0;
 	for (size_t i = 0; i < dev->process_count; i++) {
 		enum dev_state state;
-		if (dev->processes[i].role == DEV_MASTER && dev_pid(dev, &dev->processes[i], &state) && state == DEV_RUNNING)
+		if (dev->processes[i].role == DEV_MASTER && dev_pid(dev, &dev->processes[i], &state) &&
+		    state == DEV_RUNNING)
 			running++;
 	}
 	return running > dev->masters / 2;
@@ -46,7 +47,8 @@ static bool is_ready(void *arg, const Granary__ClusterStatus *status, bool *fail
 		struct dev_process *process = &dev->processes[i];
 		enum dev_state state;
 		*failed = dev_has_died(dev, process);
-		if (!ready || process->role != DEV_CHUNKSERVER || !dev_pid(dev, process, &state) || state != DEV_RUNNING)
+		if (!ready || process->role != DEV_CHUNKSERVER || !dev_pid(dev, process, &state) ||
+		    state != DEV_RUNNING)
 			continue;
 		bool up = false;
 		for (size_t s = 0; s < status->n_servers && !up; s++)
@@ -62,7 +64,8 @@ static int wait_for_mount(struct dev_cluster *dev, struct dev_process *process, 
 		if (dev_has_died(dev, process))
 			return EXIT_FAILED;
 		if (now_seconds() > deadline)
-			return cli_error_text(dev->cli, dev->mount, "the mount does not answer (see granary dev logs DIR mount)");
+			return cli_error_text(dev->cli, dev->mount,
+					      "the mount does not answer (see granary dev logs DIR mount)");
 	}
 	return EXIT_DONE;
 }
@@ -178,11 +181,11 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 {
 	struct up up = {0};
 	const struct cli_option options[] = {
-		{"masters", 0, CLI_COUNT, &up.masters, "N", "1 to 5 (3)"},
-		{"chunkservers", 0, CLI_COUNT, &up.chunkservers, "N", "1 to 32 (4), each with a host label of its own"},
-		{"mount", 0, CLI_TEXT, &up.mount, "PATH", "mount it there, too"},
-		{"set", 0, CLI_LIST, &up.sets, "[PROGRAM.]KEY=VALUE", "an option for the processes, as --KEY VALUE"},
-		{0},
+	    {"masters", 0, CLI_COUNT, &up.masters, "N", "1 to 5 (3)"},
+	    {"chunkservers", 0, CLI_COUNT, &up.chunkservers, "N", "1 to 32 (4), each with a host label of its own"},
+	    {"mount", 0, CLI_TEXT, &up.mount, "PATH", "mount it there, too"},
+	    {"set", 0, CLI_LIST, &up.sets, "[PROGRAM.]KEY=VALUE", "an option for the processes, as --KEY VALUE"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	double began = now_seconds();
@@ -207,7 +210,8 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 	if (result != EXIT_DONE)
 		stop_started(&dev);
 	if (result == EXIT_DONE) {
-		printf("ready in %.1f s: %" PRIu64 " masters, %" PRIu64 " chunkservers", now_seconds() - began, dev.masters, dev.chunkservers);
+		printf("ready in %.1f s: %" PRIu64 " masters, %" PRIu64 " chunkservers", now_seconds() - began,
+		       dev.masters, dev.chunkservers);
 		if (dev.mount)
 			printf(", mounted at %s", dev.mount);
 		printf(" (%u started)\nexport GRANARY_CONFIG=%s/client.conf\n", started, dev.directory);
@@ -218,7 +222,8 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 }
 
 /* Opens DIR (argv[0]) for a command that has no options but the common ones. */
-static int begin(struct cli *cli, int *argc, char **argv, const struct cli_option *options, struct dev_cluster *dev, bool *over)
+static int begin(struct cli *cli, int *argc, char **argv, const struct cli_option *options, struct dev_cluster *dev,
+		 bool *over)
 {
 	static const struct cli_option none[] = {{0}};
 	int result = EXIT_DONE;
@@ -388,7 +393,8 @@ int cmd_dev_logs(struct cli *cli, int argc, char **argv)
 	result = EXIT_FAILED;
 	dev_close(&dev);
 	if (count <= 3 + follow) {
-		cli_error_text(cli, argc > 1 ? argv[1] : argv[0], "no such process (granary dev status DIR lists them)");
+		cli_error_text(cli, argc > 1 ? argv[1] : argv[0],
+			       "no such process (granary dev status DIR lists them)");
 	} else {
 		fflush(stdout);
 		execvp(words[0], words);

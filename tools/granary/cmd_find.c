@@ -84,7 +84,8 @@ static bool matches_xattr(struct cli *cli, const char *path, const char *text)
 	return same;
 }
 
-static bool matches(struct cli *cli, const struct find *find, const struct find_test *test, const struct visited *visited)
+static bool matches(struct cli *cli, const struct find *find, const struct find_test *test,
+		    const struct visited *visited)
 {
 	const struct granary_stat *stat = visited->stat;
 	char mode[16];

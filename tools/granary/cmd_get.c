@@ -39,7 +39,8 @@ static bool range_parse(const char *text, struct range *out)
 	return true;
 }
 
-static int get_to_descriptor(struct cli *cli, const char *from, struct range range, int descriptor, struct progress *progress)
+static int get_to_descriptor(struct cli *cli, const char *from, struct range range, int descriptor,
+			     struct progress *progress)
 {
 	struct granary_file *file;
 	granary_status status = transfer_open(cli, from, &file);
@@ -88,8 +89,9 @@ static char *local_target(const char *from, const char *to)
 {
 	struct stat stat_buffer;
 	char *name = path_base(from);
-	char *out = !to ? mem_string(name) :
-		    stat(to, &stat_buffer) == 0 && S_ISDIR(stat_buffer.st_mode) ? path_join(to, name) : mem_string(to);
+	char *out = !to                                                           ? mem_string(name)
+		    : stat(to, &stat_buffer) == 0 && S_ISDIR(stat_buffer.st_mode) ? path_join(to, name)
+										  : mem_string(to);
 	free(name);
 	return out;
 }
@@ -110,7 +112,8 @@ static int get_job_run(struct cli *cli, void *arg)
 	struct get_job *job = arg;
 	int result = cli_connect(cli);
 	if (result == EXIT_DONE)
-		result = get_to_file(cli, job->remote, (struct range){0, UINT64_MAX}, job->local, job->mode, job->progress);
+		result =
+		    get_to_file(cli, job->remote, (struct range){0, UINT64_MAX}, job->local, job->mode, job->progress);
 	free(job->remote);
 	free(job->local);
 	free(job);
@@ -141,8 +144,10 @@ static int get_visit(struct cli *cli, const struct visited *visited, void *arg)
 		result = get_link(cli, visited->path, local);
 	} else if (visited->visit == VISIT_FILE && S_ISREG(visited->stat->mode)) {
 		struct get_job *job = mem_zero(1, sizeof *job);
-		*job = (struct get_job){.progress = tree->progress, .remote = mem_string(visited->path),
-					.local = mem_string(local), .mode = visited->stat->mode & 07777};
+		*job = (struct get_job){.progress = tree->progress,
+					.remote = mem_string(visited->path),
+					.local = mem_string(local),
+					.mode = visited->stat->mode & 07777};
 		jobs_submit(tree->jobs, get_job_run, job);
 	} else if (visited->visit == VISIT_FILE) {
 		result = cli_error_text(cli, visited->path, "neither file, directory nor symbolic link: left out");
@@ -191,11 +196,11 @@ int cmd_get(struct cli *cli, int argc, char **argv)
 	const char *range_text = NULL;
 	uint64_t threads = JOBS_DEFAULT, id;
 	const struct cli_option options[] = {
-		{"recursive", 'r', CLI_FLAG, &recursive, NULL, "a directory and all that is in it"},
-		{"range", 0, CLI_TEXT, &range_text, "A-B", "bytes A to B (the first is 0, B included); A- to the end"},
-		{"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
-		{"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
-		{0},
+	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "a directory and all that is in it"},
+	    {"range", 0, CLI_TEXT, &range_text, "A-B", "bytes A to B (the first is 0, B included); A- to the end"},
+	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
+	    {"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -236,6 +241,7 @@ int cmd_cat(struct cli *cli, int argc, char **argv)
 	}
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
-		result = cli_worst(result, get_to_descriptor(cli, argv[i], (struct range){0, UINT64_MAX}, STDOUT_FILENO, NULL));
+		result = cli_worst(result,
+				   get_to_descriptor(cli, argv[i], (struct range){0, UINT64_MAX}, STDOUT_FILENO, NULL));
 	return result;
 }

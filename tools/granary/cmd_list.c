@@ -39,7 +39,8 @@ static void ls_json(const struct ls *ls, const char *path, const struct granary_
 	json_close(ls->json, '}');
 }
 
-static void ls_entry(struct cli *cli, const struct ls *ls, const char *path, const char *name, const struct granary_stat *stat)
+static void ls_entry(struct cli *cli, const struct ls *ls, const char *path, const char *name,
+		     const struct granary_stat *stat)
 {
 	if (ls->json) {
 		ls_json(ls, path, stat);
@@ -98,11 +99,11 @@ int cmd_ls(struct cli *cli, int argc, char **argv)
 	struct ls ls = {0};
 	bool as_json = false;
 	const struct cli_option options[] = {
-		{"long", 'l', CLI_FLAG, &ls.detailed, NULL, "mode, links, owner, size, time"},
-		{"recursive", 'R', CLI_FLAG, &ls.recursive, NULL, "directories below, too"},
-		{"human", 'h', CLI_FLAG, &ls.human, NULL, "sizes as 4.0K, 1.5M"},
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an array of objects"},
-		{0},
+	    {"long", 'l', CLI_FLAG, &ls.detailed, NULL, "mode, links, owner, size, time"},
+	    {"recursive", 'R', CLI_FLAG, &ls.recursive, NULL, "directories below, too"},
+	    {"human", 'h', CLI_FLAG, &ls.human, NULL, "sizes as 4.0K, 1.5M"},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an array of objects"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -170,8 +171,8 @@ int cmd_tree(struct cli *cli, int argc, char **argv)
 {
 	struct tree_print tree = {0};
 	const struct cli_option options[] = {
-		{"level", 'L', CLI_COUNT, &tree.depth_max, "N", "so many levels at most"},
-		{0},
+	    {"level", 'L', CLI_COUNT, &tree.depth_max, "N", "so many levels at most"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -234,9 +235,9 @@ int cmd_du(struct cli *cli, int argc, char **argv)
 {
 	struct du du = {0};
 	const struct cli_option options[] = {
-		{"summary", 's', CLI_FLAG, &du.summary, NULL, "only a total for each PATH"},
-		{"human", 'h', CLI_FLAG, &du.human, NULL, "sizes as 4.0K, 1.5M"},
-		{0},
+	    {"summary", 's', CLI_FLAG, &du.summary, NULL, "only a total for each PATH"},
+	    {"human", 'h', CLI_FLAG, &du.human, NULL, "sizes as 4.0K, 1.5M"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -255,9 +256,9 @@ int cmd_df(struct cli *cli, int argc, char **argv)
 {
 	bool human = false, as_json = false;
 	const struct cli_option options[] = {
-		{"human", 'h', CLI_FLAG, &human, NULL, "sizes as 4.0K, 1.5M"},
-		{"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
-		{0},
+	    {"human", 'h', CLI_FLAG, &human, NULL, "sizes as 4.0K, 1.5M"},
+	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))

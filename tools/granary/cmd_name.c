@@ -37,8 +37,8 @@ static int rm_visit(struct cli *cli, const struct visited *visited, void *arg)
 		jobs_submit(tree->jobs, rm_job_run, mem_string(visited->path));
 	} else if (visited->visit == VISIT_BEFORE) {
 		if ((tree->count & (tree->count - 1)) == 0)
-			tree->directories =
-				mem_resize(tree->directories, (tree->count ? 2 * tree->count : 1) * sizeof *tree->directories);
+			tree->directories = mem_resize(tree->directories,
+						       (tree->count ? 2 * tree->count : 1) * sizeof *tree->directories);
 		tree->directories[tree->count++] = mem_string(visited->path);
 	}
 	return EXIT_DONE;
@@ -51,7 +51,8 @@ static int rm_recursive(struct cli *cli, const char *path, uint64_t threads)
 	result = cli_worst(result, jobs_close(tree.jobs));
 	while (tree.count > 0) {
 		char *directory = tree.directories[--tree.count];
-		granary_status status = result == EXIT_DONE && strcmp(directory, "/") != 0 ? granary_rmdir(cli->cluster, directory) : 0;
+		granary_status status =
+		    result == EXIT_DONE && strcmp(directory, "/") != 0 ? granary_rmdir(cli->cluster, directory) : 0;
 		if (status)
 			result = cli_worst(result, cli_error(cli, directory, status));
 		free(directory);
@@ -79,10 +80,10 @@ int cmd_rm(struct cli *cli, int argc, char **argv)
 	bool recursive = false, force = false;
 	uint64_t threads = JOBS_DEFAULT, id;
 	const struct cli_option options[] = {
-		{"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
-		{"force", 'f', CLI_FLAG, &force, NULL, "what is not there is no error"},
-		{"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
-		{0},
+	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
+	    {"force", 'f', CLI_FLAG, &force, NULL, "what is not there is no error"},
+	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -101,9 +102,9 @@ int cmd_mv(struct cli *cli, int argc, char **argv)
 {
 	bool no_replace = false, exchange = false;
 	const struct cli_option options[] = {
-		{"no-clobber", 'n', CLI_FLAG, &no_replace, NULL, "fail if DST exists"},
-		{"exchange", 0, CLI_FLAG, &exchange, NULL, "each takes the other's name, at once"},
-		{0},
+	    {"no-clobber", 'n', CLI_FLAG, &no_replace, NULL, "fail if DST exists"},
+	    {"exchange", 0, CLI_FLAG, &exchange, NULL, "each takes the other's name, at once"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -169,9 +170,9 @@ int cmd_mkdir(struct cli *cli, int argc, char **argv)
 	bool parents = false;
 	const char *mode_text = "755";
 	const struct cli_option options[] = {
-		{"parents", 'p', CLI_FLAG, &parents, NULL, "those above it, too; no error if it exists"},
-		{"mode", 'm', CLI_TEXT, &mode_text, "MODE", "octal (755)"},
-		{0},
+	    {"parents", 'p', CLI_FLAG, &parents, NULL, "those above it, too; no error if it exists"},
+	    {"mode", 'm', CLI_TEXT, &mode_text, "MODE", "octal (755)"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -213,8 +214,8 @@ int cmd_ln(struct cli *cli, int argc, char **argv)
 {
 	bool symbolic = false;
 	const struct cli_option options[] = {
-		{"symbolic", 's', CLI_FLAG, &symbolic, NULL, "a symbolic link"},
-		{0},
+	    {"symbolic", 's', CLI_FLAG, &symbolic, NULL, "a symbolic link"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -224,8 +225,8 @@ int cmd_ln(struct cli *cli, int argc, char **argv)
 	result = cli_connect(cli);
 	if (result != EXIT_DONE)
 		return result;
-	granary_status status = symbolic ? granary_symlink(cli->cluster, argv[0], argv[1]) :
-					   granary_link(cli->cluster, argv[0], argv[1]);
+	granary_status status =
+	    symbolic ? granary_symlink(cli->cluster, argv[0], argv[1]) : granary_link(cli->cluster, argv[0], argv[1]);
 	return status ? cli_error(cli, argv[1], status) : EXIT_DONE;
 }
 

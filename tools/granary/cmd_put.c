@@ -155,13 +155,13 @@ int cmd_put(struct cli *cli, int argc, char **argv)
 	struct target target = {0};
 	uint64_t threads = JOBS_DEFAULT;
 	const struct cli_option options[] = {
-		{"recursive", 'r', CLI_FLAG, &recursive, NULL, "a directory and all that is in it"},
-		{"id", 0, CLI_FLAG, &by_id, NULL, "without a name: prints the blob's id"},
-		{"if-absent", 0, CLI_FLAG, &target.if_absent, NULL, "fail if DST exists"},
-		{"if-match", 0, CLI_COUNT, &target.if_change, "TAG", "fail unless DST's tag (granary stat) is this one"},
-		{"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
-		{"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
-		{0},
+	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "a directory and all that is in it"},
+	    {"id", 0, CLI_FLAG, &by_id, NULL, "without a name: prints the blob's id"},
+	    {"if-absent", 0, CLI_FLAG, &target.if_absent, NULL, "fail if DST exists"},
+	    {"if-match", 0, CLI_COUNT, &target.if_change, "TAG", "fail unless DST's tag (granary stat) is this one"},
+	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
+	    {"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
+	    {0},
 	};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
@@ -180,7 +180,8 @@ int cmd_put(struct cli *cli, int argc, char **argv)
 		return result;
 	target.path = by_id ? NULL : argv[1];
 	struct progress *progress = progress_open("put", forced);
-	result = recursive ? put_recursive(cli, from, argv[1], threads, progress) : put_one(cli, from, &target, progress);
+	result =
+	    recursive ? put_recursive(cli, from, argv[1], threads, progress) : put_one(cli, from, &target, progress);
 	progress_close(progress);
 	if (result == EXIT_DONE && by_id)
 		printf("%016" PRIx64 "\n", target.id);

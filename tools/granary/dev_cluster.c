@@ -53,7 +53,8 @@ static struct dev_process *add(struct dev_cluster *dev, enum dev_role role, unsi
 	if (role == DEV_MOUNT)
 		snprintf(process->name, sizeof process->name, "mount");
 	else
-		snprintf(process->name, sizeof process->name, "%s-%u", role == DEV_MASTER ? "master" : "chunkserver", number);
+		snprintf(process->name, sizeof process->name, "%s-%u", role == DEV_MASTER ? "master" : "chunkserver",
+			 number);
 	return process;
 }
 
@@ -70,7 +71,7 @@ static bool port_is_free(uint16_t port)
 {
 	int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct sockaddr_in address = {
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	bool is_free = descriptor >= 0 && bind(descriptor, (struct sockaddr *)&address, sizeof address) == 0 &&
 		       listen(descriptor, 1) == 0;
 	if (descriptor >= 0)
@@ -240,7 +241,9 @@ int dev_save(struct dev_cluster *dev)
 		add(dev, DEV_MOUNT, 0);
 
 	struct buf text = {0};
-	buf_printf(&text, "# what `granary dev up` remembers about this cluster\nmasters = %" PRIu64 "\nchunkservers = %" PRIu64 "\n",
+	buf_printf(&text,
+		   "# what `granary dev up` remembers about this cluster\nmasters = %" PRIu64
+		   "\nchunkservers = %" PRIu64 "\n",
 		   dev->masters, dev->chunkservers);
 	if (dev->mount)
 		buf_printf(&text, "mount = %s\n", dev->mount);

@@ -28,13 +28,13 @@ struct dev_process {
 	unsigned number; /* from 1; 0 for the mount */
 	char name[32];
 	char address[32]; /* "" for the mount */
-	pid_t child;	  /* started by this command; 0: not */
+	pid_t child;      /* started by this command; 0: not */
 };
 
 struct dev_cluster {
 	struct cli *cli;
 	char *directory; /* absolute */
-	char *mount;	 /* absolute, or NULL */
+	char *mount;     /* absolute, or NULL */
 	uint64_t masters, chunkservers;
 	char *sets[DEV_SETS_MAX]; /* "[PROGRAM.]KEY=VALUE" */
 	size_t set_count;
@@ -64,7 +64,8 @@ pid_t dev_pid(const struct dev_cluster *dev, const struct dev_process *process, 
 int dev_start(struct dev_cluster *dev, struct dev_process *process);
 /* True when a child of this command has ended; its log is shown. */
 bool dev_has_died(struct dev_cluster *dev, struct dev_process *process);
-/* SIGTERM to all given, SIGKILL to what is left after ten seconds; waits until they are gone. Unmounts the mount first. */
+/* SIGTERM to all given, SIGKILL to what is left after ten seconds; waits until they are gone. Unmounts the mount first.
+ */
 void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size_t count);
 
 /* The mount point is listed by the kernel; responding: and answers statfs. */

@@ -1,5 +1,5 @@
-/* Work on many files at once: threads with a connection each, fed from a bounded queue. A thread is started only when all
- * others are busy. */
+/* Work on many files at once: threads with a connection each, fed from a bounded queue. A thread is started only when
+ * all others are busy. */
 #ifndef GRANARY_TOOLS_GRANARY_JOBS_H
 #define GRANARY_TOOLS_GRANARY_JOBS_H
 

@@ -13,14 +13,17 @@ void json_init(struct json *json, FILE *to)
 /* Length of the UTF-8 sequence at `text`, 0 if there is none (RFC 3629). */
 static size_t utf8_length(const unsigned char *text)
 {
-	size_t length = text[0] < 0x80 ? 1 : text[0] >= 0xc2 && text[0] <= 0xdf ? 2 : (text[0] & 0xf0) == 0xe0 ? 3 :
-			text[0] >= 0xf0 && text[0] <= 0xf4 ? 4 : 0;
+	size_t length = text[0] < 0x80                       ? 1
+			: text[0] >= 0xc2 && text[0] <= 0xdf ? 2
+			: (text[0] & 0xf0) == 0xe0           ? 3
+			: text[0] >= 0xf0 && text[0] <= 0xf4 ? 4
+							     : 0;
 	for (size_t i = 1; i < length; i++) {
 		if ((text[i] & 0xc0) != 0x80)
 			return 0;
 	}
-	if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) || (text[0] == 0xf0 && text[1] < 0x90) ||
-	    (text[0] == 0xf4 && text[1] > 0x8f))
+	if ((text[0] == 0xe0 && text[1] < 0xa0) || (text[0] == 0xed && text[1] > 0x9f) ||
+	    (text[0] == 0xf0 && text[1] < 0x90) || (text[0] == 0xf4 && text[1] > 0x8f))
 		return 0;
 	return length;
 }

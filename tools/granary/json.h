@@ -1,5 +1,5 @@
-/* JSON on standard output, a value at a time; commas are put where they belong. Text that is not UTF-8 has its stray bytes
- * shown as U+FFFD. Source: RFC 8259. */
+/* JSON on standard output, a value at a time; commas are put where they belong. Text that is not UTF-8 has its stray
+ * bytes shown as U+FFFD. Source: RFC 8259. */
 #ifndef GRANARY_TOOLS_GRANARY_JSON_H
 #define GRANARY_TOOLS_GRANARY_JSON_H
 

@@ -11,68 +11,81 @@
 #include "tools/granary/commands.h"
 
 static const struct command files[] = {
-	{"put", cmd_put, 1, 2, "[-r] [--if-absent | --if-match TAG] SRC|- DST  |  --id SRC|-",
-	 "Put a local file into the cluster",
-	 "The new content is visible under DST at once and whole, when it is on the disks of all its servers. SRC \"-\" is standard\n"
-	 "input. With --id the blob has no name; its id is printed.\n", },
-	{"get", cmd_get, 1, 2, "[-r] [--range A-B] SRC|ID [DST|-]", "Get a file or a blob by its id",
-	 "DST is a local file or directory (default: SRC's name in this directory), \"-\" is standard output.\n"},
-	{"cat", cmd_cat, 1, -1, "PATH|ID...", "Print files", NULL},
-	{"ls", cmd_ls, 0, -1, "[-lRh] [--json] [PATH...]", "List directories", NULL},
-	{"stat", cmd_stat, 1, -1, "[--json] PATH|ID...", "Show what is known about files", NULL},
-	{"rm", cmd_rm, 1, -1, "[-rf] PATH|ID...", "Remove files", NULL},
-	{"mv", cmd_mv, 2, -1, "[-n | --exchange] SRC... DST", "Rename files, or move them into a directory", NULL},
-	{"cp", cmd_cp, 2, -1, "[-r] SRC... DST", "Copy files within the cluster", NULL},
-	{"mkdir", cmd_mkdir, 1, -1, "[-p] [-m MODE] PATH...", "Make directories", NULL},
-	{"rmdir", cmd_rmdir, 1, -1, "PATH...", "Remove empty directories", NULL},
-	{"ln", cmd_ln, 2, 2, "[-s] TARGET PATH", "Give a file another name, or make a symbolic link", NULL},
-	{"readlink", cmd_readlink, 1, 1, "PATH", "Print where a symbolic link points", NULL},
-	{"chmod", cmd_chmod, 2, -1, "[-R] MODE PATH...", "Change permissions",
-	 "MODE is octal or as in u+x,go-w. What takes rights away looks like an option: write `chmod -- -w PATH`.\n"},
-	{"chown", cmd_chown, 2, -1, "[-R] [USER][:GROUP] PATH...", "Change the owner", NULL},
-	{"touch", cmd_touch, 1, -1, "[-c] PATH...", "Make empty files, or set their times to now", NULL},
-	{"truncate", cmd_truncate, 1, -1, "-s SIZE PATH...", "Set the size of files", NULL},
-	{"du", cmd_du, 1, -1, "[-sh] PATH...", "Sum up the sizes below directories", NULL},
-	{"df", cmd_df, 0, 0, "[-h] [--json]", "Show the space of the cluster", NULL},
-	{"tree", cmd_tree, 0, 1, "[-L N] [PATH]", "Draw a directory", NULL},
-	{"find", cmd_find, 1, 1, "PATH [-name PATTERN] [-size [+-]N[ckMG]] [-mtime [+-]N[dhms]] [-type f|d|l] [-xattr K=V] [-print0]",
-	 "Find files below a directory; all tests given must hold", NULL},
-	{0},
+    {
+	"put",
+	cmd_put,
+	1,
+	2,
+	"[-r] [--if-absent | --if-match TAG] SRC|- DST  |  --id SRC|-",
+	"Put a local file into the cluster",
+	"The new content is visible under DST at once and whole, when it is on the disks of all its servers. SRC \"-\" "
+	"is standard\n"
+	"input. With --id the blob has no name; its id is printed.\n",
+    },
+    {"get", cmd_get, 1, 2, "[-r] [--range A-B] SRC|ID [DST|-]", "Get a file or a blob by its id",
+     "DST is a local file or directory (default: SRC's name in this directory), \"-\" is standard output.\n"},
+    {"cat", cmd_cat, 1, -1, "PATH|ID...", "Print files", NULL},
+    {"ls", cmd_ls, 0, -1, "[-lRh] [--json] [PATH...]", "List directories", NULL},
+    {"stat", cmd_stat, 1, -1, "[--json] PATH|ID...", "Show what is known about files", NULL},
+    {"rm", cmd_rm, 1, -1, "[-rf] PATH|ID...", "Remove files", NULL},
+    {"mv", cmd_mv, 2, -1, "[-n | --exchange] SRC... DST", "Rename files, or move them into a directory", NULL},
+    {"cp", cmd_cp, 2, -1, "[-r] SRC... DST", "Copy files within the cluster", NULL},
+    {"mkdir", cmd_mkdir, 1, -1, "[-p] [-m MODE] PATH...", "Make directories", NULL},
+    {"rmdir", cmd_rmdir, 1, -1, "PATH...", "Remove empty directories", NULL},
+    {"ln", cmd_ln, 2, 2, "[-s] TARGET PATH", "Give a file another name, or make a symbolic link", NULL},
+    {"readlink", cmd_readlink, 1, 1, "PATH", "Print where a symbolic link points", NULL},
+    {"chmod", cmd_chmod, 2, -1, "[-R] MODE PATH...", "Change permissions",
+     "MODE is octal or as in u+x,go-w. What takes rights away looks like an option: write `chmod -- -w PATH`.\n"},
+    {"chown", cmd_chown, 2, -1, "[-R] [USER][:GROUP] PATH...", "Change the owner", NULL},
+    {"touch", cmd_touch, 1, -1, "[-c] PATH...", "Make empty files, or set their times to now", NULL},
+    {"truncate", cmd_truncate, 1, -1, "-s SIZE PATH...", "Set the size of files", NULL},
+    {"du", cmd_du, 1, -1, "[-sh] PATH...", "Sum up the sizes below directories", NULL},
+    {"df", cmd_df, 0, 0, "[-h] [--json]", "Show the space of the cluster", NULL},
+    {"tree", cmd_tree, 0, 1, "[-L N] [PATH]", "Draw a directory", NULL},
+    {"find", cmd_find, 1, 1,
+     "PATH [-name PATTERN] [-size [+-]N[ckMG]] [-mtime [+-]N[dhms]] [-type f|d|l] [-xattr K=V] [-print0]",
+     "Find files below a directory; all tests given must hold", NULL},
+    {0},
 };
 static const struct command xattr[] = {
-	{"get", cmd_xattr_get, 2, 2, "PATH NAME", "Print an extended attribute", NULL},
-	{"set", cmd_xattr_set, 3, 3, "PATH NAME VALUE", "Set an extended attribute", NULL},
-	{"list", cmd_xattr_list, 1, 1, "PATH", "List extended attributes", NULL},
-	{"rm", cmd_xattr_rm, 2, 2, "PATH NAME", "Remove an extended attribute", NULL},
-	{0},
+    {"get", cmd_xattr_get, 2, 2, "PATH NAME", "Print an extended attribute", NULL},
+    {"set", cmd_xattr_set, 3, 3, "PATH NAME VALUE", "Set an extended attribute", NULL},
+    {"list", cmd_xattr_list, 1, 1, "PATH", "List extended attributes", NULL},
+    {"rm", cmd_xattr_rm, 2, 2, "PATH NAME", "Remove an extended attribute", NULL},
+    {0},
 };
 static const struct command admin[] = {
-	{"status", cmd_admin_status, 0, 0, "[--watch] [--json]", "Say whether all data is safe, and how the cluster is", NULL},
-	{"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
-	{"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
-	{0},
+    {"status", cmd_admin_status, 0, 0, "[--watch] [--json]", "Say whether all data is safe, and how the cluster is",
+     NULL},
+    {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
+    {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
+    {0},
 };
 static const struct command dev[] = {
-	{"up", cmd_dev_up, 1, 1, "DIR [--masters N] [--chunkservers N] [--mount PATH] [--set [PROGRAM.]KEY=VALUE]",
-	 "Start a whole cluster of real processes on this machine; returns when it is ready",
-	 "Again on the same DIR it starts what is not running; counts and options not given stay as they were. Writes DIR/client.conf,\n"
-	 "DIR/pids/NAME.pid, DIR/log/NAME.log, DIR/data/NAME. PROGRAM is master, chunkserver or mount; without it the option goes to\n"
-	 "each program that knows it.\n"},
-	{"down", cmd_dev_down, 1, 1, "DIR", "Stop the cluster, keep its data", NULL},
-	{"status", cmd_dev_status, 1, 1, "DIR [--json]", "Show the processes", NULL},
-	{"kill", cmd_dev_kill, 2, 3, "DIR master|chunkserver N | mount | all", "End a process with SIGKILL", NULL},
-	{"stop", cmd_dev_stop, 2, 3, "DIR master|chunkserver N | mount | all", "Freeze a process with SIGSTOP", NULL},
-	{"cont", cmd_dev_cont, 2, 3, "DIR master|chunkserver N | mount | all", "Let a frozen process go on", NULL},
-	{"restart", cmd_dev_restart, 2, 3, "DIR master|chunkserver N | mount | all", "Stop a process and start it again", NULL},
-	{"logs", cmd_dev_logs, 1, 2, "DIR [NAME] [--follow]", "Print logs", NULL},
-	{0},
+    {"up", cmd_dev_up, 1, 1, "DIR [--masters N] [--chunkservers N] [--mount PATH] [--set [PROGRAM.]KEY=VALUE]",
+     "Start a whole cluster of real processes on this machine; returns when it is ready",
+     "Again on the same DIR it starts what is not running; counts and options not given stay as they were. Writes "
+     "DIR/client.conf,\n"
+     "DIR/pids/NAME.pid, DIR/log/NAME.log, DIR/data/NAME. PROGRAM is master, chunkserver or mount; without it the "
+     "option goes to\n"
+     "each program that knows it.\n"},
+    {"down", cmd_dev_down, 1, 1, "DIR", "Stop the cluster, keep its data", NULL},
+    {"status", cmd_dev_status, 1, 1, "DIR [--json]", "Show the processes", NULL},
+    {"kill", cmd_dev_kill, 2, 3, "DIR master|chunkserver N | mount | all", "End a process with SIGKILL", NULL},
+    {"stop", cmd_dev_stop, 2, 3, "DIR master|chunkserver N | mount | all", "Freeze a process with SIGSTOP", NULL},
+    {"cont", cmd_dev_cont, 2, 3, "DIR master|chunkserver N | mount | all", "Let a frozen process go on", NULL},
+    {"restart", cmd_dev_restart, 2, 3, "DIR master|chunkserver N | mount | all", "Stop a process and start it again",
+     NULL},
+    {"logs", cmd_dev_logs, 1, 2, "DIR [NAME] [--follow]", "Print logs", NULL},
+    {0},
 };
 static const struct command bench[] = {
-	{"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw [--size N] [--count N] [--threads N] [--json]",
-	 "Measure the cluster, as a share of what the machine can do",
-	 "raw measures the machine alone, in --dir: synced 4 KiB overwrites, three streams to disk, loopback TCP, CRC-32C, memcpy.\n"
-	 "The others work in a directory of their own, /granary-bench-PID, which they remove.\n"},
-	{0},
+    {"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw [--size N] [--count N] [--threads N] [--json]",
+     "Measure the cluster, as a share of what the machine can do",
+     "raw measures the machine alone, in --dir: synced 4 KiB overwrites, three streams to disk, loopback TCP, CRC-32C, "
+     "memcpy.\n"
+     "The others work in a directory of their own, /granary-bench-PID, which they remove.\n"},
+    {0},
 };
 
 static const struct group {
@@ -101,8 +114,10 @@ static void print_help(FILE *to, const struct group *only)
 	for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
 		print_commands(to, groups[i].name, groups[i].commands);
 	print_commands(to, NULL, bench);
-	fputs("\n`granary COMMAND --help` tells more. The cluster is found by --cluster, $GRANARY_CLUSTER, --config, $GRANARY_CONFIG,\n"
-	      "~/.config/granary/client.conf or /etc/granary/client.conf. Exit status: 0 done, 1 failed, 2 usage, 3 no such file,\n"
+	fputs("\n`granary COMMAND --help` tells more. The cluster is found by --cluster, $GRANARY_CLUSTER, --config, "
+	      "$GRANARY_CONFIG,\n"
+	      "~/.config/granary/client.conf or /etc/granary/client.conf. Exit status: 0 done, 1 failed, 2 usage, 3 no "
+	      "such file,\n"
 	      "4 no cluster. Paths in the cluster begin with \"/\"; a blob's id is 16 hexadecimal digits.\n",
 	      to);
 }
@@ -118,7 +133,8 @@ static const struct command *find(const struct command *commands, const char *na
 
 static int unknown(const char *group, const char *name)
 {
-	fprintf(stderr, "granary: %s%s%s: no such command (granary --help lists them)\n", group ? group : "", group ? " " : "", name);
+	fprintf(stderr, "granary: %s%s%s: no such command (granary --help lists them)\n", group ? group : "",
+		group ? " " : "", name);
 	return EXIT_USAGE;
 }
 

@@ -9,9 +9,9 @@
 #include "common/base/check.h"
 #include "tools/granary/cli.h"
 
-#define FIRST_MS 700  /* what is done by then is never shown */
-#define NEXT_MS 200   /* on a terminal */
-#define LINE_MS 5000  /* elsewhere */
+#define FIRST_MS 700 /* what is done by then is never shown */
+#define NEXT_MS 200  /* on a terminal */
+#define LINE_MS 5000 /* elsewhere */
 #define BAR_CELLS 30
 
 struct progress {

@@ -1,5 +1,5 @@
-/* A progress bar on a terminal for what takes longer than a moment; nothing elsewhere unless asked for (then a line now and
- * then). Several threads may add. */
+/* A progress bar on a terminal for what takes longer than a moment; nothing elsewhere unless asked for (then a line now
+ * and then). Several threads may add. */
 #ifndef GRANARY_TOOLS_GRANARY_PROGRESS_H
 #define GRANARY_TOOLS_GRANARY_PROGRESS_H
 

@@ -48,8 +48,11 @@ struct walk {
 static int walk(struct walk *w, const char *path, const struct granary_stat *stat, unsigned depth, bool last)
 {
 	const char *relative = path + w->root_bytes;
-	struct visited visited = {
-		.path = path, .relative = *relative == '/' ? relative + 1 : relative, .stat = stat, .depth = depth, .last = last};
+	struct visited visited = {.path = path,
+				  .relative = *relative == '/' ? relative + 1 : relative,
+				  .stat = stat,
+				  .depth = depth,
+				  .last = last};
 	if (!S_ISDIR(stat->mode)) {
 		visited.visit = VISIT_FILE;
 		return w->fn(w->cli, &visited, w->arg);

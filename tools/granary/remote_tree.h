@@ -18,9 +18,9 @@ granary_status listing_read(struct cli *cli, const char *path, struct listing *o
 void listing_deinit(struct listing *listing);
 
 enum visit { VISIT_BEFORE, VISIT_FILE, VISIT_AFTER };
-/* Calls fn for everything below and at path: a directory before and after what is in it. What is no directory is VISIT_FILE.
- * fn and the result are exit statuses; the walk goes on after a failure, and does not enter a directory that fn refused.
- * relative: the path below the start, "" for the start itself. */
+/* Calls fn for everything below and at path: a directory before and after what is in it. What is no directory is
+ * VISIT_FILE. fn and the result are exit statuses; the walk goes on after a failure, and does not enter a directory
+ * that fn refused. relative: the path below the start, "" for the start itself. */
 struct visited {
 	const char *path;
 	const char *relative;

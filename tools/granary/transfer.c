@@ -51,7 +51,7 @@ granary_status transfer_open(struct cli *cli, const char *path_or_id, struct gra
 static granary_status publish(struct granary_file *file, struct target *target)
 {
 	struct granary_publish publish = {
-		.path = target->path, .if_absent = target->if_absent, .if_change = target->if_change};
+	    .path = target->path, .if_absent = target->if_absent, .if_change = target->if_change};
 	granary_status status = granary_publish(file, &publish);
 	if (status == ERR_IS_DIRECTORY && target->name_if_directory) {
 		char *path = path_join(target->path, target->name_if_directory);
@@ -99,7 +99,8 @@ static int source_read(struct source *source, uint8_t *bytes, size_t size, size_
 }
 
 /* bytes holds the first `size` bytes, which filled it: the rest follows in pieces. */
-static int put_stream(struct source *source, uint8_t *bytes, size_t size, struct target *target, struct progress *progress)
+static int put_stream(struct source *source, uint8_t *bytes, size_t size, struct target *target,
+		      struct progress *progress)
 {
 	struct cli *cli = source->cli;
 	struct granary_file *file;
@@ -165,8 +166,8 @@ int transfer_copy(struct cli *cli, const char *from, struct target *target, stru
 	return status && result == EXIT_DONE ? cli_error(cli, from, status) : result;
 }
 
-int transfer_get(struct cli *cli, const char *what, struct granary_file *file, uint64_t first, uint64_t end, int descriptor,
-		 struct progress *progress)
+int transfer_get(struct cli *cli, const char *what, struct granary_file *file, uint64_t first, uint64_t end,
+		 int descriptor, struct progress *progress)
 {
 	uint8_t *bytes = mem_alloc(TRANSFER_BYTES);
 	int result = EXIT_DONE;

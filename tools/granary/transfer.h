@@ -10,7 +10,7 @@
 
 /* A place for something new: a path (a name below it when it is a directory), or an id. */
 struct target {
-	const char *path;	   /* NULL: put by id */
+	const char *path;              /* NULL: put by id */
 	const char *name_if_directory; /* or NULL */
 	uint32_t mode;
 	bool if_absent;
@@ -18,12 +18,12 @@ struct target {
 	uint64_t id; /* out */
 };
 
-/* Reads the descriptor to its end and makes its bytes the target's, durably and at once. What went wrong has been reported
- * under `what`. Returns an exit status, as all below. */
+/* Reads the descriptor to its end and makes its bytes the target's, durably and at once. What went wrong has been
+ * reported under `what`. Returns an exit status, as all below. */
 int transfer_put(struct cli *cli, const char *what, int descriptor, struct target *target, struct progress *progress);
 /* Bytes [first, end) of the file, or to its end where that is earlier, to the descriptor. */
-int transfer_get(struct cli *cli, const char *what, struct granary_file *file, uint64_t first, uint64_t end, int descriptor,
-		 struct progress *progress);
+int transfer_get(struct cli *cli, const char *what, struct granary_file *file, uint64_t first, uint64_t end,
+		 int descriptor, struct progress *progress);
 /* Within the cluster. */
 int transfer_copy(struct cli *cli, const char *from, struct target *target, struct progress *progress);
 /* By path or by id. */

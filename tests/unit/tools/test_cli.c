@@ -29,10 +29,13 @@ static bool parse(struct parsed *out, const struct command *command, char *words
 	for (char *rest = words, *word; (word = strsep(&rest, " ")) && *word;)
 		out->argv[argc++] = word;
 	const struct cli_option options[] = {
-		{"flag", 'f', CLI_FLAG, &out->flag, NULL, ""},	{"other", 'o', CLI_FLAG, &out->other, NULL, ""},
-		{"text", 't', CLI_TEXT, &out->text, "T", ""},	{"count", 0, CLI_COUNT, &out->count, "N", ""},
-		{"bytes", 'b', CLI_BYTES, &out->bytes, "N", ""}, {"list", 0, CLI_LIST, &out->list, "L", ""},
-		{0},
+	    {"flag", 'f', CLI_FLAG, &out->flag, NULL, ""},
+	    {"other", 'o', CLI_FLAG, &out->other, NULL, ""},
+	    {"text", 't', CLI_TEXT, &out->text, "T", ""},
+	    {"count", 0, CLI_COUNT, &out->count, "N", ""},
+	    {"bytes", 'b', CLI_BYTES, &out->bytes, "N", ""},
+	    {"list", 0, CLI_LIST, &out->list, "L", ""},
+	    {0},
 	};
 	bool going_on = cli_parse(&out->cli, options, &argc, out->argv, &out->status);
 	out->operands = argc;
@@ -77,8 +80,9 @@ static void mistakes_are_usage_errors(void **state)
 {
 	(void)state;
 	static const struct command two = {.name = "test", .operands_min = 2, .operands_max = 2, .usage = "A B"};
-	static const char *const mistakes[] = {"--nonsense", "-x",	   "--text",	 "a b -t",  "--count x a b",
-					       "--count -1", "--flag=yes a b", "--bytes 1Q", "a",	    "a b c", "a b --fla"};
+	static const char *const mistakes[] = {
+	    "--nonsense",     "-x",         "--text", "a b -t", "--count x a b", "--count -1",
+	    "--flag=yes a b", "--bytes 1Q", "a",      "a b c",  "a b --fla"};
 	for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
 		struct parsed p;
 		char words[64];
@@ -94,7 +98,8 @@ static void ids_are_sixteen_digits(void **state)
 	uint64_t id = 0;
 	assert_true(cli_parse_id("00000000deadBEEF", &id));
 	assert_int_equal(id, 0xdeadbeef);
-	static const char *const wrong[] = {"", "/00000000deadbee", "00000000deadbee", "00000000deadbeef0", "00000000deadbeeg"};
+	static const char *const wrong[] = {"", "/00000000deadbee", "00000000deadbee", "00000000deadbeef0",
+					    "00000000deadbeeg"};
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
 		assert_false(cli_parse_id(wrong[i], &id));
 }
@@ -150,10 +155,10 @@ static void errors_have_their_exit_status(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(options_stand_anywhere),  cmocka_unit_test(letters_are_combined),
-		cmocka_unit_test(mistakes_are_usage_errors), cmocka_unit_test(ids_are_sixteen_digits),
-		cmocka_unit_test(paths_are_taken_apart),   cmocka_unit_test(numbers_for_people),
-		cmocka_unit_test(errors_have_their_exit_status),
+	    cmocka_unit_test(options_stand_anywhere),        cmocka_unit_test(letters_are_combined),
+	    cmocka_unit_test(mistakes_are_usage_errors),     cmocka_unit_test(ids_are_sixteen_digits),
+	    cmocka_unit_test(paths_are_taken_apart),         cmocka_unit_test(numbers_for_people),
+	    cmocka_unit_test(errors_have_their_exit_status),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,12 +68,13 @@ static void any_name_becomes_valid_text(void **state)
 	static const struct {
 		const char *name, *json;
 	} cases[] = {
-		{"plain", "\"plain\"\n"},
-		{"q\"b\\n\n\x01", "\"q\\\"b\\\\n\\u000a\\u0001\"\n"},
-		{"\xc3\xa9\xe2\x98\x83\xf0\x9f\x98\x80", "\"\xc3\xa9\xe2\x98\x83\xf0\x9f\x98\x80\"\n"},
-		{"\xff|\xc3|\xc0\xaf|\xed\xa0\x80|\xf4\x90\x80\x80", "\"\\ufffd|\\ufffd|\\ufffd\\ufffd|\\ufffd\\ufffd\\ufffd|"
-								     "\\ufffd\\ufffd\\ufffd\\ufffd\"\n"},
-		{"cut\xe2\x98", "\"cut\\ufffd\\ufffd\"\n"},
+	    {"plain", "\"plain\"\n"},
+	    {"q\"b\\n\n\x01", "\"q\\\"b\\\\n\\u000a\\u0001\"\n"},
+	    {"\xc3\xa9\xe2\x98\x83\xf0\x9f\x98\x80", "\"\xc3\xa9\xe2\x98\x83\xf0\x9f\x98\x80\"\n"},
+	    {"\xff|\xc3|\xc0\xaf|\xed\xa0\x80|\xf4\x90\x80\x80",
+	     "\"\\ufffd|\\ufffd|\\ufffd\\ufffd|\\ufffd\\ufffd\\ufffd|"
+	     "\\ufffd\\ufffd\\ufffd\\ufffd\"\n"},
+	    {"cut\xe2\x98", "\"cut\\ufffd\\ufffd\"\n"},
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct text text;
@@ -87,9 +88,9 @@ static void any_name_becomes_valid_text(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(commas_stand_between),
-		cmocka_unit_test(objects_one_after_another),
-		cmocka_unit_test(any_name_becomes_valid_text),
+	    cmocka_unit_test(commas_stand_between),
+	    cmocka_unit_test(objects_one_after_another),
+	    cmocka_unit_test(any_name_becomes_valid_text),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
