@@ -23,7 +23,6 @@
 #include "fuse/lock_book.h"
 
 struct file_io;
-struct late_flush;
 
 struct node {
 	uint64_t nodeid;
@@ -34,8 +33,6 @@ struct node {
 	uint32_t write_opens;	/* of those, open for writing */
 	uint32_t mutating;	/* changes of it (a directory: of its names) on their way to the master */
 	uint32_t type;		/* S_IFMT bits; 0: not known yet */
-	struct late_flush *late; /* due for what was written (late_flush.h) */
-	int late_error;		/* errno that it met, for the next fsync or close */
 	struct file_io *io;	/* while opens > 0 or a flush is under way */
 
 	/* What the kernel's picture of a regular file stands for. */

@@ -13,7 +13,6 @@
 #include "common/sys/log.h"
 #include "common/sys/options.h"
 #include "fuse/kernel.h"
-#include "fuse/late_flush.h"
 #include "fuse/recall.h"
 
 enum status { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNREACHABLE = 4 };
@@ -181,7 +180,6 @@ static void close_all(struct process *process)
 
 	kernel_close(process->kernel);
 	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
-		late_flush_cancel(node);
 		if (node->io)
 			file_io_close(node->io);
 		node->io = NULL;

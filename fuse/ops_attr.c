@@ -167,8 +167,6 @@ static void truncate_done(void *arg, enum err err)
 	}
 	node_learn(request->node, file_io_attr(io));
 	request->node->size = request->size;
-	/* The kernel sends its idea of now along: the master has set its own with the size. */
-	request->flags &= ~(FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW | FUSE_SET_ATTR_CTIME);
 	setattr_rest(request);
 }
 

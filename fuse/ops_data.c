@@ -5,7 +5,6 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "fuse/late_flush.h"
 #include "fuse/ops.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
@@ -83,7 +82,6 @@ void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size
 	request->size = size;
 	if (end > request->node->size)
 		request->node->size = end;
-	late_flush_start(request->mount, request->node);
 	file_io_write(request->node->io, (uint64_t)offset, slice_of(bytes, size), write_done, request);
 }
 
@@ -95,10 +93,7 @@ static void fsync_done(void *arg, enum err err)
 		node_learn(request->node, file_io_attr(request->node->io));
 	else
 		recall_lost(request->mount, request->node);
-	if (err == OK)
-		request_end_errno(request, late_flush_error(request->node));
-	else
-		request_end(request, err);
+	request_end(request, err);
 }
 
 void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_file_info *file)

@@ -6,7 +6,6 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "fuse/late_flush.h"
 #include "fuse/open_reply.h"
 #include "fuse/ops.h"
 #include "fuse/recall.h"
@@ -40,8 +39,6 @@ static void node_closed(struct node *node)
 {
 	if (node->opens > 0 || !node->io)
 		return;
-	late_flush_cancel(node);
-	node->late_error = 0;
 	file_io_close(node->io);
 	node->io = NULL;
 	if (node->lost)
@@ -53,6 +50,9 @@ static void node_closed(struct node *node)
 static void handle_closed(struct mount *mount, struct node *node, uint64_t handle)
 {
 	check(node->opens > 0);
+	/* The data layer flushes by itself, too: what it has committed is no change by others. */
+	if (handle == HANDLE_WRITES && !node->lost)
+		node_learn(node, file_io_attr(node->io));
 	node->opens--;
 	if (handle == HANDLE_WRITES)
 		node->write_opens--;
@@ -222,13 +222,8 @@ void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 
 static void flush_unlocked(void *arg, enum err err, const Granary__MetaReply *reply)
 {
-	struct request *request = arg;
-
 	request_result(&err, reply, 0, NULL);
-	if (err == OK)
-		request_end_errno(request, late_flush_error(request->node));
-	else
-		request_end(request, err);
+	request_end(arg, err);
 }
 
 static void flush_locks(struct request *request)
@@ -236,7 +231,7 @@ static void flush_locks(struct request *request)
 	if (lock_held(request->node, request->file.lock_owner, false))
 		lock_drop(request, request->file.lock_owner, false, flush_unlocked);
 	else
-		request_end_errno(request, late_flush_error(request->node));
+		request_end(request, OK);
 }
 
 static void flush_done(void *arg, enum err err)

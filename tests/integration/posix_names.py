@@ -271,6 +271,43 @@ def times(d):
 
 
 @test
+def change_times_move(d):
+    """ctime of what is changed, mtime and ctime of the folder in which a name changes."""
+    os.mkdir(f"{d}/dir")
+    os.mkdir(f"{d}/other")
+    changes = {
+        "chmod": lambda f: os.chmod(f, 0o640),
+        "chown": lambda f: os.chown(f, os.geteuid(), os.getegid()),
+        "utime": lambda f: os.utime(f, ns=(1, 1)),
+        "link": lambda f: os.link(f, f"{d}/other/link"),
+        "unlink": lambda f: os.unlink(f"{d}/other/link"),
+        "setxattr": lambda f: os.setxattr(f, "user.c", b"1"),
+        "removexattr": lambda f: os.removexattr(f, "user.c"),
+        "truncate": lambda f: os.truncate(f, 5),
+        "write": lambda f: put(f, b"new"),
+        "rename": lambda f: (os.rename(f, f + "2"), os.rename(f + "2", f)),
+    }
+    for kind in ("file", "directory"):
+        path = f"{d}/dir/{kind}"
+        put(path, b"content") if kind == "file" else os.mkdir(path)
+        for name, change in changes.items():
+            if kind == "directory" and name in ("link", "unlink", "truncate", "write"):
+                continue
+            before, folder = os.stat(path), os.stat(f"{d}/dir")
+            until(lambda: time.time_ns() > before.st_ctime_ns + 20_000_000)
+            change(path)
+            after = os.stat(path)
+            assert after.st_ctime_ns > before.st_ctime_ns, f"ctime of a {kind} after {name}"
+            if name in ("truncate", "write"):
+                assert after.st_mtime_ns > before.st_mtime_ns, f"mtime after {name}"
+            elif name != "utime":
+                equal(after.st_mtime_ns, before.st_mtime_ns, f"mtime of a {kind} after {name}")
+            now = os.stat(f"{d}/dir")
+            equal((now.st_mtime_ns > folder.st_mtime_ns, now.st_ctime_ns > folder.st_ctime_ns), (name == "rename",) * 2,
+                  f"times of the folder after {name}")
+
+
+@test
 def times_survive_cp(d):
     put(f"{d}/a", pattern(100_000))
     os.utime(f"{d}/a", ns=(1_111_111_111, 2_222_222_222))

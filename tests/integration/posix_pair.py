@@ -222,6 +222,54 @@ def pair_busy_in_one_directory(a, b):
     assert took < 30, f"{took:.1f} s for 480 changes: recalls wait for leases to run out"
 
 
+def tumble(root, seed, steps):
+    """Random changes of few names, which others change too: only the errors that this must give, and none takes long."""
+    dice = random.Random(seed)
+    folders = ["", "x/", "y/", "x/z/"]
+    fine = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EPERM)
+
+    def name():
+        return f"{root}/{dice.choice(folders)}{dice.choice('abcdez')}"
+    actions = [
+        lambda: put(name(), b"%d" % seed * dice.randrange(2000)), lambda: os.unlink(name()), lambda: get(name()),
+        lambda: os.rename(name(), name()), lambda: os.link(name(), name()), lambda: os.mkdir(name()),
+        lambda: os.rmdir(name()), lambda: os.listdir(f"{root}/{dice.choice(folders)}"), lambda: os.stat(name()),
+        lambda: os.truncate(name(), dice.randrange(5000)), lambda: os.chmod(name(), 0o755),
+        lambda: [os.stat(f"{root}/x/{n}") for n in os.listdir(f"{root}/x")],
+    ]
+    for step in range(steps):
+        start = time.monotonic()
+        action = dice.randrange(len(actions))
+        try:
+            actions[action]()
+        except OSError as error:
+            assert error.errno in fine, f"step {step}, action {action}: {error}"
+        took = time.monotonic() - start
+        assert took < 5, f"step {step}, action {action} took {took:.1f} s"
+
+
+@test_pair
+def pair_tumble(a, b):
+    for folder in ("x", "y", "x/z"):
+        os.mkdir(f"{a}/{folder}")
+    for pid in [child(tumble, path, seed, 250) for seed, path in enumerate((a, b, a, b))]:
+        joined(pid)
+
+    def seen(root):
+        found = {}
+        for path, folders, files in os.walk(root):
+            for name in folders + files:
+                full = os.path.join(path, name)
+                info = os.lstat(full)
+                found[os.path.relpath(full, root)] = (info.st_mode, info.st_ino, info.st_nlink if name in files else 0,
+                                                      info.st_size if name in files else 0, info.st_mtime_ns,
+                                                      get(full) if name in files else b"")
+        return found
+    first, second = seen(a), seen(b)
+    for name in sorted(first.keys() | second.keys()):
+        equal(first.get(name), second.get(name), f"{name} as the two mounts show it")
+
+
 @test_pair
 def pair_directory_listing_follows(a, b):
     for i in range(50):
