@@ -118,6 +118,8 @@ void node_name(struct node *node, uint64_t parent, const char *name)
 
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)
 {
+	if (node->untrue)
+		return NODE_CHANGED;
 	/* `change` only grows: an answer that was overtaken by a newer one says nothing. */
 	if (node->type != 0 && attr->change <= node->change)
 		return NODE_SAME;
@@ -141,8 +143,7 @@ void node_learn(struct node *node, const Granary__Inode *attr)
 
 void node_distrust(struct node *node)
 {
-	node->change = 0;
-	node->data_change = 0;
+	node->untrue = true;
 }
 
 void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms)

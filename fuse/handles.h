@@ -43,6 +43,7 @@ struct node {
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	struct lock_book locks; /* held by programs here */
 	bool following;		/* after a recall: asking what has become of it */
+	bool untrue;		/* data that the kernel has of it was lost: no master's word makes it right again */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
 
@@ -89,7 +90,8 @@ enum node_verdict {
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
 /* The kernel's picture is now that of attr. */
 void node_learn(struct node *node, const Granary__Inode *attr);
-/* Data that the kernel has in its pages was lost on the way: whatever the master says next is a change. */
+/* Data that the kernel has in its pages was lost on the way: whatever the master says from now on is a change, and the
+ * next lookup gets a new epoch. */
 void node_distrust(struct node *node);
 /* attr came with a lease until then: remembers whether there are extended attributes to ask for. */
 void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms);

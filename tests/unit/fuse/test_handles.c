@@ -99,6 +99,19 @@ static void test_judge_file(void **state)
 	assert_int_equal(node.size, 100);
 }
 
+static void test_distrust(void **state)
+{
+	struct node node = {.nodeid = INODE, .inode = INODE};
+	Granary__Inode known = file(10, 10, 100, 5);
+
+	(void)state;
+	node_learn(&node, &known);
+	node_distrust(&node);
+	assert_int_equal(node_judge(&node, &known), NODE_CHANGED);
+	node_learn(&node, &known);
+	assert_int_equal(node_judge(&node, &known), NODE_CHANGED);
+}
+
 static void test_judge_directory(void **state)
 {
 	struct node node = {.nodeid = INODE, .inode = INODE};
@@ -169,7 +182,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_counts),	   cmocka_unit_test(test_epochs), cmocka_unit_test(test_judge_file),
 	    cmocka_unit_test(test_judge_directory), cmocka_unit_test(test_lease),  cmocka_unit_test(test_writing),
-	    cmocka_unit_test(test_name),
+	    cmocka_unit_test(test_name), cmocka_unit_test(test_distrust),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
