@@ -101,7 +101,11 @@ static void on_released(struct recall_wait *wait)
 
 static bool must_wait_for_foreign(const struct client_service *service, uint64_t session)
 {
+#ifdef PLANT_HASTY_LEADER
+	return false && service->foreign_session == session;
+#else
 	return service->foreign_session != session && now_ms(service) < service->foreign_until_ms;
+#endif
 }
 
 static void on_change_done(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
@@ -118,8 +122,13 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 	note_opened(service, proposal->request, *reply);
 	if (must_wait_for_foreign(service, session))
 		recalls_hold_until(service->recalls, service->foreign_until_ms, &change->wait);
-	if (change->is_new ? recalls_hold(service->recalls, session, &change->wait) :
-			     recalls_hold_all(service->recalls, &change->wait)) {
+#ifdef PLANT_REPEAT_UNWAITED
+	bool held = recalls_hold(service->recalls, session, &change->wait);
+#else
+	bool held = change->is_new ? recalls_hold(service->recalls, session, &change->wait) :
+				     recalls_hold_all(service->recalls, &change->wait);
+#endif
+	if (held) {
 		change->reply = *reply;
 		*reply = NULL;
 		return;

@@ -148,8 +148,10 @@ static enum err propose_batch(struct replica *replica, size_t count)
 	uint64_t wall_ns = loop_wall_ms(replica->loop) * NS_PER_MS;
 
 	batch->entry.time_ns = wall_ns > replica->last_time_ns ? wall_ns : replica->last_time_ns + 1;
+#ifndef PLANT_IDS_AGAIN
 	if (batch->entry.time_ns < replica->used_time_ns)
 		batch->entry.time_ns = replica->used_time_ns;
+#endif
 	batch->term = replica->leading_term;
 	buf_clear(&replica->packed);
 	message_pack(&batch->entry.base, &replica->packed);

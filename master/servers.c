@@ -29,6 +29,9 @@ void servers_clear(struct servers *servers, uint64_t leases_until_ms)
 	for (size_t i = 0; i < servers->count; i++)
 		free(servers->table[i]);
 	servers->count = 0;
+#ifdef PLANT_LEASES_FORGOTTEN
+	leases_until_ms = 0;
+#endif
 	servers->leases_until_ms = leases_until_ms;
 }
 
@@ -108,6 +111,9 @@ void servers_connected(struct server *server, uint64_t now_ms, void *connection,
 	server->incarnation = incarnation;
 	server->heard_ms = now_ms;
 	server->cleaning = true;
+#ifdef PLANT_LEASE_UNCLEAN
+	servers_cleaned(server, now_ms);
+#endif
 }
 
 struct server *servers_connection_lost(struct servers *servers, const void *connection)
@@ -117,6 +123,9 @@ struct server *servers_connection_lost(struct servers *servers, const void *conn
 		if (server->connection != connection)
 			continue;
 		server->connection = NULL;
+#ifdef PLANT_RESET_IS_DEAD
+		server->lease_until_ms = 0;
+#endif
 		return server;
 	}
 	return NULL;

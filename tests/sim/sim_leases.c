@@ -7,9 +7,11 @@
  *
  *	sim_leases [SEED [COUNT]] */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -585,12 +587,22 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	return digest;
 }
 
+/* A planted bug was found. */
+static void on_abort(int number)
+{
+	(void)number;
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
+	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
 	struct world *sum = mem_zero(1, sizeof(*sum));
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
 
+	if (expect_failure)
+		signal(SIGABRT, on_abort);
 	for (uint64_t seed = first; seed < first + count; seed++) {
 		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
 		uint64_t digest = run(seed, sum);
@@ -599,6 +611,10 @@ int main(int argc, char **argv)
 	}
 	printf("sim_leases: %" PRIu64 " seeds, %u chunks, %u changes, %u times busy, %u leases, %u copies deleted, %u starts\n", count,
 	       sum->chunk_count, sum->changes, sum->busy, sum->grants, sum->deletions, sum->starts);
+	if (expect_failure) {
+		printf("the planted bug was not found\n");
+		return 1;
+	}
 	check(count < SEEDS || (sum->changes > 100 && sum->deletions > 100 && sum->busy > 100));
 	free(sum);
 	return 0;

@@ -10,9 +10,11 @@
  *
  *	sim_master [SEED [COUNT]]	equal seeds give equal runs; SIM_VERBOSE=1 in the environment shows the trace */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -661,12 +663,22 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	return digest;
 }
 
+/* A planted bug was found. */
+static void on_abort(int number)
+{
+	(void)number;
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
+	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
 	static struct world sum;
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
 
+	if (expect_failure)
+		signal(SIGABRT, on_abort);
 	for (uint64_t seed = first; seed < first + count; seed++) {
 		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
 		uint64_t digest = run(seed, &sum);
@@ -675,6 +687,10 @@ int main(int argc, char **argv)
 	}
 	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u starts, %u sessions lost\n", count,
 	       sum.created, sum.removed, sum.found, sum.recalls, sum.restarts, sum.lost_sessions);
+	if (expect_failure) {
+		printf("the planted bug was not found\n");
+		return 1;
+	}
 	check(count < SEEDS || (sum.created > 1000 && sum.removed > 100 && sum.recalls > 100 && sum.restarts > count * MASTERS));
 	return 0;
 }
