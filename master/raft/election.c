@@ -43,6 +43,7 @@ void raft_become_leader(struct raft *raft)
 	raft->leader = raft->id;
 	raft->transfer_to = 0;
 	raft->lease_given_up = false;
+	raft->keeping_up_ms = raft->now_ms;
 	raft->heartbeat_due_ms = raft->now_ms + raft->heartbeat_ms;
 	uint64_t last = raft_log_last(&raft->log);
 	for (size_t i = 0; i < raft->member_count; i++)

@@ -162,6 +162,7 @@ static void tick_leader(struct raft *raft)
 		    raft->now_ms - member->contact_ms >= raft->election_ms)
 			progress_probe(member);
 	}
+	raft_leave_if_slow(raft);
 	if (raft->now_ms < raft->heartbeat_due_ms)
 		return;
 	raft->heartbeat_due_ms = raft->now_ms + raft->heartbeat_ms;

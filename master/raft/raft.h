@@ -10,7 +10,8 @@
  *   3. the shell starts the write; when it is durable it calls raft_persisted and sends the held messages.
  * Writes may be pipelined: several rounds may be in flight, they become durable in order.
  * A leader sends its entries before they are durable at itself; it counts itself towards a majority only after
- * raft_persisted. Only entries of the leader's own term commit by counting; a barrier entry is appended on election.
+ * raft_persisted, and hands leadership over when its own disk stays behind the majority's. Only entries of the leader's
+ * own term commit by counting; a barrier entry is appended on election.
  *
  * Lease: every AppendEntries carries the leader's clock (`context`) and its answer echoes it; the leader may answer reads
  * locally while now < (the clock value a majority has echoed) + election timeout * (1 - drift). Followers that heard

@@ -47,7 +47,8 @@ struct raft {
 	size_t uncommitted_bytes;
 	uint64_t transfer_to; /* 0: none */
 	uint64_t transfer_due_ms;
-	bool lease_given_up; /* TIMEOUT_NOW was sent in this term: who has it may be elected at any time */
+	uint64_t keeping_up_ms; /* when its own disk last held all that is committed */
+	bool lease_given_up;    /* TIMEOUT_NOW was sent in this term: who has it may be elected at any time */
 
 	struct message_list messages, after_sync;             /* gathered for the next raft_ready */
 	struct message_list messages_given, after_sync_given; /* by the last one */
@@ -87,6 +88,8 @@ void raft_replicate(struct raft *raft);
 size_t raft_contact_count(const struct raft *raft);
 /* Sends TIMEOUT_NOW once the chosen member holds the whole log. */
 void raft_advance_transfer(struct raft *raft);
+/* Hands leadership over when the own disk has been behind the others' for long. */
+void raft_leave_if_slow(struct raft *raft);
 uint64_t raft_held_by_all(const struct raft *raft);
 
 #endif

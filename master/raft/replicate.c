@@ -4,6 +4,8 @@
 
 /* What an entry takes in a message besides its payload, at most. */
 #define ENTRY_OVERHEAD_BYTES 40u
+/* So long may a leader's disk be behind the majority's. */
+#define SLOW_ELECTION_TIMEOUTS 4u
 
 /* The value that at least a majority of the members reach. */
 static uint64_t majority_value(const struct raft *raft, uint64_t (*value)(const struct raft *, const struct progress *))
@@ -292,6 +294,18 @@ void raft_handle_append(struct raft *raft, const struct raft_message *message)
 }
 
 /* ---- transfer */
+
+/* A leader applies only what is on its own disk: one that is stuck would hold up everyone, while the others go on. */
+void raft_leave_if_slow(struct raft *raft)
+{
+	if (raft->commit <= raft->log.persisted)
+		raft->keeping_up_ms = raft->now_ms;
+	if (raft->now_ms - raft->keeping_up_ms < SLOW_ELECTION_TIMEOUTS * raft->election_ms || raft->transfer_to != 0)
+		return;
+	raft->keeping_up_ms = raft->now_ms;
+	enum err err = raft_transfer(raft, raft->now_ms, 0);
+	check(err == OK);
+}
 
 void raft_advance_transfer(struct raft *raft)
 {

@@ -71,6 +71,24 @@ static void test_majority_without_the_leader_commits(void **state)
 	group_close(&group);
 }
 
+static void test_leader_with_a_stuck_disk_hands_over(void **state)
+{
+	(void)state;
+	struct group group;
+	uint64_t leader = lead(&group, 3);
+	group.disk_stuck[leader] = true;
+	uint64_t index = group_propose(&group, leader, "x");
+	group_run(&group, 4 * RAFT_ELECTION_TICKS * RAFT_TICK_MS - 50);
+	assert_int_equal(group_view(&group, leader).role, RAFT_LEADER);
+	group_run(&group, 150);
+	assert_int_equal(group_view(&group, leader).role, RAFT_FOLLOWER);
+	group.cut[leader] = true;
+	uint64_t next = group_leader(&group);
+	assert_true(next != 0 && next != leader);
+	assert_true(group_view(&group, next).commit >= index);
+	group_close(&group);
+}
+
 static void test_follower_acknowledges_after_its_sync(void **state)
 {
 	(void)state;
@@ -357,6 +375,7 @@ int main(void)
 	    cmocka_unit_test(test_proposals_of_a_round_share_a_message),
 	    cmocka_unit_test(test_leader_counts_itself_only_when_durable),
 	    cmocka_unit_test(test_majority_without_the_leader_commits),
+	    cmocka_unit_test(test_leader_with_a_stuck_disk_hands_over),
 	    cmocka_unit_test(test_follower_acknowledges_after_its_sync),
 	    cmocka_unit_test(test_window_is_bounded),
 	    cmocka_unit_test(test_lost_append_is_sent_again),
