@@ -59,6 +59,7 @@ static void write_done(void *arg, enum err err)
 	struct request *request = arg;
 
 	if (err != OK) {
+		recall_lost(request->mount, request->node);
 		request_end(request, err);
 		return;
 	}

@@ -142,6 +142,33 @@ def recovers(cluster):
     check(not os.path.ismount(MNT), "still mounted")
 
 
+def loses_data(cluster):
+    step("data that could not be stored: the writer is told, and nobody is shown it, here or elsewhere")
+    pid = mount(cluster, "--timeout", "2s")
+    put(f"{MNT}/lossy", b"old")
+    for number in range(1, 5):
+        cluster.dev("kill", "chunkserver", str(number))
+    descriptor = os.open(f"{MNT}/lossy", os.O_RDWR)
+    os.pwrite(descriptor, b"new and longer", 0)
+    try:
+        os.fsync(descriptor)
+        told = False
+    except OSError:
+        told = True
+    try:
+        os.close(descriptor)
+    except OSError:
+        told = True
+    check(told, "neither fsync nor close told of lost data")
+    for number in range(1, 5):
+        cluster.dev("restart", "chunkserver", str(number))
+    wait_for(lambda: get(f"{cluster.mnt}/lossy") == b"old", 20, "the old content through another mount")
+    check(os.stat(f"{MNT}/lossy").st_size == 3, f"size after a failed write: {os.stat(f'{MNT}/lossy').st_size}")
+    check(get(f"{MNT}/lossy") == b"old", f"content after a failed write: {get(f'{MNT}/lossy')}")
+    subprocess.run(["umount", MNT], check=True)
+    wait_for(lambda: is_gone(pid), 20, "end of the process")
+
+
 def loses_its_session(cluster):
     step("stopped for longer than its session: its lock goes to another, what it writes under it is refused")
     pid = mount(cluster)
@@ -187,6 +214,7 @@ with Cluster(mount=True) as the_cluster:
         read_only(the_cluster)
         ends_without_loss(the_cluster)
         recovers(the_cluster)
+        loses_data(the_cluster)
         loses_its_session(the_cluster)
     finally:
         if os.path.ismount(MNT) or is_dead_mount():
