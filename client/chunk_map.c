@@ -223,8 +223,10 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 			return ERR_PROTOCOL;
 		place_set(client, &(struct place){.map = map, .index = index}, &location);
 	}
-	if (fetch->allocate)
+	if (fetch->allocate) {
+		map->allocated = true;
 		return OK;
+	}
 	for (uint32_t i = 0; i < fetch->count; i++) {
 		if (map_find(map, fetch->first + i))
 			continue;

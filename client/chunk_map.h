@@ -11,6 +11,7 @@ struct chunk_place;
 struct chunk_map {
 	struct client *client;
 	uint64_t inode;
+	bool allocated;	       /* a chunk was made since the user cleared this: others may think that there is a hole */
 	uint32_t exists_below; /* chunks at and above this index need not be looked for at the master */
 	uint64_t generation;   /* raised by chunk_map_clear: answers that are on their way do not count */
 	struct chunk_place *table;

@@ -135,6 +135,7 @@ static void commit(struct file_io *io)
 		op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
 		op.commit_chunks = &chunks;
 		io->size_changed = io->attr->size != io->flush_size;
+		io->map.allocated = false;
 	} else { /* nothing but the times */
 		times.inode = io->inode;
 		times.mask = SETATTR_MTIME | (io->atime ? SETATTR_ATIME : 0u);
@@ -153,7 +154,7 @@ static void commit(struct file_io *io)
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
 static void commit_or_end(struct file_io *io)
 {
-	bool content = io->flush_small || (io->size_changed && io->chunked);
+	bool content = io->flush_small || (io->chunked && (io->size_changed || io->map.allocated));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);

@@ -1,0 +1,57 @@
+/* A simulated cluster: three masters, four chunkservers and some clients, each on a host of its own, all of them production code.
+ * Starts and stops them, and breaks them at random. */
+#ifndef GRANARY_TESTS_SIM_CLUSTER_WORLD_H
+#define GRANARY_TESTS_SIM_CLUSTER_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/rng.h"
+#include "tests/sim/sys/sim.h"
+
+#define WORLD_MASTERS 3u
+#define WORLD_CHUNKSERVERS 4u
+#define WORLD_CLIENTS 2u
+#define WORLD_NODES (WORLD_MASTERS + WORLD_CHUNKSERVERS + WORLD_CLIENTS)
+#define WORLD_MASTER_ADDRESSES "m1:7001,m2:7001,m3:7001"
+
+enum node_kind { NODE_MASTER, NODE_CHUNKSERVER, NODE_CLIENT };
+
+struct node {
+	struct world *world;
+	enum node_kind kind;
+	unsigned number; /* from 0, of its kind */
+	struct sim_host *host;
+	struct loop *loop; /* NULL: it does not run */
+	struct master *master;
+	struct chunkserver *chunkserver;
+	void *program; /* of a client: what start gave */
+};
+
+struct world {
+	struct sim *sim;
+	struct node nodes[WORLD_NODES];
+	bool power_cuts; /* of chunkservers, too: what was not synced may be lost */
+	bool quiet;	 /* no more faults */
+	unsigned faults, starts;
+	/* Clients are the test's: started on a fresh loop; stopped when it is dead or no longer needed. */
+	void *(*client_start)(struct world *world, unsigned number, struct loop *loop);
+	void (*client_stop)(void *program);
+	/* A chunkserver loses what was not synced. */
+	void (*power_lost)(struct world *world);
+	void *arg;
+};
+
+/* All masters and chunkservers run; clients are started one by one. */
+void world_open(struct world *world, uint64_t seed);
+void world_close(struct world *world);
+struct node *world_node(struct world *world, enum node_kind kind, unsigned number);
+void node_start(struct node *node);
+/* kill -9, or a power cut of its host. */
+void node_stop(struct node *node, bool power);
+/* From now on something breaks every second or so. */
+void world_break(struct world *world);
+/* All is repaired, and stays so. */
+void world_calm(struct world *world);
+
+#endif
