@@ -23,6 +23,7 @@ struct probe {
 	uint64_t server, incarnation;
 	struct rpc_peer *peer;
 	rpc_call_id call;
+	unsigned attempts;
 	uint64_t start_ms;
 	struct probe *prev, *next;
 };
@@ -150,7 +151,18 @@ static void probe_end(struct probe *probe)
 	free(probe);
 }
 
-/* Refused at once: nobody listens there, so the process is gone. Anything else says nothing, its lease has to run out. */
+static void on_probed(void *arg, const struct rpc_result *result);
+
+static void probe_send(struct probe *probe)
+{
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
+	probe->attempts++;
+	probe->call = rpc_peer_call(probe->peer, MESSAGE_CHUNKSERVER_STATUS, &empty.base, NULL, RPC_CONNECT_TIMEOUT_MS, on_probed,
+				    probe);
+}
+
+/* Refused at once: nobody listens there, so the process is gone. Anything else says nothing, its lease has to run out. Accepted
+ * and then closed is asked again: the kernel closes what a killed process had open one by one, the listening socket perhaps last. */
 static void on_probed(void *arg, const struct rpc_result *result)
 {
 	struct probe *probe = arg;
@@ -161,6 +173,10 @@ static void on_probed(void *arg, const struct rpc_result *result)
 	bool another = result->err == OK && status->server != probe->server;
 
 	probe->call = 0;
+	if (result->err == ERR_CLOSED && probe->attempts < PROBE_ATTEMPTS_MAX) {
+		probe_send(probe);
+		return;
+	}
 	if (server && server->incarnation == probe->incarnation && !server->connection && (refused || another)) {
 		log_info("chunkserver_gone", "server=%016" PRIx64 " address=%s", server->id, server->address);
 		servers_gone(server, now_ms(service));
@@ -171,7 +187,6 @@ static void on_probed(void *arg, const struct rpc_result *result)
 void chunkserver_service_connection_lost(struct chunkserver_service *service, const struct rpc_conn *conn)
 {
 	const struct server *server = servers_connection_lost(service->servers, conn);
-	Granary__Empty empty = GRANARY__EMPTY__INIT;
 
 	if (!server)
 		return;
@@ -183,8 +198,7 @@ void chunkserver_service_connection_lost(struct chunkserver_service *service, co
 				 .peer = rpc_peer_open(service->options.rpc, server->address),
 				 .start_ms = now_ms(service) };
 	DL_APPEND(service->probes, probe);
-	probe->call = rpc_peer_call(probe->peer, MESSAGE_CHUNKSERVER_STATUS, &empty.base, NULL, RPC_CONNECT_TIMEOUT_MS, on_probed,
-				    probe);
+	probe_send(probe);
 }
 
 /* ---- heartbeats */

@@ -97,6 +97,7 @@
 #define RECALLS_PER_SESSION_MAX 64u		     /* Invalidates of one session that wait for its answer */
 #define COMMANDS_WAITING_MAX 8192u		     /* of one chunkserver; what is above is found again later */
 #define COMMANDS_PER_PUSH_MAX 256u		     /* in one ChunkCommands */
+#define PROBE_ATTEMPTS_MAX 10u			     /* to learn whether a chunkserver whose connection broke is dead */
 #define COMMANDS_TIMEOUT_MS 5000u
 #define INVENTORY_PAGE_MAX 4096u
 #define GARBAGE_SCAN_MAX 512u			     /* records looked at in one step */
