@@ -76,6 +76,27 @@ granary cat /small | cmp - large || fail "put over a blob"
 expect 0 granary put small /small
 granary cat /small | cmp - small || fail "put over a file"
 
+mkdir there
+expect 0 granary get /small there
+cmp small there/small || fail "get into a directory"
+echo old > there/old
+chmod 444 there/old
+expect 0 granary get /large there/old
+cmp large there/old || fail "get over a file"
+expect 1 granary get /large there/absent/x
+expect 1 granary get / there/x
+
+step "an interrupted get leaves nothing behind"
+truncate -s 300M zeros
+granary put zeros /zeros
+granary get /zeros there/interrupted 2> err & download=$!
+descriptors() { ls -l /proc/$download/fd | grep -c "$TEST_DIR/there/"; }
+wait_for 10 "the download to begin" descriptors
+kill $download
+wait $download 2> /dev/null && fail "the download went on" || true
+equal "$(ls -A there)" $'old\nsmall'
+expect 0 granary rm /zeros
+
 step "put by id, conditions"
 id=$(granary put --id small)
 [[ $id =~ ^[0-9a-f]{16}$ ]] || fail "no id: $id"

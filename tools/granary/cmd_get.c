@@ -60,23 +60,47 @@ static int get_to_descriptor(struct cli *cli, const char *from, struct range ran
 	return closed && result == EXIT_DONE ? cli_error(cli, from, closed) : result;
 }
 
-/* To a temporary file beside it, then renamed. */
+/* A file in the directory: nameless where its file system can do that, so that nothing is left behind when we are ended;
+ * else under `temporary`. */
+static int open_download(const char *directory, char *temporary, bool *named)
+{
+	int descriptor = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	*named = descriptor < 0;
+	return descriptor < 0 ? mkostemp(temporary, O_CLOEXEC) : descriptor;
+}
+
+/* Gives a nameless download the temporary name, one of its own, from which it can be renamed over something. */
+static bool name_download(int descriptor, char *temporary)
+{
+	char link[64];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+	char *random = temporary + strlen(temporary) - 6;
+	snprintf(random, 7, "%06x", (unsigned)(getpid() * 64 + descriptor) & 0xffffffu);
+	unlink(temporary); /* of a process that had this pid and was ended between the two steps */
+	return linkat(AT_FDCWD, link, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0;
+}
+
+/* Whole or not at all: `to` is replaced when all has been got. */
 static int get_to_file(struct cli *cli, const char *from, struct range range, const char *to, uint32_t mode,
 		       struct progress *progress)
 {
 	char *directory = path_parent(to), *temporary = path_join(directory, ".granary-get.XXXXXX");
-	int result, descriptor = mkostemp(temporary, O_CLOEXEC);
+	bool named;
+	int result, descriptor = open_download(directory, temporary, &named);
 	if (descriptor < 0) {
 		result = cli_error_errno(cli, to, errno);
 	} else {
 		result = get_to_descriptor(cli, from, range, descriptor, progress);
 		if (result == EXIT_DONE && fchmod(descriptor, mode) != 0)
 			result = cli_error_errno(cli, to, errno);
+		if (result == EXIT_DONE && !named && !name_download(descriptor, temporary))
+			result = cli_error_errno(cli, to, errno);
+		named |= result == EXIT_DONE;
 		if (close(descriptor) != 0 && result == EXIT_DONE)
 			result = cli_error_errno(cli, to, errno);
 		if (result == EXIT_DONE && rename(temporary, to) != 0)
 			result = cli_error_errno(cli, to, errno);
-		if (result != EXIT_DONE)
+		if (result != EXIT_DONE && named)
 			unlink(temporary);
 	}
 	free(directory);
