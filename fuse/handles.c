@@ -41,6 +41,7 @@ static struct node *node_add(struct handles *handles, uint64_t nodeid, uint64_t 
 	if (older) {
 		HASH_DELETE(by_inode, handles->by_inode, older);
 		node->older = older;
+		node->retry_until_ms = older->retry_until_ms;
 	}
 	HASH_ADD(by_inode, handles->by_inode, inode, sizeof node->inode, node);
 	return node;
@@ -139,6 +140,11 @@ void node_learn(struct node *node, const Granary__Inode *attr)
 	node->data_change = attr->data_change;
 	node->size = attr->size;
 	node->mtime = attr->mtime;
+}
+
+void node_stale(struct node *node, uint64_t now_ms)
+{
+	node->retry_until_ms = now_ms + NODE_RETRY_MS;
 }
 
 void node_distrust(struct node *node)

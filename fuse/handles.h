@@ -43,6 +43,7 @@ struct node {
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	struct lock_book locks; /* held by programs here */
 	bool following;		/* after a recall: asking what has become of it */
+	uint64_t retry_until_ms; /* the kernel looked it up after an ESTALE: another one would reach the program */
 	bool untrue;		/* data that the kernel has of it was lost: no master's word makes it right again */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
@@ -54,6 +55,8 @@ struct node {
 	UT_hash_handle by_nodeid;
 	UT_hash_handle by_inode; /* newest epoch only */
 };
+
+#define NODE_RETRY_MS 1000u /* within it, the kernel has retried after ESTALE */
 
 struct handles {
 	struct node *by_nodeid;
@@ -88,6 +91,8 @@ enum node_verdict {
 };
 /* Compares an attr from the master with what the kernel's picture stands for. */
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
+/* ESTALE is being answered for this node; its next epoch is looked up as the kernel's one retry. */
+void node_stale(struct node *node, uint64_t now_ms);
 /* The kernel's picture is now that of attr. */
 void node_learn(struct node *node, const Granary__Inode *attr);
 /* Data that the kernel has in its pages was lost on the way: whatever the master says from now on is a change, and the

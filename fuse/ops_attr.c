@@ -44,7 +44,11 @@ static void getattr_changed(struct request *request, const Granary__MetaResult *
 {
 	struct pending_attr *pending;
 
-	if (request->node->opens == 0 && !node_is_writing(request->node)) {
+	uint64_t now_ms = loop_now_ms(request->mount->loop);
+	bool retried = now_ms < request->node->retry_until_ms && !request->node->untrue;
+
+	if (request->node->opens == 0 && !node_is_writing(request->node) && !retried) {
+		node_stale(request->node, now_ms);
 		request_end_errno(request, ESTALE);
 		return;
 	}
@@ -61,6 +65,11 @@ static void getattr_done(void *arg, enum err err, const Granary__MetaReply *repl
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 	struct node *node = request->node;
 
+	if (err == ERR_NOT_FOUND && S_ISREG(node->type)) {
+		/* Replaced and gone before the kernel asked: under its name there is another by now, or nothing. */
+		request_end_errno(request, ESTALE);
+		return;
+	}
 	if (!result || !result->attr) {
 		request_end(request, err == OK ? ERR_PROTOCOL : err);
 		return;

@@ -103,6 +103,28 @@ static void open_ready(void *arg)
 	file_io_truncate(node->io, 0, open_truncated, request);
 }
 
+/* Gone or changed since the kernel looked it up: let it look again. It does so once for a call. */
+static void open_stale(struct request *request)
+{
+	node_stale(request->node, loop_now_ms(request->mount->loop));
+	request_end_errno(request, ESTALE);
+}
+
+/* Others change the file faster than the kernel can look it up: it is opened as it is. A longer file is told to the
+ * kernel; one that has become shorter is read past the page cache, where the kernel's idea of the end does not count. */
+static bool open_in_place(struct request *request, const Granary__Inode *attr)
+{
+	struct node *node = request->node;
+
+	if (node->untrue || loop_now_ms(request->mount->loop) >= node->retry_until_ms)
+		return false;
+	if (attr->size < node->size) {
+		request->file.flags |= O_DIRECT;
+		node_distrust(node);
+	}
+	return true;
+}
+
 static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct request *request = arg;
@@ -111,15 +133,18 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 	bool changed;
 
 	if (!result || !result->attr) {
-		request_end(request, err == OK ? ERR_PROTOCOL : err);
+		if (err == ERR_NOT_FOUND)
+			open_stale(request);
+		else
+			request_end(request, err == OK ? ERR_PROTOCOL : err);
 		return;
 	}
 	changed = node_judge(node, result->attr) == NODE_CHANGED;
-	if (changed && !node_is_writing(node)) {
+	if (changed && !node_is_writing(node) && !open_in_place(request, result->attr)) {
 		/* The kernel retries with a lookup, which gives the file a new epoch. The master has noted an open. */
 		client_note_opened(request->mount->client, node->inode);
 		client_note_closed(request->mount->client, node->inode);
-		request_end_errno(request, ESTALE);
+		open_stale(request);
 		return;
 	}
 	node_lease(node, result->attr, request->started_ms + result->lease_ms);

@@ -55,8 +55,10 @@ static void test_epochs(void **state)
 	handles_init(&handles);
 	first = handles_node(&handles, INODE);
 	first->lookups = 1;
+	node_stale(first, 5000);
 	second = handles_renew(&handles, INODE);
 	second->lookups = 1;
+	assert_int_equal(second->retry_until_ms, 5000 + NODE_RETRY_MS);
 	third = handles_renew(&handles, INODE);
 	third->lookups = 1;
 	assert_int_not_equal(second->nodeid, third->nodeid);
