@@ -224,9 +224,8 @@ static void note_written(struct chunk_op *op)
 	chunk_repaired(chunk, whole_first, (op->offset + op->size) / BLOCK_BYTES);
 }
 
-static void write_done(struct work *work)
+static void write_ended(struct chunk_op *op)
 {
-	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	struct chunk *chunk = op->chunk;
 	enum err err = op->local_err;
 	chunk->writes_ended++;
@@ -249,6 +248,14 @@ static void write_done(struct work *work)
 		return;
 	}
 	chunk_op_local_done(op, err != OK && chunk_store_failed(chunk->store) ? ERR_STORE_FAILED : err);
+}
+
+static void write_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk_store *store = op->chunk->store;
+	write_ended(op);
+	chunk_store_work_end(store);
 }
 
 /* Sees to the dirty mark: false when it has to wait for another operation that is setting it. */
@@ -293,7 +300,8 @@ static void start_write(struct chunk_op *op)
 	op->work.run = write_run;
 	op->work.done = write_done;
 	/* Nobody waits behind a sync. */
-	work_submit(op->service->loop, op->sync_begun ? NULL : &chunk->writes, &op->work);
+	op->local_err = ERR_CANCELLED;
+	chunk_store_submit(chunk->store, op->sync_begun ? NULL : &chunk->writes, &op->work);
 }
 
 static void start_sync(struct chunk_op *op)
@@ -308,8 +316,8 @@ static void try_start(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
 	bool reads = op->kind == OP_READ || op->kind == OP_BLOB_READ;
-	if (chunk->state == CHUNK_DELETED) {
-		refuse(op, ERR_NO_CHUNK);
+	if (chunk->state == CHUNK_DELETED || op->service->stopping) {
+		refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
 		return;
 	}
 	if (!reads && chunk_store_failed(chunk->store)) {
@@ -595,17 +603,21 @@ static void adopt_done(struct work *work)
 	settle_chunk(service, chunk);
 	chunk_unuse(chunk);
 	free(adoption);
+	chunk_store_work_end(service->store);
 }
 
 static void start_adoption(struct service *service, struct chunk *chunk)
 {
+	if (service->stopping)
+		return;
 	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
 	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version };
 	adoption->work.run = adopt_run;
 	adoption->work.done = adopt_done;
 	chunk->adopting = true;
 	chunk_use(chunk);
-	work_submit(service->loop, NULL, &adoption->work);
+	adoption->err = ERR_CANCELLED;
+	chunk_store_submit(service->store, NULL, &adoption->work);
 }
 
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)

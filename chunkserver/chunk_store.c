@@ -21,7 +21,9 @@ struct chunk_store {
 	struct chunk *chunks; /* open, by id */
 	struct chunk *oldest; /* list by last use: oldest first, linked by `newer` (DL_FOREACH2) */
 	uint32_t open_count;
-	uint32_t works; /* opening and deleting */
+	uint32_t works; /* under way */
+	void (*closed)(void *arg);
+	void *closed_arg;
 	uint64_t boot;
 	uint64_t reserved_bytes;
 	struct disk_space space;
@@ -153,11 +155,9 @@ static void close_chunk(struct chunk *chunk)
 	forget(chunk);
 }
 
-void chunk_store_close(struct chunk_store *store)
+static void close_all(struct chunk_store *store)
 {
 	struct chunk *chunk, *next;
-	check(!chunk_store_busy(store));
-	store->closing = true;
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {
 		struct chunk_sync_job job;
 		if (chunk->state == CHUNK_READY && chunk_is_unsynced(chunk) && !store->failed && chunk_sync_begin(chunk, &job)) {
@@ -165,13 +165,49 @@ void chunk_store_close(struct chunk_store *store)
 				log_debug("synced_at_exit", "chunk=%016" PRIx64, chunk->id);
 			chunk_sync_end(&job);
 		}
-		chunk->uses = 0;
 		close_chunk(chunk);
 	}
 	chunk_index_close(&store->index);
 	store_files_close(&store->files);
 	free(store->marked);
+	void (*closed)(void *arg) = store->closed;
+	void *arg = store->closed_arg;
 	free(store);
+	closed(arg);
+}
+
+void chunk_store_close(struct chunk_store *store, void (*closed)(void *arg), void *arg)
+{
+	store->closed = closed;
+	store->closed_arg = arg;
+	store->closing = true;
+	if (store->works == 0)
+		close_all(store);
+	else
+		store->failed = true; /* nothing new is begun */
+}
+
+void chunk_store_submit(struct chunk_store *store, struct work_lane *lane, struct work *work)
+{
+	store->works++;
+	work_submit(store->loop, lane, work);
+}
+
+static void abandon_all(struct chunk_store *store)
+{
+	struct chunk *chunk, *next;
+	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer)
+		store->events->abandon(store->arg, chunk);
+}
+
+void chunk_store_work_end(struct chunk_store *store)
+{
+	check(store->works > 0);
+	store->works--;
+	if (store->works > 0 || !store->closing)
+		return;
+	abandon_all(store);
+	close_all(store);
 }
 
 bool chunk_store_busy(const struct chunk_store *store)
@@ -342,7 +378,6 @@ static void opened(struct work *work)
 	struct opening *opening = container_of(work, struct opening, work);
 	struct chunk *chunk = opening->chunk;
 	struct chunk_store *store = chunk->store;
-	store->works--;
 	if (opening->reuse != NULL)
 		store_files_settle(&store->files, opening->reuse_number, false);
 	if (opening->err != OK) {
@@ -365,6 +400,7 @@ static void opened(struct work *work)
 	buf_deinit(&opening->table);
 	free(opening->reuse);
 	free(opening);
+	chunk_store_work_end(store);
 }
 
 /* Closes the one not used for the longest time, or has it synced for next time. */
@@ -408,8 +444,8 @@ static void submit_opening(struct chunk *chunk, struct opening *opening)
 	opening->work.run = open_file;
 	opening->work.done = opened;
 	chunk->uses++;
-	store->works++;
-	work_submit(store->loop, NULL, &opening->work);
+	opening->err = ERR_CANCELLED;
+	chunk_store_submit(store, NULL, &opening->work);
 }
 
 static enum err start_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
@@ -588,7 +624,6 @@ static void removed(struct work *work)
 {
 	struct deleting *deleting = container_of(work, struct deleting, work);
 	struct chunk_store *store = deleting->store;
-	store->works--;
 	store_files_settle(&store->files, deleting->free_number, deleting->err == OK);
 	if (deleting->err != OK)
 		chunk_store_fail(store, "delete", deleting->err);
@@ -596,6 +631,7 @@ static void removed(struct work *work)
 	free(deleting->path);
 	free(deleting->free_path);
 	free(deleting);
+	chunk_store_work_end(store);
 }
 
 enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err), void *arg)
@@ -632,8 +668,8 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
 	deleting->work.run = remove_file;
 	deleting->work.done = removed;
-	store->works++;
-	work_submit(store->loop, NULL, &deleting->work);
+	deleting->err = ERR_CANCELLED;
+	chunk_store_submit(store, NULL, &deleting->work);
 	return OK;
 }
 

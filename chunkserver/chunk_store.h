@@ -84,8 +84,10 @@ struct chunk {
 struct chunk_store_events {
 	/* A chunk that was CHUNK_OPENING is ready, or (err) could not be opened and is freed when this returns. */
 	void (*opened)(void *arg, struct chunk *chunk, enum err err);
-	/* No op waits: may the chunk be closed? Frees what hangs on it. */
+	/* The chunk is closed: what hangs on it is freed. */
 	void (*closing)(void *arg, struct chunk *chunk);
+	/* The store closes: operations of the chunk that wait are given up. */
+	void (*abandon)(void *arg, struct chunk *chunk);
 };
 
 struct chunk_store_options {
@@ -104,8 +106,13 @@ struct chunk_store_counts {
 /* Takes the lock, opens or rebuilds the index, compares it with the files. ERR_BUSY: in use. */
 MUST_USE enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *options,
 				   const struct chunk_store_events *events, void *arg, struct chunk_store **out);
-/* No work is running (chunk_store_busy). Syncs what is dirty. */
-void chunk_store_close(struct chunk_store *store);
+/* Syncs what is dirty. Nothing waits for an answer any more (chunk_store_busy): closed(arg) is called at once. In a process that was
+ * killed (the simulator) work may be under way of which only `done` will be heard: closed(arg) is then called with the last of it. */
+void chunk_store_close(struct chunk_store *store, void (*closed)(void *arg), void *arg);
+/* All work on chunks goes through here: submit, and as the very last thing in `done`, end. err fields of the work say ERR_CANCELLED
+ * until it has run. */
+void chunk_store_submit(struct chunk_store *store, struct work_lane *lane, struct work *work);
+void chunk_store_work_end(struct chunk_store *store);
 /* Work items on their way. */
 bool chunk_store_busy(const struct chunk_store *store);
 struct loop *chunk_store_loop(struct chunk_store *store);

@@ -41,6 +41,17 @@ enum err chunk_sync_run(struct chunk_sync_job *job)
 	return job->err;
 }
 
+static void end_waits(struct chunk_sync_wait *waits, enum err err)
+{
+	while (waits != NULL) {
+		struct chunk_sync_wait *next = waits->next;
+		if (waits->done != NULL)
+			waits->done(waits->arg, err);
+		free(waits);
+		waits = next;
+	}
+}
+
 void chunk_sync_end(struct chunk_sync_job *job)
 {
 	struct chunk *chunk = job->chunk;
@@ -50,7 +61,7 @@ void chunk_sync_end(struct chunk_sync_job *job)
 	chunk->syncs_running = NULL;
 	file_unref(job->file);
 	if (!job->ran) {
-		check(waits == NULL);
+		job->err = ERR_CANCELLED; /* only a killed process has waits here */
 	} else if (job->err != OK) {
 		chunk_store_fail(chunk->store, "sync", job->err);
 	} else {
@@ -58,18 +69,16 @@ void chunk_sync_end(struct chunk_sync_job *job)
 		if (job->name_new)
 			chunk->name_new = false;
 	}
-	if (chunk->syncs_waiting != NULL)
+	if (chunk->syncs_waiting != NULL && !chunk_store_failed(chunk->store))
 		start_group(chunk);
-	while (waits != NULL) {
-		struct chunk_sync_wait *next = waits->next;
-		if (waits->done != NULL)
-			waits->done(waits->arg, job->err == OK ? OK : ERR_STORE_FAILED);
-		free(waits);
-		waits = next;
+	end_waits(waits, job->err == OK ? OK : ERR_STORE_FAILED);
+	if (chunk_store_failed(chunk->store)) {
+		waits = chunk->syncs_waiting;
+		chunk->syncs_waiting = NULL;
+		end_waits(waits, ERR_STORE_FAILED);
 	}
 	chunk_unuse(chunk);
 }
-
 static void run_group(struct work *work)
 {
 	struct sync_work *sync = container_of(work, struct sync_work, work);
@@ -80,8 +89,10 @@ static void run_group(struct work *work)
 static void group_done(struct work *work)
 {
 	struct sync_work *sync = container_of(work, struct sync_work, work);
+	struct chunk_store *store = sync->job.chunk->store;
 	chunk_sync_end(&sync->job);
 	free(sync);
+	chunk_store_work_end(store);
 }
 
 static void start_group(struct chunk *chunk)
@@ -93,11 +104,16 @@ static void start_group(struct chunk *chunk)
 	chunk->syncs_waiting = NULL;
 	sync->work.run = run_group;
 	sync->work.done = group_done;
-	work_submit(chunk_store_loop(chunk->store), NULL, &sync->work);
+	chunk_store_submit(chunk->store, NULL, &sync->work);
 }
 
 void chunk_sync(struct chunk *chunk, chunk_sync_fn *done, void *arg)
 {
+	if (chunk_store_failed(chunk->store)) {
+		if (done != NULL)
+			done(arg, ERR_STORE_FAILED);
+		return;
+	}
 	struct chunk_sync_wait *wait = mem_alloc(sizeof(*wait));
 	*wait = (struct chunk_sync_wait){ .done = done, .arg = arg, .next = chunk->syncs_waiting };
 	chunk->syncs_waiting = wait;

@@ -8,7 +8,7 @@
 
 typedef void chunk_sync_fn(void *arg, enum err err);
 
-/* done (may be NULL) comes later, never from within. The chunk is in use until then. */
+/* done (may be NULL) comes later; from within only when the store has failed. The chunk is in use until then. */
 void chunk_sync(struct chunk *chunk, chunk_sync_fn *done, void *arg);
 
 /* For a worker that writes and syncs in one go. */

@@ -185,6 +185,7 @@ static void stop_poll(void *arg)
 	if (grace_over)
 		close_network(server);
 	chunk_store_each_open(server->store, abandon, NULL);
+	commands_abandon(&server->service);
 	if (service_busy(&server->service) || chunk_store_busy(server->store)) {
 		timer_start(&server->stop_timer, STOP_POLL_MS);
 		return;
@@ -207,6 +208,13 @@ void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), vo
 	timer_start(&server->stop_timer, 0);
 }
 
+static void store_closed(void *arg)
+{
+	struct chunkserver *server = arg;
+	service_deinit(&server->service);
+	free(server);
+}
+
 void chunkserver_close(struct chunkserver *server)
 {
 	if (server == NULL)
@@ -217,10 +225,9 @@ void chunkserver_close(struct chunkserver *server)
 	master_link_close(server->link);
 	server->link = server->service.link = NULL;
 	close_network(server);
+	commands_abandon(&server->service);
 	chunk_store_each_open(server->store, abandon, NULL);
-	service_deinit(&server->service);
-	chunk_store_close(server->store);
-	free(server);
+	chunk_store_close(server->store, store_closed, server);
 }
 
 uint64_t chunkserver_id(const struct chunkserver *server)

@@ -26,7 +26,8 @@ struct chunkserver_options {
 MUST_USE enum err chunkserver_open(struct loop *loop, const struct chunkserver_options *options, struct chunkserver **out);
 /* Takes no more requests, ends those on their way, then calls stopped(arg) once; then close. */
 void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), void *arg);
-/* After stop, or at a moment at which nothing runs. Everything is synced. */
+/* After stop, or at a moment at which nothing runs. Everything is synced. In a process that was killed (the simulator) the memory goes
+ * with the `done` of the last work that was under way. */
 void chunkserver_close(struct chunkserver *server);
 
 uint64_t chunkserver_id(const struct chunkserver *server);

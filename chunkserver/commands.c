@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
@@ -11,16 +13,17 @@
 #define ATTEMPTS_MAX 100u
 #define BATCHES_MAX 16u
 
-struct batch;
-
 struct task {
-	struct batch *batch;
+	struct task *previous, *next;
+	struct commands_batch *batch;
 	size_t index;
 	unsigned attempts;
 	struct timer timer;
 };
 
-struct batch {
+struct commands_batch {
+	struct commands_batch *previous, *next_batch; /* the service's list */
+	struct task *tasks;
 	struct service *service;
 	struct rpc_request *request;
 	uint32_t *errors;
@@ -29,15 +32,16 @@ struct batch {
 	bool advancing;
 };
 
-static void advance(struct batch *batch);
+static void advance(struct commands_batch *batch);
 
 static void task_end(struct task *task, enum err err)
 {
-	struct batch *batch = task->batch;
+	struct commands_batch *batch = task->batch;
 	/* What is not here need not be deleted; nothing is known here of a chunk never written: its first write says the version. */
 	batch->errors[task->index] = err == ERR_NO_CHUNK ? OK : err;
 	batch->running--;
 	timer_stop(&task->timer);
+	DL_DELETE2(batch->tasks, task, previous, next);
 	free(task);
 	advance(batch);
 }
@@ -91,10 +95,14 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 static void run_task(void *arg)
 {
 	struct task *task = arg;
-	struct batch *batch = task->batch;
+	struct commands_batch *batch = task->batch;
 	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
 	const Granary__ChunkCommand *command = message->commands[task->index];
 	enum err err;
+	if (batch->service->stopping) {
+		task_end(task, ERR_CANCELLED);
+		return;
+	}
 	if (command->delete_chunk) {
 		err = delete_chunk(task, command->chunk);
 		if (err == OK)
@@ -113,19 +121,20 @@ static void run_task(void *arg)
 		task_end(task, err);
 }
 
-static void finish(struct batch *batch)
+static void finish(struct commands_batch *batch)
 {
 	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
 	Granary__ChunkCommandsReply reply = GRANARY__CHUNK_COMMANDS_REPLY__INIT;
 	reply.n_errors = message->n_commands;
 	reply.errors = batch->errors;
 	batch->service->batches--;
+	DL_DELETE2(batch->service->batch_list, batch, previous, next_batch);
 	rpc_reply(batch->request, &reply.base);
 	free(batch->errors);
 	free(batch);
 }
 
-static void advance(struct batch *batch)
+static void advance(struct commands_batch *batch)
 {
 	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
 	if (batch->advancing)
@@ -137,6 +146,7 @@ static void advance(struct batch *batch)
 		task->index = batch->next++;
 		timer_init(&task->timer, batch->service->loop, run_task, task);
 		batch->running++;
+		DL_APPEND2(batch->tasks, task, previous, next);
 		run_task(task);
 	}
 	batch->advancing = false;
@@ -155,10 +165,26 @@ void commands_serve(struct service *service, struct rpc_request *request)
 		rpc_reply_error(request, ERR_BUSY, NULL);
 		return;
 	}
-	struct batch *batch = mem_zero(1, sizeof(*batch));
+	struct commands_batch *batch = mem_zero(1, sizeof(*batch));
 	batch->service = service;
 	batch->request = request;
 	batch->errors = mem_zero(message->n_commands + 1, sizeof(*batch->errors));
 	service->batches++;
+	DL_APPEND2(service->batch_list, batch, previous, next_batch);
 	advance(batch);
+}
+
+void commands_abandon(struct service *service)
+{
+	struct commands_batch *batch, *following;
+	DL_FOREACH_SAFE2 (service->batch_list, batch, following, next_batch) {
+		struct task *task, *next;
+		batch->advancing = true; /* not before all are done with */
+		DL_FOREACH_SAFE2 (batch->tasks, task, next, next) {
+			if (timer_is_running(&task->timer))
+				task_end(task, ERR_CANCELLED);
+		}
+		batch->advancing = false;
+		advance(batch);
+	}
 }

@@ -100,9 +100,8 @@ static void end_ops(struct pack_queue *queue, struct chunk_op *op, enum err err,
 	}
 }
 
-static void batch_done(struct work *work)
+static void batch_ended(struct pack_queue *queue)
 {
-	struct pack_queue *queue = container_of(work, struct pack_queue, work);
 	struct chunk *chunk = queue->chunk;
 	struct chunk_op *batch = queue->batch;
 	enum err err = queue->err;
@@ -127,6 +126,14 @@ static void batch_done(struct work *work)
 	end_ops(queue, batch, err, synced);
 	next_batch(queue);
 	chunk_unuse(chunk);
+}
+
+static void batch_done(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	struct chunk_store *store = queue->chunk->store;
+	batch_ended(queue);
+	chunk_store_work_end(store);
 }
 
 static void add_append(struct pack_queue *queue, const struct chunk_op *op)
@@ -185,6 +192,13 @@ static void next_batch(struct pack_queue *queue)
 	bool sync = false;
 	if (queue->running)
 		return;
+	if (chunk_store_failed(chunk->store)) {
+		struct chunk_op *op = queue->first;
+		queue->first = queue->last = NULL;
+		queue->queued_bytes = 0;
+		end_ops(queue, op, ERR_STORE_FAILED, false);
+		return;
+	}
 	if (queue->first == NULL) {
 		start_compaction(queue);
 		return;
@@ -205,7 +219,8 @@ static void next_batch(struct pack_queue *queue)
 	chunk->writes_begun++;
 	queue->work.run = batch_run;
 	queue->work.done = batch_done;
-	work_submit(queue->service->loop, NULL, &queue->work);
+	queue->err = ERR_CANCELLED;
+	chunk_store_submit(chunk->store, NULL, &queue->work);
 }
 
 void pack_op_start(struct chunk_op *op)
@@ -245,9 +260,8 @@ static void compact_run(struct work *work)
 	queue->err = pack_compact(queue->service->loop, &queue->chunk->pack, queue->new_path, queue->salt, &queue->compacted);
 }
 
-static void compact_done(struct work *work)
+static void compact_ended(struct pack_queue *queue)
 {
-	struct pack_queue *queue = container_of(work, struct pack_queue, work);
 	struct chunk *chunk = queue->chunk;
 	struct pack *compacted = &queue->compacted;
 	queue->running = false;
@@ -276,6 +290,14 @@ static void compact_done(struct work *work)
 	chunk_unuse(chunk);
 }
 
+static void compact_done(struct work *work)
+{
+	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	struct chunk_store *store = queue->chunk->store;
+	compact_ended(queue);
+	chunk_store_work_end(store);
+}
+
 static void start_compaction(struct pack_queue *queue)
 {
 	struct chunk *chunk = queue->chunk;
@@ -290,7 +312,8 @@ static void start_compaction(struct pack_queue *queue)
 	chunk_use(chunk);
 	queue->work.run = compact_run;
 	queue->work.done = compact_done;
-	work_submit(queue->service->loop, NULL, &queue->work);
+	queue->err = ERR_CANCELLED;
+	chunk_store_submit(chunk->store, NULL, &queue->work);
 }
 
 /* ---------------------------------------------------------------- reads */
@@ -351,7 +374,9 @@ static void read_end(struct chunk_op *op, enum err err)
 static void read_done(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk_store *store = op->chunk->store;
 	read_end(op, op->local_err);
+	chunk_store_work_end(store);
 }
 
 void pack_op_read(struct chunk_op *op)
@@ -370,5 +395,6 @@ void pack_op_read(struct chunk_op *op)
 	op->local_pending = true;
 	op->work.run = read_run;
 	op->work.done = read_done;
-	work_submit(op->service->loop, NULL, &op->work);
+	op->local_err = ERR_CANCELLED;
+	chunk_store_submit(op->chunk->store, NULL, &op->work);
 }

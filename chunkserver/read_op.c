@@ -80,7 +80,9 @@ static void read_end(struct chunk_op *op, enum err err)
 static void read_done(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk_store *store = op->chunk->store;
 	read_end(op, op->local_err);
+	chunk_store_work_end(store);
 }
 
 void read_op_start(struct chunk_op *op)
@@ -101,5 +103,6 @@ void read_op_start(struct chunk_op *op)
 	op->local_pending = true;
 	op->work.run = read_run;
 	op->work.done = read_done;
-	work_submit(op->service->loop, NULL, &op->work);
+	op->local_err = ERR_CANCELLED;
+	chunk_store_submit(chunk->store, NULL, &op->work);
 }

@@ -74,9 +74,8 @@ static void piece_run(struct work *work)
 		rejoin->err = chunk_file_trim(file, end * BLOCK_BYTES, rejoin->blocks_before, &rejoin->blocks_after);
 }
 
-static void piece_done(struct work *work)
+static void piece_ended(struct rejoin *rejoin)
 {
-	struct rejoin *rejoin = container_of(work, struct rejoin, work);
 	struct chunk *chunk = rejoin->chunk;
 	rejoin->working = false;
 	chunk->writes_ended++;
@@ -101,6 +100,14 @@ static void piece_done(struct work *work)
 		finish(rejoin);
 	else
 		ask(rejoin);
+}
+
+static void piece_done(struct work *work)
+{
+	struct rejoin *rejoin = container_of(work, struct rejoin, work);
+	struct chunk_store *store = rejoin->chunk->store;
+	piece_ended(rejoin);
+	chunk_store_work_end(store);
 }
 
 /* Which blocks are not the same here? ERR_CORRUPT: the answer contradicts itself. */
@@ -135,7 +142,8 @@ static void take_piece(struct rejoin *rejoin, struct iobuf *data)
 	rejoin->chunk->writes_begun++;
 	rejoin->work.run = piece_run;
 	rejoin->work.done = piece_done;
-	work_submit(rejoin->service->loop, NULL, &rejoin->work);
+	rejoin->err = ERR_CANCELLED;
+	chunk_store_submit(rejoin->chunk->store, NULL, &rejoin->work);
 }
 
 static void answered(void *arg, const struct rpc_result *result)

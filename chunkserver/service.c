@@ -307,4 +307,12 @@ static void chunk_closing(void *arg, struct chunk *chunk)
 	pack_op_forget(chunk);
 }
 
-const struct chunk_store_events service_store_events = { .opened = chunk_opened, .closing = chunk_closing };
+static void chunk_abandon(void *arg, struct chunk *chunk)
+{
+	(void)arg;
+	chunk_ops_abandon(chunk, ERR_CANCELLED);
+}
+
+const struct chunk_store_events service_store_events = {
+	.opened = chunk_opened, .closing = chunk_closing, .abandon = chunk_abandon
+};

@@ -8,6 +8,7 @@
 
 struct master_link;
 struct chain_peer;
+struct commands_batch;
 
 struct service {
 	struct loop *loop;
@@ -21,6 +22,7 @@ struct service {
 	struct defer run_ready;
 	struct chain_peer *peers; /* chain.c */
 	uint32_t batches;	  /* of commands, under way */
+	struct commands_batch *batch_list;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };
@@ -46,6 +48,8 @@ int service_position(const struct service *service, Granary__Replica *const *rep
 
 /* commands.c: MESSAGE_CHUNK_COMMANDS, and one of them from elsewhere (ERR_BUSY: again later). */
 void commands_serve(struct service *service, struct rpc_request *request);
+/* The process ends: what waits to be tried again is not. */
+void commands_abandon(struct service *service);
 MUST_USE enum err service_configure(struct service *service, const Granary__ChunkLocation *location);
 
 #endif

@@ -74,10 +74,11 @@ static void read_run(struct work *work)
 	}
 }
 
-static void read_done(struct work *work)
+static void read_ended(struct chunk_op *op)
 {
-	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	op->local_pending = false;
+	if (op->service->stopping)
+		op->local_err = ERR_CANCELLED;
 	if (op->local_err == OK && chain_successor(op->service, op->chunk) == NULL) {
 		settled(op); /* alone by now */
 		return;
@@ -90,6 +91,14 @@ static void read_done(struct work *work)
 	chain_send_content(op, op->first + op->sent_blocks, op->buffer);
 	if (op->call == 0)
 		still_unsettled(op, op->chain_err);
+}
+
+static void read_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk_store *store = op->chunk->store;
+	read_ended(op);
+	chunk_store_work_end(store);
 }
 
 /* False when it could not be sent: operations that waited for it are gone then. */
@@ -112,14 +121,15 @@ static bool send_next(struct chunk_op *op)
 	op->local_pending = true;
 	op->work.run = read_run;
 	op->work.done = read_done;
-	work_submit(op->service->loop, NULL, &op->work);
+	op->local_err = ERR_CANCELLED;
+	chunk_store_submit(op->chunk->store, NULL, &op->work);
 	return true;
 }
 
 void settle_chain_done(struct chunk_op *op)
 {
-	if (op->chain_err != OK) {
-		still_unsettled(op, op->chain_err);
+	if (op->chain_err != OK || op->service->stopping) {
+		still_unsettled(op, op->chain_err != OK ? op->chain_err : ERR_CANCELLED);
 		return;
 	}
 	if (op->kind == OP_TRIM) {

@@ -31,7 +31,19 @@ static void on_closing(void *arg, struct chunk *chunk)
 	(void)chunk;
 }
 
-static const struct chunk_store_events events = { .opened = on_opened, .closing = on_closing };
+static const struct chunk_store_events events = { .opened = on_opened, .closing = on_closing, .abandon = on_closing };
+
+static void note_closed(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void close_store(struct chunk_store *store)
+{
+	bool closed = false;
+	chunk_store_close(store, note_closed, &closed);
+	assert_true(closed);
+}
 
 #define WAIT_FOR(loop, condition)                                                                  \
 	do {                                                                                       \
@@ -124,11 +136,11 @@ static void killed_process_loses_nothing(void **state)
 	/* Still marked, until it has been synced. */
 	assert_int_equal(chunk->mark, MARK_SET);
 	assert_true(chunk_is_unsynced(chunk));
-	chunk_store_close(store);
+	close_store(store);
 	store = open_store(place, &watcher);
 	chunk = get(place, store, &watcher, CHUNK, false);
 	assert_int_equal(chunk->mark, MARK_NONE);
-	chunk_store_close(store);
+	close_store(store);
 }
 
 static void crash_of_the_machine_is_damage(void **state)
@@ -159,11 +171,11 @@ static void crash_of_the_machine_is_damage(void **state)
 			chunk_repaired(chunk, 2, 3);
 			assert_false(chunk_is_damaged(chunk, 0, CHUNK_BLOCKS));
 		}
-		chunk_store_close(store);
+		close_store(store);
 	}
 	struct chunk_store *store = open_store(place, &watcher);
 	assert_int_equal(get(place, store, &watcher, CHUNK, false)->mark, MARK_NONE);
-	chunk_store_close(store);
+	close_store(store);
 }
 
 static void index_is_rebuilt_from_the_files(void **state)
@@ -175,7 +187,7 @@ static void index_is_rebuilt_from_the_files(void **state)
 	struct chunk_store *store = open_store(place, &watcher);
 	for (uint64_t id = 1; id <= 20; id++)
 		write_blocks(get(place, store, &watcher, id, true), 0, (uint8_t)id, 2);
-	chunk_store_close(store);
+	close_store(store);
 	snprintf(path, sizeof(path), "%s/index", place->root);
 	snprintf(moved, sizeof(moved), "%s/gone", place->root);
 	assert_int_equal(file_rename(place->loop, path, moved), OK);
@@ -185,7 +197,7 @@ static void index_is_rebuilt_from_the_files(void **state)
 	struct chunk *chunk = get(place, store, &watcher, 13, false);
 	assert_int_equal(chunk->version, 4);
 	assert_false(chunk_is_damaged(chunk, 0, CHUNK_BLOCKS));
-	chunk_store_close(store);
+	close_store(store);
 }
 
 static void missing_file_is_not_made_anew(void **state)
@@ -197,14 +209,14 @@ static void missing_file_is_not_made_anew(void **state)
 	struct chunk_store *store = open_store(place, &watcher);
 	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'x', 1);
 	char *path = store_files_path(chunk_store_files(store), CHUNK, KIND_REPLICATED);
-	chunk_store_close(store);
+	close_store(store);
 	assert_int_equal(file_unlink(place->loop, path), OK);
 	free(path);
 	for (int life = 0; life < 2; life++) {
 		store = open_store(place, &watcher);
 		assert_int_equal(chunk_store_get(store, CHUNK, &fresh, &chunk), ERR_CORRUPT);
 		assert_int_equal(chunk_store_get(store, CHUNK + 1, NULL, &chunk), ERR_NO_CHUNK);
-		chunk_store_close(store);
+		close_store(store);
 	}
 }
 
@@ -227,7 +239,7 @@ static void unknown_files_go_to_quarantine(void **state)
 	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'x', 1);
 	char *bad = store_files_path(chunk_store_files(store), CHUNK + 1, KIND_REPLICATED);
 	assert_int_equal(store_files_make_folder(place->loop, bad), OK);
-	chunk_store_close(store);
+	close_store(store);
 	/* One with a right name and nonsense in it, one with a name that is none. */
 	assert_int_equal(file_open(place->loop, bad, FILE_WRITE | FILE_CREATE, &file), OK);
 	assert_int_equal(file_write(file, 0, "nonsense", 8), OK);
@@ -239,7 +251,7 @@ static void unknown_files_go_to_quarantine(void **state)
 	chunk_store_counts(store, &counts);
 	assert_int_equal(counts.chunks, 1);
 	assert_non_null(get(place, store, &watcher, CHUNK, false));
-	chunk_store_close(store);
+	close_store(store);
 	snprintf(path, sizeof(path), "%s/quarantine", place->root);
 	assert_int_equal(dir_list(place->loop, path, count_name, &found), OK);
 	assert_int_equal(found, 2);
@@ -254,7 +266,7 @@ static void data_folder_has_one_owner(void **state)
 	struct chunk_store_options options = { .root = place->root, .reserved_bytes = 1 };
 	assert_int_equal(chunk_store_open(place->loop, &options, &events, &watcher, &second), ERR_BUSY);
 	assert_null(second);
-	chunk_store_close(store);
+	close_store(store);
 }
 
 static void open_chunks_are_bounded(void **state)
@@ -277,7 +289,7 @@ static void open_chunks_are_bounded(void **state)
 	assert_int_equal(counts.chunks, COUNT);
 	assert_null(chunk_store_find(store, 1));
 	assert_non_null(get(place, store, &watcher, 1, false));
-	chunk_store_close(store);
+	close_store(store);
 }
 
 static void note_deleted(void *arg, enum err err)
@@ -301,7 +313,7 @@ static void failed_store_takes_nothing(void **state)
 	assert_true(chunk_store_failed(store));
 	assert_int_equal(chunk_store_get(store, CHUNK + 1, &fresh, &chunk), ERR_STORE_FAILED);
 	assert_int_equal(chunk_store_admit(store, 1), ERR_STORE_FAILED);
-	chunk_store_close(store);
+	close_store(store);
 }
 
 int main(void)
