@@ -1,0 +1,691 @@
+/* Three whole chunkservers under faults, a master in miniature, and a client that writes, retries and reads.
+ *
+ * Faults: chunkservers killed and started again, paused beyond their lease; clients that never retry what failed. The master
+ * drops a server from a chain when it is asked to and the server is dead (connection closed or lease over), and gives a server that
+ * comes back a lease only after it has deleted what it was dropped from.
+ * Checked on the way: a read from any member gives what was acknowledged last, unless a write of that region is open.
+ * At the end: every member of every chunk has exactly what was acknowledged; where a client gave up, all members have the same.
+ *
+ *	sim_chunk [SEED [COUNT]]	equal seeds give equal runs; SIM_VERBOSE=1 in the environment shows the trace */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunkserver/chunkserver.h"
+#include "chunkserver/service.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "common/base/limits.h"
+#include "common/sys/rpc.h"
+#include "tests/sim/sys/sim.h"
+
+#define SERVERS 3u
+#define REGIONS 6u
+#define REGION_BYTES (6u * BLOCK_BYTES)
+#define CHUNKS_MAX 200u
+#define OPS_PER_CHUNK 60u
+#define FAULTS_US 20000000u
+#define CALM_US 30000000u
+#define SEEDS 25u
+#define CLUSTER 77u
+#define GIVE_UP_PERCENT 8u
+
+struct world;
+
+struct server {
+	struct world *world;
+	unsigned index;
+	struct sim_host *host;
+	struct loop *loop;
+	struct chunkserver *process; /* NULL: down */
+	bool paused;
+	uint64_t id; /* 0: not known yet */
+	char address[16];
+	/* As the master sees it. */
+	struct rpc_conn *conn;
+	bool clean;
+	uint64_t lease_until_us;
+	rpc_call_id cleaning;
+};
+
+struct region {
+	uint8_t bytes[REGION_BYTES];
+	bool open;    /* a write is under way */
+	bool tainted; /* a client gave up: old or new, in part */
+};
+
+struct chunk_model {
+	uint64_t id, version;
+	unsigned members[SERVERS]; /* server indexes in chain order */
+	size_t member_count;
+	struct region regions[REGIONS];
+	unsigned ops;
+};
+
+struct write {
+	struct world *world;
+	struct chunk_model *chunk;
+	struct region *region;
+	uint32_t offset, size; /* in the chunk */
+	uint64_t operation;
+	uint8_t bytes[4 * BLOCK_BYTES];
+	bool gives_up;
+	bool reporting;
+	struct timer timer;
+	enum err last;
+	uint64_t failed_server;
+};
+
+struct world {
+	struct sim *sim;
+	struct server servers[SERVERS];
+	struct loop *master_loop, *client_loop;
+	struct rpc *master, *client;
+	struct rpc_peer *to_master;
+	struct rpc_peer *peers[SERVERS];
+	struct chunk_model chunks[CHUNKS_MAX];
+	size_t chunk_count;
+	uint64_t operation;
+	unsigned open_writes, open_reads;
+	bool calm;
+	struct timer pace;
+	unsigned acknowledged, retries, drops, reads, kills, given_up;
+	uint64_t seed;
+};
+
+_Noreturn static void failed(struct world *world, const char *what)
+{
+	sim_print_trace(world->sim, stderr);
+	fprintf(stderr, "sim_chunk: seed %" PRIu64 ": %s\n", world->seed, what);
+	abort();
+}
+
+static uint64_t roll(struct world *world, uint64_t bound)
+{
+	return rng_below(sim_rng(world->sim), bound);
+}
+
+/* ---- the master */
+
+static struct server *server_of(struct world *world, uint64_t id)
+{
+	for (unsigned i = 0; i < SERVERS; i++) {
+		if (world->servers[i].id == id)
+			return &world->servers[i];
+	}
+	return NULL;
+}
+
+struct location {
+	Granary__ChunkLocation message;
+	Granary__Replica replicas[SERVERS], *pointers[SERVERS];
+};
+
+static void locate(struct world *world, const struct chunk_model *chunk, struct location *out)
+{
+	granary__chunk_location__init(&out->message);
+	out->message.chunk = chunk->id;
+	out->message.version = chunk->version;
+	out->message.n_replicas = chunk->member_count;
+	out->message.replicas = out->pointers;
+	for (size_t i = 0; i < chunk->member_count; i++) {
+		granary__replica__init(&out->replicas[i]);
+		out->replicas[i].server = world->servers[chunk->members[i]].id;
+		out->replicas[i].address = world->servers[chunk->members[i]].address;
+		out->pointers[i] = &out->replicas[i];
+	}
+}
+
+static bool is_member(const struct chunk_model *chunk, unsigned server)
+{
+	for (size_t i = 0; i < chunk->member_count; i++) {
+		if (chunk->members[i] == server)
+			return true;
+	}
+	return false;
+}
+
+static uint64_t master_now_us(struct world *world)
+{
+	return loop_now_us(world->master_loop);
+}
+
+static void on_cleaned(void *arg, const struct rpc_result *result)
+{
+	struct server *server = arg;
+	server->cleaning = 0;
+	if (result->err == OK)
+		server->clean = true;
+}
+
+/* It deletes what it was dropped from, then may have a lease. */
+static void clean(struct world *world, struct server *server)
+{
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	Granary__ChunkCommand commands[CHUNKS_MAX], *pointers[CHUNKS_MAX];
+	server->clean = false;
+	if (server->cleaning != 0)
+		rpc_call_cancel(world->master, server->cleaning);
+	for (size_t i = 0; i < world->chunk_count; i++) {
+		if (is_member(&world->chunks[i], server->index))
+			continue;
+		granary__chunk_command__init(&commands[message.n_commands]);
+		commands[message.n_commands].chunk = world->chunks[i].id;
+		commands[message.n_commands].delete_chunk = true;
+		pointers[message.n_commands] = &commands[message.n_commands];
+		message.n_commands++;
+	}
+	message.commands = pointers;
+	server->cleaning = rpc_conn_call(server->conn, MESSAGE_CHUNK_COMMANDS, &message.base, 5000, on_cleaned, server);
+}
+
+static void serve_register(struct world *world, struct rpc_request *request)
+{
+	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
+	Granary__RegisterReply reply = GRANARY__REGISTER_REPLY__INIT;
+	struct server *server = NULL;
+	for (unsigned i = 0; i < SERVERS; i++) {
+		if (strcmp(world->servers[i].address, message->address) == 0)
+			server = &world->servers[i];
+	}
+	check(server != NULL && request->conn != NULL);
+	server->id = message->server;
+	server->conn = request->conn;
+	server->lease_until_us = 0;
+	reply.cluster = CLUSTER;
+	rpc_reply(request, &reply.base);
+	clean(world, server);
+}
+
+static void serve_heartbeat(struct world *world, struct rpc_request *request)
+{
+	struct server *server = server_of(world, ((const Granary__Heartbeat *)request->message)->server);
+	Granary__HeartbeatReply reply = GRANARY__HEARTBEAT_REPLY__INIT;
+	reply.register_again = server == NULL || server->conn != request->conn || (!server->clean && server->cleaning == 0);
+	if (!reply.register_again && server->clean) {
+		reply.lease_ms = CHUNKSERVER_LEASE_MS;
+		server->lease_until_us = master_now_us(world) + 1000ull * CHUNKSERVER_LEASE_MS;
+	}
+	rpc_reply(request, &reply.base);
+}
+
+static void on_configured(void *arg, const struct rpc_result *result)
+{
+	(void)arg;
+	(void)result;
+}
+
+static void drop_member(struct world *world, struct chunk_model *chunk, struct server *server)
+{
+	size_t kept = 0;
+	struct location location;
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	Granary__ChunkCommand command = GRANARY__CHUNK_COMMAND__INIT, *pointer = &command;
+	for (size_t i = 0; i < chunk->member_count; i++) {
+		if (chunk->members[i] != server->index)
+			chunk->members[kept++] = chunk->members[i];
+	}
+	chunk->member_count = kept;
+	chunk->version++;
+	world->drops++;
+	server->clean = false;
+	sim_trace(world->sim, "chunk %" PRIu64 " version %" PRIu64 " without server %u", chunk->id, chunk->version, server->index);
+	locate(world, chunk, &location);
+	command.configure = &location.message;
+	message.n_commands = 1;
+	message.commands = &pointer;
+	for (size_t i = 0; i < kept; i++) {
+		struct rpc_conn *conn = world->servers[chunk->members[i]].conn;
+		if (conn != NULL)
+			rpc_conn_call(conn, MESSAGE_CHUNK_COMMANDS, &message.base, 1000, on_configured, NULL);
+	}
+}
+
+static void serve_failure(struct world *world, struct rpc_request *request)
+{
+	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
+	struct server *server = server_of(world, message->server);
+	struct chunk_model *chunk = NULL;
+	struct location location;
+	for (size_t i = 0; i < world->chunk_count; i++) {
+		if (world->chunks[i].id == message->chunk)
+			chunk = &world->chunks[i];
+	}
+	check(chunk != NULL);
+	if (message->version == chunk->version && server != NULL && is_member(chunk, server->index)) {
+		bool dead = server->conn == NULL || master_now_us(world) > server->lease_until_us;
+		if (!dead || chunk->member_count == 1) {
+			rpc_reply_error(request, ERR_BUSY, NULL);
+			return;
+		}
+		drop_member(world, chunk, server);
+	}
+	locate(world, chunk, &location);
+	rpc_reply(request, &location.message.base);
+}
+
+static void master_serve(void *arg, struct rpc_request *request)
+{
+	if (request->type == MESSAGE_REGISTER)
+		serve_register(arg, request);
+	else if (request->type == MESSAGE_HEARTBEAT)
+		serve_heartbeat(arg, request);
+	else if (request->type == MESSAGE_CHUNK_FAILURE)
+		serve_failure(arg, request);
+	else
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+}
+
+static void master_closed(void *arg, struct rpc_conn *conn)
+{
+	struct world *world = arg;
+	for (unsigned i = 0; i < SERVERS; i++) {
+		if (world->servers[i].conn == conn)
+			world->servers[i].conn = NULL;
+	}
+}
+
+static const struct rpc_service master_service = { .serve = master_serve, .closed = master_closed };
+static const struct rpc_identity master_identity = { .role = RPC_MASTER, .id = 1, .cluster = CLUSTER };
+static const struct rpc_identity client_identity = { .role = RPC_CLIENT, .id = 2, .cluster = CLUSTER };
+
+/* ---- writes */
+
+static void send_write(void *arg);
+
+static void write_end(struct write *write)
+{
+	write->region->open = false;
+	write->world->open_writes--;
+	timer_stop(&write->timer);
+	free(write);
+}
+
+static void write_again(struct write *write)
+{
+	write->world->retries++;
+	timer_start(&write->timer, 20 + roll(write->world, 50));
+}
+
+static void on_reported(void *arg, const struct rpc_result *result)
+{
+	(void)result; /* the chain is read from the world */
+	write_again(arg);
+}
+
+static void on_written(void *arg, const struct rpc_result *result)
+{
+	struct write *write = arg;
+	struct world *world = write->world;
+	struct chunk_model *chunk = write->chunk;
+	sim_trace(world->sim, "write %" PRIu64 " chunk %" PRIu64 ": %s %s", write->operation, chunk->id, err_name(result->err),
+		  result->text);
+	if (result->err == OK) {
+		memcpy(write->region->bytes + write->offset % REGION_BYTES, write->bytes, write->size);
+		world->acknowledged++;
+		write_end(write);
+		return;
+	}
+	if (write->gives_up) {
+		write->region->tainted = true;
+		world->given_up++;
+		write_end(write);
+		return;
+	}
+	if (result->err == ERR_CORRUPT || result->err == ERR_INVALID || result->err == ERR_STORE_FAILED ||
+	    result->err == ERR_NO_SPACE || result->err == ERR_NO_CHUNK)
+		failed(world, err_name(result->err));
+	/* The head is to blame unless it says who is. */
+	Granary__ChunkFailure message = GRANARY__CHUNK_FAILURE__INIT;
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.server = result->err == ERR_CHAIN_BROKEN ? strtoull(result->text, NULL, 10) :
+							   world->servers[chunk->members[0]].id;
+	rpc_peer_call(world->to_master, MESSAGE_CHUNK_FAILURE, &message.base, NULL, 2000, on_reported, write);
+}
+
+static void send_write(void *arg)
+{
+	struct write *write = arg;
+	struct world *world = write->world;
+	struct location location;
+	uint8_t crcs[64];
+	size_t count = 0;
+	Granary__ChunkWrite message = GRANARY__CHUNK_WRITE__INIT;
+	locate(world, write->chunk, &location);
+	for (uint32_t at = 0; at < write->size;) {
+		uint32_t piece = BLOCK_BYTES - (write->offset + at) % BLOCK_BYTES;
+		if (piece > write->size - at)
+			piece = write->size - at;
+		put_le32(crcs + 4 * count++, crc32c(write->bytes + at, piece));
+		at += piece;
+	}
+	message.chunk = write->chunk->id;
+	message.version = write->chunk->version;
+	message.offset = write->offset;
+	message.client = 2;
+	message.operation = write->operation;
+	message.n_replicas = location.message.n_replicas;
+	message.replicas = location.message.replicas;
+	message.crcs = message_borrow(slice_of(crcs, 4 * count));
+	message.sync = write->operation % 5 == 0;
+	struct iobuf *iobuf = iobuf_open(write->size);
+	memcpy(iobuf->bytes, write->bytes, write->size);
+	iobuf->size = write->size;
+	struct conn_data data = { .iobuf = iobuf, .size = write->size };
+	rpc_peer_call(world->peers[write->chunk->members[0]], MESSAGE_CHUNK_WRITE, &message.base, &data, 3000, on_written, write);
+	iobuf_unref(iobuf);
+}
+
+static void begin_write(struct world *world, struct chunk_model *chunk)
+{
+	unsigned index = (unsigned)roll(world, REGIONS);
+	struct region *region = &chunk->regions[index];
+	if (region->open || region->tainted)
+		return;
+	struct write *write = mem_zero(1, sizeof(*write));
+	uint32_t within = (uint32_t)roll(world, REGION_BYTES - 1);
+	uint32_t most = REGION_BYTES - within < sizeof(write->bytes) ? REGION_BYTES - within : (uint32_t)sizeof(write->bytes);
+	write->world = world;
+	write->chunk = chunk;
+	write->region = region;
+	write->offset = index * REGION_BYTES + within;
+	write->size = 1 + (uint32_t)roll(world, most);
+	write->operation = ++world->operation;
+	write->gives_up = roll(world, 100) < GIVE_UP_PERCENT;
+	for (uint32_t i = 0; i < write->size; i++)
+		write->bytes[i] = (uint8_t)(write->operation * 31 + i);
+	timer_init(&write->timer, world->client_loop, send_write, write);
+	region->open = true;
+	chunk->ops++;
+	world->open_writes++;
+	send_write(write);
+}
+
+/* ---- reads */
+
+struct read {
+	struct world *world;
+	struct chunk_model *chunk;
+	unsigned region, server;
+	uint8_t expected[REGION_BYTES];
+};
+
+static void copy_reply(const struct rpc_result *result, uint8_t *out)
+{
+	const Granary__ChunkReadReply *reply = (const Granary__ChunkReadReply *)result->reply;
+	uint32_t size = result->data == NULL ? 0 : result->data->size;
+	memset(out, 0, REGION_BYTES);
+	check(size <= REGION_BYTES && reply->crcs.len == size / BLOCK_BYTES * 4ul);
+	for (uint32_t at = 0; at < size; at += BLOCK_BYTES)
+		check(crc32c(result->data->bytes + at, BLOCK_BYTES) == get_le32(reply->crcs.data + at / BLOCK_BYTES * 4ul));
+	if (size > 0)
+		memcpy(out, result->data->bytes, size);
+}
+
+static void on_read(void *arg, const struct rpc_result *result)
+{
+	struct read *read = arg;
+	struct world *world = read->world;
+	uint8_t got[REGION_BYTES];
+	world->open_reads--;
+	if (result->err == OK) {
+		copy_reply(result, got);
+		world->reads++;
+		/* A write that was begun meanwhile may or may not be in it. */
+		const struct region *region = &read->chunk->regions[read->region];
+		bool same = memcmp(region->bytes, read->expected, REGION_BYTES) == 0;
+		if (!region->open && !region->tainted && same && memcmp(got, read->expected, REGION_BYTES) != 0) {
+			sim_trace(world->sim, "chunk %" PRIu64 " region %u server %u", read->chunk->id, read->region, read->server);
+			failed(world, "a read without what was acknowledged");
+		}
+	}
+	free(read);
+}
+
+static void begin_read(struct world *world, struct chunk_model *chunk)
+{
+	struct read *read = mem_zero(1, sizeof(*read));
+	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
+	read->world = world;
+	read->chunk = chunk;
+	read->region = (unsigned)roll(world, REGIONS);
+	read->server = chunk->members[roll(world, chunk->member_count)];
+	memcpy(read->expected, chunk->regions[read->region].bytes, REGION_BYTES);
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.offset = read->region * REGION_BYTES;
+	message.bytes = REGION_BYTES;
+	world->open_reads++;
+	rpc_peer_call(world->peers[read->server], MESSAGE_CHUNK_READ, &message.base, NULL, 1000, on_read, read);
+}
+
+static void begin_chunk(struct world *world)
+{
+	struct chunk_model *chunk = &world->chunks[world->chunk_count];
+	unsigned first = (unsigned)roll(world, SERVERS);
+	if (world->chunk_count == CHUNKS_MAX)
+		return;
+	for (unsigned i = 0; i < SERVERS; i++) {
+		struct server *server = &world->servers[(first + i) % SERVERS];
+		if (server->conn != NULL && server->clean)
+			chunk->members[chunk->member_count++] = server->index;
+	}
+	if (chunk->member_count < 2) {
+		chunk->member_count = 0;
+		return;
+	}
+	chunk->id = 1000 + world->chunk_count++;
+	chunk->version = 1;
+}
+
+static void on_pace(void *arg)
+{
+	struct world *world = arg;
+	struct chunk_model *last = world->chunk_count == 0 ? NULL : &world->chunks[world->chunk_count - 1];
+	if (world->calm)
+		return;
+	if (last == NULL || last->ops >= OPS_PER_CHUNK)
+		begin_chunk(world);
+	if (world->chunk_count > 0) {
+		/* Mostly the newest ones: others are idle, synced, forgotten. */
+		size_t back = roll(world, world->chunk_count < 3 ? world->chunk_count : 3);
+		struct chunk_model *chunk = &world->chunks[world->chunk_count - 1 - back];
+		if (roll(world, 3) == 0)
+			begin_read(world, chunk);
+		else
+			begin_write(world, chunk);
+	}
+	timer_start(&world->pace, 1 + roll(world, 8));
+}
+
+/* ---- faults */
+
+static void server_start(struct server *server)
+{
+	char name[8];
+	snprintf(name, sizeof(name), "c%u", server->index);
+	server->loop = sim_process_open(server->host, name);
+	struct chunkserver_options options = { .data = "data", .listen = server->address, .masters = "m:7001", .host = name };
+	enum err err = chunkserver_open(server->loop, &options, &server->process);
+	check(err == OK);
+}
+
+static void server_kill(struct server *server)
+{
+	struct world *world = server->world;
+	if (server->process == NULL)
+		return;
+	sim_trace(world->sim, "kill server %u", server->index);
+	world->kills++;
+	sim_process_kill(server->loop);
+	chunkserver_close(server->process);
+	sim_process_drop_work(server->loop);
+	loop_close(server->loop);
+	server->process = NULL;
+	server->paused = false;
+}
+
+static void on_heal(void *arg)
+{
+	struct server *server = arg;
+	if (server->process == NULL)
+		server_start(server);
+	else if (server->paused)
+		sim_process_pause(server->loop, false);
+	server->paused = false;
+}
+
+static void on_fault(void *arg)
+{
+	struct world *world = arg;
+	struct server *server = &world->servers[roll(world, SERVERS)];
+	if (world->calm)
+		return;
+	if (server->process != NULL && !server->paused) {
+		if (roll(world, 4) == 0) {
+			sim_trace(world->sim, "pause server %u", server->index);
+			sim_process_pause(server->loop, true);
+			server->paused = true;
+		} else {
+			server_kill(server);
+		}
+		sim_after(world->sim, 1000 + roll(world, roll(world, 2) ? 20000 : 3000000), on_heal, server);
+	}
+	sim_after(world->sim, 200000 + roll(world, 1500000), on_fault, world);
+}
+
+/* ---- the end */
+
+static bool quiet(void *arg)
+{
+	const struct world *world = arg;
+	return world->open_writes == 0 && world->open_reads == 0;
+}
+
+struct compare {
+	struct world *world;
+	bool done;
+	enum err err;
+	uint8_t bytes[REGION_BYTES];
+};
+
+static void on_compared(void *arg, const struct rpc_result *result)
+{
+	struct compare *compare = arg;
+	compare->done = true;
+	compare->err = result->err;
+	if (result->err == OK)
+		copy_reply(result, compare->bytes);
+}
+
+static bool compared(void *arg)
+{
+	return ((struct compare *)arg)->done;
+}
+
+/* What a member has; waits while it is busy. */
+static void fetch(struct world *world, const struct chunk_model *chunk, unsigned region, unsigned server, uint8_t *out)
+{
+	struct compare compare;
+	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.offset = region * REGION_BYTES;
+	message.bytes = REGION_BYTES;
+	for (unsigned attempt = 0; attempt < 100; attempt++) {
+		compare = (struct compare){ .world = world };
+		rpc_peer_call(world->peers[server], MESSAGE_CHUNK_READ, &message.base, NULL, 2000, on_compared, &compare);
+		if (!sim_run(world->sim, 5000000, compared, &compare))
+			failed(world, "a read without an end");
+		if (compare.err == OK || compare.err == ERR_NO_CHUNK)
+			break;
+		sim_run(world->sim, 100000, NULL, NULL);
+	}
+	if (compare.err == ERR_NO_CHUNK)
+		memset(compare.bytes, 0, REGION_BYTES); /* never written there */
+	else if (compare.err != OK)
+		failed(world, err_name(compare.err));
+	memcpy(out, compare.bytes, REGION_BYTES);
+}
+
+static void compare_all(struct world *world)
+{
+	uint8_t first[REGION_BYTES], other[REGION_BYTES];
+	for (size_t c = 0; c < world->chunk_count; c++) {
+		const struct chunk_model *chunk = &world->chunks[c];
+		for (unsigned r = 0; r < REGIONS; r++) {
+			fetch(world, chunk, r, chunk->members[0], first);
+			sim_trace(world->sim, "compare chunk %" PRIu64 " region %u", chunk->id, r);
+			if (!chunk->regions[r].tainted && memcmp(first, chunk->regions[r].bytes, REGION_BYTES) != 0)
+				failed(world, "the head has lost what was acknowledged");
+			for (size_t m = 1; m < chunk->member_count; m++) {
+				fetch(world, chunk, r, chunk->members[m], other);
+				if (memcmp(first, other, REGION_BYTES) != 0)
+					failed(world, "members differ");
+			}
+		}
+	}
+}
+
+static void run_seed(uint64_t seed)
+{
+	struct world *world = mem_zero(1, sizeof(*world));
+	world->seed = seed;
+	world->sim = sim_open(&(struct sim_options){ .seed = seed, .verbose = getenv("SIM_VERBOSE") != NULL });
+	world->master_loop = sim_process_open(sim_host_open(world->sim, "m"), "m");
+	world->client_loop = sim_process_open(sim_host_open(world->sim, "k"), "k");
+	enum err err = rpc_open(world->master_loop, &master_identity, &master_service, world, &world->master);
+	if (err == OK)
+		err = rpc_listen(world->master, "m:7001");
+	if (err == OK)
+		err = rpc_open(world->client_loop, &client_identity, NULL, NULL, &world->client);
+	check(err == OK);
+	world->to_master = rpc_peer_open(world->client, "m:7001");
+	for (unsigned i = 0; i < SERVERS; i++) {
+		struct server *server = &world->servers[i];
+		char name[8];
+		snprintf(name, sizeof(name), "c%u", i);
+		*server = (struct server){ .world = world, .index = i, .host = sim_host_open(world->sim, name) };
+		snprintf(server->address, sizeof(server->address), "c%u:7001", i);
+		server_start(server);
+		world->peers[i] = rpc_peer_open(world->client, server->address);
+	}
+	timer_init(&world->pace, world->client_loop, on_pace, world);
+	timer_start(&world->pace, 1000);
+	sim_after(world->sim, 2000000, on_fault, world);
+	sim_run(world->sim, FAULTS_US, NULL, NULL);
+	world->calm = true;
+	for (unsigned i = 0; i < SERVERS; i++)
+		on_heal(&world->servers[i]);
+	if (!sim_run(world->sim, CALM_US, quiet, world))
+		failed(world, "operations do not end though all faults have");
+	compare_all(world);
+	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u drops, %zu chunks\n", seed,
+	       world->acknowledged, world->retries, world->given_up, world->reads, world->kills, world->drops,
+	       world->chunk_count);
+	check(world->acknowledged > 100 && world->reads > 100 && world->kills > 0);
+	for (unsigned i = 0; i < SERVERS; i++) {
+		server_kill(&world->servers[i]);
+		rpc_peer_close(world->peers[i]);
+	}
+	rpc_peer_close(world->to_master);
+	timer_stop(&world->pace);
+	rpc_close(world->client);
+	rpc_close(world->master);
+	loop_close(world->client_loop);
+	loop_close(world->master_loop);
+	sim_close(world->sim);
+	free(world);
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+	for (uint64_t i = 0; i < count; i++)
+		run_seed(seed + i);
+	return 0;
+}
