@@ -55,6 +55,11 @@ const Granary__Replica *chain_successor(const struct service *service, const str
 	return chunk->chain == NULL ? NULL : successor_of(service, chunk->chain->replicas, chunk->chain->n_replicas);
 }
 
+unsigned chain_lane(const struct service *service, const struct chunk *chunk)
+{
+	return CHAIN_LANE_FIRST + (unsigned)service_position(service, chunk->chain->replicas, chunk->chain->n_replicas);
+}
+
 bool chain_is_head(const struct service *service, const struct chunk *chunk)
 {
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;

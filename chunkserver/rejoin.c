@@ -22,6 +22,7 @@ struct rejoin {
 	struct work work;
 	rpc_call_id call;
 	bool working;
+	bool giving; /* the successor has nothing: it gets ours */
 	unsigned failures;
 	uint64_t asked; /* server */
 	uint32_t block;	/* of the piece */
@@ -35,6 +36,7 @@ struct rejoin {
 };
 
 static void ask(void *arg);
+static void give(struct rejoin *rejoin);
 
 static void finish(struct rejoin *rejoin)
 {
@@ -133,6 +135,97 @@ static void again(struct rejoin *rejoin)
 	timer_start(&rejoin->timer, RETRY_MS);
 }
 
+/* ---- giving */
+
+static void given(void *arg, const struct rpc_result *result)
+{
+	struct rejoin *rejoin = arg;
+	struct service *service = rejoin->service;
+	struct chunk *chunk = rejoin->chunk;
+	rejoin->call = 0;
+	if (service->stopping || chunk->state != CHUNK_READY) {
+		finish(rejoin);
+	} else if (result->err == OK || result->err == ERR_CORRUPT) { /* damaged here: nothing to give */
+		rejoin->failures = 0;
+		rejoin->block += rejoin->count;
+		ask(rejoin);
+	} else {
+		if (result->err != ERR_STALE_VERSION && result->err != ERR_NO_SPACE && result->err != ERR_BUSY &&
+		    ++rejoin->failures >= REPORT_AFTER)
+			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+		again(rejoin);
+	}
+}
+
+static void send_piece(struct rejoin *rejoin)
+{
+	struct service *service = rejoin->service;
+	struct chunk *chunk = rejoin->chunk;
+	const Granary__Replica *successor = chain_successor(service, chunk);
+	struct rpc_peer *peer = successor == NULL ? NULL :
+						    chain_peer(service, successor->address, chain_lane(service, chunk));
+	if (peer == NULL || successor->server != rejoin->asked) {
+		again(rejoin);
+		return;
+	}
+	Granary__ChunkWrite message = GRANARY__CHUNK_WRITE__INIT;
+	message.chunk = chunk->id;
+	message.version = chunk->version;
+	message.offset = rejoin->block * BLOCK_BYTES;
+	message.client = service->server;
+	message.operation = service->next_operation++;
+	message.replicas = chunk->chain->replicas;
+	message.n_replicas = chunk->chain->n_replicas;
+	message.crcs = message_borrow(slice_of(rejoin->crcs, 4ul * rejoin->count));
+	message.sequence = ++chunk->sequence;
+	struct conn_data data = { .iobuf = rejoin->data, .size = rejoin->count * BLOCK_BYTES };
+	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_WRITE, &message.base, &data, CHAIN_TIMEOUT_MS, given, rejoin);
+}
+
+/* Each block under its CRC at rest: what is damaged here is refused there. */
+static void give_run(struct work *work)
+{
+	struct rejoin *rejoin = container_of(work, struct rejoin, work);
+	struct chunk_file *file = &rejoin->chunk->file;
+	rejoin->err = chunk_file_read(file, rejoin->block, rejoin->count, rejoin->data->bytes, false);
+	for (uint32_t i = 0; i < rejoin->count; i++)
+		put_le32(rejoin->crcs + 4ul * i, chunk_file_crc(file, rejoin->block + i));
+}
+
+static void give_done(struct work *work)
+{
+	struct rejoin *rejoin = container_of(work, struct rejoin, work);
+	struct chunk *chunk = rejoin->chunk;
+	struct chunk_store *store = chunk->store;
+	rejoin->working = false;
+	if (rejoin->err != OK || rejoin->service->stopping || chunk->state != CHUNK_READY)
+		finish(rejoin);
+	else
+		send_piece(rejoin);
+	chunk_store_work_end(store);
+}
+
+static void give(struct rejoin *rejoin)
+{
+	struct chunk *chunk = rejoin->chunk;
+	uint32_t left = rejoin->block < chunk->file.blocks ? chunk->file.blocks - rejoin->block : 0;
+	if (left == 0) {
+		finish(rejoin);
+		return;
+	}
+	rejoin->count = left < PIECE_BLOCKS ? left : PIECE_BLOCKS;
+	iobuf_unref(rejoin->data);
+	rejoin->data = iobuf_open(rejoin->count * BLOCK_BYTES);
+	rejoin->data->size = rejoin->count * BLOCK_BYTES;
+	rejoin->working = true;
+	rejoin->err = ERR_CANCELLED;
+	rejoin->work.run = give_run;
+	rejoin->work.done = give_done;
+	chunk_store_submit(chunk->store, NULL, &rejoin->work);
+}
+
+/* ---- taking */
+
 static void take_piece(struct rejoin *rejoin, struct iobuf *data)
 {
 	iobuf_unref(rejoin->data);
@@ -167,7 +260,9 @@ static void answered(void *arg, const struct rpc_result *result)
 	case ERR_NO_CHUNK:
 		/* It never had any of it; nothing is thrown away on that word. */
 		log_warn("successor_has_no_copy", "chunk=%016" PRIx64 " server=%016" PRIx64, chunk->id, rejoin->asked);
-		finish(rejoin);
+		rejoin->giving = true;
+		rejoin->block = 0;
+		give(rejoin);
 		break;
 	case ERR_CORRUPT:
 		/* Damaged there, too: ours stays as it is. A later repair finds it. */
@@ -208,9 +303,16 @@ static void ask(void *arg)
 		again(rejoin);
 		return;
 	}
-	if (successor->server != rejoin->asked)
+	if (successor->server != rejoin->asked) {
 		rejoin->failures = 0;
+		rejoin->giving = false;
+		rejoin->block = 0;
+	}
 	rejoin->asked = successor->server;
+	if (rejoin->giving) {
+		give(rejoin);
+		return;
+	}
 	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
 	message.chunk = chunk->id;
 	message.version = chunk->version;

@@ -1,8 +1,8 @@
 /* A chunk that was being written when this process (or its machine) died may differ from the other replicas: what was in flight may
  * be here and not there, or there and not here, and may have been read there. Nothing of it was acknowledged, or lost here without
  * being at the successor: all that anybody has seen has gone through the successor. So its content counts. Before such a chunk is used
- * again its blocks are compared with the successor's (by CRC) and those that differ are taken from there. The tail has nobody to ask:
- * what is missing there is still unsettled above (settle.h).
+ * again its blocks are compared with the successor's (by CRC) and those that differ are taken from there. A successor that has no
+ * such chunk is given what is here. The tail has nobody to ask: what is missing there is still unsettled above (settle.h).
  *
  * While it lasts all operations of the chunk wait; reads are sent away after a while. Thread: the loop, writes on a worker. */
 #ifndef GRANARY_CHUNKSERVER_REJOIN_H
