@@ -29,6 +29,7 @@ LOGS = os.path.join(ROOT, "build/test-logs")
 SKIPPED = 77
 FUZZ_SECONDS = 10
 THREADED = "unit/common/test_*.c"  # nothing above common/sys has threads
+PROGRAMS = ["granary", "granary-master", "granary-chunkserver", "granary-mount"]  # some unit tests start them
 WORDS = ["tidy", "unit", "sim", "integration", "fuzz", "lint"]
 SANITIZER_ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1:strict_string_checks=1",
@@ -209,7 +210,7 @@ def everything(run, keep):
         run.stage("integration", integration_tests("dev", keep))
     run.build("clang")
     units = [base(s) for s in sources("unit/**/test_*.c")]
-    if run.build("asan", units):
+    if run.build("asan", units + PROGRAMS):
         run.stage("unit tests, address + undefined", ctest_tests("asan", "unit"))
     threads = [base(s) for s in sources(THREADED)]
     if run.build("tsan", threads):

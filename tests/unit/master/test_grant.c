@@ -48,7 +48,7 @@ static void test_granted_and_stripped(void **state)
 	struct exchange exchange;
 	exchange_init(&exchange);
 	grant_reply(leases, 1000, &exchange.request, &exchange.reply);
-	assert_int_equal(exchange.result.lease_ms, CACHE_LEASE_MS);
+	assert_int_equal(exchange.result.lease_ms, LEASE_GRANTED_MS(CACHE_LEASE_MS));
 	assert_int_equal(leases_count(leases), 2);
 	grant_strip(&exchange.reply);
 	assert_int_equal(exchange.result.lease_ms, 0);
