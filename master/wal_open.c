@@ -296,6 +296,9 @@ static enum err open_directory(struct wal *wal, struct names *names)
 	err = file_open(wal->loop, path.text, FILE_WRITE | FILE_CREATE, &wal->lock);
 	if (err == OK)
 		err = file_lock(wal->lock);
+	/* A segment may be there by a name that never became durable: the process ended, or its sync failed, in between. */
+	if (err == OK)
+		err = dir_sync(wal->loop, wal->directory);
 	if (err == OK)
 		err = dir_list(wal->loop, wal->directory, note_name, names);
 	if (err == OK && names->sequence_count > 0)

@@ -120,6 +120,7 @@ static void rot(struct member *member)
 	struct cluster *cluster = member->cluster;
 	if (!cluster->profile.rot || cluster_chance(cluster, 300000))
 		return;
+	sim_host_power_cut_after(member->host, 0);
 	for (int attempt = 0; attempt < 20 && !member->rotten; attempt++) {
 		snprintf(member->rot_file, sizeof(member->rot_file), "wal/wal-%016" PRIx64,
 			 cluster_between(cluster, 1, 8));
