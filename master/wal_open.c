@@ -297,8 +297,10 @@ static enum err open_directory(struct wal *wal, struct names *names)
 	if (err == OK)
 		err = file_lock(wal->lock);
 	/* A segment may be there by a name that never became durable: the process ended, or its sync failed, in between. */
+#ifndef PLANT_WAL_NAME_NOT_SYNCED
 	if (err == OK)
 		err = dir_sync(wal->loop, wal->directory);
+#endif
 	if (err == OK)
 		err = dir_list(wal->loop, wal->directory, note_name, names);
 	if (err == OK && names->sequence_count > 0)

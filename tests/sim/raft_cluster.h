@@ -99,6 +99,7 @@ enum storm {
 	STORM_LEADERS, /* leaders fall or are cut off right after their election: the neighbourhood of Raft's Figure 8
 			*/
 	STORM_LINKS,   /* single links are cut: some hear the leader, others do not */
+	STORM_DISKS,   /* syncs fail, power is cut, many segments */
 };
 
 struct counts {

@@ -81,12 +81,32 @@ static void choose_links(struct cluster *cluster)
 	};
 }
 
+static void choose_disks(struct cluster *cluster)
+{
+	cluster->profile = (struct profile){
+	    .members = cluster_chance(cluster, 300000) ? 1 : 3,
+	    .slow_us_max = 20000,
+	    .election_ticks = 10,
+	    .heartbeat_ticks = 2,
+	    .fault_ms = cluster_between(cluster, 1000, 3000),
+	    .fault_pause_ms_max = 40,
+	    .propose_us_max = 3000,
+	    .crashes = true,
+	    .disks = true,
+	    .disk_errors = true,
+	    .compactions = true,
+	    .hard_always = cluster_chance(cluster, 500000),
+	};
+}
+
 void faults_choose(struct cluster *cluster, enum storm storm)
 {
 	if (storm == STORM_LEADERS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
 		choose_leaders(cluster);
 	else if (storm == STORM_LINKS || (storm == STORM_ANY && cluster_chance(cluster, 100000)))
 		choose_links(cluster);
+	else if (storm == STORM_DISKS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
+		choose_disks(cluster);
 	else
 		choose_any(cluster);
 }

@@ -9,6 +9,7 @@ set(raft_plants
 	VOTE_IN_LEASE:links:500        # a follower votes while a leader that it has heard may hold its lease
 	VOTE_AFTER_START:links:2000    # a vote right after a restart, when a lease granted before it may still hold
 	COMMIT_NOT_STORED:any:500      # entries are applied that are committed, but not on the member's own disk
+	WAL_NAME_NOT_SYNCED:disks:3000 # a segment is used whose name never became durable (found by sim_raft, once)
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
 file(GLOB plant_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/master/raft/*.c ${CMAKE_SOURCE_DIR}/master/wal*.c)
 file(GLOB plant_beside CONFIGURE_DEPENDS sim/raft_*.c)

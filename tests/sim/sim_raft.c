@@ -1,4 +1,4 @@
-/* sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links] [--expect-failure]
+/* sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links|disks] [--expect-failure]
  *
  * Runs a Raft group (production core and write-ahead log) through a storm of faults for each seed; what must always
  * hold is in raft_checker.c, what goes wrong in raft_faults.c. Prints seeds, steps and how much happened; on failure
@@ -81,7 +81,7 @@ static bool run_seed(uint64_t seed, enum storm storm, bool tracing, bool quiet, 
 
 static bool parse_storm(const char *name, enum storm *out)
 {
-	static const char *const names[] = {"any", "leaders", "links"};
+	static const char *const names[] = {"any", "leaders", "links", "disks"};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		*out = (enum storm)i;
 		if (strcmp(name, names[i]) == 0)
@@ -126,9 +126,10 @@ int main(int argc, char **argv)
 {
 	struct arguments arguments;
 	if (!parse(argc, argv, &arguments)) {
-		fprintf(stderr,
-			"usage: sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links] "
-			"[--expect-failure]\n");
+		fprintf(
+		    stderr,
+		    "usage: sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links|disks] "
+		    "[--expect-failure]\n");
 		return 2;
 	}
 	running.expect_failure = arguments.expect_failure;
