@@ -154,6 +154,8 @@ void client_close(struct client *client)
 	session_close(client->session);
 	servers_deinit(&client->servers);
 	rpc_close(client->rpc);
+	if (client->closed)
+		*client->closed = true;
 	free(client);
 }
 
@@ -181,6 +183,7 @@ uint64_t client_session(const struct client *client)
 
 struct meta_call {
 	struct client *client;
+	uint64_t asked_ms;
 	size_t op_count;
 	client_meta_fn *done;
 	void *arg;
@@ -196,13 +199,22 @@ static void meta_answered(void *arg, enum err err, const ProtobufCMessage *messa
 		err = ERR_PROTOCOL;
 	if (err == OK)
 		packs_learn(call.client, reply);
+	struct client *client = call.client;
+	bool closed = false, *outer = client->closed; /* done may close the client */
+	client->closed = &closed;
+	client->asked_ms = call.asked_ms;
 	call.done(call.arg, err, err ? NULL : reply);
+	if (closed)
+		return;
+	client->closed = outer;
+	client->asked_ms = 0;
 }
 
 void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg)
 {
 	struct meta_call *call = mem_zero(1, sizeof *call);
 	call->client = client;
+	call->asked_ms = loop_now_ms(client->loop);
 	call->op_count = op_count;
 	call->done = done;
 	call->arg = arg;

@@ -39,6 +39,8 @@ struct client {
 	const struct client_events *events;
 	void *events_arg;
 	bool closing;
+	bool *closed; /* of the answer that is being handed on: set by client_close */
+	uint64_t asked_ms; /* while an answer of the master is handed on: when it was asked for; 0: none is */
 	struct servers servers;
 	struct packs packs;
 	struct failure *failures;

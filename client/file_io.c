@@ -6,7 +6,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
-#define ATTR_MS (CACHE_LEASE_MS - 100u) /* an answer's lease, less what its way may have taken */
+#define ATTR_MS (CACHE_LEASE_MS - 100u) /* an answer's lease, less what two clocks may differ in */
 #define PRESSURE_FILES_MAX 256u         /* files made to write at once when too much is dirty */
 
 /* ---- life ---- */
@@ -16,6 +16,13 @@ static void mtime_due(void *arg)
 	struct file_io *io = arg;
 	if (io->times_changed)
 		flush_request(io, false, NULL, NULL);
+}
+
+/* The lease counts from the question: we may have been stopped between the answer and now. */
+static void file_io_trust_attr(struct file_io *io)
+{
+	struct client *client = io->client;
+	io->attr_until_ms = (client->asked_ms ? client->asked_ms : loop_now_ms(client->loop)) + ATTR_MS;
 }
 
 static void learn_extent_of_chunks(struct file_io *io)
@@ -39,7 +46,7 @@ struct file_io *file_io_open(struct client *client, uint64_t inode, const Granar
 	io->inode = inode;
 	io->references = 1;
 	io->attr = (Granary__Inode *)message_copy(&attr->base);
-	io->attr_until_ms = loop_now_ms(client->loop) + ATTR_MS;
+	file_io_trust_attr(io);
 	io->master_size = attr->size;
 	chunk_map_init(&io->map, client, inode);
 	learn_extent_of_chunks(io);
@@ -204,7 +211,7 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 		fresh->data_change = old->data_change;
 	}
 	io->attr = fresh;
-	io->attr_until_ms = loop_now_ms(io->client->loop) + ATTR_MS;
+	file_io_trust_attr(io);
 	message_free(&old->base);
 	learn_extent_of_chunks(io);
 }
@@ -212,6 +219,7 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
 {
 	replace_attr(io, attr, has_unflushed_data(io), false);
+	io->attr_until_ms = 0; /* it took its time on the way through the log */
 }
 
 void file_io_update(struct file_io *io, const Granary__Inode *attr)

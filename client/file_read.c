@@ -27,7 +27,7 @@ struct piece {
 struct read_range {
 	struct read_range *previous, *next; /* in io->reads_waiting */
 	struct file_io *io;
-	uint64_t offset, size;
+	uint64_t offset, size, asked_ms;
 	struct piece *pieces;
 	size_t piece_count, piece_next, in_flight;
 	unsigned restarts;
@@ -220,7 +220,9 @@ static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *mes
 		range_end(range);
 		return;
 	}
+	range->io->client->asked_ms = range->asked_ms;
 	file_io_update(range->io, reply->results[0]->attr);
+	range->io->client->asked_ms = 0;
 	range_restart(range);
 }
 
@@ -235,6 +237,7 @@ static void range_refresh(struct read_range *range)
 		return;
 	}
 	getattr.inode = range->io->inode;
+	range->asked_ms = loop_now_ms(range->io->client->loop);
 	op.op_case = GRANARY__META_OP__OP_GETATTR;
 	op.getattr = &getattr;
 	session_meta(range->io->client->session, (Granary__MetaOp *[]){&op}, 1, range_refreshed, range);

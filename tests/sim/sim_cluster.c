@@ -113,7 +113,10 @@ static void failed(struct actor *actor, const char *what, enum err err)
 	sim_trace(actor->program->world->sim, "client %u %s %u: %s: %s", actor->program->number, actor->table ? "table" : "object",
 		  actor->number, what, err_name(err));
 	history->errors++;
-	check(!history->ending || actor->table->damaged); /* nothing is broken any more */
+	if (history->ending && !actor->table->damaged) { /* nothing is broken any more */
+		sim_print_trace(actor->program->world->sim, stderr);
+		abort();
+	}
 }
 
 /* ---- tables ---- */
