@@ -22,6 +22,7 @@ struct chain_op {
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
 	unsigned attempts, suspicions;
+	bool looked; /* the master was asked whether there is a chunk */
 	enum err last;
 	/* What was asked last. */
 	uint64_t chunk, version;
@@ -184,9 +185,17 @@ static void chain_located(void *arg, enum err err)
 	struct chain_op *op = arg;
 	if (op->client->closing)
 		err = ERR_CANCELLED;
-	if (err)
+	if (err) {
 		chain_end(op, err, 0);
-	else
+	} else if (!place_find(op->client, &op->request.place)) { /* a hole, to be filled; or out of date already */
+		if (op->attempts == 0 && op->request.place.map && op->request.place.allocate && !op->looked) {
+			op->looked = true;
+			chain_step(op);
+		} else {
+			op->last = ERR_BUSY;
+			chain_pause(op);
+		}
+	} else
 		chain_step(op);
 }
 

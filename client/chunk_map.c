@@ -228,10 +228,9 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 		return OK;
 	}
 	for (uint32_t i = 0; i < fetch->count; i++) {
-		if (map_find(map, fetch->first + i))
-			continue;
-		struct chunk_place *hole = map_put(map, fetch->first + i);
-		hole->hole_until_ms = loop_now_ms(client->loop) + CACHE_LEASE_MS;
+		struct chunk_place *place = map_put(map, fetch->first + i);
+		if (place->location.count == 0) /* a hole, newly found or still */
+			place->hole_until_ms = loop_now_ms(client->loop) + CACHE_LEASE_MS;
 	}
 	return OK;
 }

@@ -165,9 +165,12 @@ static void read_located(void *arg, enum err err)
 	struct read_op *op = arg;
 	if (op->client->closing)
 		err = ERR_CANCELLED;
-	if (err)
+	if (err) {
 		read_end(op, err, NULL, 0);
-	else
+	} else if (!place_find(op->client, &op->request.place)) { /* out of date before it arrived */
+		op->last = ERR_BUSY;
+		read_pause(op);
+	} else
 		read_step(op);
 }
 

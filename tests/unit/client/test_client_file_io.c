@@ -142,6 +142,14 @@ static void test_holes_and_ends(void **state)
 	assert_int_equal(fixture_read(&cluster, io, 3ull * CHUNK_BYTES - 8, tail, 16, &done), OK);
 	assert_int_equal(done, 8);
 	assert_memory_equal(tail, bytes, 8);
+	/* That there is a hole is asked again after a while, and answered. */
+	uint64_t start = loop_now_us(cluster.loop);
+	while (loop_now_us(cluster.loop) - start < (CACHE_LEASE_MS + 100) * 1000ull)
+		loop_run_once(cluster.loop);
+	start = loop_now_us(cluster.loop);
+	assert_int_equal(fixture_read(&cluster, io, 2ull * CHUNK_BYTES, tail, 8, &done), OK);
+	assert_in_range((loop_now_us(cluster.loop) - start) / 1000, 0, 1000);
+	assert_memory_equal(tail, bytes, 8);
 	/* What was cut off stays cut off. */
 	assert_int_equal(fixture_truncate(&cluster, io, MIB + 50), OK);
 	assert_int_equal(fixture_truncate(&cluster, io, 2 * MIB), OK);
