@@ -18,7 +18,6 @@ struct bench_raw {
 /* Uses files in `directory`, which it removes. 0 or an errno. direct_mib_s is 0 where O_DIRECT is not to be had. */
 int bench_raw_run(const char *directory, struct bench_raw *out);
 
-double bench_now(void);
 /* Sorts the values; share 0.5 is the median. */
 double bench_percentile(double *values, size_t count, double share);
 

@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
+#include "tools/granary/cli.h"
 
 #define SYNCS 300
 #define ROUND_TRIPS 2000
@@ -23,13 +23,6 @@
 #define LOOPBACK_BYTES (512ull << 20)
 #define MEMORY_BYTES (1u << 20)
 #define MEMORY_ROUNDS 2000
-
-double bench_now(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 static int compare(const void *a, const void *b)
 {
@@ -77,11 +70,11 @@ static int measure_sync(const char *directory, struct bench_raw *out)
 	if (descriptor < 0 || pwrite(descriptor, bytes, PIECE_BYTES, 0) != PIECE_BYTES || fsync(descriptor) != 0)
 		error = errno;
 	for (int i = 0; i < SYNCS && !error; i++) {
-		double began = bench_now();
+		double began = monotonic_seconds();
 		bytes[0] = (uint8_t)i;
 		if (pwrite(descriptor, bytes, 4096, i % 16 * 4096) != 4096 || fdatasync(descriptor) != 0)
 			error = errno;
-		times[i] = (bench_now() - began) * 1e6;
+		times[i] = (monotonic_seconds() - began) * 1e6;
 	}
 	if (!error) {
 		out->sync_median_us = bench_percentile(times, SYNCS, 0.5);
@@ -117,7 +110,7 @@ static int measure_streams(const char *directory, int flags, double *mib_s)
 {
 	struct stream streams[STREAMS] = {0};
 	int error = 0;
-	double began = bench_now();
+	double began = monotonic_seconds();
 	for (int i = 0; i < STREAMS; i++) {
 		streams[i].descriptor = open_unnamed(directory, flags);
 		if (streams[i].descriptor < 0)
@@ -127,7 +120,7 @@ static int measure_streams(const char *directory, int flags, double *mib_s)
 		check(pthread_create(&streams[i].thread, NULL, stream_run, &streams[i]) == 0);
 	for (int i = 0; i < STREAMS && !error; i++)
 		pthread_join(streams[i].thread, NULL);
-	*mib_s = STREAMS * (double)(STREAM_BYTES >> 20) / (bench_now() - began);
+	*mib_s = STREAMS * (double)(STREAM_BYTES >> 20) / (monotonic_seconds() - began);
 	for (int i = 0; i < STREAMS; i++) {
 		error = error ? error : streams[i].error;
 		if (streams[i].descriptor >= 0)
@@ -162,10 +155,10 @@ static int measure_round_trips(int source, struct bench_raw *out)
 	int on = 1;
 	setsockopt(source, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	for (int i = 0; i < ROUND_TRIPS; i++) {
-		double began = bench_now();
+		double began = monotonic_seconds();
 		if (write(source, &byte, 1) != 1 || read(source, &byte, 1) != 1)
 			return errno ? errno : EIO;
-		times[i] = (bench_now() - began) * 1e6;
+		times[i] = (monotonic_seconds() - began) * 1e6;
 	}
 	out->round_trip_us = bench_percentile(times, ROUND_TRIPS, 0.5);
 	return 0;
@@ -188,7 +181,7 @@ static int measure_loopback(struct bench_raw *out)
 		uint8_t *bytes = aligned_bytes(PIECE_BYTES);
 		uint64_t sent = 0;
 		error = measure_round_trips(source, out);
-		double began = bench_now();
+		double began = monotonic_seconds();
 		while (sent < LOOPBACK_BYTES && !error) {
 			ssize_t put = write(source, bytes, PIECE_BYTES);
 			error = put < 0 ? errno : 0;
@@ -196,7 +189,7 @@ static int measure_loopback(struct bench_raw *out)
 		}
 		shutdown(source, SHUT_WR);
 		pthread_join(sink, NULL);
-		out->loopback_mib_s = (double)(sent >> 20) / (bench_now() - began);
+		out->loopback_mib_s = (double)(sent >> 20) / (monotonic_seconds() - began);
 		free(bytes);
 	}
 	if (listener >= 0)
@@ -210,18 +203,18 @@ static void measure_memory(struct bench_raw *out)
 {
 	uint8_t *from = aligned_bytes(MEMORY_BYTES), *to = aligned_bytes(MEMORY_BYTES);
 	uint32_t crc = 0;
-	double began = bench_now();
+	double began = monotonic_seconds();
 	for (int i = 0; i < MEMORY_ROUNDS; i++) {
 		from[0] = (uint8_t)crc;
 		crc = crc32c(from, MEMORY_BYTES);
 	}
-	out->crc_mib_s = MEMORY_ROUNDS / (bench_now() - began);
-	began = bench_now();
+	out->crc_mib_s = MEMORY_ROUNDS / (monotonic_seconds() - began);
+	began = monotonic_seconds();
 	for (int i = 0; i < MEMORY_ROUNDS; i++) {
 		from[0] = to[MEMORY_BYTES - 1];
 		memcpy(to, from, MEMORY_BYTES);
 	}
-	out->memcpy_mib_s = MEMORY_ROUNDS / (bench_now() - began);
+	out->memcpy_mib_s = MEMORY_ROUNDS / (monotonic_seconds() - began);
 	free(from);
 	free(to);
 }

@@ -309,6 +309,16 @@ bool cli_check_path(const struct cli *cli, const char *path, int *status)
 	return false;
 }
 
+bool cli_check_paths(const struct cli *cli, int argc, char **argv, bool or_ids, int *status)
+{
+	uint64_t id;
+	for (int i = 0; i < argc; i++) {
+		if (!(or_ids && cli_parse_id(argv[i], &id)) && !cli_check_path(cli, argv[i], status))
+			return false;
+	}
+	return true;
+}
+
 bool cli_parse_id(const char *text, uint64_t *id)
 {
 	if (strlen(text) != 16 || strspn(text, "0123456789abcdefABCDEF") != 16)
@@ -411,6 +421,18 @@ const char *text_mode(uint32_t mode, char *out)
 		out[9] = mode & 0001 ? 't' : 'T';
 	out[10] = 0;
 	return out;
+}
+
+const char *text_type(uint32_t mode)
+{
+	return S_ISDIR(mode) ? "directory" : S_ISREG(mode) ? "file" : S_ISLNK(mode) ? "symlink" : "special";
+}
+
+double monotonic_seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
 void print_name(const char *name)

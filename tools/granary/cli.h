@@ -82,6 +82,8 @@ int cli_worst(int status, int other);
 
 /* False after a usage error: paths in the cluster begin with "/". */
 bool cli_check_path(const struct cli *cli, const char *path, int *status);
+/* All of argv; or_ids: ids will do, too. */
+bool cli_check_paths(const struct cli *cli, int argc, char **argv, bool or_ids, int *status);
 /* An id is 16 hexadecimal digits. */
 bool cli_parse_id(const char *text, uint64_t *id);
 /* stat of a path or an id. */
@@ -99,6 +101,10 @@ const char *text_size(uint64_t bytes, char *out);
 const char *text_time(int64_t ns, char *out);
 /* "drwxr-xr-x"; in `out`, at least 11 bytes. */
 const char *text_mode(uint32_t mode, char *out);
+/* "directory", "file", "symlink" or "special"; static storage. */
+const char *text_type(uint32_t mode);
+/* A clock for measuring and deadlines. */
+double monotonic_seconds(void);
 /* A name as it is shown: control characters become '?' on a terminal. Writes to stdout. */
 void print_name(const char *name);
 

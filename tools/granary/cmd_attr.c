@@ -27,11 +27,7 @@ static void stat_json(struct json *json, const char *path, const struct granary_
 	snprintf(mode, sizeof mode, "%04o", stat->mode & 07777);
 	json_open(json, NULL, '{');
 	json_text(json, "path", path);
-	json_text(json, "type",
-		  S_ISDIR(stat->mode)   ? "directory"
-		  : S_ISREG(stat->mode) ? "file"
-		  : S_ISLNK(stat->mode) ? "symlink"
-					: "special");
+	json_text(json, "type", text_type(stat->mode));
 	json_id(json, "id", stat->inode);
 	json_number(json, "tag", stat->change);
 	json_number(json, "size", stat->size);
@@ -77,13 +73,10 @@ int cmd_stat(struct cli *cli, int argc, char **argv)
 	    {0},
 	};
 	int result = EXIT_DONE;
-	uint64_t id;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_parse_id(argv[i], &id) && !cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, true, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++) {
 		struct granary_stat stat;
@@ -160,10 +153,8 @@ static int change_visit(struct cli *cli, const struct visited *visited, void *ar
 static int change_all(struct cli *cli, struct change *change, bool recursive, int argc, char **argv)
 {
 	int result = EXIT_DONE;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++) {
 		struct granary_stat stat;
@@ -263,10 +254,8 @@ int cmd_touch(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
 	result = cli_connect(cli);
@@ -288,10 +277,8 @@ int cmd_truncate(struct cli *cli, int argc, char **argv)
 		return result;
 	if (size == UINT64_MAX)
 		return cli_usage_error(cli, "-s SIZE", "is missing");
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++) {
 		granary_status status = granary_truncate(cli->cluster, argv[i], size);

@@ -147,9 +147,9 @@ static int pass_run(struct cli *cli, void *arg)
 	struct pass *pass = arg;
 	int result = cli_connect(cli);
 	for (uint64_t i = pass->first; i < pass->end && result == EXIT_DONE; i++) {
-		double began = bench_now();
+		double began = monotonic_seconds();
 		result = pass->run(cli, pass, i);
-		pass->times_us[i] = (bench_now() - began) * 1e6;
+		pass->times_us[i] = (monotonic_seconds() - began) * 1e6;
 	}
 	free(pass);
 	return result;
@@ -165,7 +165,7 @@ static int run_pass(struct bench *bench, int (*run)(struct cli *, struct pass *,
 {
 	double *times = mem_zero(bench->count, sizeof *times);
 	struct jobs *jobs = jobs_open(bench->cli, bench->threads);
-	double began = bench_now();
+	double began = monotonic_seconds();
 	for (uint64_t t = 0; t < bench->threads; t++) {
 		struct pass *pass = mem_zero(1, sizeof *pass);
 		*pass = (struct pass){.bench = bench,
@@ -177,7 +177,7 @@ static int run_pass(struct bench *bench, int (*run)(struct cli *, struct pass *,
 		jobs_submit(jobs, pass_run, pass);
 	}
 	int result = jobs_close(jobs);
-	out->seconds = bench_now() - began;
+	out->seconds = monotonic_seconds() - began;
 	out->ops_s = (double)bench->count / out->seconds;
 	out->mib_s = out->ops_s * (double)bench->bytes / 1048576;
 	out->median_us = bench_percentile(times, bench->count, 0.5);

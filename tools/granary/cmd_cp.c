@@ -111,10 +111,8 @@ int cmd_cp(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	if (result != EXIT_DONE)
 		return result;

@@ -18,13 +18,6 @@
 
 #define READY_TIMEOUT_MS 30000
 
-static double now_seconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* A cluster that may answer: more than half of the masters run and are not frozen. */
 static bool has_majority(struct dev_cluster *dev)
 {
@@ -63,7 +56,7 @@ static int wait_for_mount(struct dev_cluster *dev, struct dev_process *process, 
 	for (bool responding = false; !dev_is_mounted(dev, &responding) || !responding; dev_pause()) {
 		if (dev_has_died(dev, process))
 			return EXIT_FAILED;
-		if (now_seconds() > deadline)
+		if (monotonic_seconds() > deadline)
 			return cli_error_text(dev->cli, dev->mount,
 					      "the mount does not answer (see granary dev logs DIR mount)");
 	}
@@ -72,7 +65,7 @@ static int wait_for_mount(struct dev_cluster *dev, struct dev_process *process, 
 
 static int wait_until_ready(struct dev_cluster *dev)
 {
-	double deadline = now_seconds() + READY_TIMEOUT_MS / 1000.0;
+	double deadline = monotonic_seconds() + READY_TIMEOUT_MS / 1000.0;
 	if (!has_majority(dev))
 		return EXIT_DONE; /* after a restart of one of several: nothing to wait for */
 	char *addresses = dev_addresses(dev);
@@ -188,7 +181,7 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 	    {0},
 	};
 	int result = EXIT_DONE;
-	double began = now_seconds();
+	double began = monotonic_seconds();
 	struct dev_cluster dev;
 	if (!cli_parse(cli, options, &argc, argv, &result)) {
 		free(up.sets.items);
@@ -210,7 +203,7 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 	if (result != EXIT_DONE)
 		stop_started(&dev);
 	if (result == EXIT_DONE) {
-		printf("ready in %.1f s: %" PRIu64 " masters, %" PRIu64 " chunkservers", now_seconds() - began,
+		printf("ready in %.1f s: %" PRIu64 " masters, %" PRIu64 " chunkservers", monotonic_seconds() - began,
 		       dev.masters, dev.chunkservers);
 		if (dev.mount)
 			printf(", mounted at %s", dev.mount);

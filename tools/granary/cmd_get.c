@@ -60,8 +60,8 @@ static int get_to_descriptor(struct cli *cli, const char *from, struct range ran
 	return closed && result == EXIT_DONE ? cli_error(cli, from, closed) : result;
 }
 
-/* A file in the directory: nameless where its file system can do that, so that nothing is left behind when we are ended;
- * else under `temporary`. */
+/* A file in the directory: nameless where its file system can do that, so that nothing is left behind when we are
+ * ended; else under `temporary`. */
 static int open_download(const char *directory, char *temporary, bool *named)
 {
 	int descriptor = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -256,13 +256,10 @@ int cmd_cat(struct cli *cli, int argc, char **argv)
 {
 	const struct cli_option options[] = {{0}};
 	int result = EXIT_DONE;
-	uint64_t id;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_parse_id(argv[i], &id) && !cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, true, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
 		result = cli_worst(result,

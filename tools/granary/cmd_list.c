@@ -16,18 +16,13 @@ struct ls {
 	struct json *json; /* or NULL */
 };
 
-static const char *type_name(uint32_t mode)
-{
-	return S_ISDIR(mode) ? "directory" : S_ISREG(mode) ? "file" : S_ISLNK(mode) ? "symlink" : "special";
-}
-
 static void ls_json(const struct ls *ls, const char *path, const struct granary_stat *stat)
 {
 	char mode[8];
 	snprintf(mode, sizeof mode, "%04o", stat->mode & 07777);
 	json_open(ls->json, NULL, '{');
 	json_text(ls->json, "path", path);
-	json_text(ls->json, "type", type_name(stat->mode));
+	json_text(ls->json, "type", text_type(stat->mode));
 	json_number(ls->json, "size", stat->size);
 	json_text(ls->json, "mode", mode);
 	json_number(ls->json, "uid", stat->uid);
@@ -112,10 +107,8 @@ int cmd_ls(struct cli *cli, int argc, char **argv)
 	char *const standard[] = {root};
 	char *const *paths = argc > 0 ? argv : standard;
 	int count = argc > 0 ? argc : 1;
-	for (int i = 0; i < count; i++) {
-		if (!cli_check_path(cli, paths[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	if (result != EXIT_DONE)
 		return result;
@@ -242,10 +235,8 @@ int cmd_du(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
 		result = cli_worst(result, tree_walk(cli, argv[i], du_visit, &du));

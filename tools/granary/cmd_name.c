@@ -78,7 +78,7 @@ static int rm_one(struct cli *cli, const char *path, bool recursive, bool force,
 int cmd_rm(struct cli *cli, int argc, char **argv)
 {
 	bool recursive = false, force = false;
-	uint64_t threads = JOBS_DEFAULT, id;
+	uint64_t threads = JOBS_DEFAULT;
 	const struct cli_option options[] = {
 	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
 	    {"force", 'f', CLI_FLAG, &force, NULL, "what is not there is no error"},
@@ -88,10 +88,8 @@ int cmd_rm(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_parse_id(argv[i], &id) && !cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, true, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
 		result = cli_worst(result, rm_one(cli, argv[i], recursive, force, threads));
@@ -109,10 +107,8 @@ int cmd_mv(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	if (exchange && (no_replace || argc != 2))
 		return cli_usage_error(cli, "--exchange", "takes two paths and no other option");
 	result = cli_connect(cli);
@@ -181,10 +177,8 @@ int cmd_mkdir(struct cli *cli, int argc, char **argv)
 	unsigned long mode = strtoul(mode_text, &end, 8);
 	if (*end || end == mode_text || mode > 07777)
 		return cli_usage_error(cli, mode_text, "not an octal mode");
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
 		result = cli_worst(result, mkdir_one(cli, argv[i], parents, (uint32_t)mode));
@@ -197,10 +191,8 @@ int cmd_rmdir(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
-	for (int i = 0; i < argc; i++) {
-		if (!cli_check_path(cli, argv[i], &result))
-			return result;
-	}
+	if (!cli_check_paths(cli, argc, argv, false, &result))
+		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++) {
 		granary_status status = granary_rmdir(cli->cluster, argv[i]);

@@ -19,7 +19,7 @@
 #include "tools/granary/dev_cluster.h"
 
 #define POLL_MS 10
-#define TERMINATE_MS 10000
+#define TERMINATE_SECONDS 10
 #define LOG_TAIL_LINES 12
 #define ARGUMENTS_MAX 64u
 
@@ -314,13 +314,6 @@ bool dev_has_died(struct dev_cluster *dev, struct dev_process *process)
 	return true;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
@@ -328,7 +321,7 @@ void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size
 		    umount2(dev->mount, 0) != 0)
 			dev_detach(dev); /* somebody is in it */
 	}
-	int64_t deadline = now_ms() + TERMINATE_MS;
+	double deadline = monotonic_seconds() + TERMINATE_SECONDS;
 	for (size_t left = count, round = 0; left > 0; round++) {
 		left = 0;
 		for (size_t i = 0; i < count; i++) {
@@ -342,7 +335,7 @@ void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size
 				kill(pid, SIGTERM);
 			if (round == 0)
 				kill(pid, SIGCONT);
-			if (now_ms() > deadline)
+			if (monotonic_seconds() > deadline)
 				kill(pid, SIGKILL);
 		}
 		if (left > 0)
