@@ -60,49 +60,46 @@ static int get_to_descriptor(struct cli *cli, const char *from, struct range ran
 	return closed && result == EXIT_DONE ? cli_error(cli, from, closed) : result;
 }
 
-/* A file in the directory: nameless where its file system can do that, so that nothing is left behind when we are
- * ended; else under `temporary`. */
-static int open_download(const char *directory, char *temporary, bool *named)
+/* Puts a nameless download in its place: a name of its own first, from which it can be renamed over what is there. The
+ * name is this process's and this descriptor's, which is therefore closed afterwards. */
+static bool place_nameless(int descriptor, const char *directory, const char *to)
 {
-	int descriptor = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	*named = descriptor < 0;
-	return descriptor < 0 ? mkostemp(temporary, O_CLOEXEC) : descriptor;
-}
-
-/* Gives a nameless download the temporary name, one of its own, from which it can be renamed over something. */
-static bool name_download(int descriptor, char *temporary)
-{
-	char link[64];
+	char link[64], name[64];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-	char *random = temporary + strlen(temporary) - 6;
-	snprintf(random, 7, "%06x", (unsigned)(getpid() * 64 + descriptor) & 0xffffffu);
+	snprintf(name, sizeof name, ".granary-get.%d.%d", (int)getpid(), descriptor);
+	char *temporary = path_join(directory, name);
 	unlink(temporary); /* of a process that had this pid and was ended between the two steps */
-	return linkat(AT_FDCWD, link, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0;
+	bool placed = linkat(AT_FDCWD, link, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0 && rename(temporary, to) == 0;
+	int number = errno;
+	if (!placed)
+		unlink(temporary);
+	free(temporary);
+	errno = number;
+	return placed;
 }
 
-/* Whole or not at all: `to` is replaced when all has been got. */
+/* Whole or not at all: `to` is replaced when all has been got. Nameless until then where the file system can do that,
+ * so that nothing is left behind when we are ended. */
 static int get_to_file(struct cli *cli, const char *from, struct range range, const char *to, uint32_t mode,
 		       struct progress *progress)
 {
 	char *directory = path_parent(to), *temporary = path_join(directory, ".granary-get.XXXXXX");
-	bool named;
-	int result, descriptor = open_download(directory, temporary, &named);
-	if (descriptor < 0) {
+	int descriptor = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	bool named = descriptor < 0;
+	if (named)
+		descriptor = mkostemp(temporary, O_CLOEXEC);
+	int result = descriptor < 0 ? cli_error_errno(cli, to, errno)
+				    : get_to_descriptor(cli, from, range, descriptor, progress);
+	if (result == EXIT_DONE && fchmod(descriptor, mode) != 0)
 		result = cli_error_errno(cli, to, errno);
-	} else {
-		result = get_to_descriptor(cli, from, range, descriptor, progress);
-		if (result == EXIT_DONE && fchmod(descriptor, mode) != 0)
-			result = cli_error_errno(cli, to, errno);
-		if (result == EXIT_DONE && !named && !name_download(descriptor, temporary))
-			result = cli_error_errno(cli, to, errno);
-		named |= result == EXIT_DONE;
-		if (close(descriptor) != 0 && result == EXIT_DONE)
-			result = cli_error_errno(cli, to, errno);
-		if (result == EXIT_DONE && rename(temporary, to) != 0)
-			result = cli_error_errno(cli, to, errno);
-		if (result != EXIT_DONE && named)
-			unlink(temporary);
-	}
+	if (result == EXIT_DONE && !named && !place_nameless(descriptor, directory, to))
+		result = cli_error_errno(cli, to, errno);
+	if (descriptor >= 0 && close(descriptor) != 0 && result == EXIT_DONE)
+		result = cli_error_errno(cli, to, errno);
+	if (result == EXIT_DONE && named && rename(temporary, to) != 0)
+		result = cli_error_errno(cli, to, errno);
+	if (result != EXIT_DONE && named && descriptor >= 0)
+		unlink(temporary);
 	free(directory);
 	free(temporary);
 	return result;
