@@ -2,9 +2,10 @@
  *
  * The content of an inode is at any time in one of these forms:
  *
- *   SMALL    the whole content is in `small`, to become a blob        (a file written from nothing, up to
- * BLOB_BYTES_MAX) BLOB     a blob of a pack, nothing buffered                       (attr->layout) CHUNKS   chunks, and
- * on top of them `extents`: written here, and not yet at every replica EMPTY    no data: zeros up to the size
+ *   SMALL    the whole content is in `small`, to become a blob: a file written from nothing, up to BLOB_BYTES_MAX
+ *   BLOB     a blob of a pack, nothing buffered (attr->layout)
+ *   CHUNKS   chunks, and on top of them `extents`: written here, and not yet at every replica
+ *   EMPTY    no data: zeros up to the size
  *
  *        write                  grows above BLOB_BYTES_MAX, or flushed once
  *   EMPTY -----> SMALL --------------------------------------------------> CHUNKS

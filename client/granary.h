@@ -7,9 +7,15 @@
  *
  * Threads: a cluster handle and everything opened on it belong to one thread at a time. Calls block until they are done
  * or until timeout_ms has passed without a leader or a reachable replica. Data is checked from writer to reader: a call
- *never returns wrong bytes. Durability: granary_put* and granary_fsync return when the data is on the disks of all its
- *replicas and the metadata on those of a majority of the masters. Paths are absolute, bytes, at most 4096; ids are what
- *granary_put_id gave. */
+ * never returns wrong bytes.
+ *
+ * Durability: granary_put* and granary_fsync return when the data is on the disks of all its replicas and the metadata on
+ * those of a majority of the masters.
+ *
+ * What others write to a file that is open here is seen within a second; opened after they have closed or synced it, at
+ * once. O_APPEND is the end of the file as it is known here: two who append to one file need a lock of their own.
+ *
+ * Paths are absolute, bytes, at most 4096; ids are what granary_put_id gave. */
 #ifndef GRANARY_H
 #define GRANARY_H
 
