@@ -154,6 +154,9 @@ static void commit(struct file_io *io)
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
 static void commit_or_end(struct file_io *io)
 {
+#ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
+	io->map.allocated = false;
+#endif
 	bool content = io->flush_small || (io->chunked && (io->size_changed || io->map.allocated));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
@@ -343,8 +346,14 @@ static void flush_begin(struct file_io *io)
 	struct flush_request *request;
 	LL_FOREACH(io->flush_running, request)
 	io->flush_sync |= request->sync;
+#ifdef PLANT_CLIENT_SYNC_IS_FLUSH
+	io->flush_sync = false;
+#endif
 	io->flush_size = io->attr->size;
 	io->flush_epoch = io->epoch++;
+#ifdef PLANT_CLIENT_FLUSH_TOO_EARLY
+	io->flush_epoch = 0;
+#endif
 	if (io->small) {
 		append_begin(io);
 		return;

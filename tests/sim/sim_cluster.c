@@ -11,11 +11,13 @@
  *   - an object is always one version, whole, at least the last one acknowledged; a reader finds the name at every time;
  *   - when the faults end everything is answered, and everything can be read.
  *
- *	sim_cluster [SEED [COUNT]]	SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_cluster [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "client/client.h"
 #include "common/base/bytes.h"
@@ -636,11 +638,35 @@ static void run(uint64_t seed, struct history *sum)
 	free(history);
 }
 
+/* Each seed in a process of its own, until one fails: a planted bug is found. */
+static int expect_failure(uint64_t first, uint64_t count)
+{
+	static struct history sum;
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		int status;
+		pid_t child = fork();
+		check(child >= 0);
+		if (child == 0) {
+			run(seed, &sum);
+			_exit(0);
+		}
+		check(waitpid(child, &status, 0) == child);
+		if (status != 0) {
+			printf("found with seed %" PRIu64 "\n", seed);
+			return 0;
+		}
+	}
+	printf("not found\n");
+	return 1;
+}
+
 int main(int argc, char **argv)
 {
 	static struct history sum;
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
+		return expect_failure(first, count);
 	for (uint64_t seed = first; seed < first + count; seed++) {
 		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
 		run(seed, &sum);
