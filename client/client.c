@@ -5,10 +5,12 @@
 
 #include "client/chunk_map.h"
 #include "client/client_internal.h"
+#include "client/creations.h"
 #include "client/file_io_internal.h"
 #include "client/recall.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/proto/mode.h"
 
 struct later {
 	struct later *next;
@@ -24,7 +26,7 @@ static void serve(void *arg, struct rpc_request *request)
 		const Granary__Invalidate *message = (const Granary__Invalidate *)request->message;
 		for (size_t i = 0; i < message->n_items; i++)
 			file_io_recalled(client, message->items[i]->inode);
-		recall_serve(client->events, client->events_arg, request);
+		recall_serve(client, request);
 	} else
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
 }
@@ -34,6 +36,7 @@ static const struct rpc_service service = {.serve = serve};
 static void session_was_lost(void *arg)
 {
 	struct client *client = arg;
+	creations_session_lost(client);
 	file_io_session_lost(client);
 	if (client->events && client->events->session_lost)
 		client->events->session_lost(client->events_arg);
@@ -146,6 +149,7 @@ void client_close(struct client *client)
 		later_end(&client->finished);
 	defer_cancel(&client->release);
 	timer_stop(&client->writeback);
+	creations_deinit(client);
 	struct file_io *io, *next;
 	HASH_ITER(hh, client->files, io, next)
 	file_io_abandon(io);
@@ -181,10 +185,16 @@ uint64_t client_session(const struct client *client)
 
 /* ---- requests ---- */
 
+#define TOUCHED_MAX 8u
+
 struct meta_call {
 	struct client *client;
 	uint64_t asked_ms;
 	size_t op_count;
+	uint64_t touched[TOUCHED_MAX];
+	size_t touched_count;
+	uint64_t created_in; /* by the first operation; 0: it is no Create that wants a delegation */
+	bool created_directory;
 	client_meta_fn *done;
 	void *arg;
 };
@@ -197,8 +207,15 @@ static void meta_answered(void *arg, enum err err, const ProtobufCMessage *messa
 	free(arg);
 	if (err == OK && reply->n_results != call.op_count)
 		err = ERR_PROTOCOL;
+	creations_note_done(call.client, call.touched, call.touched_count);
+	/* What was renamed, or linked, may be a directory itself. */
+	for (size_t i = 0; err == OK && call.touched_count > 0 && i < reply->n_results; i++)
+		creations_note_done(call.client, &reply->results[i]->inode, 1);
 	if (err == OK)
 		packs_learn(call.client, reply);
+	if (err == OK && call.created_in != 0 && reply->results[0]->error == OK)
+		creations_granted(call.client, call.created_directory ? reply->results[0]->inode : call.created_in,
+				  call.created_directory, call.asked_ms, reply->results[0]);
 	struct client *client = call.client;
 	bool closed = false, *outer = client->closed; /* done may close the client */
 	client->closed = &closed;
@@ -218,6 +235,13 @@ void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_c
 	call->op_count = op_count;
 	call->done = done;
 	call->arg = arg;
+	call->touched_count = creations_touched(ops, op_count, call->touched, TOUCHED_MAX);
+	creations_note(client, ops, op_count);
+	creations_note_done(client, call->touched, call->touched_count);
+	if (ops[0]->op_case == GRANARY__META_OP__OP_CREATE && ops[0]->create->want_delegation) {
+		call->created_in = ops[0]->create->parent;
+		call->created_directory = mode_is_directory(ops[0]->create->mode);
+	}
 	session_meta(client->session, ops, op_count, meta_answered, call);
 }
 

@@ -96,4 +96,35 @@ void file_io_flush(struct file_io *io, file_io_fn *done, void *arg);
 void file_io_sync(struct file_io *io, file_io_fn *done, void *arg);
 void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void *arg);
 
+/* ---- Files that this client makes by itself (creations.h): in a directory that the master has delegated to it a new file is there at
+ * once, and the master is told when it is flushed, together with its content. What is said of such a file is answered here. */
+
+/* Asks for the delegation with a Create that is to be sent. */
+void client_want_delegation(struct client *client, Granary__Create *create);
+/* How long names in the directory may be made, and cached by the kernel; 0: not delegated. */
+uint32_t client_delegation_ms(struct client *client, uint64_t directory);
+/* NULL: not now; make it with a Create. Otherwise the file, with a reference of the caller's. The name is known to be free. */
+struct file_io *file_io_create_local(struct client *client, const Granary__Create *create);
+/* The master does not know it yet. */
+bool file_io_is_local(const struct file_io *io);
+uint64_t file_io_inode(const struct file_io *io);
+/* Changes mode, owner and times of a local file; false: not local any more, or just being sent. */
+bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change);
+/* A local file is complete (closed): flushed soon. done (or NULL) when it is, or has failed. */
+void file_io_flush_behind(struct file_io *io, file_io_fn *done, void *arg);
+/* So many files are local that closing should wait. */
+bool client_is_behind(const struct client *client);
+/* The local file of that name, or NULL. */
+struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name);
+/* There is certainly no such name. */
+bool client_knows_absent(struct client *client, uint64_t directory, struct slice name);
+/* Everything local in the directory (0: everywhere) is sent to the master; false: there is nothing, and done is not called. */
+bool client_barrier(struct client *client, uint64_t directory, void (*done)(void *arg), void *arg);
+/* A delegated directory's attributes as the master knows them: NULL when not known. Learnt from a Getattr that was sent when
+ * client_directory_epoch was this. touched: when the last local file was made in it; 0: none. */
+const Granary__Inode *client_directory_attr(struct client *client, uint64_t directory);
+uint64_t client_directory_epoch(struct client *client, uint64_t directory);
+void client_directory_learn(struct client *client, uint64_t directory, uint64_t epoch, const Granary__Inode *attr);
+int64_t client_directory_touched(struct client *client, uint64_t directory);
+
 #endif

@@ -13,6 +13,8 @@ struct failure;
 struct pack;
 struct blob_append;
 struct later;
+struct delegation;
+struct behind;
 
 /* An operation under way that client_close ends. A zeroed struct is not in the list. */
 struct running {
@@ -26,6 +28,16 @@ struct packs {
 	uint64_t full;      /* the last one, to be replaced */
 	bool opening;
 	struct blob_append *waiting; /* for a pack */
+};
+
+/* creations.c */
+struct creations {
+	struct delegation *delegations; /* by directory */
+	uint64_t ids_next;
+	uint32_t ids_left;
+	unsigned count; /* files that the master does not know yet */
+	struct behind *behind; /* closed, to be flushed */
+	unsigned behind_running;
 };
 
 struct client {
@@ -45,6 +57,7 @@ struct client {
 	struct packs packs;
 	struct failure *failures;
 	struct running *running;
+	struct creations creations;
 
 	struct file_io *files;  /* by inode */
 	struct file_io *dirty;  /* with unflushed data, oldest first */

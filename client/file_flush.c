@@ -4,6 +4,7 @@
 
 #include "client/blob_op.h"
 #include "client/chain_op.h"
+#include "client/creations.h"
 #include "client/file_io_internal.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -67,6 +68,8 @@ static void small_drop(struct file_io *io)
 /* A failed flush has lost the data that it should have stored: it is not tried again behind the user's back. */
 static void commit_failed(struct file_io *io, enum err err)
 {
+	if (io->creation)
+		creation_failed(io->creation, err);
 	small_drop(io);
 	io->times_changed = false;
 	io->size_changed = io->small || io->extents; /* what was accepted since is still to come */
@@ -82,73 +85,152 @@ static void commit_failed(struct file_io *io, enum err err)
 }
 
 static void append_begin(struct file_io *io);
+static void commit(struct file_io *io);
+
+/* Of a file whose close has been answered. What was done of the request is recognised by the inode number. */
+static bool is_worth_another_try(struct file_io *io, enum err err)
+{
+	bool passing = err == ERR_NO_LEADER || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_SESSION ||
+		       err == ERR_BUSY || err == ERR_CLOSED;
+	return passing && io->creation && !io->client->closing && ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
+}
+
+static enum err result_err(const Granary__MetaReply *reply, unsigned i)
+{
+	return reply->results[i]->error ? err_from_wire(reply->results[i]->error) : OK;
+}
 
 static void committed(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
 	struct file_io *io = arg;
 	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
 	(void)text;
-	if (err == OK && reply->n_results != 1)
+	if (err == OK && reply->n_results != io->commit_count)
 		err = ERR_PROTOCOL;
-	if (err == OK && reply->results[0]->error)
-		err = err_from_wire(reply->results[0]->error);
+	if (err == OK && io->creation) {
+		err = result_err(reply, 0);
+		if (err == OK)
+			creation_done(io->creation, io->commit_ms, reply->results[0]);
+	}
+	if (err == OK)
+		err = result_err(reply, io->commit_main);
 	if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
 		append_begin(io);
-		return;
-	}
-	if (err == OK) {
+	} else if (is_worth_another_try(io, err)) {
+		commit(io);
+	} else if (err == OK) {
 		if (io->flush_small)
 			small_drop(io);
-		if (reply->results[0]->attr)
-			file_io_take_attr(io, reply->results[0]->attr);
+		if (reply->results[io->commit_main]->attr)
+			file_io_take_attr(io, reply->results[io->commit_main]->attr);
 		flush_end(io, OK);
 	} else
 		commit_failed(io, err);
 	file_io_release(io);
 }
 
-static void commit(struct file_io *io)
+/* The operations of a commit, where they stay until they are packed. */
+struct commit {
+	Granary__MetaOp op[3], *ops[3];
+	unsigned count;
+	Granary__Create create;
+	Granary__CommitBlob blob;
+	Granary__CommitChunks chunks;
+	Granary__Setattr times;
+	Granary__Open open;
+};
+
+static Granary__MetaOp *commit_add(struct commit *commit, Granary__MetaOp__OpCase op_case)
 {
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__CommitBlob blob = GRANARY__COMMIT_BLOB__INIT;
-	Granary__CommitChunks chunks = GRANARY__COMMIT_CHUNKS__INIT;
-	Granary__Setattr times = GRANARY__SETATTR__INIT;
-	io->flush_state = FLUSH_COMMIT;
-	timer_stop(&io->mtime_timer);
+	Granary__MetaOp *op = &commit->op[commit->count];
+	granary__meta_op__init(op);
+	op->op_case = op_case;
+	commit->ops[commit->count++] = op;
+	return op;
+}
+
+static void commit_create(struct file_io *io, struct commit *commit)
+{
+	granary__create__init(&commit->create);
+	creation_message(io->creation, &commit->create);
+	io->creation->sent = true;
+	commit_add(commit, GRANARY__META_OP__OP_CREATE)->create = &commit->create;
+}
+
+/* While a program has it open it must not go when another client unlinks it. */
+static void commit_open(struct file_io *io, struct commit *commit)
+{
+	if (!session_has_open(io->client->session, io->inode))
+		return;
+	granary__open__init(&commit->open);
+	commit->open.inode = io->inode;
+	commit_add(commit, GRANARY__META_OP__OP_OPEN)->open = &commit->open;
+}
+
+static void commit_data(struct file_io *io, struct commit *commit)
+{
+	io->commit_main = commit->count;
 	if (io->flush_small) {
-		blob.inode = io->inode;
-		blob.pack = io->blob_pack;
-		blob.slot = io->blob_slot;
-		blob.bytes = io->flush_small->size;
-		blob.mtime = io->attr->mtime;
-		blob.atime = io->atime;
-		op.op_case = GRANARY__META_OP__OP_COMMIT_BLOB;
-		op.commit_blob = &blob;
+		Granary__CommitBlob *blob = &commit->blob;
+		granary__commit_blob__init(blob);
+		blob->inode = io->inode;
+		blob->pack = io->blob_pack;
+		blob->slot = io->blob_slot;
+		blob->bytes = io->flush_small->size;
+		blob->mtime = io->attr->mtime;
+		blob->atime = io->atime;
+		commit_add(commit, GRANARY__META_OP__OP_COMMIT_BLOB)->commit_blob = blob;
 		io->size_changed = io->small != io->flush_small;
 		io->blob_unsynced = !io->flush_sync;
 	} else if (file_io_in_chunks(io)) {
-		chunks.inode = io->inode;
-		chunks.size = io->flush_size;
-		chunks.mtime = io->attr->mtime;
-		chunks.atime = io->atime;
-		chunks.blocks = io->blocks;
-		op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
-		op.commit_chunks = &chunks;
+		Granary__CommitChunks *chunks = &commit->chunks;
+		granary__commit_chunks__init(chunks);
+		chunks->inode = io->inode;
+		chunks->size = io->flush_size;
+		chunks->mtime = io->attr->mtime;
+		chunks->atime = io->atime;
+		chunks->blocks = io->blocks;
+		commit_add(commit, GRANARY__META_OP__OP_COMMIT_CHUNKS)->commit_chunks = chunks;
 		io->size_changed = io->attr->size != io->flush_size;
 		io->map.allocated = false;
-	} else { /* nothing but the times */
-		times.inode = io->inode;
-		times.mask = SETATTR_MTIME | (io->atime ? SETATTR_ATIME : 0u);
-		times.mtime = io->attr->mtime;
-		times.atime = io->atime;
-		op.op_case = GRANARY__META_OP__OP_SETATTR;
-		op.setattr = &times;
+	} else if (io->times_changed) { /* nothing but the times */
+		Granary__Setattr *times = &commit->times;
+		granary__setattr__init(times);
+		times->inode = io->inode;
+		times->mask = SETATTR_MTIME | (io->atime ? SETATTR_ATIME : 0u);
+		times->mtime = io->attr->mtime;
+		times->atime = io->atime;
+		commit_add(commit, GRANARY__META_OP__OP_SETATTR)->setattr = times;
+	} else {
+		io->commit_main = 0;
 	}
+	io->commit_atime = io->atime;
 	io->times_changed = false;
 	io->atime = 0;
 	io->blocks = 0;
+}
+
+static void commit(struct file_io *io)
+{
+	struct commit commit = { 0 };
+	bool again = io->creation && io->creation->sent;
+	io->flush_state = FLUSH_COMMIT;
+	timer_stop(&io->mtime_timer);
+	if (again && !io->flush_small && !io->flush_alone) /* the same as before */
+		io->times_changed = true;
+	if (again && io->atime == 0)
+		io->atime = io->commit_atime;
+	if (io->creation)
+		commit_create(io, &commit);
+	io->commit_main = 0;
+	if (!io->flush_alone)
+		commit_data(io, &commit);
+	if (io->creation)
+		commit_open(io, &commit);
+	io->commit_count = commit.count;
+	io->commit_ms = loop_now_ms(io->client->loop);
 	file_io_hold(io);
-	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, committed, io);
+	session_meta(io->client->session, commit.ops, commit.count, committed, io);
 }
 
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
@@ -157,7 +239,7 @@ static void commit_or_end(struct file_io *io)
 #ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
 	io->map.allocated = false;
 #endif
-	bool content = io->flush_small || (io->chunked && (io->size_changed || io->map.allocated));
+	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || io->map.allocated));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
@@ -248,7 +330,9 @@ static void appended(void *arg, enum err err, uint64_t pack, uint32_t slot)
 	struct file_io *io = arg;
 	io->blob_pack = pack;
 	io->blob_slot = slot;
-	if (err)
+	if (is_worth_another_try(io, err))
+		append_begin(io);
+	else if (err)
 		commit_failed(io, err);
 	else
 		commit(io);
@@ -343,9 +427,13 @@ static void flush_begin(struct file_io *io)
 	io->flush_running = io->flush_waiting;
 	io->flush_waiting = NULL;
 	io->flush_sync = false;
+	io->flush_alone = io->creation != NULL;
 	struct flush_request *request;
 	LL_FOREACH(io->flush_running, request)
-	io->flush_sync |= request->sync;
+	{
+		io->flush_sync |= request->sync;
+		io->flush_alone &= request->alone;
+	}
 #ifdef PLANT_CLIENT_SYNC_IS_FLUSH
 	io->flush_sync = false;
 #endif
@@ -354,6 +442,14 @@ static void flush_begin(struct file_io *io)
 #ifdef PLANT_CLIENT_FLUSH_TOO_EARLY
 	io->flush_epoch = 0;
 #endif
+	if (io->gone) {
+		flush_end(io, ERR_IO);
+		return;
+	}
+	if (io->flush_alone) {
+		commit(io);
+		return;
+	}
 	if (io->small) {
 		append_begin(io);
 		return;
@@ -372,10 +468,11 @@ void flush_advance(struct file_io *io)
 		extents_flushed(io);
 }
 
-void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg)
+static void request_add(struct file_io *io, bool sync, bool alone, file_io_fn *done, void *arg)
 {
 	struct flush_request *request = mem_zero(1, sizeof *request);
 	request->sync = sync;
+	request->alone = alone;
 	request->done = done;
 	request->arg = arg;
 	LL_APPEND(io->flush_waiting, request);
@@ -384,6 +481,16 @@ void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg)
 		file_io_hold(io);
 		defer_post(&io->flush_defer);
 	}
+}
+
+void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg)
+{
+	request_add(io, sync, false, done, arg);
+}
+
+void flush_creation(struct file_io *io, file_io_fn *done, void *arg)
+{
+	request_add(io, false, true, done, arg);
 }
 
 void flush_deferred(void *arg)

@@ -124,7 +124,9 @@ void file_io_close(struct file_io *io)
 {
 	check(io->references > 0);
 	io->references--;
-	if (io->references == 0 && !io->queue && !io->flush_running && !io->flush_waiting)
+	if (io->references == 0 && io->creation && !io->client->closing)
+		file_io_flush_behind(io, NULL, NULL);
+	else if (io->references == 0 && !io->queue && !io->flush_running && !io->flush_waiting)
 		drop_buffered(io);
 	free_if_unused(io);
 }
@@ -143,7 +145,7 @@ static bool is_busy(const struct file_io *io)
 
 bool file_io_attr_is_old(const struct file_io *io)
 {
-	return loop_now_ms(io->client->loop) >= io->attr_until_ms && !is_busy(io);
+	return !io->creation && loop_now_ms(io->client->loop) >= io->attr_until_ms && !is_busy(io);
 }
 
 void file_io_recalled(struct client *client, uint64_t inode)
@@ -171,7 +173,7 @@ bool file_io_in_chunks(const struct file_io *io)
 
 bool file_io_dirty(const struct file_io *io)
 {
-	return has_unflushed_data(io) || io->times_changed || io->queue || io->flush_running || io->flush_waiting;
+	return io->creation || has_unflushed_data(io) || io->times_changed || io->queue || io->flush_running || io->flush_waiting;
 }
 
 const Granary__Inode *file_io_attr(const struct file_io *io)
@@ -300,6 +302,8 @@ void file_io_session_lost(struct client *client)
 	struct file_io *io, *next;
 	DL_FOREACH_SAFE2(client->dirty, io, next, dirty_next)
 	{
+		if (io->creation) /* nobody else can have it: stored in the next session */
+			continue;
 		io->error = ERR_NO_SESSION;
 		drop_buffered(io);
 	}

@@ -42,6 +42,7 @@ struct extent {
 struct flush_request {
 	struct flush_request *next;
 	bool sync;
+	bool alone;	  /* only that the file is there */
 	file_io_fn *done; /* NULL: started by ourselves */
 	void *arg;
 };
@@ -70,6 +71,8 @@ struct file_io {
 	bool lost;            /* freed once nothing holds it */
 	Granary__Inode *attr; /* size and mtime with what is buffered */
 	struct chunk_map map;
+	struct creation *creation; /* the master does not know it yet (creations.h) */
+	bool gone;		   /* and never will */
 	UT_hash_handle hh;
 	struct file_io *dirty_previous, *dirty_next; /* in client->dirty */
 	bool in_dirty;
@@ -101,7 +104,7 @@ struct file_io {
 
 	enum flush_state flush_state;
 	struct flush_request *flush_waiting, *flush_running;
-	bool flush_sync;
+	bool flush_sync, flush_alone;
 	uint64_t flush_epoch, flush_size;
 	struct iobuf *flush_small;
 	uint64_t *flush_bits; /* chunks to sync */
@@ -111,6 +114,9 @@ struct file_io {
 	struct timer mtime_timer;
 	struct defer flush_defer;
 	bool flush_posted;
+	unsigned commit_count, commit_main; /* operations sent, and which of them says what has become of the data */
+	uint64_t commit_ms;
+	int64_t commit_atime; /* to be sent again with it */
 	uint64_t blob_pack; /* appended, to be committed */
 	uint32_t blob_slot;
 
@@ -164,6 +170,8 @@ void extents_synced_above(struct file_io *io, uint64_t size);
 /* ---- file_flush.c ---- */
 /* done NULL: nobody waits. */
 void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg);
+/* Of a file that the master does not know yet: tells it, but nothing of what was written. */
+void flush_creation(struct file_io *io, file_io_fn *done, void *arg);
 /* Called after each event that a flush may wait for. */
 void flush_advance(struct file_io *io);
 void flush_deferred(void *arg);

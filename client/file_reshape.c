@@ -112,8 +112,19 @@ static void trim(struct file_io *io)
 		   trimmed, io);
 }
 
+/* Chunks belong to an inode that the master knows. */
+static bool needs_creation(const struct file_io *io, uint64_t end)
+{
+	return io->creation && (end > BLOB_BYTES_MAX || (!io->small && io->attr->size > 0));
+}
+
 bool reshape_before_write(struct file_io *io, uint64_t end)
 {
+	if (needs_creation(io, end)) {
+		if (io->queue && io->flush_state == FLUSH_NONE && !io->flush_waiting)
+			flush_creation(io, NULL, NULL);
+		return true;
+	}
 	if (io->small) {
 		/* A blob that is being stored would take the chunks away again: they wait for it. */
 		return end > BLOB_BYTES_MAX && io->flush_state != FLUSH_NONE;
@@ -213,7 +224,7 @@ void reshape_truncate(struct file_io *io)
 		return;
 	}
 	extents_drop(io, size);
-	if (io->small || io->extents || io->size_changed) {
+	if (io->small || io->extents || io->size_changed || io->creation) {
 		flush_request(io, false, NULL, NULL);
 		return;
 	}

@@ -60,6 +60,12 @@ void open_files_closed(struct open_files *files, uint64_t inode)
 		mark(files, file);
 }
 
+bool open_files_is_open(struct open_files *files, uint64_t inode)
+{
+	const struct open_file *file = find(files, inode);
+	return file && file->count > 0;
+}
+
 void open_files_tell(struct open_files *files, bool full, Granary__SessionKeepalive *message)
 {
 	size_t room = HASH_COUNT(files->table);

@@ -21,6 +21,7 @@ void open_files_deinit(struct open_files *files);
 /* Counted. */
 void open_files_opened(struct open_files *files, uint64_t inode);
 void open_files_closed(struct open_files *files, uint64_t inode);
+bool open_files_is_open(struct open_files *files, uint64_t inode);
 /* Fills message's opened and closed (allocated: open_files_free). `full`: everything that is open. Ends with exactly
  * one call of open_files_told. */
 void open_files_tell(struct open_files *files, bool full, Granary__SessionKeepalive *message);

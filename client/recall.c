@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "client/creations.h"
 #include "common/base/check.h"
 
 struct recall {
@@ -20,16 +21,19 @@ static void item_done(void *arg)
 	free(recall);
 }
 
-void recall_serve(const struct client_events *events, void *events_arg, struct rpc_request *request)
+void recall_serve(struct client *client, struct rpc_request *request)
 {
+	const struct client_events *events = client->events;
 	const Granary__Invalidate *message = (const Granary__Invalidate *)request->message;
 	struct recall *recall = mem_zero(1, sizeof *recall);
 	recall->request = request;
 	recall->pending = message->n_items + 1;
 	for (size_t i = 0; i < message->n_items; i++) {
 		const Granary__InvalidateItem *item = message->items[i];
-		if (events && events->invalidate)
-			events->invalidate(events_arg, item->inode, message_bytes(item->name), item_done, recall);
+		if (item->delegation)
+			creations_recall(client, item->inode, item_done, recall);
+		else if (events && events->invalidate)
+			events->invalidate(client->events_arg, item->inode, message_bytes(item->name), item_done, recall);
 		else
 			recall->pending--;
 	}

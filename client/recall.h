@@ -7,6 +7,6 @@
 #include "common/sys/rpc.h"
 
 /* Takes over the request. */
-void recall_serve(const struct client_events *events, void *events_arg, struct rpc_request *request);
+void recall_serve(struct client *client, struct rpc_request *request);
 
 #endif

@@ -620,3 +620,8 @@ void session_closed(struct session *session, uint64_t inode)
 	if (session->open_files.changed > CLIENT_CLOSED_PER_MESSAGE_MAX / 2)
 		tell_soon(session);
 }
+
+bool session_has_open(struct session *session, uint64_t inode)
+{
+	return open_files_is_open(&session->open_files, inode);
+}

@@ -62,5 +62,6 @@ void session_ask(struct session *session, enum message_type type, const Protobuf
 
 void session_opened(struct session *session, uint64_t inode);
 void session_closed(struct session *session, uint64_t inode);
+bool session_has_open(struct session *session, uint64_t inode);
 
 #endif

@@ -81,6 +81,8 @@ static void getattr_done(void *arg, enum err err, const Granary__MetaReply *repl
 	node_learn(node, result->attr);
 	if (node->io)
 		file_io_update(node->io, result->attr);
+	if (S_ISDIR(result->attr->mode))
+		client_directory_learn(request->mount->client, node->inode, request->offset, result->attr);
 	request_attr(request, result->attr, result->lease_ms);
 }
 
@@ -88,9 +90,21 @@ void on_getattr(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 {
 	struct request *request = request_open(fuse, nodeid);
 
+	const Granary__Inode *known = NULL;
+
 	(void)file;
-	if (request)
-		ask_attr(request, getattr_done);
+	if (!request)
+		return;
+	if (node_is_local(request->node))
+		known = file_io_attr(request->node->io);
+	else if (S_ISDIR(request->node->type))
+		known = client_directory_attr(request->mount->client, request->node->inode);
+	if (known) {
+		request_attr(request, known, 0);
+		return;
+	}
+	request->offset = client_directory_epoch(request->mount->client, request->node->inode);
+	ask_attr(request, getattr_done);
 }
 
 /* ---- setattr
@@ -127,6 +141,29 @@ static bool is_epoch(const Granary__Setattr *message)
 	       (message->mask & SETATTR_MTIME && message->mtime == 0);
 }
 
+static void setattr_send(struct request *request)
+{
+	Granary__Setattr message = GRANARY__SETATTR__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	reply_setattr(&request->attr, request->flags, &message);
+	message.inode = request->node->inode;
+	op.op_case = GRANARY__META_OP__OP_SETATTR;
+	op.setattr = &message;
+	request_meta(request, &op, setattr_done);
+}
+
+/* What the master has just been told for the first time. */
+static void setattr_stored(void *arg, enum err err)
+{
+	struct request *request = arg;
+
+	if (err == OK)
+		setattr_send(request);
+	else
+		request_end(request, err);
+}
+
 static void setattr_rest(struct request *request);
 
 static void setattr_flushed(void *arg, enum err err)
@@ -143,10 +180,16 @@ static void setattr_rest(struct request *request)
 {
 	struct file_io *io = request->node->io ? request->node->io : request->io;
 	Granary__Setattr message = GRANARY__SETATTR__INIT;
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	bool dirty = io && file_io_dirty(io);
 
 	reply_setattr(&request->attr, request->flags, &message);
+	if (io && file_io_is_local(io)) {
+		if (!is_epoch(&message) && file_io_setattr_local(io, &message))
+			request_attr(request, file_io_attr(io), 0);
+		else
+			file_io_flush(io, setattr_stored, request);
+		return;
+	}
 	if (dirty && is_epoch(&message)) {
 		file_io_flush(io, setattr_flushed, request);
 		return;
@@ -159,10 +202,7 @@ static void setattr_rest(struct request *request)
 		request_attr(request, file_io_attr(io), 0);
 		return;
 	}
-	message.inode = request->node->inode;
-	op.op_case = GRANARY__META_OP__OP_SETATTR;
-	op.setattr = &message;
-	request_meta(request, &op, setattr_done);
+	setattr_send(request);
 }
 
 static void truncate_done(void *arg, enum err err)
@@ -206,6 +246,14 @@ void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid
 	request_changes(request, request->node);
 	request->attr = *attr;
 	request->flags = valid;
+	if (S_ISDIR(request->node->type)) {
+		/* What was made in it before must not change its times later. */
+		request_barrier(request, request->node->inode, setattr_send);
+		return;
+	}
+	/* The last handle may be closed meanwhile. */
+	if (request->node->io)
+		request->io = file_io_open(request->mount->client, request->node->inode, file_io_attr(request->node->io));
 	if (!(valid & FUSE_SET_ATTR_SIZE)) {
 		setattr_rest(request);
 		return;

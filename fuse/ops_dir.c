@@ -50,13 +50,21 @@ void on_releasedir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *fi
 	fuse_reply_err(fuse, 0);
 }
 
+static void fsyncdir_done(struct request *request)
+{
+	request_end(request, OK);
+}
+
 void on_fsyncdir(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_file_info *file)
 {
-	(void)nodeid;
+	struct request *request = request_open(fuse, nodeid);
+
 	(void)data_only;
 	(void)file;
-	/* Every change of a name was on the disks of a majority of the masters before it was answered. */
-	fuse_reply_err(fuse, 0);
+	/* Every change of a name is on the disks of a majority of the masters before it is answered; but for files made by
+	 * ourselves. */
+	if (request)
+		request_barrier(request, request->node->inode, fsyncdir_done);
 }
 
 /* The attributes of name i if they are there and still to be trusted. */
@@ -205,7 +213,7 @@ static void fetch_done(void *arg, enum err err, const Granary__MetaReply *reply)
 	names_need(request);
 }
 
-static void fetch(struct request *request)
+static void fetch_send(struct request *request)
 {
 	struct dir_handle *dir = request->dir;
 	Granary__Readdir readdir = GRANARY__READDIR__INIT;
@@ -224,6 +232,11 @@ static void fetch(struct request *request)
 	dir->batch_epoch = request->mount->epoch;
 	request->started_ms = loop_now_ms(request->mount->loop);
 	client_meta(request->mount->client, ops, dir->parent ? 1 : 2, fetch_done, request);
+}
+
+static void fetch(struct request *request)
+{
+	request_barrier(request, request->node->inode, fetch_send);
 }
 
 /* Replies if the position has been fetched or does not exist, else fetches on. */

@@ -86,6 +86,14 @@ void on_getlk(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file, s
 
 	if (!request)
 		return;
+	if (node_is_local(request->node)) {
+		struct flock unlocked = *lock;
+
+		unlocked.l_type = F_UNLCK;
+		fuse_reply_lock(fuse, &unlocked);
+		request_close(request);
+		return;
+	}
 	range_set(request->mount, file->lock_owner, lock, &range);
 	message.inode = request->node->inode;
 	message.range = &range;
@@ -240,7 +248,10 @@ static void wait_start(struct request *request, const Granary__LockRange *range,
 			wait_ask(wait);
 		return;
 	}
-	wait_ask(wait);
+	if (node_is_local(node)) /* before the master can lock it, it has to know it */
+		file_io_flush(node->io, unlock_flushed, wait);
+	else
+		wait_ask(wait);
 	if (sleep)
 		fuse_req_interrupt_func(request->fuse, wait_interrupted, wait);
 }

@@ -62,13 +62,38 @@ static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply
 	request_end(request, err);
 }
 
+/* Names in a directory that is delegated to us. */
+static bool lookup_local(struct request *request)
+{
+	struct client *client = request->mount->client;
+	uint64_t directory = request->node->inode;
+	struct file_io *io = client_find_local(client, directory, slice_text(request->name));
+	struct fuse_entry_param entry;
+	struct node *node;
+
+	if (!io && client_knows_absent(client, directory, slice_text(request->name))) {
+		/* Not to be remembered: nobody would take it back. */
+		request_end(request, ERR_NOT_FOUND);
+		return true;
+	}
+	if (!io)
+		return false;
+	node = mount_entry(request->mount, file_io_attr(io), file_io_inode(io), client_delegation_ms(client, directory),
+			   loop_now_ms(request->mount->loop), &entry);
+	node_name(node, request->node->nodeid, request->name);
+	if (fuse_reply_entry(request->fuse, &entry) != 0)
+		node_forget(&request->mount->handles, node, 1);
+	request_close(request);
+	return true;
+}
+
 void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 {
 	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	struct request *request = open_named(fuse, parent, name, false);
 
-	if (!request)
+	if (!request || lookup_local(request))
 		return;
 	lookup.parent = request->node->inode;
 	lookup.name = name_of(name);
@@ -117,6 +142,10 @@ static void create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t 
 
 	if (!request)
 		return;
+	if (client_find_local(request->mount->client, request->node->inode, slice_text(name))) {
+		request_end(request, ERR_EXISTS);
+		return;
+	}
 	message.parent = request->node->inode;
 	message.name = name_of(name);
 	message.mode = mode;
@@ -126,6 +155,7 @@ static void create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t 
 	message.exclusive = true;
 	if (target)
 		message.symlink = name_of(target);
+	client_want_delegation(request->mount->client, &message);
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &message;
 	request_meta(request, &op, create_done);
@@ -183,10 +213,21 @@ void on_readlink(fuse_req_t fuse, fuse_ino_t nodeid)
 	request_meta(request, &op, readlink_done);
 }
 
-void on_link(fuse_req_t fuse, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+static void link_send(struct request *request)
 {
 	Granary__Link link = GRANARY__LINK__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	link.inode = request->offset;
+	link.parent = request->node->inode;
+	link.name = name_of(request->name);
+	op.op_case = GRANARY__META_OP__OP_LINK;
+	op.link = &link;
+	request_meta(request, &op, create_done);
+}
+
+void on_link(fuse_req_t fuse, fuse_ino_t nodeid, fuse_ino_t parent, const char *name)
+{
 	struct request *request = open_named(fuse, parent, name, true);
 	struct node *node;
 
@@ -198,12 +239,9 @@ void on_link(fuse_req_t fuse, fuse_ino_t nodeid, fuse_ino_t parent, const char *
 		return;
 	}
 	request_changes(request, node);
-	link.inode = node->inode;
-	link.parent = request->node->inode;
-	link.name = name_of(name);
-	op.op_case = GRANARY__META_OP__OP_LINK;
-	op.link = &link;
-	request_meta(request, &op, create_done);
+	request->offset = node->inode;
+	/* The file, too, may be one that the master does not know yet. */
+	request_barrier(request, 0, link_send);
 }
 
 /* ---- names that go away */
@@ -229,20 +267,31 @@ static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply
 	request_end(request, err);
 }
 
-static void unlink_name(fuse_req_t fuse, fuse_ino_t parent, const char *name, bool directory)
+static void unlink_send(struct request *request)
 {
 	Granary__Unlink message = GRANARY__UNLINK__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	message.parent = request->node->inode;
+	message.name = name_of(request->name);
+	message.directory = request->flags;
+	op.op_case = GRANARY__META_OP__OP_UNLINK;
+	op.unlink = &message;
+	request_meta(request, &op, unlink_done);
+}
+
+static void unlink_name(fuse_req_t fuse, fuse_ino_t parent, const char *name, bool directory)
+{
 	struct request *request = open_named(fuse, parent, name, true);
 
 	if (!request)
 		return;
-	message.parent = request->node->inode;
-	message.name = name_of(name);
-	message.directory = directory;
-	op.op_case = GRANARY__META_OP__OP_UNLINK;
-	op.unlink = &message;
-	request_meta(request, &op, unlink_done);
+	request->flags = directory;
+	/* A directory is empty only if nothing in it is on its way; which one it is, the master knows. */
+	if (directory || client_find_local(request->mount->client, request->node->inode, slice_text(name)))
+		request_barrier(request, directory ? 0 : request->node->inode, unlink_send);
+	else
+		unlink_send(request);
 }
 
 void on_unlink(fuse_req_t fuse, fuse_ino_t parent, const char *name)
@@ -265,18 +314,31 @@ static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply
 		note_replaced(request->mount, result);
 		node = handles_find_inode(&request->mount->handles, result->inode);
 		if (node && S_ISREG(node->type))
-			node_name(node, request->offset, request->name);
+			node_name(node, request->offset, request->new_name);
 	}
 	request_end(request, err);
+}
+
+static void rename_send(struct request *request)
+{
+	Granary__Rename message = GRANARY__RENAME__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+
+	message.parent = request->node->inode;
+	message.name = name_of(request->name);
+	message.new_parent = handles_find(&request->mount->handles, request->offset)->inode; /* held as changing */
+	message.new_name = name_of(request->new_name);
+	message.no_replace = request->flags & RENAME_NOREPLACE;
+	message.exchange = request->flags & RENAME_EXCHANGE;
+	op.op_case = GRANARY__META_OP__OP_RENAME;
+	op.rename = &message;
+	request_meta(request, &op, rename_done);
 }
 
 void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 	       unsigned flags)
 {
-	Granary__Rename message = GRANARY__RENAME__INIT;
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	struct request *request;
-	struct node *target;
 
 	if (strlen(new_name) > NAME_BYTES_MAX) {
 		fuse_reply_err(fuse, ENAMETOOLONG);
@@ -289,17 +351,9 @@ void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 	request = open_named(fuse, parent, name, true);
 	if (!request || !request_changes_id(request, new_parent))
 		return;
-	free(request->name);
-	request->name = mem_string(new_name);
+	request->new_name = mem_string(new_name);
 	request->offset = new_parent;
-	target = handles_find(&request->mount->handles, new_parent);
-	message.parent = request->node->inode;
-	message.name = name_of(name);
-	message.new_parent = target->inode;
-	message.new_name = name_of(new_name);
-	message.no_replace = flags & RENAME_NOREPLACE;
-	message.exchange = flags & RENAME_EXCHANGE;
-	op.op_case = GRANARY__META_OP__OP_RENAME;
-	op.rename = &message;
-	request_meta(request, &op, rename_done);
+	request->flags = (int)flags;
+	/* Any of the names may lead to what the master does not know yet, or to a directory that is empty only by then. */
+	request_barrier(request, 0, rename_send);
 }

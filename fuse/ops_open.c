@@ -168,6 +168,12 @@ void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	if (!request)
 		return;
 	request->file = *file;
+	if (node_is_local(request->node)) {
+		node_opened(request, file_io_attr(request->node->io));
+		request->file.keep_cache = 1;
+		open_ready(request);
+		return;
+	}
 	message.inode = request->node->inode;
 	op.op_case = GRANARY__META_OP__OP_OPEN;
 	op.open = &message;
@@ -176,11 +182,31 @@ void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 
 /* ---- create */
 
+/* The request's node becomes the new file's. */
+static void create_reply(struct request *request, struct node *node, const Granary__Inode *attr, const struct fuse_entry_param *entry)
+{
+	struct node *parent = request->node;
+
+	node_name(node, parent->nodeid, request->name);
+	node_hold(node);
+	node_drop(&request->mount->handles, parent);
+	request->node = node;
+	node_opened(request, attr);
+	request->file.keep_cache = 1;
+	if (request->file.flags & O_DIRECT)
+		request->file.direct_io = 1;
+	if (fuse_reply_create(request->fuse, entry, &request->file) != 0) {
+		handle_closed(request->mount, node, request->file.fh);
+		node_closed(node);
+		node_forget(&request->mount->handles, node, 1);
+	}
+	request_close(request);
+}
+
 static void create_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
-	struct node *parent = request->node;
 	struct fuse_entry_param entry;
 	struct node *node;
 
@@ -194,29 +220,60 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 		return;
 	}
 	node = mount_entry(request->mount, result->attr, result->inode, result->lease_ms, request->started_ms, &entry);
-	node_name(node, parent->nodeid, request->name);
-	node_hold(node);
-	node_drop(&request->mount->handles, parent);
-	request->node = node;
-	node_opened(request, result->attr);
-	request->file.keep_cache = 1;
-	if (request->file.flags & O_DIRECT)
-		request->file.direct_io = 1;
-	if (fuse_reply_create(request->fuse, &entry, &request->file) != 0) {
-		handle_closed(request->mount, node, request->file.fh);
-		node_closed(node);
-		node_forget(&request->mount->handles, node, 1);
-	}
-	request_close(request);
+	create_reply(request, node, result->attr, &entry);
+}
+
+static void create_message(const struct request *request, Granary__Create *message)
+{
+	message->parent = request->node->inode;
+	message->name = message_borrow(slice_text(request->name));
+	message->mode = (request->attr.st_mode & 07777) | S_IFREG;
+	message->uid = request->attr.st_uid;
+	message->gid = request->attr.st_gid;
+	message->exclusive = true;
+}
+
+/* In a directory that is delegated to us: the master is told when the file is closed. */
+static bool create_local(struct request *request)
+{
+	struct mount *mount = request->mount;
+	Granary__Create message = GRANARY__CREATE__INIT;
+	struct fuse_entry_param entry;
+	struct file_io *io;
+	struct node *node;
+
+	create_message(request, &message);
+	io = file_io_create_local(mount->client, &message);
+	if (!io)
+		return false;
+	node = mount_entry(mount, file_io_attr(io), file_io_inode(io), client_delegation_ms(mount->client, message.parent),
+			   loop_now_ms(mount->loop), &entry);
+	node->io = io;
+	create_reply(request, node, file_io_attr(io), &entry);
+	return true;
+}
+
+static void create_send(struct request *request)
+{
+	Granary__Create message = GRANARY__CREATE__INIT;
+	Granary__Open open_created = GRANARY__OPEN__INIT;
+	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
+	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
+
+	create_message(request, &message);
+	client_want_delegation(request->mount->client, &message);
+	op[0].op_case = GRANARY__META_OP__OP_CREATE;
+	op[0].create = &message;
+	/* Of the inode just made: the master notes that it is in use. */
+	op[1].op_case = GRANARY__META_OP__OP_OPEN;
+	op[1].open = &open_created;
+	request->started_ms = loop_now_ms(request->mount->loop);
+	client_meta(request->mount->client, ops, 2, create_done, request);
 }
 
 void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *file)
 {
 	const struct fuse_ctx *context = fuse_req_ctx(fuse);
-	Granary__Create message = GRANARY__CREATE__INIT;
-	Granary__Open open_created = GRANARY__OPEN__INIT;
-	Granary__MetaOp op[2] = {GRANARY__META_OP__INIT, GRANARY__META_OP__INIT};
-	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
 	struct request *request;
 
 	if (strlen(name) > NAME_BYTES_MAX) {
@@ -229,18 +286,15 @@ void on_create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode
 	request_changes(request, request->node);
 	request->name = mem_string(name);
 	request->file = *file;
-	message.parent = request->node->inode;
-	message.name = message_borrow(slice_text(name));
-	message.mode = (mode & 07777) | S_IFREG;
-	message.uid = context->uid;
-	message.gid = context->gid;
-	message.exclusive = true;
-	op[0].op_case = GRANARY__META_OP__OP_CREATE;
-	op[0].create = &message;
-	/* Of the inode just made: the master notes that it is in use. */
-	op[1].op_case = GRANARY__META_OP__OP_OPEN;
-	op[1].open = &open_created;
-	client_meta(request->mount->client, ops, 2, create_done, request);
+	request->attr.st_mode = mode;
+	request->attr.st_uid = context->uid;
+	request->attr.st_gid = context->gid;
+	if (create_local(request))
+		return;
+	if (client_find_local(request->mount->client, request->node->inode, slice_text(name)))
+		request_barrier(request, request->node->inode, create_send);
+	else
+		create_send(request);
 }
 
 /* ---- flush, release */
@@ -272,6 +326,27 @@ static void flush_done(void *arg, enum err err)
 	flush_locks(request);
 }
 
+static void behind_done(void *arg, enum err err)
+{
+	struct request *request = arg;
+	struct node *node = request->node;
+
+	if (err != OK)
+		node->lost = node->opens > 0;
+	else if (node->io)
+		node_learn(node, file_io_attr(node->io));
+	request_close(request);
+}
+
+/* A file that the master does not know yet is stored after close(2) has returned. */
+static void flush_behind(struct mount *mount, struct node *node)
+{
+	struct request *request = request_open_silent(mount, node);
+
+	request_changes(request, node);
+	file_io_flush_behind(node->io, behind_done, request);
+}
+
 /* close(2). The kernel has sent all its dirty pages before. */
 void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 {
@@ -284,6 +359,9 @@ void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	request->file = *file;
 	if (node->lost) {
 		request_end(request, ERR_IO);
+	} else if (node_is_local(node) && !client_is_behind(request->mount->client)) {
+		flush_behind(request->mount, node);
+		flush_locks(request);
 	} else if (node->io && file_io_dirty(node->io) && !node->unlinked) {
 		request_changes(request, node);
 		file_io_flush(node->io, flush_done, request);
@@ -343,7 +421,10 @@ void on_release(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	request->file = *file;
 	if (node->io && file_io_dirty(node->io) && !node->unlinked && !node->lost) {
 		request_changes(request, node);
-		file_io_flush(node->io, release_flushed, request);
+		if (node_is_local(node))
+			file_io_flush_behind(node->io, release_flushed, request);
+		else
+			file_io_flush(node->io, release_flushed, request);
 	} else {
 		release_unlock(request);
 	}

@@ -34,6 +34,30 @@ static void change_done(void *arg, enum err err, const Granary__MetaReply *reply
 	request_end(request, err);
 }
 
+/* An attribute for a file that the master does not know yet: again when it does. */
+struct late_attribute {
+	struct request *request;
+	uint64_t nodeid;
+	struct buf value;
+	int flags;
+};
+
+static void setxattr_stored(void *arg, enum err err)
+{
+	struct late_attribute *late = arg;
+	struct request *request = late->request;
+
+	if (err == OK) {
+		on_setxattr(request->fuse, late->nodeid, request->name, (const char *)late->value.bytes, late->value.size,
+			    late->flags);
+		request_close(request);
+	} else {
+		request_end(request, err);
+	}
+	buf_deinit(&late->value);
+	free(late);
+}
+
 void on_setxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, const char *value, size_t size, int flags)
 {
 	Granary__SetXattr message = GRANARY__SET_XATTR__INIT;
@@ -47,6 +71,15 @@ void on_setxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, const cha
 	request = open_attribute(fuse, nodeid, name);
 	if (!request)
 		return;
+	if (node_is_local(request->node)) {
+		struct late_attribute *late = mem_zero(1, sizeof *late);
+
+		request->name = mem_string(name);
+		*late = (struct late_attribute){.request = request, .nodeid = nodeid, .flags = flags};
+		buf_set(&late->value, slice_of(value, size));
+		file_io_flush(request->node->io, setxattr_stored, late);
+		return;
+	}
 	request_changes(request, request->node);
 	message.inode = request->node->inode;
 	message.name = message_borrow(slice_text(name));
@@ -66,6 +99,10 @@ void on_removexattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name)
 
 	if (!request)
 		return;
+	if (node_is_local(request->node)) {
+		request_end_errno(request, ENODATA);
+		return;
+	}
 	request_changes(request, request->node);
 	message.inode = request->node->inode;
 	message.name = message_borrow(slice_text(name));
@@ -103,7 +140,7 @@ static void getxattr_done(void *arg, enum err err, const Granary__MetaReply *rep
 
 static bool is_plain(const struct request *request)
 {
-	return loop_now_ms(request->mount->loop) < request->node->plain_until_ms;
+	return node_is_local(request->node) || loop_now_ms(request->mount->loop) < request->node->plain_until_ms;
 }
 
 /* The kernel asks for security.capability before every write(2), so that it can drop it. That a file has no attributes is

@@ -75,6 +75,7 @@ void request_close(struct request *request)
 		file_io_close(request->io);
 	node_drop(&mount->handles, request->node);
 	free(request->name);
+	free(request->new_name);
 	free(request);
 	mount_done(mount);
 }
@@ -89,6 +90,25 @@ void request_end_errno(struct request *request, int number)
 void request_end(struct request *request, enum err err)
 {
 	request_end_errno(request, err == OK ? 0 : reply_errno(err));
+}
+
+static void barrier_done(void *arg)
+{
+	struct request *request = arg;
+
+	request->go(request);
+}
+
+void request_barrier(struct request *request, uint64_t directory, void (*go)(struct request *request))
+{
+	request->go = go;
+	if (!client_barrier(request->mount->client, directory, barrier_done, request))
+		go(request);
+}
+
+bool node_is_local(const struct node *node)
+{
+	return node->io && file_io_is_local(node->io);
 }
 
 void request_meta(struct request *request, Granary__MetaOp *op, client_meta_fn *done)
@@ -145,6 +165,19 @@ struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inod
 	return node;
 }
 
+/* A directory in which this mount has made files that the master does not know yet. */
+static void show_touched(struct mount *mount, uint64_t inode, struct stat *stat)
+{
+	int64_t touched_ns = S_ISDIR(stat->st_mode) ? client_directory_touched(mount->client, inode) : 0;
+	struct timespec touched = {.tv_sec = touched_ns / 1000000000, .tv_nsec = touched_ns % 1000000000};
+
+	if (touched_ns == 0 || touched.tv_sec < stat->st_mtim.tv_sec ||
+	    (touched.tv_sec == stat->st_mtim.tv_sec && touched.tv_nsec <= stat->st_mtim.tv_nsec))
+		return;
+	stat->st_mtim = touched;
+	stat->st_ctim = touched;
+}
+
 struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64_t inode, uint32_t lease_ms,
 			 uint64_t started_ms, struct fuse_entry_param *entry)
 {
@@ -155,6 +188,7 @@ struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64
 	node->lookups++;
 	*entry = (struct fuse_entry_param){.ino = node->nodeid, .generation = 1};
 	reply_stat(inode, attr, data, &entry->attr);
+	show_touched(mount, inode, &entry->attr);
 	entry->attr_timeout = reply_timeout(lease_ms, started_ms, loop_now_ms(mount->loop));
 	entry->entry_timeout = entry->attr_timeout;
 	return node;
@@ -186,6 +220,7 @@ void request_attr(struct request *request, const Granary__Inode *attr, uint32_t 
 	if (lease_ms > 0)
 		node_lease(node, attr, request->started_ms + lease_ms);
 	reply_stat(node->inode, attr, data, &stat);
+	show_touched(request->mount, node->inode, &stat);
 	fuse_reply_attr(request->fuse, &stat,
 			reply_timeout(lease_ms, request->started_ms, loop_now_ms(request->mount->loop)));
 	request_close(request);

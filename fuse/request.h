@@ -25,6 +25,8 @@ struct request {
 	struct file_io *io; /* a reference of this request's own */
 	struct dir_handle *dir;
 	struct lock_wait *wait;
+	char *new_name;
+	void (*go)(struct request *request);
 };
 
 /* Of the node with this id, to be held. Replies ESTALE and returns NULL when the node is unknown. */
@@ -41,6 +43,10 @@ void request_close(struct request *request);
 void request_end(struct request *request, enum err err);
 void request_end_errno(struct request *request, int number);
 
+/* Calls go once the master knows the files that this mount has made by itself in the directory (inode; 0: anywhere). */
+void request_barrier(struct request *request, uint64_t directory, void (*go)(struct request *request));
+/* The file of the request's node is made by this mount, and the master does not know it yet. */
+bool node_is_local(const struct node *node);
 void request_meta(struct request *request, Granary__MetaOp *op, client_meta_fn *done);
 /* The result of operation i: NULL and *err set when the request or the operation failed. With an error of the operation
  * the result is still in *failed (may be NULL). */

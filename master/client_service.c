@@ -6,11 +6,15 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/proto/mode.h"
 #include "common/sys/log.h"
+#include "master/gate.h"
 #include "master/grant.h"
 #include "master/recall.h"
 
 #define PARKED_RETRY_MS 20u
+/* With less room than this what a client has promised by itself might not fit: no delegations. */
+#define DELEGATION_BYTES_FREE_MIN (4ull * CLIENT_DIRTY_BYTES_MAX)
 
 /* A client's change from its arrival to its answer. */
 struct change {
@@ -19,6 +23,7 @@ struct change {
 	struct client_service *service;
 	struct rpc_request *request;
 	Granary__MetaReply *reply; /* held back */
+	uint64_t asked_ms;
 	bool is_new;		   /* no repetition: its answer shows the present */
 	bool full;		   /* ERR_NO_SERVERS in the answer means ERR_NO_SPACE */
 	struct change *prev, *next; /* parked */
@@ -36,12 +41,20 @@ struct session_change {
 	Granary__SessionEnd end;
 };
 
+/* A request that has not been carried out: others' delegations of what it touches are being recalled. */
+struct gated {
+	struct recall_wait wait;
+	struct client_service *service;
+	struct rpc_request *request;
+};
+
 struct client_service {
 	struct client_service_options options;
 	struct loop *loop;
 	struct replica *replica;
 	struct sessions *sessions;
 	struct leases *leases;
+	struct delegations *delegations;
 	struct recalls *recalls;
 	struct change *parked; /* wait for chunkservers to come back after an election */
 	struct timer parked_timer;
@@ -49,6 +62,7 @@ struct client_service {
 	uint64_t foreign_until_ms;
 	uint64_t foreign_session;
 	uint64_t checked_ms; /* sessions for expiry */
+	bool closing;
 };
 
 static uint64_t now_ms(const struct client_service *service)
@@ -137,6 +151,70 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 	change_free(change);
 }
 
+/* What only the leader's soft state knows. Capacity is that of the files: raw space by the usual number of copies. */
+static void add_space(const struct client_service *service, Granary__Statfs *statfs)
+{
+	uint64_t total = 0, available = 0;
+	size_t count = servers_count(service->options.servers);
+	uint64_t copies = count < REPLICAS_DEFAULT ? (count ? count : 1) : REPLICAS_DEFAULT;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct server *server = servers_at(service->options.servers, i);
+		if (!servers_is_usable(server, now_ms(service)))
+			continue;
+		total += server->bytes_total;
+		available += server->bytes_free > DISK_RESERVED_BYTES ? server->bytes_free - DISK_RESERVED_BYTES : 0;
+	}
+	statfs->bytes_total = total / copies;
+	statfs->bytes_free = available / copies;
+}
+
+/* What the files of a delegated directory need. */
+static bool has_room(const struct client_service *service)
+{
+	Granary__Statfs statfs = GRANARY__STATFS__INIT;
+
+	add_space(service, &statfs);
+	return statfs.bytes_free >= DELEGATION_BYTES_FREE_MIN;
+}
+
+static void delegate(struct client_service *service, const struct change *change, const Granary__Create *op,
+		     Granary__MetaResult *result)
+{
+	bool is_directory = result->attr && mode_is_directory(result->attr->mode), fresh;
+	uint64_t directory = is_directory ? result->inode : op->parent;
+	Granary__Inode *attr = NULL;
+
+	if (op->want_ids) {
+		result->ids_first = fill_ids(service->options.fill, replica_time_ms(service->replica));
+		result->ids_count = SNOWFLAKE_BLOCK;
+	}
+	if (!delegations_grant(service->delegations, now_ms(service), change->asked_ms, change->proposal.request->session, directory,
+			       &fresh))
+		return;
+	/* In a directory with set-group-id the master chooses the group. */
+	if (fresh && (meta_inode(replica_meta(service->replica), directory, &attr) || attr->mode & MODE_SETGID)) {
+		delegations_ended(service->delegations, change->proposal.request->session, directory);
+		if (attr)
+			message_free(&attr->base);
+		return;
+	}
+	result->delegation_ms = LEASE_GRANTED_MS(CACHE_LEASE_MS);
+	result->directory = attr;
+}
+
+static void delegate_reply(struct client_service *service, const struct change *change, Granary__MetaReply *reply)
+{
+	const Granary__MetaRequest *request = change->proposal.request;
+
+	for (size_t i = 0; i < request->n_ops && i < reply->n_results; i++) {
+		const Granary__MetaOp *op = request->ops[i];
+		if (op->op_case == GRANARY__META_OP__OP_CREATE && op->create->want_delegation && !reply->results[i]->error &&
+		    has_room(service))
+			delegate(service, change, op->create, reply->results[i]);
+	}
+}
+
 void client_service_applied(struct client_service *service, const struct replica_applied *applied)
 {
 	if (!applied->proposals)
@@ -147,8 +225,10 @@ void client_service_applied(struct client_service *service, const struct replica
 		struct proposal *proposal = applied->proposals[i];
 		if (proposal->done != on_change_done || !container_of(proposal, struct change, proposal)->is_new)
 			continue;
-		if (!must_wait_for_foreign(service, proposal->request->session))
-			grant_reply(service->leases, now_ms(service), proposal->request, applied->replies[i]);
+		if (must_wait_for_foreign(service, proposal->request->session))
+			continue;
+		grant_reply(service->leases, service->delegations, now_ms(service), proposal->request, applied->replies[i]);
+		delegate_reply(service, container_of(proposal, struct change, proposal), applied->replies[i]);
 	}
 	recalls_begin(service->recalls);
 	for (size_t i = 0; i < applied->effects->touch_count; i++)
@@ -193,6 +273,7 @@ static void change_start(struct client_service *service, struct rpc_request *req
 	change->proposal.request = message;
 	change->proposal.done = on_change_done;
 	change->wait.released = on_released;
+	change->asked_ms = now_ms(service);
 	change->is_new = sessions_request_is_new(service->sessions, message->session, message->slot, message->sequence);
 	if (change_propose(service, change))
 		return;
@@ -201,28 +282,71 @@ static void change_start(struct client_service *service, struct rpc_request *req
 		timer_start(&service->parked_timer, PARKED_RETRY_MS);
 }
 
-/* ---- queries */
+/* ---- requests, held back for other sessions' delegations (delegations.h, gate.h) */
 
-/* What only the leader's soft state knows. Capacity is that of the files: raw space by the usual number of copies. */
-static void add_space(struct client_service *service, Granary__Statfs *statfs)
+static void execute(struct client_service *service, struct rpc_request *request);
+
+static void on_gate_open(struct recall_wait *wait)
 {
-	uint64_t total = 0, available = 0;
-	size_t count = servers_count(service->options.servers);
-	uint64_t copies = count < REPLICAS_DEFAULT ? (count ? count : 1) : REPLICAS_DEFAULT;
+	struct gated *gated = container_of(wait, struct gated, wait);
+	struct client_service *service = gated->service;
+	struct rpc_request *request = gated->request;
 
-	for (size_t i = 0; i < count; i++) {
-		const struct server *server = servers_at(service->options.servers, i);
-		if (!servers_is_usable(server, now_ms(service)))
-			continue;
-		total += server->bytes_total;
-		available += server->bytes_free > DISK_RESERVED_BYTES ? server->bytes_free - DISK_RESERVED_BYTES : 0;
-	}
-	statfs->bytes_total = total / copies;
-	statfs->bytes_free = available / copies;
+	free(gated);
+	if (service->closing)
+		rpc_reply_error(request, ERR_CANCELLED, NULL);
+	else if (!replica_is_leading(service->replica))
+		refuse(service, request, ERR_NOT_LEADER);
+	else
+		execute(service, request);
 }
 
-static void query(struct client_service *service, struct rpc_request *request, const Granary__MetaRequest *message)
+/* While what a request touches is gone through. */
+struct gate {
+	struct client_service *service;
+	struct rpc_request *request;
+	uint64_t session;
+	struct gated *gated;
+};
+
+static struct recall_wait *gate_close(struct gate *gate)
 {
+	if (!gate->gated) {
+		gate->gated = mem_zero(1, sizeof(*gate->gated));
+		gate->gated->service = gate->service;
+		gate->gated->request = gate->request;
+		gate->gated->wait.released = on_gate_open;
+	}
+	return &gate->gated->wait;
+}
+
+static void gate_touched(void *arg, uint64_t inode)
+{
+	struct gate *gate = arg;
+	struct client_service *service = gate->service;
+	uint64_t holder, expires_ms;
+
+	if (delegations_holder(service->delegations, now_ms(service), gate->session, inode, &holder, &expires_ms))
+		recalls_delegation(service->recalls, holder, inode, expires_ms, gate_close(gate));
+}
+
+static void gate_used(void *arg, uint64_t inode)
+{
+	struct gate *gate = arg;
+
+	if (inode != 0)
+		delegations_used(gate->service->delegations, now_ms(gate->service), gate->session, inode);
+}
+
+/* An earlier leader may have given directories away. */
+static void gate_foreign(struct gate *gate)
+{
+	recalls_hold_until(gate->service->recalls, gate->service->foreign_until_ms, gate_close(gate));
+}
+
+static void execute_query(struct client_service *service, struct rpc_request *request, const Granary__MetaRequest *message)
+{
+	struct gate gate = { .service = service, .request = request, .session = message->session };
 	Granary__MetaReply *reply = NULL;
 	enum err err = replica_can_read(service->replica) ? OK : ERR_NOT_LEADER;
 
@@ -232,30 +356,58 @@ static void query(struct client_service *service, struct rpc_request *request, c
 		refuse(service, request, err);
 		return;
 	}
-	for (size_t i = 0; i < reply->n_results; i++) {
-		if (reply->results[i]->statfs)
-			add_space(service, reply->results[i]->statfs);
+	if (must_wait_for_foreign(service, message->session) && gate_query_tells_names(message, reply))
+		gate_foreign(&gate);
+	else if (delegations_any(service->delegations, now_ms(service)))
+		gate_query(message, reply, gate_touched, &gate);
+	if (!gate.gated) {
+		for (size_t i = 0; i < reply->n_results; i++) {
+			if (reply->results[i]->statfs)
+				add_space(service, reply->results[i]->statfs);
+		}
+		note_opened(service, message, reply);
+		grant_reply(service->leases, service->delegations, now_ms(service), message, reply);
+		rpc_reply(request, &reply->base);
 	}
-	note_opened(service, message, reply);
-	grant_reply(service->leases, now_ms(service), message, reply);
-	rpc_reply(request, &reply->base);
 	message_free(&reply->base);
+}
+
+static void execute_change(struct client_service *service, struct rpc_request *request, Granary__MetaRequest *message)
+{
+	struct gate gate = { .service = service, .request = request, .session = message->session };
+
+	if (must_wait_for_foreign(service, message->session) && gate_change_needs_names(message))
+		gate_foreign(&gate);
+	else if (delegations_any(service->delegations, now_ms(service)))
+		gate_change(replica_meta(service->replica), message, gate_touched, &gate);
+	if (gate.gated)
+		return;
+	gate_parents(message, gate_used, &gate);
+	change_start(service, request, message);
+}
+
+static void execute(struct client_service *service, struct rpc_request *request)
+{
+	/* The message belongs to the request, whose server may fill in what the leader chooses. */
+	Granary__MetaRequest *message = (Granary__MetaRequest *)(uintptr_t)request->message;
+
+	if (meta_is_query(message))
+		execute_query(service, request, message);
+	else
+		execute_change(service, request, message);
 }
 
 static void serve_meta(struct client_service *service, struct rpc_request *request)
 {
-	/* The message belongs to the request, whose server may fill in what the leader chooses. */
-	Granary__MetaRequest *message = (Granary__MetaRequest *)(uintptr_t)request->message;
+	const Granary__MetaRequest *message = (const Granary__MetaRequest *)request->message;
 	enum err err = meta_validate(message);
 
 	if (err == OK && !sessions_heard(service->sessions, now_ms(service), message->session, request->conn))
 		err = ERR_NO_SESSION;
 	if (err)
 		refuse(service, request, err);
-	else if (meta_is_query(message))
-		query(service, request, message);
 	else
-		change_start(service, request, message);
+		execute(service, request);
 }
 
 /* ---- sessions */
@@ -389,6 +541,7 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 	if (end) {
 		/* It caches nothing and has nothing open from now on; the rest goes through the log. */
 		sessions_remove(sessions, session);
+		delegations_session_ended(service->delegations, session);
 		session_end(service, session);
 	}
 }
@@ -427,6 +580,7 @@ void client_service_leading(struct client_service *service)
 
 	sessions_clear(service->sessions);
 	leases_clear(service->leases);
+	delegations_clear(service->delegations);
 	service->foreign_session = 0;
 	service->foreign_until_ms = now_ms(service) + CACHE_LEASE_MS;
 	enum err err = meta_each_session(meta, add_session, service);
@@ -490,7 +644,8 @@ struct client_service *client_service_open(const struct client_service_options *
 	service->replica = options->replica;
 	service->sessions = options->sessions;
 	service->leases = leases_open(CACHE_LEASES_MAX, CACHE_LEASE_MS);
-	service->recalls = recalls_open(options->loop, options->rpc, service->leases, options->sessions);
+	service->delegations = delegations_open(DELEGATION_DIRECTORIES_MAX, CACHE_LEASE_MS);
+	service->recalls = recalls_open(options->loop, options->rpc, service->leases, service->delegations, options->sessions);
 	timer_init(&service->parked_timer, options->loop, on_parked, service);
 	return service;
 }
@@ -499,8 +654,10 @@ void client_service_close(struct client_service *service)
 {
 	if (!service)
 		return;
+	service->closing = true;
 	parked_end(service, ERR_CANCELLED);
 	recalls_close(service->recalls);
+	delegations_close(service->delegations);
 	leases_close(service->leases);
 	free(service);
 }

@@ -29,6 +29,11 @@ uint64_t fill_time_ms(const struct fill *fill)
 	return fill->snowflake.last ? snowflake_ms(fill->snowflake.last) : 0;
 }
 
+uint64_t fill_ids(struct fill *fill, uint64_t time_ms)
+{
+	return snowflake_block(&fill->snowflake, time_ms);
+}
+
 static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count, uint64_t **replicas, bool *full)
 {
 	struct placement_wish wish = { .copies = REPLICAS_DEFAULT, .bytes_reserved = DISK_RESERVED_BYTES };
@@ -61,7 +66,8 @@ enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Gran
 		Granary__MetaOp *op = request->ops[i];
 		switch (op->op_case) {
 		case GRANARY__META_OP__OP_CREATE:
-			op->create->id = fill_id(fill, time_ms);
+			if (op->create->id == 0)
+				op->create->id = fill_id(fill, time_ms);
 			break;
 		case GRANARY__META_OP__OP_ALLOCATE_CHUNK:
 			op->allocate_chunk->id = fill_id(fill, time_ms);

@@ -18,9 +18,12 @@ struct fill {
 void fill_init(struct fill *fill, uint32_t worker, uint64_t seed, struct servers *servers);
 void fill_deinit(struct fill *fill);
 uint64_t fill_id(struct fill *fill, uint64_t time_ms);
+/* The first of SNOWFLAKE_BLOCK ids in a row, for a client. */
+uint64_t fill_ids(struct fill *fill, uint64_t time_ms);
 /* The millisecond (since 1970) of the newest id: may be ahead of what was asked for. */
 uint64_t fill_time_ms(const struct fill *fill);
-/* Overwrites whatever the client had put in these fields. time_ms: replica_time_ms. An allocation that cannot be placed gets no
+/* Overwrites whatever the client had put in these fields, but an id for a Create (the state
+ * machine checks that it is free). time_ms: replica_time_ms. An allocation that cannot be placed gets no
  * replicas, which the state machine answers with ERR_NO_SERVERS unless it needs none; *full then says that
  * ERR_NO_SPACE is meant. ERR_WOULD_BLOCK: too few servers are back since the election, ask again soon. */
 MUST_USE enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Granary__MetaRequest *request, bool *full);

@@ -11,6 +11,7 @@
 struct item {
 	uint64_t inode;
 	struct buf name;
+	bool delegation;
 };
 
 /* One Invalidate, or (session 0) a time to be waited for. */
@@ -39,6 +40,7 @@ struct recalls {
 	struct loop *loop;
 	struct rpc *rpc;
 	struct leases *leases;
+	struct delegations *delegations;
 	struct sessions *sessions;
 	struct push *pushes;
 	struct defer flush;
@@ -114,9 +116,13 @@ static void on_confirmed(void *arg, const struct rpc_result *result)
 		push_wait_for_expiry(push);
 		return;
 	}
-	for (size_t i = 0; i < push->item_count; i++)
-		leases_confirmed(recalls->leases, push->session, push->items[i].inode, buf_slice(&push->items[i].name),
-				 push->mark);
+	for (size_t i = 0; i < push->item_count; i++) {
+		const struct item *item = &push->items[i];
+		if (item->delegation)
+			delegations_ended(recalls->delegations, push->session, item->inode);
+		else
+			leases_confirmed(recalls->leases, push->session, item->inode, buf_slice(&item->name), push->mark);
+	}
 	push_end(push);
 }
 
@@ -139,6 +145,7 @@ static void push_send(struct push *push)
 		items[i] = (Granary__InvalidateItem)GRANARY__INVALIDATE_ITEM__INIT;
 		items[i].inode = push->items[i].inode;
 		items[i].name = message_borrow(buf_slice(&push->items[i].name));
+		items[i].delegation = push->items[i].delegation;
 		message.items[i] = &items[i];
 	}
 	push->mark = leases_mark(recalls->leases);
@@ -182,17 +189,18 @@ static struct push *push_for(struct recalls *recalls, uint64_t session)
 	return push;
 }
 
-static void push_add(struct push *push, uint64_t inode, struct slice name)
+static void push_add(struct push *push, uint64_t inode, struct slice name, bool delegation)
 {
 	for (size_t i = push->item_count; i > 0 && i + SAME_ITEM_LOOK_BACK > push->item_count; i--) {
-		if (push->items[i - 1].inode == inode && slice_equal(buf_slice(&push->items[i - 1].name), name))
+		const struct item *item = &push->items[i - 1];
+		if (item->inode == inode && item->delegation == delegation && slice_equal(buf_slice(&item->name), name))
 			return;
 	}
 	if (push->item_count == push->item_capacity) {
 		push->item_capacity = push->item_capacity ? 2 * push->item_capacity : 8;
 		push->items = mem_resize(push->items, push->item_capacity * sizeof(*push->items));
 	}
-	push->items[push->item_count] = (struct item){ .inode = inode };
+	push->items[push->item_count] = (struct item){ .inode = inode, .delegation = delegation };
 	buf_set(&push->items[push->item_count++].name, name);
 }
 
@@ -218,7 +226,7 @@ static void on_holder(void *arg, uint64_t session, uint64_t expires_ms)
 		return;
 	struct push *push = push_for(recalls, session);
 	if (!push->sent) {
-		push_add(push, recalls->touch->inode, recalls->name);
+		push_add(push, recalls->touch->inode, recalls->name, false);
 		defer_post(&recalls->flush);
 	}
 	if (push->expires_ms < expires_ms && !push->sent)
@@ -226,13 +234,15 @@ static void on_holder(void *arg, uint64_t session, uint64_t expires_ms)
 	link_add(recalls, recalls->touch->session, push);
 }
 
-struct recalls *recalls_open(struct loop *loop, struct rpc *rpc, struct leases *leases, struct sessions *sessions)
+struct recalls *recalls_open(struct loop *loop, struct rpc *rpc, struct leases *leases, struct delegations *delegations,
+			     struct sessions *sessions)
 {
 	struct recalls *recalls = mem_zero(1, sizeof(*recalls));
 
 	recalls->loop = loop;
 	recalls->rpc = rpc;
 	recalls->leases = leases;
+	recalls->delegations = delegations;
 	recalls->sessions = sessions;
 	defer_init(&recalls->flush, loop, on_flush, recalls);
 	return recalls;
@@ -296,6 +306,38 @@ bool recalls_hold_all(struct recalls *recalls, struct recall_wait *wait)
 		push_hold(push, wait);
 	}
 	return wait->pending > 0;
+}
+
+static struct push *push_with_delegation(struct recalls *recalls, uint64_t holder, uint64_t directory)
+{
+	struct push *push;
+
+	DL_FOREACH(recalls->pushes, push)
+	{
+		for (size_t i = 0; push->session == holder && i < push->item_count; i++) {
+			if (push->items[i].delegation && push->items[i].inode == directory)
+				return push;
+		}
+	}
+	return NULL;
+}
+
+void recalls_delegation(struct recalls *recalls, uint64_t holder, uint64_t directory, uint64_t expires_ms,
+			struct recall_wait *wait)
+{
+	struct push *push = push_with_delegation(recalls, holder, directory);
+
+	if (!push) {
+		delegations_recalled(recalls->delegations, directory);
+		push = push_for(recalls, holder);
+		if (!push->sent) {
+			push_add(push, directory, (struct slice){ 0 }, true);
+			defer_post(&recalls->flush);
+			if (push->expires_ms < expires_ms)
+				push->expires_ms = expires_ms;
+		}
+	}
+	push_hold(push, wait);
 }
 
 void recalls_hold_until(struct recalls *recalls, uint64_t until_ms, struct recall_wait *wait)

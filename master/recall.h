@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "common/sys/rpc.h"
+#include "master/delegations.h"
 #include "master/leases.h"
 #include "master/meta/meta.h"
 #include "master/sessions.h"
@@ -23,7 +24,8 @@ struct recall_wait {
 	unsigned pending;
 };
 
-struct recalls *recalls_open(struct loop *loop, struct rpc *rpc, struct leases *leases, struct sessions *sessions);
+struct recalls *recalls_open(struct loop *loop, struct rpc *rpc, struct leases *leases, struct delegations *delegations,
+			     struct sessions *sessions);
 /* Waits that are held are released. */
 void recalls_close(struct recalls *recalls);
 
@@ -35,6 +37,9 @@ bool recalls_hold(struct recalls *recalls, uint64_t session, struct recall_wait 
 /* For a request that may be a repetition: its change was made by an earlier entry, whose recalls may still be under way.
  * Waits for all there are. */
 bool recalls_hold_all(struct recalls *recalls, struct recall_wait *wait);
+/* `holder` is asked to give the directory's delegation back, if it has not been yet; until it has, or at expires_ms. */
+void recalls_delegation(struct recalls *recalls, uint64_t holder, uint64_t directory, uint64_t expires_ms,
+			struct recall_wait *wait);
 /* Also until this time: for leases that an earlier leader may have granted. */
 void recalls_hold_until(struct recalls *recalls, uint64_t until_ms, struct recall_wait *wait);
 

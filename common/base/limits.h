@@ -69,6 +69,7 @@
 #define SESSION_OPEN_FILES_MAX 65536u
 #define CACHE_LEASE_MS 1000u			     /* attributes and names cached by a client */
 #define CACHE_LEASES_MAX 262144u
+#define DELEGATION_DIRECTORIES_MAX 65536u	     /* directories in recent use that the leader knows the users of */
 #define CHUNKSERVER_HEARTBEAT_MS 300u
 #define CHUNKSERVER_LEASE_MS 1500u
 #define META_OPS_PER_BATCH_MAX 1024u
@@ -133,6 +134,11 @@
 #define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
+#define CLIENT_CREATIONS_MAX 1024u		     /* files made under a delegation that the master does not know yet */
+#define CLIENT_BEHIND_MAX 48u			     /* of those that were closed, flushed at once */
+#define CLIENT_DELEGATION_MARGIN_MS 200u	     /* before its end no more files are made under a delegation */
+#define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */
+#define CLIENT_CREATION_TRIES_MAX 20u		     /* each of the client's timeout */
 #define CLIENT_MTIME_DELAY_MS 1000u		     /* a synced overwrite's mtime is told to the master after so long */
 
 /* Chunkserver. */

@@ -36,3 +36,15 @@ uint64_t snowflake_ms(uint64_t id)
 {
 	return (id >> (WORKER_BITS + SEQUENCE_BITS)) + SNOWFLAKE_EPOCH_MS;
 }
+
+uint64_t snowflake_block(struct snowflake *snowflake, uint64_t wall_ms)
+{
+	const uint64_t step = SNOWFLAKE_BLOCK;
+	uint64_t first;
+	_Static_assert(SNOWFLAKE_BLOCK == 1u << SEQUENCE_BITS, "a whole millisecond");
+	snowflake->last |= step - 1; /* what is left of the last millisecond is not used */
+	first = snowflake_next(snowflake, wall_ms);
+	check((first & (step - 1)) == 0);
+	snowflake->last = first + step - 1;
+	return first;
+}

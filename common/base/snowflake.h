@@ -17,5 +17,8 @@ void snowflake_init(struct snowflake *snowflake, uint32_t worker);
 uint64_t snowflake_next(struct snowflake *snowflake, uint64_t wall_ms);
 /* The millisecond, since 1970 UTC, that the id carries. */
 uint64_t snowflake_ms(uint64_t id);
+/* SNOWFLAKE_BLOCK ids in a row, the first of them is returned: all sequence numbers of a millisecond that had none so far. */
+#define SNOWFLAKE_BLOCK 4096u
+uint64_t snowflake_block(struct snowflake *snowflake, uint64_t wall_ms);
 
 #endif

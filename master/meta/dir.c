@@ -166,6 +166,15 @@ static enum err create_check(struct context *context, const Granary__Create *op,
 	return name_check(name);
 }
 
+static void create_made(struct context *context, const Granary__Create *op)
+{
+	context->created = op->id;
+	context->made_in = op->parent;
+	context->made_ns = op->time;
+	context->made_ctime_ns = op->ctime;
+}
+
+/* Whoever chose the id himself, and does not know whether an earlier request was carried out, may ask again. */
 enum err op_create(struct context *context, const Granary__Create *op, Granary__MetaResult *result)
 {
 	struct meta *meta = context->meta;
@@ -176,12 +185,21 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 	if ((mode & MODE_TYPE_MASK) == 0)
 		mode |= MODE_FILE;
 	context->created = 0;
+	context->made_ns = 0;
 	const Granary__Inode *parent = NULL;
 	enum err err = create_check(context, op, at.directory, mode, &parent);
 	if (err)
 		return err;
 	if (at.name.size > 0) {
 		struct dirent existing = dir_find(meta, at.directory, at.name);
+		if (existing.inode && existing.inode == op->id) {
+			create_made(context, op);
+			const Granary__Inode *made = inode_get(meta, op->id);
+			if (!made)
+				return ERR_CORRUPT;
+			inode_answer(op->id, made, result);
+			return OK;
+		}
 		if (existing.inode)
 			return create_existing(context, op, existing.inode, result);
 	}
@@ -201,7 +219,11 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 		inode->symlink = bytes_copy(message_bytes(op->symlink));
 		inode->size = op->symlink.len;
 	}
-	context->created = op->id;
+	create_made(context, op);
+	if (op->time) {
+		inode->atime = inode->mtime = inode->btime = op->time;
+		inode->ctime = op->ctime;
+	}
 	if (at.name.size == 0)
 		orphan_add(meta, op->id, context->session);
 	else

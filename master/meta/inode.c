@@ -64,14 +64,22 @@ void inode_remove(struct meta *meta, uint64_t id, Granary__Inode *inode)
 	meta->state->inodes--;
 }
 
+static int64_t change_time(const struct context *context, uint64_t id)
+{
+	if (context->made_ns != 0 && id == context->created)
+		return context->made_ctime_ns;
+	return context->made_ns != 0 && id == context->made_in ? context->made_ns : context->now_ns;
+}
+
 /* `change` follows the clock, so that the values of a file and of another that took its name do not meet (RFC 7862
  * section 12.2.3 calls it NFS4_CHANGE_TYPE_IS_TIME_METADATA). */
 void inode_changed(struct context *context, uint64_t id, Granary__Inode *inode)
 {
 	uint64_t now = (uint64_t)context->now_ns;
+	int64_t when = change_time(context, id);
 	inode->change = inode->change + 1 > now ? inode->change + 1 : now;
-	if (inode->ctime < context->now_ns)
-		inode->ctime = context->now_ns;
+	if (inode->ctime < when)
+		inode->ctime = when;
 	touch_inode(context, id);
 }
 
@@ -79,7 +87,9 @@ void inode_data_changed(struct context *context, uint64_t id, Granary__Inode *in
 {
 	inode_changed(context, id, inode);
 	inode->data_change = inode->change;
-	inode->mtime = context->now_ns;
+	int64_t when = change_time(context, id);
+	if (when == context->now_ns || id != context->made_in || inode->mtime < when)
+		inode->mtime = when;
 }
 
 void inode_set_blocks(struct meta *meta, Granary__Inode *inode, uint64_t blocks)

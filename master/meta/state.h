@@ -37,6 +37,9 @@ struct context {
 	uint64_t session;
 	int64_t now_ns;
 	uint64_t created;   /* inode of the request's last Create; stands for inode 0 */
+	/* A client made it earlier (Create.time): then the times of `created` and of the directory `made_in` are those. */
+	uint64_t made_in;
+	int64_t made_ns, made_ctime_ns;
 	size_t reply_bytes; /* an upper bound of the reply so far, at most META_REPLY_BYTES_MAX */
 };
 

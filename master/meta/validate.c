@@ -25,7 +25,8 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_WALK:
 		return !has_nul(op->walk->path);
 	case GRANARY__META_OP__OP_CREATE:
-		return name_is_possible(op->create->name) && !has_nul(op->create->symlink);
+		return name_is_possible(op->create->name) && !has_nul(op->create->symlink) && op->create->id >> 63 == 0 &&
+		       op->create->time >= 0 && op->create->ctime >= op->create->time;
 	case GRANARY__META_OP__OP_LINK:
 		return name_is_possible(op->link->name);
 	case GRANARY__META_OP__OP_UNLINK:

@@ -45,14 +45,16 @@ static void test_granted_and_stripped(void **state)
 {
 	(void)state;
 	struct leases *leases = leases_open(100, CACHE_LEASE_MS);
+	struct delegations *delegations = delegations_open(100, CACHE_LEASE_MS);
 	struct exchange exchange;
 	exchange_init(&exchange);
-	grant_reply(leases, 1000, &exchange.request, &exchange.reply);
+	grant_reply(leases, delegations, 1000, &exchange.request, &exchange.reply);
 	assert_int_equal(exchange.result.lease_ms, LEASE_GRANTED_MS(CACHE_LEASE_MS));
 	assert_int_equal(leases_count(leases), 2);
 	grant_strip(&exchange.reply);
 	assert_int_equal(exchange.result.lease_ms, 0);
 	leases_close(leases);
+	delegations_close(delegations);
 }
 
 /* Nobody need ever wait for a client that keeps nothing. */
@@ -60,13 +62,15 @@ static void test_uncached(void **state)
 {
 	(void)state;
 	struct leases *leases = leases_open(100, CACHE_LEASE_MS);
+	struct delegations *delegations = delegations_open(100, CACHE_LEASE_MS);
 	struct exchange exchange;
 	exchange_init(&exchange);
 	exchange.request.uncached = true;
-	grant_reply(leases, 1000, &exchange.request, &exchange.reply);
+	grant_reply(leases, delegations, 1000, &exchange.request, &exchange.reply);
 	assert_int_equal(exchange.result.lease_ms, 0);
 	assert_int_equal(leases_count(leases), 0);
 	leases_close(leases);
+	delegations_close(delegations);
 }
 
 int main(void)

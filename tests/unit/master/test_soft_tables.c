@@ -205,7 +205,6 @@ static void test_fill(void **state)
 	request.ops = ops;
 	fill_init(&fill, 3, 42, servers);
 	uint64_t time_ms = SNOWFLAKE_EPOCH_MS + 1000;
-	create.id = 1; /* what a client puts there does not count */
 
 	/* No servers: after an election they are waited for, later the state machine says so. */
 	fill.wait_until_ms = 500;
@@ -222,10 +221,19 @@ static void test_fill(void **state)
 	}
 	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
 	assert_int_equal(chunk.n_replicas, 3);
-	assert_int_not_equal(create.id, 1);
+	assert_int_not_equal(create.id, 0);
 	assert_true(chunk.id > create.id);
 	assert_int_equal(create.id >> 12 & 1023, 3);
-	uint64_t last = chunk.id;
+	uint64_t last = chunk.id, own = create.id;
+	/* An id that the client chose stays. */
+	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
+	assert_int_equal(create.id, own);
+	/* A block is a millisecond that nothing else is from. */
+	uint64_t block = fill_ids(&fill, time_ms);
+	assert_int_equal(block % SNOWFLAKE_BLOCK, 0);
+	assert_true(block > chunk.id);
+	create.id = 0;
+	last = block + SNOWFLAKE_BLOCK - 1;
 	/* The clock went back: ids still rise. */
 	assert_int_equal(fill_request(&fill, 100, time_ms - 500, &request, &full), OK);
 	assert_true(create.id > last);

@@ -1,0 +1,54 @@
+/* Files that this client makes by itself, and the directories in which it may (delegations; master/delegations.h).
+ *
+ *	Create with want_delegation answered: delegated ---- recalled, or its time is over ----> sends what it has, gone
+ *	    file_io_create_local: a file_io with a `creation`: parent, name, owner, mode, an inode number from a block of our own
+ *	        setattr, write, truncate, read, stat: here
+ *	        closed: file_io_flush_behind --+
+ *	        fsync, barrier, recall --------+-> flush: blob appended, then ONE request [Create, CommitBlob, (Open)] -> an
+ *	        more than a blob --------------'   ordinary file. (Still open: [Create] alone, so that the name is there.)
+ *
+ * Who else wants to see the directory waits at the master until we have sent everything in it. Nobody sees a closed file in part.
+ * The requests are repeated like all others when masters or chunkservers fail, also in another session: the inode number tells
+ * the master that it is the same file. If it fails for good (the name is taken, because the delegation had run out while this
+ * process stood still) the file is lost: logged, and its handles answer ERR_IO.
+ *
+ * A directory that this client has made itself, and that stayed delegated since, is `complete`: names that are not in it
+ * need not be asked for. Bounds: CLIENT_CREATIONS_MAX files, CLIENT_BEHIND_MAX of them flushed at once behind our backs. */
+#ifndef GRANARY_CLIENT_CREATIONS_H
+#define GRANARY_CLIENT_CREATIONS_H
+
+#include <uthash.h>
+
+#include "client/client_internal.h"
+
+/* What the master is yet to be told of a file. */
+struct creation {
+	struct file_io *io;
+	struct delegation *delegation;
+	struct buf name;
+	uint32_t mode, uid, gid;
+	int64_t time_ns; /* of making */
+	unsigned tries;
+	bool sent;
+	bool closed; /* once */
+	UT_hash_handle hh; /* by name */
+};
+
+/* An answer to a Create in this directory, sent at asked_ms. made: the directory was made by it. */
+void creations_granted(struct client *client, uint64_t directory, bool made, uint64_t asked_ms, const Granary__MetaResult *result);
+/* These operations are being sent, or were answered: what is known of directories that they change. */
+void creations_note(struct client *client, Granary__MetaOp *const *ops, size_t op_count);
+void creations_note_done(struct client *client, const uint64_t *directories, size_t count);
+/* Directories that operations change; at most `room`. */
+size_t creations_touched(Granary__MetaOp *const *ops, size_t op_count, uint64_t *directories, size_t room);
+/* The Create for it, valid as long as the creation. */
+void creation_message(const struct creation *creation, Granary__Create *message);
+/* The master knows it: result is that of the Create. Or it will never: err. Frees the creation. */
+void creation_done(struct creation *creation, uint64_t asked_ms, const Granary__MetaResult *result);
+void creation_failed(struct creation *creation, enum err err);
+/* MESSAGE_INVALIDATE of a delegation. */
+void creations_recall(struct client *client, uint64_t directory, void (*done)(void *arg), void *arg);
+void creations_session_lost(struct client *client);
+void creations_deinit(struct client *client);
+
+#endif

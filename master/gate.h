@@ -1,0 +1,28 @@
+/* Which directories a request touches: before it is carried out, delegations of them that other sessions hold are to be recalled.
+ *
+ * Of a change: the directories in which it looks for names or changes them, the inode that it changes, and what the names lead to
+ * (a directory that is removed, replaced or moved). Of a query that was carried out for trial: also every inode in its answer,
+ * whose attributes a holder may have changed.
+ *
+ * A walk's directories on the way are not among them: what a holder makes by itself are files, on which a walk ends anyway. (A
+ * path through such a file is ERR_NOT_FOUND instead of ERR_NOT_DIRECTORY for as long as the leader does not know it.) */
+#ifndef GRANARY_MASTER_GATE_H
+#define GRANARY_MASTER_GATE_H
+
+#include "master/meta/meta.h"
+
+typedef void gate_fn(void *arg, uint64_t inode);
+
+/* Directories whose names a change changes. */
+void gate_parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg);
+/* All that a change touches. */
+void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn *fn, void *arg);
+/* All that a query and its answer touch. */
+void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *reply, gate_fn *fn, void *arg);
+
+/* Whether the answer tells of names or of directories: another leader may have given such a directory away. */
+bool gate_query_tells_names(const Granary__MetaRequest *request, const Granary__MetaReply *reply);
+/* Whether the change depends on names. Not: sending in what was made under a delegation. */
+bool gate_change_needs_names(const Granary__MetaRequest *request);
+
+#endif

@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""Files that one mount makes by itself in a directory that was delegated to it: others see them at once, and none is lost."""
+# test: timeout=240
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+from cluster import DIR, Cluster, check, step, wait_for  # noqa: E402
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path, data):
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def fails(number, function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        check(error.errno == number, f"{function.__name__}{arguments}: {error}, not {errno.errorcode[number]}")
+        return
+    raise AssertionError(f"{function.__name__}{arguments} went well, {errno.errorcode[number]} was expected")
+
+
+def fresh(a, name):
+    """A directory that only this mount knows: delegated with its making."""
+    path = f"{a}/{name}"
+    os.mkdir(path)
+    write(f"{path}/first", b"")
+    return path
+
+
+def seen_at_once(a, b):
+    for number in range(30):
+        data = os.urandom(1 + number * 300)
+        here = fresh(a, f"seen{number}")
+        there = f"{b}/seen{number}"
+        write(f"{here}/file", data)
+        if number % 3 == 0:
+            check(read(f"{there}/file") == data, "not the bytes that were closed")
+        elif number % 3 == 1:
+            check(sorted(os.listdir(there)) == ["file", "first"], f"the listing lacks a file: {os.listdir(there)}")
+        else:
+            check(os.stat(f"{there}/file").st_size == len(data), "not the size that was closed")
+        mine, theirs = os.stat(f"{here}/file"), os.stat(f"{there}/file")
+        for field in ("st_ino", "st_mode", "st_nlink", "st_uid", "st_gid", "st_size", "st_mtime_ns"):
+            check(getattr(mine, field) == getattr(theirs, field), f"{number} {field}: {getattr(mine, field)} and {getattr(theirs, field)}")
+        # The kernel that wrote it goes by a clock of its own, that is coarser.
+        check(abs(mine.st_ctime_ns - theirs.st_ctime_ns) < 20_000_000, f"change times {mine.st_ctime_ns} and {theirs.st_ctime_ns}")
+        check(os.stat(here).st_mtime_ns == os.stat(there).st_mtime_ns, "times of the directory differ")
+
+
+def times_stay(a, b):
+    here = fresh(a, "times")
+    write(f"{here}/file", b"12345")
+    os.chmod(f"{here}/file", 0o640)
+    os.utime(f"{here}/file", ns=(10**18, 2 * 10**18))
+    before, directory = os.stat(f"{here}/file"), os.stat(here)
+    check(os.listdir(f"{b}/times"), "empty")  # by now the masters know it all
+    subprocess.run("echo 2 > /proc/sys/vm/drop_caches", shell=True, check=False)
+    after = os.stat(f"{here}/file")
+    check(before == after, f"{before} has become {after}")
+    check(after.st_mtime_ns == 2 * 10**18 and after.st_mode & 0o777 == 0o640, str(after))
+    check(os.stat(here).st_mtime_ns == directory.st_mtime_ns, "the directory's time has changed")
+
+
+def same_name(a, b):
+    here, there = fresh(a, "same"), f"{b}/same"
+    write(f"{here}/x", b"mine")
+    fails(errno.EEXIST, os.open, f"{there}/x", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    here, there = fresh(a, "same2"), f"{b}/same2"
+    write(f"{here}/x", b"mine")
+    fails(errno.EEXIST, os.mkdir, f"{there}/x")
+    check(read(f"{here}/x") == b"mine", "lost")
+    for number in range(100):  # both at once: exactly one makes it
+        here, there = fresh(a, f"race{number}"), f"{b}/race{number}"
+        made = []
+
+        def make(path, who, made=made):
+            try:
+                os.close(os.open(f"{path}/x", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                made.append(who)
+            except FileExistsError:
+                pass
+
+        threads = [threading.Thread(target=make, args=pair) for pair in ((here, "a"), (there, "b"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        check(len(made) == 1, f"made by {made}")
+
+
+def removed(a, b):
+    here, there = fresh(a, "removed"), f"{b}/removed"
+    write(f"{here}/x", b"1")
+    fails(errno.ENOTEMPTY, os.rmdir, there)
+    here, there = fresh(a, "removed2"), f"{b}/removed2"
+    write(f"{here}/x", b"1")
+    os.unlink(f"{there}/x")
+    fails(errno.ENOENT, os.stat, f"{here}/x")
+    here, there = fresh(a, "removed3"), f"{b}/removed3"
+    write(f"{here}/x", b"3")
+    os.rename(there, f"{b}/moved")
+    check(read(f"{b}/moved/x") == b"3", "lost by a rename of its directory")
+    check(read(f"{a}/moved/x") == b"3", "lost by a rename of its directory here")
+    here = fresh(a, "removed4")
+    write(f"{here}/x", b"4")
+    os.unlink(f"{here}/x")
+    fails(errno.ENOENT, os.stat, f"{here}/x")
+    write(f"{here}/x", b"5")
+    os.rename(f"{here}/x", f"{here}/y")
+    os.link(f"{here}/y", f"{here}/z")
+    check(read(f"{b}/removed4/y") == read(f"{b}/removed4/z") == b"5", "renamed and linked")
+    write(f"{here}/v", b"6")
+    fails(errno.ENOTEMPTY, os.rmdir, here)
+    here, there = fresh(a, "removed5"), f"{b}/removed5"
+    with open(f"{here}/open", "wb") as file:  # still open, not flushed
+        check("open" in os.listdir(there), "an open file is not listed")
+        os.unlink(f"{there}/open")
+        file.write(b"x" * 5000)
+        file.flush()
+        check(os.fstat(file.fileno()).st_size == 5000, "an open file that was unlinked elsewhere")
+
+
+def contents(a, b):
+    here, there = fresh(a, "contents"), f"{b}/contents"
+    for size in (0, 1, 4096, 262144, 262145, 700000, 3 << 20):
+        data = os.urandom(size)
+        write(f"{here}/{size}", data)
+        check(read(f"{here}/{size}") == data, f"{size} here")
+    for size in (0, 1, 4096, 262144, 262145, 700000, 3 << 20):
+        check(read(f"{there}/{size}") == read(f"{here}/{size}"), f"{size} there")
+    here = fresh(a, "contents2")
+    with open(f"{here}/cut", "wb") as file:
+        file.truncate(100000)
+        file.write(b"abc")
+        file.flush()
+        file.truncate(10)
+        os.fsync(file.fileno())
+        os.setxattr(f"{here}/cut", "user.a", b"1")
+    check(read(f"{b}/contents2/cut") == b"abc" + bytes(7), "truncated")
+    write(f"{here}/x", b"1")
+    os.setxattr(f"{here}/x", "user.a", b"2")
+    check(os.getxattr(f"{b}/contents2/x", "user.a") == b"2", "an attribute")
+    with open(f"{here}/x", "ab") as file:
+        file.write(b"2")
+    check(read(f"{b}/contents2/x") == b"12", "appended")
+
+
+def frozen(a, b, process):
+    here, there = fresh(a, "frozen"), f"{b}/frozen"
+    write(f"{here}/x", b"1")
+    process.send_signal(signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        write(f"{there}/y", b"2")
+        waited = time.monotonic() - started
+        check(waited < 2.0, f"waited {waited:.2f} s for a mount that stands still")
+    finally:
+        process.send_signal(signal.SIGCONT)
+    # Its delegation is over: what it had not sent by then comes as soon as it goes on.
+    wait_for(lambda: os.path.exists(f"{there}/x"), 5, "what the mount had made before it stood still")
+    check(read(f"{here}/y") == b"2" and read(f"{here}/x") == b"1" == read(f"{there}/x"), "lost")
+    print(f"waited {waited:.2f} s")
+
+
+def killed(cluster, b):
+    path = os.path.join(DIR, "killed")
+    process = cluster.mount_again(path)
+    here = fresh(path, "killed")
+    with open(f"{here}/synced", "wb") as file:
+        file.write(b"kept" * 1000)
+        os.fsync(file.fileno())
+    process.kill()
+    process.wait()
+    check(read(f"{b}/killed/synced") == b"kept" * 1000, "a synced file is lost with its mount")
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def unmounted(cluster, b):
+    path = os.path.join(DIR, "unmounted")
+    process = cluster.mount_again(path)
+    here = fresh(path, "unmounted")
+    for number in range(300):
+        write(f"{here}/{number}", b"%d" % number)
+    process.terminate()
+    check(process.wait(20) == 0, "the mount ended with an error")
+    check(all(read(f"{b}/unmounted/{n}") == b"%d" % n for n in range(300)), "lost by the end of the mount")
+
+
+def leader_dies(cluster, a, b):
+    source = os.path.join(DIR, "source")
+    for directory in range(12):
+        os.makedirs(f"{source}/{directory}")
+        for number in range(100):
+            write(f"{source}/{directory}/{number}", os.urandom(number * 37 + 1))
+    copying = subprocess.Popen(["cp", "-a", source, f"{a}/tree"])
+    wait_for(lambda: os.path.exists(f"{a}/tree/3"), 30, "the copy begins")
+    leader = cluster.leader()
+    cluster.dev("kill", "master", str(leader))
+    check(copying.wait(60) == 0, "cp failed")
+    for mount in (a, b):
+        done = subprocess.run(["rsync", "-acn", "--delete", "--itemize-changes", f"{source}/", f"{mount}/tree/"],
+                              capture_output=True, check=True)
+        check(done.stdout == b"", f"differs: {done.stdout[:500]}")
+
+
+def main():
+    with Cluster(mount=True) as cluster:
+        other = os.path.join(DIR, "other")
+        process = cluster.mount_again(other)
+        a, b = other, cluster.mnt
+        for test in (seen_at_once, times_stay, same_name, removed, contents):
+            step(test.__name__)
+            test(a, b)
+        step("frozen")
+        frozen(a, b, process)
+        step("killed")
+        killed(cluster, b)
+        step("unmounted")
+        unmounted(cluster, b)
+        step("leader_dies")
+        leader_dies(cluster, a, b)
+
+
+main()

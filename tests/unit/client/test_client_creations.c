@@ -1,0 +1,245 @@
+/* Files that a client makes by itself in a directory that was delegated to it. */
+#include "common/proto/setattr.h"
+#include "tests/unit/client/client_fixture.h"
+
+static struct fake_cluster cluster;
+static struct client *client, *other;
+static uint64_t directory;
+
+static Granary__MetaReply *create(struct client *by, uint64_t parent, const char *name, uint32_t mode, enum err wanted)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Create message = GRANARY__CREATE__INIT;
+	message.parent = parent;
+	message.name = message_borrow(slice_text(name));
+	message.mode = mode;
+	message.exclusive = true;
+	client_want_delegation(by, &message);
+	op.op_case = GRANARY__META_OP__OP_CREATE;
+	op.create = &message;
+	return fixture_meta(&cluster, by, &op, wanted);
+}
+
+static Granary__MetaReply *lookup(struct client *by, const char *name, enum err wanted)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Lookup message = GRANARY__LOOKUP__INIT;
+	message.parent = directory;
+	message.name = message_borrow(slice_text(name));
+	op.op_case = GRANARY__META_OP__OP_LOOKUP;
+	op.lookup = &message;
+	return fixture_meta(&cluster, by, &op, wanted);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	fake_cluster_open(&cluster, 3);
+	client = fixture_client(&cluster, 10000);
+	other = fixture_client(&cluster, 10000);
+	Granary__MetaReply *reply = create(client, 1, "directory", MODE_DIRECTORY | 0755, OK);
+	directory = reply->results[0]->inode;
+	message_free(&reply->base);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	client_close(client);
+	client_close(other);
+	fake_cluster_close(&cluster);
+	return 0;
+}
+
+static struct file_io *make(const char *name)
+{
+	Granary__Create message = GRANARY__CREATE__INIT;
+	message.parent = directory;
+	message.name = message_borrow(slice_text(name));
+	message.mode = MODE_FILE | 0644;
+	return file_io_create_local(client, &message);
+}
+
+static void barrier_done(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+static void barrier(uint64_t of)
+{
+	bool done = false;
+	if (client_barrier(client, of, barrier_done, &done))
+		fake_cluster_run(&cluster, &done);
+}
+
+static void test_the_other_sees_it_at_once(void **state)
+{
+	uint8_t *bytes = fixture_bytes(5000, 1);
+	struct file_io *io = make("file");
+	struct answer answer = { 0 };
+	(void)state;
+	assert_non_null(io);
+	assert_true(file_io_is_local(io));
+	assert_ptr_equal(client_find_local(client, directory, slice_text("file")), io);
+	assert_false(client_knows_absent(client, directory, slice_text("file")));
+	assert_true(client_knows_absent(client, directory, slice_text("another")));
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 5000), OK);
+	fixture_expect(&cluster, io, bytes, 5000);
+	file_io_flush_behind(io, answer_err, &answer);
+	Granary__MetaReply *reply = lookup(other, "file", OK);
+	assert_int_equal(reply->results[0]->inode, file_io_inode(io));
+	assert_int_equal(reply->results[0]->attr->size, 5000);
+	assert_true(answer.done);
+	assert_int_equal(answer.err, OK);
+	assert_false(file_io_is_local(io));
+	fixture_expect_elsewhere(&cluster, file_io_inode(io), bytes, 5000);
+	message_free(&reply->base);
+	/* Given back: and not given again while the other one may have cached something. */
+	assert_int_equal(client_delegation_ms(client, directory), 0);
+	assert_null(make("next"));
+	file_io_close(io);
+	free(bytes);
+}
+
+static void test_the_other_cannot_make_the_same(void **state)
+{
+	struct file_io *io = make("file");
+	(void)state;
+	assert_non_null(io);
+	message_free(&create(other, directory, "file", MODE_FILE | 0600, ERR_EXISTS)->base);
+	assert_false(file_io_is_local(io));
+	assert_int_equal(file_io_attr(io)->mode, MODE_FILE | 0644);
+	file_io_close(io);
+}
+
+static void test_attributes_go_with_it(void **state)
+{
+	Granary__Setattr change = GRANARY__SETATTR__INIT;
+	struct file_io *io = make("file");
+	(void)state;
+	assert_non_null(io);
+	change.mask = SETATTR_MODE | SETATTR_UID | SETATTR_GID | SETATTR_MTIME | SETATTR_ATIME;
+	change.mode = 0600;
+	change.uid = 5;
+	change.gid = 6;
+	change.mtime = 7000;
+	change.atime = 8000;
+	assert_true(file_io_setattr_local(io, &change));
+	Granary__Inode *before = (Granary__Inode *)message_copy(&file_io_attr(io)->base);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_false(file_io_setattr_local(io, &change));
+	Granary__MetaReply *reply = lookup(other, "file", OK);
+	const Granary__Inode *attr = reply->results[0]->attr;
+	assert_int_equal(attr->mode, MODE_FILE | 0600);
+	assert_int_equal(attr->uid, 5);
+	assert_int_equal(attr->gid, 6);
+	assert_int_equal(attr->mtime, 7000);
+	assert_int_equal(attr->atime, 8000);
+	assert_int_equal(attr->ctime, before->ctime);
+	assert_int_equal(attr->btime, before->btime);
+	assert_int_equal(attr->size, 0);
+	message_free(&before->base);
+	message_free(&reply->base);
+	file_io_close(io);
+}
+
+static void test_larger_than_a_blob(void **state)
+{
+	size_t size = BLOB_BYTES_MAX + 5000;
+	uint8_t *bytes = fixture_bytes(size, 2);
+	struct file_io *io = make("large");
+	(void)state;
+	assert_non_null(io);
+	for (size_t at = 0; at < size; at += 60000)
+		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, size - at < 60000 ? size - at : 60000), OK);
+	assert_false(file_io_is_local(io));
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_CHUNKS);
+	fixture_expect_elsewhere(&cluster, file_io_inode(io), bytes, size);
+	file_io_close(io);
+	free(bytes);
+}
+
+static void test_open_files_get_their_name_alone(void **state)
+{
+	uint8_t *bytes = fixture_bytes(3000, 3);
+	struct file_io *io = make("open");
+	(void)state;
+	assert_non_null(io);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 3000), OK);
+	barrier(directory);
+	assert_false(file_io_is_local(io));
+	assert_true(file_io_dirty(io));
+	Granary__MetaReply *reply = lookup(other, "open", OK);
+	assert_int_equal(reply->results[0]->attr->size, 0);
+	message_free(&reply->base);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	fixture_expect_elsewhere(&cluster, file_io_inode(io), bytes, 3000);
+	file_io_close(io);
+	free(bytes);
+}
+
+static void test_no_more_than_the_bound(void **state)
+{
+	unsigned made = 0;
+	(void)state;
+	for (; made <= CLIENT_CREATIONS_MAX; made++) {
+		char name[16];
+		snprintf(name, sizeof name, "%u", made);
+		struct file_io *io = make(name);
+		if (!io)
+			break;
+		file_io_close(io); /* which is as good as closing it with a flush behind */
+	}
+	assert_int_equal(made, CLIENT_CREATIONS_MAX);
+	assert_true(client_is_behind(client));
+	barrier(0);
+	assert_false(client_is_behind(client));
+	message_free(&lookup(other, "0", OK)->base);
+	message_free(&lookup(other, "1023", OK)->base);
+	message_free(&lookup(other, "1024", ERR_NOT_FOUND)->base);
+}
+
+static void test_a_name_that_is_taken(void **state)
+{
+	(void)state;
+	message_free(&create(client, directory, "taken", MODE_FILE | 0600, OK)->base);
+	assert_false(client_knows_absent(client, directory, slice_text("taken")));
+	struct file_io *io = make("taken");
+	assert_non_null(io);
+	assert_int_equal(fixture_write(&cluster, io, 0, "abc", 3), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), ERR_EXISTS);
+	assert_int_equal(fixture_flush(&cluster, io, false), ERR_IO);
+	assert_false(file_io_is_local(io));
+	file_io_close(io);
+}
+
+static void test_closing_loses_nothing_but_says_so(void **state)
+{
+	struct answer answer = { 0 };
+	struct file_io *io = make("late");
+	(void)state;
+	assert_non_null(io);
+	assert_int_equal(fixture_write(&cluster, io, 0, "abc", 3), OK);
+	file_io_flush_behind(io, answer_err, &answer);
+	client_close(client);
+	assert_true(answer.done);
+	assert_int_equal(answer.err, ERR_CANCELLED);
+	client = fixture_client(&cluster, 10000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_the_other_sees_it_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_the_other_cannot_make_the_same, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_attributes_go_with_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_larger_than_a_blob, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_open_files_get_their_name_alone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_more_than_the_bound, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_name_that_is_taken, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_closing_loses_nothing_but_says_so, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
