@@ -185,8 +185,14 @@ static void extent_answered(void *arg, enum err err, uint32_t slot)
 	struct extent *extent = arg;
 	struct file_io *io = extent->io;
 	(void)slot;
-	if (err && !io->error)
-		io->error = err;
+	if (err) {
+		bool first = !io->error;
+		io->error = first ? err : io->error;
+		if (first || extent->offset < io->failed_from)
+			io->failed_from = extent->offset;
+		if (first || extent_end(extent) > io->failed_to)
+			io->failed_to = extent_end(extent);
+	}
 	if (!extent->sync)
 		extents_unsynced(io, (uint32_t)(extent->offset / CHUNK_BYTES));
 	io->blocks += (extent->iobuf->size + 511) / 512;

@@ -28,6 +28,7 @@ static void flush_end(struct file_io *io, enum err err)
 	free(io->flush_bits);
 	io->flush_bits = NULL;
 	io->flush_words = io->flush_next = 0;
+	enum err failed = io->error;
 	if (err == OK && io->error) {
 		err = io->error;
 		io->error = OK;
@@ -46,8 +47,13 @@ static void flush_end(struct file_io *io, enum err err)
 		free(request);
 		request = next;
 	}
-	if (err && !told && !io->error)
+	if (err && !told && !io->error) {
 		io->error = err;
+		if (failed == OK) { /* no write: what it stands for may be anywhere */
+			io->failed_from = 0;
+			io->failed_to = UINT64_MAX;
+		}
+	}
 	if (io->flush_waiting && io->flush_state == FLUSH_NONE)
 		flush_begin(io);
 	file_io_queue_run(io);

@@ -305,6 +305,8 @@ void file_io_session_lost(struct client *client)
 		if (io->creation) /* nobody else can have it: stored in the next session */
 			continue;
 		io->error = ERR_NO_SESSION;
+		io->failed_from = 0;
+		io->failed_to = UINT64_MAX;
 		drop_buffered(io);
 	}
 }

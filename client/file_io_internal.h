@@ -98,6 +98,8 @@ struct file_io {
 	uint64_t blocks;    /* newly written since the last commit, estimate */
 	enum err error;     /* of an accepted write; reported once */
 
+	uint64_t failed_from, failed_to; /* while error is not reported: what could not be written is in here */
+
 	struct io_op *queue;
 	bool queue_running;
 	bool reshaping; /* the head of the queue is at work: blob being read, trim, truncation */

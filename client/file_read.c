@@ -298,8 +298,8 @@ static void range_begin(struct read_range *range)
 		range_refresh(range);
 		return;
 	}
-	/* Chunks aside are incomplete when a write to them has failed, and nobody has been told yet. */
-	if (io->error && io->chunked && io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS)
+	/* What was written and accepted is not there, and nobody has been told yet. */
+	if (io->error && range->offset < io->failed_to && io->failed_from < range->offset + range->size)
 		range->err = io->error;
 	if (range->offset >= file_size || range->err) {
 		range_end(range);

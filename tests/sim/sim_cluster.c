@@ -11,7 +11,8 @@
  *   - an object is always one version, whole, at least the last one acknowledged; a reader finds the name at every time;
  *   - when the faults end everything is answered, and everything can be read.
  *
- *	sim_cluster [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_cluster [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace,
+ *							SIM_UNSYNCED=1: tables are flushed, and never synced */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,8 +53,9 @@ struct history {
 	struct table tables[TABLES];
 	struct versions objects[OBJECTS];
 	unsigned writes, flushes, reads, puts, gets, errors, seen_errors;
+	unsigned power_cuts;
+	bool unsynced; /* nobody ever syncs */
 	bool ending;
-	bool done[WORLD_CLIENTS];
 };
 
 struct program;
@@ -69,6 +71,7 @@ struct actor {
 	uint64_t inode, version, size;
 	uint64_t first, count; /* blocks under way */
 	uint64_t least[BLOCKS];
+	unsigned power_cuts; /* when it began: one since may have taken back what was not synced */
 	bool sync, checked;
 	uint8_t *bytes;
 };
@@ -170,7 +173,8 @@ static void table_flushed(void *arg, enum err err)
 		actor->program->history->flushes++;
 		for (unsigned i = 0; i < BLOCKS; i++) {
 			struct versions *block = &table->blocks[i];
-			if (block->least < table->covered[i])
+			bool stays = actor->sync || actor->power_cuts == actor->program->history->power_cuts;
+			if (stays && block->least < table->covered[i])
 				block->least = table->covered[i];
 			if (actor->sync && block->synced < table->covered[i])
 				block->synced = table->covered[i];
@@ -184,6 +188,8 @@ static void table_flushed(void *arg, enum err err)
 static void table_flush(struct actor *actor)
 {
 	actor->sync = rng_below(rng(actor->program), 2) == 0 || actor->program->history->ending;
+	if (actor->program->history->unsynced)
+		actor->sync = false;
 	for (unsigned i = 0; i < BLOCKS; i++)
 		actor->table->covered[i] = actor->table->blocks[i].own;
 	(actor->sync ? file_io_sync : file_io_flush)(actor->io, table_flushed, actor);
@@ -204,7 +210,7 @@ static void check_block(struct actor *actor, uint64_t number, const uint8_t *byt
 		wrong(actor, "too old", number, version, versions, least);
 	if (version > versions->last)
 		wrong(actor, "never written", number, version, versions, least);
-	if (!owns(actor) && versions->least < version)
+	if (!owns(actor) && versions->least < version && actor->power_cuts == actor->program->history->power_cuts)
 		versions->least = version;
 }
 
@@ -269,6 +275,7 @@ static void inode_open(struct actor *actor, uint64_t inode, client_meta_fn *done
 
 static void table_step(struct actor *actor)
 {
+	actor->power_cuts = actor->program->history->power_cuts;
 	uint64_t what = rng_below(rng(actor->program), 10);
 	if (!actor->io)
 		inode_open(actor, actor->table->inode, table_opened);
@@ -545,6 +552,7 @@ static void client_stop(void *arg)
 static void power_lost(struct world *world)
 {
 	struct history *history = world->arg;
+	history->power_cuts++;
 	for (unsigned i = 0; i < TABLES; i++)
 		for (unsigned j = 0; j < BLOCKS; j++) {
 			struct versions *block = &history->tables[i].blocks[j];
@@ -609,6 +617,7 @@ static void run(uint64_t seed, struct history *sum)
 {
 	struct history *history = mem_zero(1, sizeof *history);
 	struct world world = { .client_start = client_start, .client_stop = client_stop, .power_lost = power_lost, .arg = history };
+	history->unsynced = getenv("SIM_UNSYNCED") != NULL;
 	world_open(&world, seed);
 	world.power_cuts = seed % 3 == 0;
 	node_start(world_node(&world, NODE_CLIENT, 0));
