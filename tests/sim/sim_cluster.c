@@ -134,10 +134,20 @@ static void fill(uint8_t *block, uint64_t version, unsigned table, uint64_t numb
 	}
 }
 
+/* What the writer had accepted may be lost. */
+static void forget_own(struct table *table)
+{
+	for (unsigned i = 0; i < BLOCKS; i++)
+		table->blocks[i].own = table->blocks[i].least;
+}
+
 static void table_write_done(void *arg, enum err err)
 {
 	struct actor *actor = arg;
-	check(err == OK);
+	if (err) { /* it was not accepted */
+		failed(actor, "write", err);
+		forget_own(actor->table);
+	}
 	free(actor->bytes);
 	actor->bytes = NULL;
 	actor_next(actor);
@@ -167,8 +177,7 @@ static void table_flushed(void *arg, enum err err)
 	struct table *table = actor->table;
 	if (err) {
 		failed(actor, "flush", err);
-		for (unsigned i = 0; i < BLOCKS; i++)
-			table->blocks[i].own = table->blocks[i].least;
+		forget_own(table);
 	} else {
 		actor->program->history->flushes++;
 		for (unsigned i = 0; i < BLOCKS; i++) {
@@ -498,8 +507,7 @@ static void session_lost(void *arg)
 {
 	struct program *program = arg;
 	for (unsigned i = program->number; i < TABLES; i += WORLD_CLIENTS)
-		for (unsigned j = 0; j < BLOCKS; j++)
-			program->history->tables[i].blocks[j].own = program->history->tables[i].blocks[j].least;
+		forget_own(&program->history->tables[i]);
 }
 
 static const struct client_events events = { .invalidate = invalidate, .session_lost = session_lost };
