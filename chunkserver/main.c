@@ -15,8 +15,9 @@
 #define DESCRIPTORS (4 * CHUNKS_OPEN_MAX + CONNECTIONS_MAX + 1024)
 
 struct config {
-	char *data, *listen, *masters, *host, *address, *log_level, *log_format;
+	char *data, *listen, *masters, *host, *address;
 	uint64_t reserve;
+	unsigned log_level, log_format;
 };
 
 #define FIELD(name) offsetof(struct config, name)
@@ -28,8 +29,8 @@ static const struct option_spec specs[] = {
 	{ "host", 0, OPTION_TEXT, FIELD(host), "LABEL", "what fails together: the same for all disks of a host (default: its name)", NULL },
 	{ "address", 0, OPTION_TEXT, FIELD(address), "HOST:PORT", "told to others (default: where it listens)", NULL },
 	{ "reserve", 0, OPTION_BYTES, FIELD(reserve), "BYTES", "kept free on the disk", "64M" },
-	{ "log-level", 0, OPTION_TEXT, FIELD(log_level), "LEVEL", "debug, info, warn or error", "info" },
-	{ "log-format", 0, OPTION_TEXT, FIELD(log_format), "FORMAT", "text or json", "text" },
+	{ "log-level", 0, OPTION_CHOICE, FIELD(log_level), LOG_LEVELS, "the least that is logged", "info" },
+	{ "log-format", 0, OPTION_CHOICE, FIELD(log_format), LOG_FORMATS, "of a line", "text" },
 	{ 0 },
 };
 
@@ -75,22 +76,9 @@ static void on_terminate(void *arg)
 	chunkserver_stop(process->server, on_stopped, process);
 }
 
-static enum err config_check(const struct config *config, enum log_level *level, bool *json, struct buf *message)
+static enum err config_check(const struct config *config, struct buf *message)
 {
-	static const char *const levels[] = { "debug", "info", "warn", "error" };
-	bool known = false;
-	for (int i = 0; i < 4; i++) {
-		if (strcmp(config->log_level, levels[i]) == 0) {
-			*level = (enum log_level)i;
-			known = true;
-		}
-	}
-	*json = strcmp(config->log_format, "json") == 0;
-	if (!known)
-		buf_printf(message, "--log-level is debug, info, warn or error, not %s", config->log_level);
-	else if (!*json && strcmp(config->log_format, "text") != 0)
-		buf_printf(message, "--log-format is text or json, not %s", config->log_format);
-	else if (config->data == NULL || *config->data == 0)
+	if (config->data == NULL || *config->data == 0)
 		buf_printf(message, "--data DIR is needed");
 	else
 		return OK;
@@ -152,8 +140,6 @@ int main(int argc, char **argv)
 {
 	struct config config = { 0 };
 	struct buf message = { 0 };
-	enum log_level level = LOG_INFO;
-	bool json = false;
 	int first = 0, status = 2;
 	enum err err = options_parse(&program, &config, argc, argv, false, &first, &message);
 	if (err == OK && first < argc) {
@@ -161,11 +147,11 @@ int main(int argc, char **argv)
 		err = ERR_INVALID;
 	}
 	if (err == OK)
-		err = config_check(&config, &level, &json, &message);
+		err = config_check(&config, &message);
 	if (err != OK) {
 		fprintf(stderr, "granary-chunkserver: %.*s\n", (int)message.size, (const char *)message.bytes);
 	} else {
-		log_setup("chunkserver", level, json);
+		log_setup("chunkserver", (enum log_level)config.log_level, (enum log_format)config.log_format);
 		status = run(&config);
 	}
 	options_deinit(&program, &config);

@@ -21,8 +21,7 @@ struct config {
 	char *cluster;
 	uint64_t timeout_ms;
 	bool read_only;
-	char *log_level;
-	char *log_format;
+	unsigned log_level, log_format;
 	bool foreground;
 	bool background;
 	bool private_mount;
@@ -40,8 +39,8 @@ static const struct option_spec specs[] = {
     {"private", 0, OPTION_FLAG, offsetof(struct config, private_mount), NULL,
      "as root: do not let other users in (no allow_other)", NULL},
     {"options", 'o', OPTION_TEXT, offsetof(struct config, fuse_options), "LIST", "further options of FUSE, by comma", NULL},
-    {"log-level", 0, OPTION_TEXT, offsetof(struct config, log_level), "LEVEL", "debug, info, warn or error", "info"},
-    {"log-format", 0, OPTION_TEXT, offsetof(struct config, log_format), "FORMAT", "text or json", "text"},
+    {"log-level", 0, OPTION_CHOICE, offsetof(struct config, log_level), LOG_LEVELS, "the least that is logged", "info"},
+    {"log-format", 0, OPTION_CHOICE, offsetof(struct config, log_format), LOG_FORMATS, "of a line", "text"},
     {0},
 };
 
@@ -254,23 +253,9 @@ static void into_background(struct process *process)
 		log_warn("chdir", "errno=%d", errno);
 }
 
-static bool parse_level(const char *text, enum log_level *out)
-{
-	static const char *const names[] = {"debug", "info", "warn", "error"};
-
-	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-		if (strcmp(text, names[i]) == 0) {
-			*out = (enum log_level)i;
-			return true;
-		}
-	}
-	return false;
-}
-
 static enum status parse(struct process *process, int argc, char **argv)
 {
 	struct buf message = {0};
-	enum log_level level;
 	enum status status = STATUS_USAGE;
 	int first;
 
@@ -279,10 +264,8 @@ static enum status parse(struct process *process, int argc, char **argv)
 		complain("usage", (char *)message.bytes);
 	} else if (argc - first != 1) {
 		complain("usage", "granary-mount [options] MOUNTPOINT (see --help)");
-	} else if (!parse_level(process->config.log_level, &level)) {
-		complain("usage", "--log-level is debug, info, warn or error");
 	} else {
-		log_setup("mount", level, strcmp(process->config.log_format, "json") == 0);
+		log_setup("mount", (enum log_level)process->config.log_level, (enum log_format)process->config.log_format);
 		process->mountpoint = argv[first];
 		status = STATUS_DONE;
 	}

@@ -10,8 +10,9 @@
 #include "master/master.h"
 
 struct config {
-	char *data, *listen, *members, *cluster, *log_level, *log_format;
+	char *data, *listen, *members, *cluster;
 	uint64_t id, cache_size;
+	unsigned log_level, log_format;
 };
 
 #define FIELD(name) offsetof(struct config, name)
@@ -23,8 +24,8 @@ static const struct option_spec specs[] = {
 	{ "members", 'm', OPTION_TEXT, FIELD(members), "1=HOST:PORT,...", "all masters, the same on each; default: this one alone", "" },
 	{ "cluster-name", 0, OPTION_TEXT, FIELD(cluster), "NAME", "refuse a data folder of another cluster", "granary" },
 	{ "cache-size", 0, OPTION_BYTES, FIELD(cache_size), "BYTES", "memory for caches of the namespace", "256M" },
-	{ "log-level", 0, OPTION_TEXT, FIELD(log_level), "LEVEL", "debug, info, warn or error", "info" },
-	{ "log-format", 0, OPTION_TEXT, FIELD(log_format), "FORMAT", "text or json", "text" },
+	{ "log-level", 0, OPTION_CHOICE, FIELD(log_level), LOG_LEVELS, "the least that is logged", "info" },
+	{ "log-format", 0, OPTION_CHOICE, FIELD(log_format), LOG_FORMATS, "of a line", "text" },
 	{ 0 },
 };
 
@@ -67,23 +68,9 @@ static bool name_is_plain(const char *name)
 	return size > 0 && size <= HOST_LABEL_BYTES_MAX;
 }
 
-static enum err config_check(const struct config *config, enum log_level *level, bool *json, struct buf *message)
+static enum err config_check(const struct config *config, struct buf *message)
 {
-	static const char *const levels[] = { "debug", "info", "warn", "error" };
-	bool known = false;
-
-	for (int i = 0; i < 4; i++) {
-		if (strcmp(config->log_level, levels[i]) == 0) {
-			*level = (enum log_level)i;
-			known = true;
-		}
-	}
-	*json = strcmp(config->log_format, "json") == 0;
-	if (!known)
-		buf_printf(message, "--log-level is debug, info, warn or error, not %s", config->log_level);
-	else if (!*json && strcmp(config->log_format, "text") != 0)
-		buf_printf(message, "--log-format is text or json, not %s", config->log_format);
-	else if (!config->data || !*config->data)
+	if (!config->data || !*config->data)
 		buf_printf(message, "--data DIR is needed");
 	else if (!name_is_plain(config->cluster))
 		buf_printf(message, "--cluster-name is up to %u printable characters without spaces", HOST_LABEL_BYTES_MAX);
@@ -133,8 +120,6 @@ int main(int argc, char **argv)
 {
 	struct config config = { 0 };
 	struct buf message = { 0 };
-	enum log_level level = LOG_INFO;
-	bool json = false;
 	int first = 0;
 	enum err err = options_parse(&program, &config, argc, argv, false, &first, &message);
 
@@ -143,14 +128,14 @@ int main(int argc, char **argv)
 		err = ERR_INVALID;
 	}
 	if (err == OK)
-		err = config_check(&config, &level, &json, &message);
+		err = config_check(&config, &message);
 	if (err) {
 		fprintf(stderr, "granary-master: %.*s\n", (int)message.size, (const char *)message.bytes);
 		options_deinit(&program, &config);
 		buf_deinit(&message);
 		return 2;
 	}
-	log_setup("master", level, json);
+	log_setup("master", (enum log_level)config.log_level, (enum log_format)config.log_format);
 	int status = run(&config);
 	options_deinit(&program, &config);
 	buf_deinit(&message);

@@ -13,14 +13,14 @@
 static struct {
 	const char *component;
 	enum log_level least;
-	bool json;
+	enum log_format format;
 } settings = { .component = "granary", .least = LOG_INFO };
 
-void log_setup(const char *component, enum log_level least, bool json)
+void log_setup(const char *component, enum log_level least, enum log_format format)
 {
 	settings.component = component;
 	settings.least = least;
-	settings.json = json;
+	settings.format = format;
 }
 
 static const char *level_name(enum log_level level)
@@ -95,7 +95,7 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
 
 	char line[3 * LINE_BYTES_MAX];
 	int size = 0;
-	if (settings.json) {
+	if (settings.format == LOG_JSON) {
 		size = snprintf(line, sizeof(line),
 				"{\"time\":\"%s.%06ldZ\",\"level\":\"%s\",\"component\":\"%s\",\"event\":\"%s\"", time_text,
 				now.tv_nsec / 1000, level_name(level), settings.component, event);

@@ -8,9 +8,13 @@
 #include <stddef.h>
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_format { LOG_TEXT, LOG_JSON };
+/* The words for them, of the options --log-level and --log-format (OPTION_CHOICE). */
+#define LOG_LEVELS "debug|info|warn|error"
+#define LOG_FORMATS "text|json"
 
 /* Once, before threads start. component is borrowed for ever ("master"). */
-void log_setup(const char *component, enum log_level least, bool json);
+void log_setup(const char *component, enum log_level least, enum log_format format);
 void log_event(enum log_level level, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Printable ASCII without spaces, quotes and '='; the rest as \xNN. Cuts at size. Returns `out`. */
 const char *log_escape(const void *bytes, size_t size_bytes, char *out, size_t out_size);

@@ -89,8 +89,26 @@ enum err options_value(enum option_kind kind, const char *text, void *out)
 		return parse_scaled(text, suffixes_bytes, out);
 	case OPTION_DURATION:
 		return parse_scaled(text, suffixes_duration, out);
+	case OPTION_CHOICE:
+		break;
 	}
 	return ERR_INVALID;
+}
+
+/* Which of the words "a|b|c" the text is. */
+static enum err parse_choice(const char *words, const char *text, unsigned *out)
+{
+	size_t size = strlen(text);
+	unsigned index = 0;
+	while (strcspn(words, "|") != size || memcmp(words, text, size) != 0) {
+		words += strcspn(words, "|");
+		if (*words == '\0')
+			return ERR_INVALID;
+		words++;
+		index++;
+	}
+	*out = index;
+	return OK;
 }
 
 static const struct option_spec *find_long(const struct option_spec *specs, const char *name, size_t size)
@@ -114,6 +132,12 @@ static const struct option_spec *find_letter(const struct option_spec *specs, ch
 static enum err set(const struct option_spec *spec, void *config, const char *text, struct buf *message)
 {
 	uint64_t scratch = 0;
+	if (spec->kind == OPTION_CHOICE) {
+		enum err unknown = parse_choice(spec->argument, text, (unsigned *)(void *)((char *)config + spec->offset));
+		if (unknown != OK)
+			buf_printf(message, "invalid value '%s' for %s: it is one of %s", text, spec->name, spec->argument);
+		return unknown;
+	}
 	/* A number that does not parse leaves the field as it was. */
 	bool number = spec->kind != OPTION_FLAG && spec->kind != OPTION_TEXT;
 	enum err err = options_value(spec->kind, text, number ? (void *)&scratch : (char *)config + spec->offset);
@@ -225,7 +249,7 @@ static void print_specs(const struct option_spec *specs)
 			snprintf(letter, sizeof(letter), "-%c, ", specs->letter);
 		snprintf(left, sizeof(left), "%s--%s%s%s", letter, specs->name, specs->argument != NULL ? " " : "",
 			 specs->argument != NULL ? specs->argument : "");
-		printf("  %-34s %s", left, specs->help != NULL ? specs->help : "");
+		printf("  %-38s %s", left, specs->help != NULL ? specs->help : "");
 		if (specs->standard != NULL)
 			printf(" (%s)", specs->standard);
 		printf("\n");

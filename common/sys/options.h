@@ -17,6 +17,7 @@ enum option_kind {
 	OPTION_COUNT,	 /* uint64_t */
 	OPTION_BYTES,	 /* uint64_t */
 	OPTION_DURATION, /* uint64_t, milliseconds */
+	OPTION_CHOICE,	 /* unsigned: which of the words in `argument`, "text|json"; from 0 */
 };
 
 struct option_spec {
@@ -24,7 +25,7 @@ struct option_spec {
 	char letter;	     /* short option or 0 */
 	enum option_kind kind;
 	size_t offset;	     /* of the field in the config struct */
-	const char *argument; /* shown in --help: "HOST:PORT" */
+	const char *argument; /* shown in --help: "HOST:PORT"; OPTION_CHOICE: the words there are */
 	const char *help;
 	const char *standard; /* default as text, NULL for zero */
 };
@@ -45,7 +46,7 @@ void options_deinit(const struct options_program *program, void *config);
 /* The file alone, from memory. Keys that are not options are errors. */
 MUST_USE enum err options_parse_text(const struct options_program *program, void *config, struct slice text,
 				     struct buf *message);
-/* Parses one value of a kind as above; for --set key=value and sub-commands. */
+/* Parses one value of a kind as above, but OPTION_CHOICE; for --set key=value and sub-commands. */
 MUST_USE enum err options_value(enum option_kind kind, const char *text, void *out);
 /* The running version, e.g. "0.1.0". */
 const char *granary_version(void);

@@ -113,7 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	static struct loop *loop;
 	static char path[64];
 	if (loop == NULL) {
-		log_setup("fuzz", LOG_ERROR, false);
+		log_setup("fuzz", LOG_ERROR, LOG_TEXT);
 		check(loop_open(&loop) == OK);
 		snprintf(path, sizeof(path), "/dev/shm/granary-fuzz-%d", (int)getpid());
 	}

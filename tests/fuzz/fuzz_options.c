@@ -12,6 +12,7 @@ struct config {
 	bool flag;
 	char *text;
 	uint64_t count, bytes, duration;
+	unsigned choice;
 };
 
 static const struct option_spec specs[] = {
@@ -20,6 +21,7 @@ static const struct option_spec specs[] = {
 	{ "count", 'c', OPTION_COUNT, offsetof(struct config, count), "N", "", NULL },
 	{ "bytes", 'b', OPTION_BYTES, offsetof(struct config, bytes), "N", "", NULL },
 	{ "duration-ms", 'd', OPTION_DURATION, offsetof(struct config, duration), "N", "", NULL },
+	{ "choice", 0, OPTION_CHOICE, offsetof(struct config, choice), "one|two|three", "", "two" },
 	{ .name = NULL },
 };
 static const struct options_program program = { "fuzz", "", "", specs };

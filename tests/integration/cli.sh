@@ -19,6 +19,12 @@ for command in put get cat ls stat rm mv cp mkdir rmdir ln readlink chmod chown 
 	grep -q "^usage: granary $command " out || fail "$command --help prints no usage"
 	expect 2 granary $command --no-such-option
 done
+for program in granary-master granary-chunkserver "granary-mount $TEST_DIR"; do
+	expect 2 $program --log-level loud
+	complained "invalid value 'loud' for log-level: it is one of debug|info|warn|error"
+	expect 2 $program --log-format xml
+	complained "invalid value 'xml' for log-format: it is one of text|json"
+done
 expect 4 env -u GRANARY_CONFIG HOME=/nonexistent granary ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms admin status

@@ -86,6 +86,7 @@ def statuses(cluster):
     step("exit statuses")
     mount(cluster, "--no-such-option", status=2)
     mount(cluster, "--log-level", "loud", status=2)
+    mount(cluster, "--log-format", "xml", status=2)
     mount(cluster, "-o", "no_such_fuse_option", status=2)
     mount(cluster, "--cluster", "127.0.0.1:1", "--timeout", "500ms", status=4)
     check(not os.path.ismount(MNT), "a mount that failed is left behind")

@@ -167,7 +167,7 @@ static int take_global_options(struct cli *cli, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct cli cli = {.timeout_ms = CLIENT_TIMEOUT_MS};
-	log_setup("granary", LOG_ERROR, false);
+	log_setup("granary", LOG_ERROR, LOG_TEXT);
 	int at = take_global_options(&cli, argc, argv);
 	if (at < 0)
 		return at == -1 ? EXIT_DONE : EXIT_USAGE;

@@ -258,11 +258,11 @@ void watch_close(struct watch *watch)
 	check(watch == NULL);
 }
 
-void log_setup(const char *component, enum log_level least, bool json)
+void log_setup(const char *component, enum log_level least, enum log_format format)
 {
 	(void)component;
 	(void)least;
-	(void)json;
+	(void)format;
 }
 
 void log_event(enum log_level level, const char *event, const char *format, ...)

@@ -671,6 +671,6 @@ int main(void)
 		TEST(packs_compact_themselves),
 		TEST(inventory_is_sent_when_asked),
 	};
-	log_setup("chunkserver", LOG_ERROR, false);
+	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

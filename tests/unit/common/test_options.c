@@ -17,6 +17,7 @@ struct config {
 	bool verbose;
 	char *name;
 	uint64_t count, bytes, time;
+	unsigned color;
 };
 
 static const struct option_spec specs[] = {
@@ -25,6 +26,7 @@ static const struct option_spec specs[] = {
 	{ "count", 'c', OPTION_COUNT, offsetof(struct config, count), "N", "how many", "3" },
 	{ "cache", 0, OPTION_BYTES, offsetof(struct config, bytes), "SIZE", "how much", "8M" },
 	{ "heartbeat-ms", 0, OPTION_DURATION, offsetof(struct config, time), "TIME", "how often", "300" },
+	{ "color", 0, OPTION_CHOICE, offsetof(struct config, color), "red|green|blue", "which", "green" },
 	{ .name = NULL },
 };
 static const struct options_program program = { "tester", "[options] DIR", "Tests.", specs };
@@ -68,6 +70,7 @@ static void test_defaults(void **state)
 	assert_int_equal(run.config.count, 3);
 	assert_int_equal(run.config.bytes, 8 << 20);
 	assert_int_equal(run.config.time, 300);
+	assert_int_equal(run.config.color, 1);
 	assert_int_equal(run.first, 1);
 	finish(&run);
 }
@@ -89,6 +92,14 @@ static void test_command_line(void **state)
 	assert_string_equal(run.argv[run.first + 2], "-");
 	finish(&run);
 
+	static const char *const colors[] = { "--color red", "--color=green", "--color=red --color blue" };
+	for (unsigned i = 0; i < 3; i++) {
+		parse(&run, false, colors[i]);
+		assert_int_equal(run.err, OK);
+		assert_int_equal(run.config.color, i);
+		finish(&run);
+	}
+
 	parse(&run, true, "-v ls -v --whatever");
 	assert_int_equal(run.err, OK);
 	assert_string_equal(run.argv[run.first], "ls");
@@ -108,7 +119,7 @@ static void test_mistakes(void **state)
 	(void)state;
 	static const char *const lines[] = {
 		"--nosuch", "-x", "--count", "--count many", "--count -1", "--count 1K", "--cache 1X", "--cache 99999999999T",
-		"--heartbeat-ms 1y", "--heartbeat-ms 99999999999999999999", "--verbose=perhaps", "-vn", "--config /no/such/file",
+		"--heartbeat-ms 1y", "--heartbeat-ms 99999999999999999999", "--verbose=perhaps", "--color gree", "--color redd", "--color red|green", "--color=", "--color RED", "-vn", "--config /no/such/file",
 	};
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
 		struct run run;
@@ -157,6 +168,7 @@ static void test_text_mistakes(void **state)
 		{ "count", "line 1: expected key = value" },
 		{ "[open", "line 1: section without ]" },
 		{ "\n\ncount = x", "line 3: invalid value 'x' for count" },
+		{ "color = pink", "line 1: invalid value 'pink' for color: it is one of red|green|blue" },
 		{ "config = other", "line 1: unknown key 'config'" },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -239,14 +251,14 @@ static void test_log_escape(void **state)
 
 static void log_text(void)
 {
-	log_setup("tester", LOG_INFO, false);
+	log_setup("tester", LOG_INFO, LOG_TEXT);
 	log_debug("hidden", "x=%d", 1);
 	log_warn("chunk_crc_mismatch", "chunk=%016" PRIx64 " peer=%s", (uint64_t)0x1234, "10.0.0.1:1");
 }
 
 static void log_json(void)
 {
-	log_setup("tester", LOG_DEBUG, true);
+	log_setup("tester", LOG_DEBUG, LOG_JSON);
 	log_error("disk_failed", "path=/a/b reason=%s last=1", "quote\" and backslash\\ and\nline");
 	log_info("bare", "%s", "");
 }
