@@ -40,16 +40,20 @@ int service_position(const struct service *service, Granary__Replica *const *rep
 
 /* ---------------------------------------------------------------- changes */
 
-/* The chain as the message says it, for a chunk that may have to be made. */
-static void chain_of(uint64_t chunk, uint64_t version, Granary__Replica **replicas, size_t count,
-		     Granary__ChunkLocation *out)
-{
-	granary__chunk_location__init(out);
-	out->chunk = chunk;
-	out->version = version;
-	out->n_replicas = count;
-	out->replicas = replicas;
-}
+/* What writes, trims and appends all say. */
+struct change {
+	uint64_t chunk, version;
+	uint64_t client, operation;
+	uint64_t sequence; /* 0: from the client, to the head */
+	Granary__Replica **replicas;
+	size_t replica_count;
+};
+
+/* The fields have the same names in the three messages, but for the chunk's. */
+#define CHANGE_OF(message, field)                                                                                       \
+	(struct change){ .chunk = (message)->field, .version = (message)->version, .client = (message)->client,         \
+			 .operation = (message)->operation, .sequence = (message)->sequence,                           \
+			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas }
 
 /* Is the chain well formed, and are we where the sender thinks? */
 static enum err check_chain(const struct service *service, Granary__Replica *const *replicas, size_t count, bool from_client)
@@ -62,14 +66,35 @@ static enum err check_chain(const struct service *service, Granary__Replica *con
 	return (place == 0) == from_client ? OK : ERR_INVALID;
 }
 
-static void submit(struct chunk_op *op, uint64_t chunk, Granary__Replica **replicas, size_t count, enum chunk_kind kind)
+static enum err check_change(const struct service *service, const struct change *change)
 {
-	Granary__ChunkLocation chain;
-	op->replicas = replicas;
-	op->replica_count = count;
-	chain_of(chunk, op->version, replicas, count, &chain);
-	struct chunk_create create = { .kind = kind, .version = op->version, .chain = &chain };
-	chunk_op_submit(op, chunk, &create);
+	return check_chain(service, change->replicas, change->replica_count, change->sequence == 0);
+}
+
+static struct chunk_op *change_new(struct service *service, enum op_kind kind, struct rpc_request *request,
+				   const struct change *change)
+{
+	struct chunk_op *op = chunk_op_new(service, kind, request);
+	op->from_client = change->sequence == 0;
+	op->version = change->version;
+	op->client = change->client;
+	op->operation = change->operation;
+	op->sequence = change->sequence;
+	op->replicas = change->replicas;
+	op->replica_count = change->replica_count;
+	return op;
+}
+
+/* With the chain as the message says it, for a chunk that may have to be made. */
+static void submit(struct chunk_op *op, const struct change *change, enum chunk_kind kind)
+{
+	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
+	chain.chunk = change->chunk;
+	chain.version = change->version;
+	chain.n_replicas = change->replica_count;
+	chain.replicas = change->replicas;
+	struct chunk_create create = { .kind = kind, .version = change->version, .chain = &chain };
+	chunk_op_submit(op, change->chunk, &create);
 }
 
 static struct slice data_of(const struct rpc_request *request)
@@ -80,9 +105,9 @@ static struct slice data_of(const struct rpc_request *request)
 static void serve_write(struct service *service, struct rpc_request *request)
 {
 	const Granary__ChunkWrite *message = (const Granary__ChunkWrite *)request->message;
+	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
-	bool from_client = message->sequence == 0;
-	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
+	enum err err = check_change(service, &change);
 	if (err == OK)
 		err = chunk_pieces_verify(message->offset, data, crcs);
 	if (err == ERR_CORRUPT)
@@ -91,43 +116,33 @@ static void serve_write(struct service *service, struct rpc_request *request)
 		rpc_reply_error(request, err, NULL);
 		return;
 	}
-	struct chunk_op *op = chunk_op_new(service, OP_WRITE, request);
-	op->from_client = from_client;
+	struct chunk_op *op = change_new(service, OP_WRITE, request, &change);
 	op->sync = message->sync;
-	op->version = message->version;
-	op->client = message->client;
-	op->operation = message->operation;
-	op->sequence = message->sequence;
 	op->offset = message->offset;
 	op->size = (uint32_t)data.size;
 	op->first = block_first(op->offset);
 	op->end = block_end(op->offset, op->size);
 	op->data = data;
 	op->crcs = crcs;
-	submit(op, message->chunk, message->replicas, message->n_replicas, KIND_REPLICATED);
+	submit(op, &change, KIND_REPLICATED);
 }
 
 static void serve_trim(struct service *service, struct rpc_request *request)
 {
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
-	bool from_client = message->sequence == 0;
-	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
+	struct change change = CHANGE_OF(message, chunk);
+	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;
 	if (err != OK) {
 		rpc_reply_error(request, err, NULL);
 		return;
 	}
-	struct chunk_op *op = chunk_op_new(service, OP_TRIM, request);
-	op->from_client = from_client;
-	op->version = message->version;
-	op->client = message->client;
-	op->operation = message->operation;
-	op->sequence = message->sequence;
+	struct chunk_op *op = change_new(service, OP_TRIM, request, &change);
 	op->offset = message->bytes;
 	op->first = block_first(message->bytes);
 	op->end = CHUNK_BLOCKS;
-	submit(op, message->chunk, message->replicas, message->n_replicas, KIND_REPLICATED);
+	submit(op, &change, KIND_REPLICATED);
 }
 
 static void serve_sync(struct service *service, struct rpc_request *request)
@@ -150,10 +165,10 @@ static void serve_sync(struct service *service, struct rpc_request *request)
 static void serve_append(struct service *service, struct rpc_request *request)
 {
 	const Granary__BlobAppend *message = (const Granary__BlobAppend *)request->message;
+	struct change change = CHANGE_OF(message, pack);
 	struct slice data = data_of(request);
-	bool from_client = message->sequence == 0;
-	enum err err = check_chain(service, message->replicas, message->n_replicas, from_client);
-	if (err == OK && (data.size > BLOB_BYTES_MAX || (from_client && message->slot != 0)))
+	enum err err = check_change(service, &change);
+	if (err == OK && (data.size > BLOB_BYTES_MAX || (change.sequence == 0 && message->slot != 0)))
 		err = ERR_INVALID;
 	if (err == OK && crc32c(data.bytes, data.size) != message->crc) {
 		service->corrupt_frames++;
@@ -163,17 +178,12 @@ static void serve_append(struct service *service, struct rpc_request *request)
 		rpc_reply_error(request, err, NULL);
 		return;
 	}
-	struct chunk_op *op = chunk_op_new(service, OP_APPEND, request);
-	op->from_client = from_client;
+	struct chunk_op *op = change_new(service, OP_APPEND, request, &change);
 	op->sync = message->sync;
-	op->version = message->version;
-	op->client = message->client;
-	op->operation = message->operation;
-	op->sequence = message->sequence;
 	op->data = data;
 	op->crc = message->crc;
 	op->slot = message->slot;
-	submit(op, message->pack, message->replicas, message->n_replicas, KIND_PACK);
+	submit(op, &change, KIND_PACK);
 }
 
 /* ---------------------------------------------------------------- reads */
