@@ -4,12 +4,8 @@
 #include <stdlib.h>
 
 #include "chunkserver/chunkserver.h"
-#include "common/base/buf.h"
 #include "common/base/check.h"
-#include "common/base/limits.h"
-#include "master/master.h"
-
-#define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
+#include "tests/sim/masters.h"
 
 static void on_failed(void *arg, enum err err)
 {
@@ -17,25 +13,6 @@ static void on_failed(void *arg, enum err err)
 	sim_print_trace(node->world->sim, stderr);
 	fprintf(stderr, "master %u: its store failed: %s\n", node->number + 1, err_name(err));
 	check(false);
-}
-
-static void start_master(struct node *node)
-{
-	static const char *const addresses[WORLD_MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
-	struct buf message = { 0 };
-	struct master_options options = { .directory = "data",
-					  .listen = addresses[node->number],
-					  .cluster = "sim",
-					  .members = MEMBERS,
-					  .id = node->number + 1,
-					  .cache_bytes = 16 * MIB,
-					  .failed = on_failed,
-					  .arg = node };
-	enum err err = master_open(node->loop, &options, &node->master, &message);
-	if (err)
-		fprintf(stderr, "master: %.*s\n", (int)message.size, (const char *)message.bytes);
-	check(err == OK);
-	buf_deinit(&message);
 }
 
 static void start_chunkserver(struct node *node)
@@ -61,7 +38,7 @@ void node_start(struct node *node)
 	node->loop = sim_process_open(node->host, name);
 	node->world->starts++;
 	if (node->kind == NODE_MASTER)
-		start_master(node);
+		node->master = master_on(node->loop, node->number + 1, on_failed, node);
 	else if (node->kind == NODE_CHUNKSERVER)
 		start_chunkserver(node);
 	else

@@ -7,9 +7,9 @@
 #include <stdint.h>
 
 #include "common/base/rng.h"
-#include "tests/sim/sys/sim.h"
+#include "tests/sim/masters.h"
 
-#define WORLD_MASTERS 3u
+#define WORLD_MASTERS MASTERS
 #define WORLD_CHUNKSERVERS 4u
 #define WORLD_CLIENTS 2u
 #define WORLD_NODES (WORLD_MASTERS + WORLD_CHUNKSERVERS + WORLD_CLIENTS)

@@ -7,37 +7,22 @@
  *
  *	sim_leases [SEED [COUNT]] */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/rpc.h"
-#include "master/master.h"
-#include "tests/sim/sys/sim.h"
+#include "tests/sim/masters.h"
 
-#define MASTERS 3u
 #define SERVERS 5u
 #define CHUNKS_MAX 2000u
 #define FAULTS_US 30000000u
 #define CALM_US 60000000u
 #define SEEDS 20u
-#define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
-
-static const char *const addresses[MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
 
 struct world;
-
-struct member {
-	struct world *world;
-	struct sim_host *host;
-	struct loop *loop;
-	struct master *master;
-	unsigned id;
-};
 
 struct server {
 	struct world *world;
@@ -100,62 +85,14 @@ static void check_server(const struct server *server)
 	}
 }
 
-/* ---- masters */
-
-static void on_failed(void *arg, enum err err)
-{
-	(void)arg;
-	(void)err;
-	check(false);
-}
-
-static void member_start(struct member *member)
-{
-	char name[4] = { 'm', (char)('0' + member->id), 0 };
-	struct buf message = { 0 };
-	struct master_options options = { .directory = "data",
-					  .listen = addresses[member->id - 1],
-					  .cluster = "sim",
-					  .members = MEMBERS,
-					  .id = member->id,
-					  .cache_bytes = 16u * MIB,
-					  .failed = on_failed };
-
-	member->loop = sim_process_open(member->host, name);
-	check(master_open(member->loop, &options, &member->master, &message) == OK);
-	buf_deinit(&message);
-}
-
-static void member_stop(struct member *member)
-{
-	sim_process_kill(member->loop);
-	master_close(member->master);
-	member->master = NULL;
-	sim_process_drop_work(member->loop);
-	loop_close(member->loop);
-	member->loop = NULL;
-}
-
-static void on_member_restart(void *arg)
-{
-	struct member *member = arg;
-
-	if (!member->master)
-		member_start(member);
-}
-
 /* ---- chunkservers */
 
 static void server_search(struct server *server, const struct rpc_result *result)
 {
 	server->registered = false;
-	server->leader = (server->leader + 1) % MASTERS;
-	for (unsigned i = 0; result->err == ERR_NOT_LEADER && i < MASTERS; i++) {
-		if (strcmp(result->text, addresses[i]) == 0)
-			server->leader = i;
-	}
+	server->leader = leader_after(server->leader, result);
 	rpc_peer_close(server->peer);
-	server->peer = rpc_peer_open(server->rpc, addresses[server->leader]);
+	server->peer = rpc_peer_open(server->rpc, master_addresses[server->leader]);
 	timer_start(&server->timer, 50 + rng_below(rng(server->world), 50));
 }
 
@@ -261,7 +198,7 @@ static void server_start(struct server *server)
 	name[2] = ':';
 	name[3] = '9';
 	check(rpc_listen(server->rpc, name) == OK);
-	server->peer = rpc_peer_open(server->rpc, addresses[server->leader]);
+	server->peer = rpc_peer_open(server->rpc, master_addresses[server->leader]);
 	timer_init(&server->timer, server->loop, on_server_timer, server);
 	timer_start(&server->timer, 1);
 	server->world->starts++;
@@ -297,13 +234,9 @@ static bool try_elsewhere(struct world *world, const struct rpc_result *result)
 		return false;
 	check(result->err != ERR_INVALID && result->err != ERR_NO_SESSION && result->err != ERR_PROTOCOL);
 	if (result->err != ERR_BUSY)
-		world->leader = (world->leader + 1) % MASTERS;
+		world->leader = leader_after(world->leader, result);
 	else
 		world->busy++;
-	for (unsigned i = 0; result->err == ERR_NOT_LEADER && i < MASTERS; i++) {
-		if (strcmp(result->text, addresses[i]) == 0)
-			world->leader = i;
-	}
 	next(world, 20 + rng_below(rng(world), 50));
 	return true;
 }
@@ -426,14 +359,6 @@ static void on_next(void *arg)
 
 /* ---- faults */
 
-static void on_member_resume(void *arg)
-{
-	struct member *member = arg;
-
-	if (member->loop)
-		sim_process_pause(member->loop, false);
-}
-
 static void on_server_resume(void *arg)
 {
 	struct server *server = arg;
@@ -467,14 +392,14 @@ static void on_fault(void *arg)
 	switch (rng_below(rng(world), 8)) {
 	case 0:
 		if (member->master) {
-			member_stop(member);
-			sim_after(world->sim, delay_us / 2, on_member_restart, member);
+			member_stop(member, false);
+			sim_after(world->sim, delay_us / 2, member_restart, member);
 		}
 		break;
 	case 1:
 		if (member->loop) {
 			sim_process_pause(member->loop, true);
-			sim_after(world->sim, delay_us, on_member_resume, member);
+			sim_after(world->sim, delay_us, member_resume, member);
 		}
 		break;
 	case 2:
@@ -525,11 +450,7 @@ static void world_open(struct world *world, uint64_t seed)
 {
 	world->sim = sim_open(&(struct sim_options){
 		.seed = seed, .break_per_million = 3000, .verbose = getenv("SIM_VERBOSE") != NULL });
-	for (unsigned i = 0; i < MASTERS; i++) {
-		char name[4] = { 'm', (char)('1' + i), 0 };
-		world->members[i] = (struct member){ .world = world, .id = i + 1, .host = sim_host_open(world->sim, name) };
-		member_start(&world->members[i]);
-	}
+	masters_open(world->members, world->sim);
 	for (unsigned i = 0; i < SERVERS; i++) {
 		char name[4] = { 's', (char)('0' + i), 0 };
 		world->servers[i].world = world;
@@ -540,7 +461,7 @@ static void world_open(struct world *world, uint64_t seed)
 	world->loop = sim_process_open(world->client_host, "c");
 	check(rpc_open(world->loop, &client_identity, NULL, NULL, &world->rpc) == OK);
 	for (unsigned i = 0; i < MASTERS; i++)
-		world->peers[i] = rpc_peer_open(world->rpc, addresses[i]);
+		world->peers[i] = rpc_peer_open(world->rpc, master_addresses[i]);
 	timer_init(&world->next, world->loop, on_next, world);
 	timer_start(&world->next, 1000);
 }
@@ -552,13 +473,13 @@ static void world_close(struct world *world)
 	loop_close(world->loop);
 	for (unsigned i = 0; i < SERVERS; i++)
 		server_stop(&world->servers[i]);
-	for (unsigned i = 0; i < MASTERS; i++)
-		member_stop(&world->members[i]);
+	masters_stop(world->members);
 	sim_close(world->sim);
 }
 
-static uint64_t run(uint64_t seed, struct world *sum)
+static uint64_t run(uint64_t seed, void *arg)
 {
+	struct world *sum = arg;
 	struct world *world = mem_zero(1, sizeof(*world));
 
 	world_open(world, seed);
@@ -567,8 +488,8 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	world->quiet = true;
 	sim_heal(world->sim);
 	for (unsigned i = 0; i < MASTERS; i++) {
-		on_member_resume(&world->members[i]);
-		on_member_restart(&world->members[i]);
+		member_resume(&world->members[i]);
+		member_restart(&world->members[i]);
 	}
 	for (unsigned i = 0; i < SERVERS; i++) {
 		on_server_resume(&world->servers[i]);
@@ -587,35 +508,19 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	return digest;
 }
 
-/* A planted bug was found. */
-static void on_abort(int number)
+static void report(const void *arg, uint64_t count)
 {
-	(void)number;
-	_exit(0);
+	const struct world *sum = arg;
+
+	printf("sim_leases: %" PRIu64 " seeds, %u chunks, %u changes, %u times busy, %u leases, %u copies deleted, %u starts\n", count,
+	       sum->chunk_count, sum->changes, sum->busy, sum->grants, sum->deletions, sum->starts);
+	check(count < SEEDS || (sum->changes > 100 && sum->deletions > 100 && sum->busy > 100));
 }
 
 int main(int argc, char **argv)
 {
-	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
-	struct world *sum = mem_zero(1, sizeof(*sum));
-	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+	static struct world sum;
+	const struct seeds seeds = { .standard = SEEDS, .run = run, .sum = &sum, .report = report };
 
-	if (expect_failure)
-		signal(SIGABRT, on_abort);
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
-		uint64_t digest = run(seed, sum);
-		if (seed % 10 == 1)
-			check(run(seed, sum) == digest);
-	}
-	printf("sim_leases: %" PRIu64 " seeds, %u chunks, %u changes, %u times busy, %u leases, %u copies deleted, %u starts\n", count,
-	       sum->chunk_count, sum->changes, sum->busy, sum->grants, sum->deletions, sum->starts);
-	if (expect_failure) {
-		printf("the planted bug was not found\n");
-		return 1;
-	}
-	check(count < SEEDS || (sum->changes > 100 && sum->deletions > 100 && sum->busy > 100));
-	free(sum);
-	return 0;
+	return seeds_main(&seeds, argc, argv);
 }

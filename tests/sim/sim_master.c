@@ -10,40 +10,24 @@
  *
  *	sim_master [SEED [COUNT]]	equal seeds give equal runs; SIM_VERBOSE=1 in the environment shows the trace */
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/rpc.h"
-#include "master/master.h"
 #include "master/replica.h"
-#include "tests/sim/sys/sim.h"
+#include "tests/sim/masters.h"
 
-#define MASTERS 3u
 #define CLIENTS 3u
 #define SLOTS 4u
 #define NAMES_MAX 4000u
 #define FAULTS_US 25000000u
 #define CALM_US 60000000u
 #define SEEDS 20u
-#define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
-
-static const char *const addresses[MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
 
 struct world;
-
-struct member {
-	struct world *world;
-	struct sim_host *host;
-	struct loop *loop;
-	struct master *master; /* NULL: down */
-	unsigned id;
-	bool broken; /* has said that its store failed */
-};
 
 enum fate { FREE, CREATING, PRESENT, REMOVING, ABSENT, UNKNOWN };
 
@@ -98,70 +82,12 @@ struct world {
 	struct name names[NAMES_MAX];
 	unsigned name_count;
 	bool quiet;
-	unsigned created, removed, found, recalls, restarts, lost_sessions;
+	unsigned created, removed, found, recalls, starts, lost_sessions;
 };
 
 static struct rng *rng(const struct world *world)
 {
 	return sim_rng(world->sim);
-}
-
-/* ---- masters */
-
-static void on_failed(void *arg, enum err err)
-{
-	struct member *member = arg;
-
-	(void)err;
-	member->broken = true;
-}
-
-static void member_start(struct member *member)
-{
-	char name[4] = { 'm', (char)('0' + member->id), 0 };
-	struct buf message = { 0 };
-	struct master_options options = { .directory = "data",
-					  .listen = addresses[member->id - 1],
-					  .cluster = "sim",
-					  .members = MEMBERS,
-					  .id = member->id,
-					  .cache_bytes = 16u * MIB,
-					  .failed = on_failed,
-					  .arg = member };
-
-	if (!sim_host_is_up(member->host))
-		sim_host_start(member->host);
-	member->broken = false;
-	member->loop = sim_process_open(member->host, name);
-	enum err err = master_open(member->loop, &options, &member->master, &message);
-	if (err)
-		fprintf(stderr, "master %u does not start: %.*s\n", member->id, (int)message.size, (const char *)message.bytes);
-	check(err == OK);
-	member->world->restarts++;
-	buf_deinit(&message);
-}
-
-static void member_stop(struct member *member, bool power)
-{
-	if (!member->master)
-		return;
-	if (power)
-		sim_host_power_cut(member->host);
-	else
-		sim_process_kill(member->loop);
-	master_close(member->master);
-	member->master = NULL;
-	sim_process_drop_work(member->loop);
-	loop_close(member->loop);
-	member->loop = NULL;
-}
-
-static void on_restart(void *arg)
-{
-	struct member *member = arg;
-
-	if (!member->master)
-		member_start(member);
 }
 
 /* ---- clients: what they believe */
@@ -237,11 +163,7 @@ static void on_slot_timer(void *arg)
 
 static void find_leader(struct client *client, const struct rpc_result *result)
 {
-	client->leader = (client->leader + 1) % MASTERS;
-	for (unsigned i = 0; result->err == ERR_NOT_LEADER && i < MASTERS; i++) {
-		if (strcmp(result->text, addresses[i]) == 0)
-			client->leader = i;
-	}
+	client->leader = leader_after(client->leader, result);
 }
 
 static void change_done(struct slot *slot, const Granary__MetaResult *result)
@@ -472,7 +394,7 @@ static void client_start(struct world *world, unsigned index)
 	client->loop = sim_process_open(client->host, name);
 	check(rpc_open(client->loop, &client_identity, &client_service, client, &client->rpc) == OK);
 	for (unsigned i = 0; i < MASTERS; i++)
-		client->peers[i] = rpc_peer_open(client->rpc, addresses[i]);
+		client->peers[i] = rpc_peer_open(client->rpc, master_addresses[i]);
 	timer_init(&client->keepalive, client->loop, on_keepalive, client);
 	timer_init(&client->recall_timer, client->loop, recall_answer, client);
 	for (unsigned i = 0; i < SLOTS; i++) {
@@ -502,15 +424,7 @@ static void stop_for_a_while(struct world *world, struct member *member, bool po
 	if (!member->master)
 		return;
 	member_stop(member, power);
-	sim_after(world->sim, 50000 + rng_below(rng(world), 2000000), on_restart, member);
-}
-
-static void on_resume(void *arg)
-{
-	struct member *member = arg;
-
-	if (member->loop)
-		sim_process_pause(member->loop, false);
+	sim_after(world->sim, 50000 + rng_below(rng(world), 2000000), member_restart, member);
 }
 
 static void on_heal(void *arg)
@@ -542,7 +456,7 @@ static void on_fault(void *arg)
 	case 3:
 		if (member->loop) {
 			sim_process_pause(member->loop, true);
-			sim_after(world->sim, 100000 + rng_below(rng(world), 3000000), on_resume, member);
+			sim_after(world->sim, 100000 + rng_below(rng(world), 3000000), member_resume, member);
 		}
 		break;
 	case 4:
@@ -621,16 +535,13 @@ static void check_end(struct world *world)
 	}
 }
 
-static uint64_t run(uint64_t seed, struct world *sum)
+static uint64_t run(uint64_t seed, void *arg)
 {
+	struct world *sum = arg;
 	struct world *world = mem_zero(1, sizeof(*world));
 
 	world->sim = sim_open(&(struct sim_options){ .seed = seed, .break_per_million = 200, .verbose = getenv("SIM_VERBOSE") != NULL });
-	for (unsigned i = 0; i < MASTERS; i++) {
-		char name[4] = { 'm', (char)('1' + i), 0 };
-		world->members[i] = (struct member){ .world = world, .id = i + 1, .host = sim_host_open(world->sim, name) };
-		member_start(&world->members[i]);
-	}
+	masters_open(world->members, world->sim);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_start(world, i);
 	sim_after(world->sim, 1000000, on_fault, world);
@@ -639,23 +550,21 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	world->quiet = true;
 	sim_heal(world->sim);
 	for (unsigned i = 0; i < MASTERS; i++) {
-		on_resume(&world->members[i]);
-		on_restart(&world->members[i]);
+		member_resume(&world->members[i]);
+		member_restart(&world->members[i]);
 	}
 	check(sim_run(world->sim, CALM_US, all_answered, world));
 	check(sim_run(world->sim, CALM_US, all_applied, world));
 	check_end(world);
-	for (unsigned i = 0; i < MASTERS; i++)
-		check(!world->members[i].broken);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_stop(&world->clients[i]);
-	for (unsigned i = 0; i < MASTERS; i++)
-		member_stop(&world->members[i], false);
+	masters_stop(world->members);
 	sum->created += world->created;
 	sum->removed += world->removed;
 	sum->found += world->found;
 	sum->recalls += world->recalls;
-	sum->restarts += world->restarts;
+	for (unsigned i = 0; i < MASTERS; i++)
+		sum->starts += world->members[i].starts;
 	sum->lost_sessions += world->lost_sessions;
 	uint64_t digest = sim_trace_digest(world->sim) ^ world->created ^ (uint64_t)world->found << 32 ^ sim_steps(world->sim);
 	sim_close(world->sim);
@@ -663,34 +572,19 @@ static uint64_t run(uint64_t seed, struct world *sum)
 	return digest;
 }
 
-/* A planted bug was found. */
-static void on_abort(int number)
+static void report(const void *arg, uint64_t count)
 {
-	(void)number;
-	_exit(0);
+	const struct world *sum = arg;
+
+	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u starts, %u sessions lost\n", count,
+	       sum->created, sum->removed, sum->found, sum->recalls, sum->starts, sum->lost_sessions);
+	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->starts > count * MASTERS));
 }
 
 int main(int argc, char **argv)
 {
-	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
 	static struct world sum;
-	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+	const struct seeds seeds = { .standard = SEEDS, .run = run, .sum = &sum, .report = report };
 
-	if (expect_failure)
-		signal(SIGABRT, on_abort);
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
-		uint64_t digest = run(seed, &sum);
-		if (seed % 10 == 1)
-			check(run(seed, &sum) == digest);
-	}
-	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u starts, %u sessions lost\n", count,
-	       sum.created, sum.removed, sum.found, sum.recalls, sum.restarts, sum.lost_sessions);
-	if (expect_failure) {
-		printf("the planted bug was not found\n");
-		return 1;
-	}
-	check(count < SEEDS || (sum.created > 1000 && sum.removed > 100 && sum.recalls > 100 && sum.restarts > count * MASTERS));
-	return 0;
+	return seeds_main(&seeds, argc, argv);
 }

@@ -1,0 +1,139 @@
+#include "tests/sim/masters.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/buf.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+
+#define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
+
+const char *const master_addresses[MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
+
+struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg)
+{
+	struct buf message = { 0 };
+	struct master *master = NULL;
+	struct master_options options = { .directory = "data",
+					  .listen = master_addresses[id - 1],
+					  .cluster = "sim",
+					  .members = MEMBERS,
+					  .id = id,
+					  .cache_bytes = 16u * MIB,
+					  .failed = failed,
+					  .arg = arg };
+	enum err err = master_open(loop, &options, &master, &message);
+
+	if (err)
+		fprintf(stderr, "master %u does not start: %.*s\n", id, (int)message.size, (const char *)message.bytes);
+	check(err == OK);
+	buf_deinit(&message);
+	return master;
+}
+
+static void on_failed(void *arg, enum err err)
+{
+	const struct member *member = arg;
+
+	sim_print_trace(member->sim, stderr);
+	fprintf(stderr, "master %u: its store failed: %s\n", member->id, err_name(err));
+	check(false);
+}
+
+static void start(struct member *member)
+{
+	char name[4] = { 'm', (char)('0' + member->id), 0 };
+
+	if (!sim_host_is_up(member->host))
+		sim_host_start(member->host);
+	member->loop = sim_process_open(member->host, name);
+	member->master = master_on(member->loop, member->id, on_failed, member);
+	member->starts++;
+}
+
+void masters_open(struct member members[MASTERS], struct sim *sim)
+{
+	for (unsigned i = 0; i < MASTERS; i++) {
+		char name[4] = { 'm', (char)('1' + i), 0 };
+		members[i] = (struct member){ .sim = sim, .id = i + 1, .host = sim_host_open(sim, name) };
+		start(&members[i]);
+	}
+}
+
+void masters_stop(struct member members[MASTERS])
+{
+	for (unsigned i = 0; i < MASTERS; i++)
+		member_stop(&members[i], false);
+}
+
+void member_stop(struct member *member, bool power)
+{
+	if (!member->master)
+		return;
+	if (power)
+		sim_host_power_cut(member->host);
+	else
+		sim_process_kill(member->loop);
+	master_close(member->master);
+	member->master = NULL;
+	sim_process_drop_work(member->loop);
+	loop_close(member->loop);
+	member->loop = NULL;
+}
+
+void member_restart(void *arg)
+{
+	struct member *member = arg;
+
+	if (!member->master)
+		start(member);
+}
+
+void member_resume(void *arg)
+{
+	const struct member *member = arg;
+
+	if (member->loop)
+		sim_process_pause(member->loop, false);
+}
+
+unsigned leader_after(unsigned asked, const struct rpc_result *result)
+{
+	for (unsigned i = 0; result->err == ERR_NOT_LEADER && i < MASTERS; i++) {
+		if (strcmp(result->text, master_addresses[i]) == 0)
+			return i;
+	}
+	return (asked + 1) % MASTERS;
+}
+
+/* A planted bug was found. */
+static void on_abort(int number)
+{
+	(void)number;
+	_exit(0);
+}
+
+int seeds_main(const struct seeds *seeds, int argc, char **argv)
+{
+	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
+	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : seeds->standard;
+
+	if (expect_failure)
+		signal(SIGABRT, on_abort);
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
+		uint64_t digest = seeds->run(seed, seeds->sum);
+		if (seed % 10 == 1)
+			check(seeds->run(seed, seeds->sum) == digest);
+	}
+	seeds->report(seeds->sum, count);
+	if (expect_failure)
+		printf("the planted bug was not found\n");
+	return expect_failure;
+}

@@ -1,0 +1,53 @@
+/* Three masters of production code, each on a simulated host of its own: started, stopped, broken. And the run over seeds that
+ * the simulations of them have in common. */
+#ifndef GRANARY_TESTS_SIM_MASTERS_H
+#define GRANARY_TESTS_SIM_MASTERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/sys/rpc.h"
+#include "master/master.h"
+#include "tests/sim/sys/sim.h"
+
+#define MASTERS 3u
+
+extern const char *const master_addresses[MASTERS];
+
+struct member {
+	struct sim *sim;
+	struct sim_host *host;
+	struct loop *loop;     /* NULL: down */
+	struct master *master; /* NULL: down */
+	unsigned id;	       /* 1..MASTERS */
+	unsigned starts;
+};
+
+/* The master `id` on a fresh loop of its host; it must start. `arg` goes to `failed`. */
+struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg);
+
+/* Makes the hosts m1.. and starts all. A store that fails ends the program. */
+void masters_open(struct member members[MASTERS], struct sim *sim);
+void masters_stop(struct member members[MASTERS]);
+/* kill -9, or a power cut of its host; nothing when it is down. */
+void member_stop(struct member *member, bool power);
+/* For sim_after: a struct member *. They do nothing where there is nothing to do. */
+void member_restart(void *member);
+void member_resume(void *member);
+/* Whom to ask after this answer of member `asked`: the one that it names as leader, or the next. */
+unsigned leader_after(unsigned asked, const struct rpc_result *result);
+
+struct seeds {
+	uint64_t standard; /* how many without arguments */
+	/* Adds what it saw to `sum`, gives a digest of the run: equal seeds give equal runs. */
+	uint64_t (*run)(uint64_t seed, void *sum);
+	void *sum;
+	/* Prints the sum of so many seeds and checks that enough has happened. */
+	void (*report)(const void *sum, uint64_t count);
+};
+
+/* What main does: PROGRAM [SEED [COUNT]], or PROGRAM --expect-failure COUNT for a build with a planted bug: 0 as soon as it is
+ * found. */
+int seeds_main(const struct seeds *seeds, int argc, char **argv);
+
+#endif
