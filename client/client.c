@@ -119,6 +119,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 		.name = (const char *)name.bytes,
 		.timeout_ms = client->timeout_ms,
 		.uncached = !client->events || !client->events->invalidate,
+		.asks_only = options->no_session,
 		.lost = session_was_lost,
 		.arg = client,
 	};

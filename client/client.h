@@ -29,6 +29,7 @@ struct client_options {
 	uint64_t timeout_ms;                /* 0: CLIENT_TIMEOUT_MS */
 	const struct client_events *events; /* or NULL */
 	void *events_arg;
+	bool no_session; /* only client_call_leader and client_call_address are used: the master need not know of us */
 };
 
 /* Finds "host:port,…" as the interface page says: `cluster`, $GRANARY_CLUSTER, `config`, $GRANARY_CONFIG,

@@ -527,7 +527,8 @@ enum err session_open(const struct session_options *options, struct session **ou
 	session->arg = options->arg;
 	session->state = ERR_NO_LEADER;
 	timer_init(&session->timer, session->loop, session_timer, session);
-	session_timer(session);
+	if (!options->asks_only)
+		session_timer(session);
 	*out = session;
 	return OK;
 }

@@ -35,6 +35,7 @@ struct session_options {
 	const char *name;    /* for people; copied */
 	uint64_t timeout_ms;
 	bool uncached;	     /* answers are not kept: no leases are asked for */
+	bool asks_only;	     /* none is opened: session_ask alone */
 	void (*lost)(void *arg); /* the session expired */
 	void *arg;
 };

@@ -59,6 +59,7 @@ struct process {
 	struct kernel *kernel;
 	int report;	/* pipe to the waiting parent; -1: none */
 	bool terminated;
+	bool idle;	/* at the end: no request is under way */
 	enum status status;
 };
 
@@ -84,6 +85,7 @@ static void fail(struct process *process, enum status status, const char *what, 
 {
 	complain(what, why);
 	process->status = status;
+	process->idle = true;
 	report(process, status);
 	loop_stop(process->mount.loop);
 }
@@ -107,6 +109,7 @@ static void on_stopped(void *arg, bool clean)
 	if (!clean)
 		process->status = STATUS_FAILED;
 	report(process, STATUS_FAILED);
+	process->idle = clean;
 	loop_stop(process->mount.loop);
 }
 
@@ -172,11 +175,23 @@ static void on_terminate(void *arg)
 
 /* ---- the process */
 
+static void on_left(void *arg)
+{
+	struct process *process = arg;
+
+	loop_stop(process->mount.loop);
+}
+
 static void close_all(struct process *process)
 {
 	struct mount *mount = &process->mount;
 	struct node *node, *next;
 
+	/* Others need not wait for what we might still cache. */
+	if (process->idle && mount->client && client_session(mount->client) != 0) {
+		client_leave(mount->client, on_left, process);
+		loop_run(mount->loop);
+	}
 	kernel_close(process->kernel);
 	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
 		if (node->io)

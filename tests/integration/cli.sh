@@ -48,6 +48,14 @@ equal "$(cat "$cluster"/pids/*.pid)" "$before"
 expect 1 granary dev kill "$cluster" chunkserver 9
 expect 1 granary dev down "$TEST_DIR/nowhere"
 
+step "a command ends its session when it ends"
+sessions() { granary admin status --json | json 'x["sessions"]'; }
+for i in 1 2 3; do
+	expect 0 granary admin status
+	expect 0 granary ls /
+done
+equal "$(sessions)" 0
+
 step "put, get, cat"
 random_file small 1000
 random_file large 3000000

@@ -3,6 +3,7 @@
 # test: timeout=240
 import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -124,6 +125,21 @@ def ends_without_loss(cluster):
     subprocess.run(["umount", MNT], check=True)
     wait_for(lambda: is_gone(pid), 20, "end of the process after umount")
     check(get(f"{cluster.mnt}/again") == large, "the file after umount")
+    with_status = cluster.status()
+    check(with_status["sessions"] == 1, f"sessions: {with_status['sessions']}, not that of the other mount alone")
+
+
+def ends_alone(cluster):
+    step("umount while no master answers")
+    pid = mount(cluster, "--timeout", "2s")
+    for number in range(1, 4):
+        cluster.dev("stop", "master", str(number))
+    try:
+        subprocess.run(["umount", MNT], check=True, timeout=20)
+        wait_for(lambda: is_gone(pid), 10, "end of the process")
+    finally:
+        for number in range(1, 4):
+            cluster.dev("cont", "master", str(number))
 
 
 def recovers(cluster):
@@ -214,6 +230,7 @@ with Cluster(mount=True) as the_cluster:
         statuses(the_cluster)
         read_only(the_cluster)
         ends_without_loss(the_cluster)
+        ends_alone(the_cluster)
         recovers(the_cluster)
         loses_data(the_cluster)
         loses_its_session(the_cluster)

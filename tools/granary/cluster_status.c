@@ -83,7 +83,8 @@ enum err cluster_wait(const char *addresses, uint64_t timeout_ms, cluster_enough
 	enum err err = loop_open(&asking.loop);
 	if (err != OK)
 		return err;
-	struct client_options options = {.cluster = addresses, .timeout_ms = enough ? ASK_TIMEOUT_MS : timeout_ms};
+	struct client_options options = {
+	    .cluster = addresses, .timeout_ms = enough ? ASK_TIMEOUT_MS : timeout_ms, .no_session = true};
 	err = client_open(asking.loop, &options, &asking.client);
 	if (err == OK) {
 		timer_init(&asking.again, asking.loop, ask, &asking);
