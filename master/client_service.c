@@ -175,7 +175,7 @@ static bool has_room(const struct client_service *service)
 	Granary__Statfs statfs = GRANARY__STATFS__INIT;
 
 	add_space(service, &statfs);
-	return statfs.bytes_free >= DELEGATION_BYTES_FREE_MIN;
+	return statfs.bytes_free >= DELEGATION_BYTES_FREE_MIN && !replica_space_is_low(service->replica);
 }
 
 static void delegate(struct client_service *service, const struct change *change, const Granary__Create *op,
@@ -264,6 +264,27 @@ static void on_parked(void *arg)
 		timer_start(&service->parked_timer, PARKED_RETRY_MS);
 }
 
+/* Not: what frees, and what a client has made under a delegation. */
+static bool only_adds(const Granary__MetaRequest *request)
+{
+	for (size_t i = 0; i < request->n_ops; i++) {
+		const Granary__MetaOp *op = request->ops[i];
+		switch (op->op_case) {
+		case GRANARY__META_OP__OP_UNLINK:
+		case GRANARY__META_OP__OP_REMOVE_XATTR:
+		case GRANARY__META_OP__OP_SET_LOCK:
+			return false;
+		case GRANARY__META_OP__OP_CREATE:
+			if (op->create->id != 0)
+				return false;
+			break;
+		default:
+			break;
+		}
+	}
+	return true;
+}
+
 static void change_start(struct client_service *service, struct rpc_request *request, Granary__MetaRequest *message)
 {
 	struct change *change = mem_zero(1, sizeof(*change));
@@ -275,6 +296,13 @@ static void change_start(struct client_service *service, struct rpc_request *req
 	change->wait.released = on_released;
 	change->asked_ms = now_ms(service);
 	change->is_new = sessions_request_is_new(service->sessions, message->session, message->slot, message->sequence);
+	/* A repetition is answered as it was the first time. */
+	if (change->is_new && replica_space_is_low(service->replica) && only_adds(message)) {
+		sessions_request_refused(service->sessions, message->session, message->slot, message->sequence);
+		refuse(service, request, ERR_NO_SPACE);
+		change_free(change);
+		return;
+	}
 	if (change_propose(service, change))
 		return;
 	DL_APPEND(service->parked, change);

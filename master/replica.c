@@ -56,6 +56,7 @@ struct replica {
 	struct batch *batches, **batches_end;
 	struct write *writes, **writes_end;
 	struct buf packed;
+	bool space_low;
 	bool failed;
 	bool closing;
 };
@@ -485,6 +486,22 @@ static void sync_done(struct work *work)
 		wal_cut(replica->wal, index);
 }
 
+static void look_at_space(struct replica *replica)
+{
+	struct wal_view view;
+	struct disk_space space;
+
+	wal_retry(replica->wal);
+	wal_view(replica->wal, &view);
+	bool known = disk_space(replica->loop, replica->options.directory, &space) == OK;
+	bool low = view.space_low || (known && space.bytes_free < DISK_RESERVED_BYTES);
+	if (low && !replica->space_low)
+		log_warn("master_space_low", "bytes_free=%" PRIu64 " kept_free=%u", space.bytes_free, DISK_RESERVED_BYTES);
+	if (!low && replica->space_low)
+		log_info("master_space_back", "bytes_free=%" PRIu64, space.bytes_free);
+	replica->space_low = low;
+}
+
 /* Entries that every member holds and that are applied here are forgotten in memory at once, and on disk when a segment's
  * worth has come together: the store is synced first, since until then the log is its journal. */
 static void on_trim(void *arg)
@@ -494,6 +511,7 @@ static void on_trim(void *arg)
 	uint64_t safe = raft_safe_to_compact(replica->raft);
 
 	timer_start(&replica->trim, HOUSEKEEPING_MS);
+	look_at_space(replica);
 	if (replica->bytes_since_cut > replica->alarm_bytes) {
 		log_warn("master_log_grows", "bytes=%" PRIu64 " held_by_all=%" PRIu64 " applied=%" PRIu64,
 			 replica->bytes_since_cut, safe, applied);
@@ -583,6 +601,7 @@ enum err replica_open(const struct replica_options *options, struct replica **ou
 		return err;
 	}
 	replica->peers = peers_open(options->rpc, options->members, options->id);
+	look_at_space(replica);
 	timer_start(&replica->tick, RAFT_TICK_MS);
 	timer_start(&replica->trim, HOUSEKEEPING_MS);
 	*out = replica;
@@ -629,6 +648,11 @@ bool replica_can_read(struct replica *replica)
 bool replica_is_leading(const struct replica *replica)
 {
 	return replica->leading_term != 0;
+}
+
+bool replica_space_is_low(const struct replica *replica)
+{
+	return replica->space_low;
 }
 
 uint64_t replica_term(struct replica *replica)

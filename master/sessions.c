@@ -259,6 +259,14 @@ bool sessions_request_is_new(struct sessions *sessions, uint64_t id, uint32_t sl
 	return sequence == last + 1 && (last > 0 || session->begun);
 }
 
+void sessions_request_refused(struct sessions *sessions, uint64_t id, uint32_t slot, uint64_t sequence)
+{
+	struct session *session = session_find(sessions, id);
+
+	if (session && slot < SESSION_SLOTS && session->sequences[slot] == sequence)
+		session->sequences[slot] = sequence - 1;
+}
+
 uint64_t sessions_announced_term(const struct sessions *sessions, uint64_t id)
 {
 	struct session *session = session_find(sessions, id);

@@ -49,6 +49,8 @@ uint64_t sessions_settled_ms(const struct sessions *sessions, uint64_t term);
 /* Whether the request (slot, sequence) is certainly no repetition: the one before it on that slot came here, too. Remembers
  * it. False for an unknown session or slot. */
 bool sessions_request_is_new(struct sessions *sessions, uint64_t session, uint32_t slot, uint64_t sequence);
+/* That request was refused without being carried out: it may come again, or another in its place. */
+void sessions_request_refused(struct sessions *sessions, uint64_t session, uint32_t slot, uint64_t sequence);
 /* The term in which the session's opened inodes were last announced in full. */
 uint64_t sessions_announced_term(const struct sessions *sessions, uint64_t session);
 void sessions_set_announced_term(struct sessions *sessions, uint64_t session, uint64_t term);

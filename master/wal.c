@@ -105,6 +105,12 @@ void wal_cut(struct wal *wal, uint64_t index)
 	defer_post(&wal->defer);
 }
 
+void wal_retry(struct wal *wal)
+{
+	if (wal->spare_failed)
+		wal_upkeep_start(wal);
+}
+
 void wal_view(const struct wal *wal, struct wal_view *out)
 {
 	*out = wal->view;

@@ -77,12 +77,15 @@ uint64_t wal_synced_mark(const struct wal *wal);
  */
 void wal_cut(struct wal *wal, uint64_t index);
 
+/* From time to time: what failed for lack of space is tried again (with the writes it is, too). */
+void wal_retry(struct wal *wal);
+
 struct wal_view {
 	uint64_t syncs, appends, bytes_written, segments, segments_spare;
 	uint64_t sync_us_last, sync_us_max; /* write and sync, with the hand-over */
 	bool failed;
 	/* The next segment could not be made (no space): what is left of this one, half of it at most, is all that can
-	 * be written before the log fails. Tried again every second with the writes. */
+	 * be written before the log fails. Tried again every second with the writes and wal_retry. */
 	bool space_low;
 };
 void wal_view(const struct wal *wal, struct wal_view *out);

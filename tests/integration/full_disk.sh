@@ -3,17 +3,18 @@
 # test: timeout=240
 . "$(dirname "$0")/../lib/cluster.sh"
 
-step "three chunkservers, each on a small ext4 of its own"
-unmount_disks() { for i in 1 2 3; do mountpoint -q "$cluster/data/chunkserver-$i" && umount -l "$cluster/data/chunkserver-$i"; done; }
+step "three chunkservers and a master, each on a small ext4 of its own"
+unmount_disks() { for name in $names; do mountpoint -q "$cluster/data/$name" && umount -l "$cluster/data/$name"; done; }
+names="chunkserver-1 chunkserver-2 chunkserver-3 master-1"
 at_end=unmount_at_end
 unmount_at_end() { granary dev down "$cluster"; unmount_disks; } > /dev/null 2>&1
-for i in 1 2 3; do
-	mkdir -p "$cluster/data/chunkserver-$i"
-	truncate -s 256M "$TEST_DIR/disk-$i"
-	mkfs.ext4 -q -m 0 "$TEST_DIR/disk-$i"
-	mount -o loop "$TEST_DIR/disk-$i" "$cluster/data/chunkserver-$i" 2> "$TEST_DIR/why" || skip "no loop mounts here: $(cat "$TEST_DIR/why")"
+for name in $names; do
+	mkdir -p "$cluster/data/$name"
+	truncate -s 256M "$TEST_DIR/disk-$name"
+	mkfs.ext4 -q -m 0 "$TEST_DIR/disk-$name"
+	mount -o loop "$TEST_DIR/disk-$name" "$cluster/data/$name" 2> "$TEST_DIR/why" || skip "no loop mounts here: $(cat "$TEST_DIR/why")"
 done
-up --chunkservers 3 --mount "$mnt"
+up --masters 1 --chunkservers 3 --mount "$mnt"
 
 step "fill it"
 random_file "$TEST_DIR/piece" $((8 << 20))
@@ -46,4 +47,23 @@ for i in 4 5 6 7 8; do expect 0 granary rm /piece-$i; done
 wait_for 60 "space after deletes" granary --timeout 5s put "$TEST_DIR/piece" /again
 granary cat /again | cmp - "$TEST_DIR/piece" || fail "what was put afterwards"
 granary cat /still-works/piece-3 | cmp - "$TEST_DIR/piece" || fail "piece 3"
+
+step "the master's disk runs full: what adds says no space, the rest goes on"
+master="$cluster/data/master-1"
+refused() { ! granary --timeout 5s mkdir /late-$RANDOM 2> "$TEST_DIR/err"; }
+fallocate -l $(($(df --output=avail -B1 "$master" | tail -1) - (40 << 20))) "$master/filler"
+wait_for 20 "refusal of new names" refused
+grep -qi "no space" "$TEST_DIR/err" || fail "a full master says: $(cat "$TEST_DIR/err")"
+if mkdir "$mnt/late" 2> "$TEST_DIR/err"; then fail "mkdir with a full master went well"; fi
+grep -q "No space left" "$TEST_DIR/err" || fail "mkdir with a full master says: $(cat "$TEST_DIR/err")"
+expect 1 granary put "$TEST_DIR/piece" /late-piece
+granary cat /still-works/piece-3 | cmp - "$TEST_DIR/piece" || fail "piece 3"
+cmp "$mnt/piece-2" "$TEST_DIR/piece" || fail "piece 2 through the mount"
+expect 0 granary rm /piece-1
+rm "$mnt/piece-2" || fail "rm through the mount"
+expect 0 granary admin status
+rm "$master/filler"
+wait_for 20 "new names once there is room" granary --timeout 5s mkdir /in-time
+mkdir "$mnt/in-time-too" || fail "mkdir through the mount"
+expect 3 granary stat /late-piece
 echo done

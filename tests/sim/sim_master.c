@@ -1,7 +1,7 @@
 /* Three whole masters under faults, and clients that create, remove and look up names, retry and cache.
  *
  * Faults: masters killed and started again, power cuts (all at once, too), pauses, one-way and two-way cuts, connections that
- * break, wall clocks that jump. Checked at each step:
+ * break, wall clocks that jump, disks that are nearly full. Checked at each step:
  *   - each change is done exactly once: a create that is retried through failovers never says that the name exists, a
  *     removal never that there is none;
  *   - reads are linearizable: a name acknowledged before a query was sent is found, with its inode; one removed is not;
@@ -16,6 +16,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/sys/file.h"
 #include "common/sys/rpc.h"
 #include "master/replica.h"
 #include "tests/sim/masters.h"
@@ -82,7 +83,7 @@ struct world {
 	struct name names[NAMES_MAX];
 	unsigned name_count;
 	bool quiet;
-	unsigned created, removed, found, recalls, starts, lost_sessions;
+	unsigned created, removed, found, recalls, refused, starts, lost_sessions;
 };
 
 static struct rng *rng(const struct world *world)
@@ -237,7 +238,12 @@ static void on_answer(void *arg, const struct rpc_result *result)
 	}
 	if (result->err) {
 		check(result->err != ERR_INVALID && result->err != ERR_PROTOCOL);
-		find_leader(client, result);
+		/* Removals go on. */
+		check(result->err != ERR_NO_SPACE || (!slot->is_query && slot->name->fate == CREATING));
+		if (result->err == ERR_NO_SPACE)
+			client->world->refused++;
+		else
+			find_leader(client, result);
 		timer_start(&slot->timer, 5 + rng_below(rng(client->world), 50));
 		return;
 	}
@@ -432,6 +438,24 @@ static void on_heal(void *arg)
 	sim_heal(((struct world *)arg)->sim);
 }
 
+static void on_room(void *arg)
+{
+	sim_host_set_disk(((struct member *)arg)->host, &(struct sim_disk_faults){ 0 });
+}
+
+/* So far that there is room for a segment of the log, but less than is to be kept free. */
+static void fill_disk(struct world *world, struct member *member)
+{
+	struct disk_space space;
+
+	if (!member->loop)
+		return;
+	check(disk_space(member->loop, "data", &space) == OK);
+	sim_host_set_disk(member->host, &(struct sim_disk_faults){
+		.space_bytes = space.bytes_total - space.bytes_free + DISK_RESERVED_BYTES - 1 - rng_below(rng(world), MIB) });
+	sim_after(world->sim, 1000000 + rng_below(rng(world), 3000000), on_room, member);
+}
+
 static void on_fault(void *arg)
 {
 	struct world *world = arg;
@@ -460,6 +484,10 @@ static void on_fault(void *arg)
 		}
 		break;
 	case 4:
+		if (rng_below(rng(world), 3) == 0) {
+			fill_disk(world, member);
+			break;
+		}
 		sim_host_set_clock(member->host, (int64_t)rng_below(rng(world), 7200000) - 3600000, 0);
 		break;
 	default:
@@ -552,6 +580,7 @@ static uint64_t run(uint64_t seed, void *arg)
 	for (unsigned i = 0; i < MASTERS; i++) {
 		member_resume(&world->members[i]);
 		member_restart(&world->members[i]);
+		on_room(&world->members[i]);
 	}
 	check(sim_run(world->sim, CALM_US, all_answered, world));
 	check(sim_run(world->sim, CALM_US, all_applied, world));
@@ -563,6 +592,7 @@ static uint64_t run(uint64_t seed, void *arg)
 	sum->removed += world->removed;
 	sum->found += world->found;
 	sum->recalls += world->recalls;
+	sum->refused += world->refused;
 	for (unsigned i = 0; i < MASTERS; i++)
 		sum->starts += world->members[i].starts;
 	sum->lost_sessions += world->lost_sessions;
@@ -576,9 +606,9 @@ static void report(const void *arg, uint64_t count)
 {
 	const struct world *sum = arg;
 
-	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u starts, %u sessions lost\n", count,
-	       sum->created, sum->removed, sum->found, sum->recalls, sum->starts, sum->lost_sessions);
-	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->starts > count * MASTERS));
+	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u refused, %u starts, %u sessions lost\n", count,
+	       sum->created, sum->removed, sum->found, sum->recalls, sum->refused, sum->starts, sum->lost_sessions);
+	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->refused > 100 && sum->starts > count * MASTERS));
 }
 
 int main(int argc, char **argv)

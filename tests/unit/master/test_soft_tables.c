@@ -103,6 +103,9 @@ static void test_session_repetition(void **state)
 	assert_true(sessions_request_is_new(sessions, 1, 0, 1));
 	assert_false(sessions_request_is_new(sessions, 1, 0, 1));
 	assert_true(sessions_request_is_new(sessions, 1, 0, 2));
+	sessions_request_refused(sessions, 1, 0, 2);
+	assert_true(sessions_request_is_new(sessions, 1, 0, 2));
+	assert_false(sessions_request_is_new(sessions, 1, 0, 2));
 	/* A new leader does not know what came before. */
 	assert_false(sessions_request_is_new(sessions, 2, 3, 1));
 	assert_true(sessions_request_is_new(sessions, 2, 3, 2));
