@@ -85,9 +85,17 @@ bool file_io_dirty(const struct file_io *io);
 /* parts are in order and valid for the call, their sizes add up to min(size, end of file - offset); holes are zeros.
  * Sees what was written here before. */
 void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg);
-/* The bytes are copied or referenced before it returns; done when accepted (at once below CLIENT_DIRTY_BYTES_MAX). An
+/* The bytes are copied before it returns; done when accepted (at once below CLIENT_DIRTY_BYTES_MAX). An
  * error that comes later is reported by the next flush or sync, once. */
 void file_io_write(struct file_io *io, uint64_t offset, struct slice bytes, file_io_fn *done, void *arg);
+/* The same of bytes in several places, one after another in the file. What lies in an iobuf (NULL: it does not) may be
+ * referenced instead of copied: then it does not change as long as others have references. */
+struct file_part {
+	struct slice bytes;
+	struct iobuf *iobuf;
+};
+void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_part *parts, size_t count, file_io_fn *done,
+			 void *arg);
 /* At the end of the file as the master knows it: for O_APPEND of programs without a kernel in between. */
 /* mtime and atime to be stored with the next flush (0: none). */
 void file_io_set_times(struct file_io *io, int64_t atime, int64_t mtime);

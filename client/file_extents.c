@@ -11,12 +11,23 @@
 
 static uint64_t extent_end(const struct extent *extent)
 {
-	return extent->offset + extent->iobuf->size;
+	return extent->offset + extent->size;
 }
 
 static bool overlaps(const struct extent *extent, uint64_t start, uint64_t end)
 {
 	return extent->offset < end && start < extent_end(extent);
+}
+
+static struct extent *extent_add(struct file_io *io, uint64_t offset)
+{
+	struct extent *extent = mem_zero(1, sizeof *extent);
+	extent->io = io;
+	extent->offset = offset;
+	extent->epoch = io->epoch;
+	DL_APPEND2(io->extents, extent, previous, next);
+	io->extents_unsent++;
+	return extent;
 }
 
 static void extent_free(struct extent *extent)
@@ -27,7 +38,7 @@ static void extent_free(struct extent *extent)
 		io->extents_sent--;
 	else
 		io->extents_unsent--;
-	file_io_accounted(io->client, -(int64_t)extent->iobuf->size);
+	file_io_accounted(io->client, -(int64_t)extent->size);
 	iobuf_unref(extent->iobuf);
 	free(extent);
 }
@@ -56,61 +67,90 @@ static void fetch_ahead(struct file_io *io, uint64_t offset)
 	place_fetch(io->client, &place, fetched_ahead, io);
 }
 
+/* Unsent, and with [start, end), which is in one window, it makes one range of that window. */
+static bool is_touched(const struct extent *extent, uint64_t start, uint64_t end)
+{
+	return !extent->sent && extent->offset / WINDOW_BYTES == start / WINDOW_BYTES && extent->offset <= end &&
+	       start <= extent_end(extent);
+}
+
+/* A whole window: nothing that is unsent in it counts any more. */
+static void extent_share(struct file_io *io, uint64_t start, struct slice bytes, struct iobuf *iobuf)
+{
+	uint64_t epoch = io->epoch;
+	struct extent *extent, *next;
+	DL_FOREACH_SAFE2(io->extents, extent, next, next)
+	{
+		if (!is_touched(extent, start, start + bytes.size))
+			continue;
+		epoch = extent->epoch < epoch ? extent->epoch : epoch;
+		extent_free(extent);
+	}
+	extent = extent_add(io, start);
+	extent->epoch = epoch;
+	extent->iobuf = iobuf_ref(iobuf);
+	extent->shared = true;
+	extent->skip = (uint32_t)(bytes.bytes - iobuf->bytes);
+	extent->size = (uint32_t)bytes.size;
+	fetch_ahead(io, start);
+	file_io_accounted(io->client, (int64_t)bytes.size);
+}
+
+/* Becomes [low, high), in a buffer of its own that has room for it. What is new in it is not set yet. */
+static void extent_widen(struct extent *extent, uint64_t low, uint64_t high)
+{
+	if (extent->offset != low || extent->shared || high - low > extent->iobuf->capacity) {
+		struct iobuf *larger = extent_buffer(low, high);
+		memcpy(larger->bytes + (extent->offset - low), extent->iobuf->bytes + extent->skip, extent->size);
+		iobuf_unref(extent->iobuf);
+		extent->iobuf = larger;
+		extent->shared = false;
+		extent->skip = 0;
+	}
+	file_io_accounted(extent->io->client, (int64_t)(high - low) - extent->size);
+	extent->offset = low;
+	extent->size = (uint32_t)(high - low);
+}
+
 /* [start, end) is in one window. Unsent extents that touch it become one with it. */
 static void extent_put(struct file_io *io, uint64_t start, struct slice bytes)
 {
 	uint64_t end = start + bytes.size, low = start, high = end;
-	uint64_t window = start / WINDOW_BYTES;
 	struct extent *extent, *next, *target = NULL;
 	DL_FOREACH2(io->extents, extent, next)
 	{
-		if (extent->sent || extent->offset / WINDOW_BYTES != window || extent->offset > end ||
-		    start > extent_end(extent))
+		if (!is_touched(extent, start, end))
 			continue;
 		low = extent->offset < low ? extent->offset : low;
 		high = extent_end(extent) > high ? extent_end(extent) : high;
 		target = target ? target : extent;
 	}
 	if (!target) {
-		target = mem_zero(1, sizeof *target);
-		target->io = io;
-		target->offset = start;
-		target->epoch = io->epoch;
+		target = extent_add(io, start);
 		target->iobuf = extent_buffer(start, end);
-		target->iobuf->size = 0;
-		DL_APPEND2(io->extents, target, previous, next);
-		io->extents_unsent++;
 		fetch_ahead(io, start);
 	}
-	if (target->offset != low || high - low > target->iobuf->capacity) {
-		struct iobuf *larger = extent_buffer(low, high);
-		memcpy(larger->bytes + (target->offset - low), target->iobuf->bytes, target->iobuf->size);
-		larger->size = target->iobuf->size; /* for the accounting below; the bytes are where they belong */
-		iobuf_unref(target->iobuf);
-		target->iobuf = larger;
-	}
-	uint32_t before = target->iobuf->size;
+	extent_widen(target, low, high);
 	DL_FOREACH_SAFE2(io->extents, extent, next, next)
 	{
-		if (extent == target || extent->sent || extent->offset / WINDOW_BYTES != window ||
-		    extent->offset > end || start > extent_end(extent))
+		if (extent == target || !is_touched(extent, start, end))
 			continue;
-		memcpy(target->iobuf->bytes + (extent->offset - low), extent->iobuf->bytes, extent->iobuf->size);
+		memcpy(target->iobuf->bytes + (extent->offset - low), extent->iobuf->bytes + extent->skip, extent->size);
 		target->epoch = extent->epoch < target->epoch ? extent->epoch : target->epoch;
 		extent_free(extent);
 	}
 	memcpy(target->iobuf->bytes + (start - low), bytes.bytes, bytes.size);
-	target->offset = low;
-	target->iobuf->size = (uint32_t)(high - low);
-	file_io_accounted(io->client, (int64_t)target->iobuf->size - before);
 }
 
-void extents_write(struct file_io *io, uint64_t offset, struct slice bytes)
+void extents_write(struct file_io *io, uint64_t offset, struct slice bytes, struct iobuf *iobuf)
 {
 	while (bytes.size > 0) {
 		size_t part = WINDOW_BYTES - offset % WINDOW_BYTES;
 		part = part < bytes.size ? part : bytes.size;
-		extent_put(io, offset, slice_of(bytes.bytes, part));
+		if (iobuf && part == WINDOW_BYTES)
+			extent_share(io, offset, slice_of(bytes.bytes, part), iobuf);
+		else
+			extent_put(io, offset, slice_of(bytes.bytes, part));
 		offset += part;
 		bytes.bytes += part;
 		bytes.size -= part;
@@ -195,7 +235,7 @@ static void extent_answered(void *arg, enum err err, uint32_t slot)
 	}
 	if (!extent->sync)
 		extents_unsynced(io, (uint32_t)(extent->offset / CHUNK_BYTES));
-	io->blocks += (extent->iobuf->size + 511) / 512;
+	io->blocks += (extent->size + 511) / 512;
 	extent_free(extent);
 	extents_pump(io);
 	reads_advance(io);
@@ -219,7 +259,8 @@ static void extent_send(struct extent *extent)
 		       .offset = (uint32_t)(extent->offset % CHUNK_BYTES),
 		       .sync = extent->sync,
 		       .iobuf = extent->iobuf,
-		       .bytes = extent->iobuf->size,
+		       .iobuf_offset = extent->skip,
+		       .bytes = extent->size,
 		   },
 		   extent_answered, extent);
 }

@@ -340,24 +340,26 @@ static void small_to_extents(struct file_io *io)
 	struct iobuf *small = io->small;
 	io->small = NULL;
 	file_io_accounted(io->client, -(int64_t)small->size);
-	extents_write(io, 0, slice_of(small->bytes, small->size));
+	extents_write(io, 0, slice_of(small->bytes, small->size), NULL);
 	iobuf_unref(small);
 	io->size_changed = true;
 }
 
 /* Nothing stands in the way (reshape_before_write). */
-static void write_accept(struct file_io *io, uint64_t offset, struct slice bytes)
+static void write_accept(struct file_io *io, uint64_t offset, uint64_t end, const struct file_part *parts, size_t count)
 {
-	uint64_t end = offset + bytes.size;
 	bool fresh = !file_io_in_chunks(io) && io->attr->layout == GRANARY__LAYOUT__LAYOUT_EMPTY && io->attr->size == 0;
-	if ((io->small || fresh) && end <= BLOB_BYTES_MAX) {
-		small_write(io, offset, bytes);
-	} else {
-		if (io->small)
-			small_to_extents(io);
-		if (end > io->attr->size || io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS)
-			io->size_changed = true;
-		extents_write(io, offset, bytes);
+	bool small = (io->small || fresh) && end <= BLOB_BYTES_MAX;
+	if (!small && io->small)
+		small_to_extents(io);
+	if (!small && (end > io->attr->size || io->attr->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS))
+		io->size_changed = true;
+	for (size_t i = 0; i < count; i++) {
+		if (small)
+			small_write(io, offset, parts[i].bytes);
+		else
+			extents_write(io, offset, parts[i].bytes, parts[i].iobuf);
+		offset += parts[i].bytes.size;
 	}
 	if (end > io->attr->size)
 		io->attr->size = end;
@@ -388,7 +390,8 @@ void file_io_queue_run(struct file_io *io)
 		}
 		DL_DELETE2(io->queue, op, previous, next);
 		if (op->kind == IO_WRITE) {
-			write_accept(io, op->offset, buf_slice(&op->bytes));
+			struct file_part part = {.bytes = buf_slice(&op->bytes)};
+			write_accept(io, op->offset, op->offset + op->size, &part, 1);
 			client_later(io->client, true, op->done, op->arg, OK);
 		} else if (op->kind == IO_READ) {
 			read_start(io, op->offset, op->size, op->read_done, op->arg);
@@ -413,23 +416,34 @@ static struct io_op *queue_add(struct file_io *io, enum io_op_kind kind, file_io
 
 void file_io_write(struct file_io *io, uint64_t offset, struct slice bytes, file_io_fn *done, void *arg)
 {
-	if (bytes.size > FILE_BYTES_MAX || offset > FILE_BYTES_MAX - bytes.size) {
+	struct file_part part = {.bytes = bytes};
+	file_io_write_parts(io, offset, &part, 1, done, arg);
+}
+
+void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_part *parts, size_t count, file_io_fn *done,
+			 void *arg)
+{
+	uint64_t size = 0;
+	for (size_t i = 0; i < count; i++)
+		size += parts[i].bytes.size;
+	if (size > FILE_BYTES_MAX || offset > FILE_BYTES_MAX - size) {
 		client_later(io->client, false, done, arg, ERR_TOO_LARGE);
 		return;
 	}
-	if (bytes.size == 0) {
+	if (size == 0) {
 		client_later(io->client, false, done, arg, OK);
 		return;
 	}
-	if (!io->queue && !reshape_before_write(io, offset + bytes.size)) {
-		write_accept(io, offset, bytes);
+	if (!io->queue && !reshape_before_write(io, offset + size)) {
+		write_accept(io, offset, offset + size, parts, count);
 		client_later(io->client, true, done, arg, OK);
 		return;
 	}
 	struct io_op *op = queue_add(io, IO_WRITE, done, arg);
 	op->offset = offset;
-	op->size = bytes.size;
-	buf_set(&op->bytes, bytes);
+	op->size = size;
+	for (size_t i = 0; i < count; i++)
+		buf_append_slice(&op->bytes, parts[i].bytes);
 	file_io_queue_run(io);
 }
 

@@ -29,13 +29,15 @@
 
 #define WINDOW_BYTES FRAME_DATA_BYTES_MAX /* extents do not cross multiples of it */
 
-/* Bytes [offset, offset + iobuf->size) of the file, written here. */
+/* Bytes [offset, offset + size) of the file, written here: those of iobuf from `skip` on. */
 struct extent {
 	struct extent *previous, *next;
 	struct file_io *io;
 	uint64_t offset;
 	uint64_t epoch;
 	struct iobuf *iobuf;
+	uint32_t skip, size;
+	bool shared; /* iobuf belongs to others, too: its bytes do not change */
 	bool sent, sync;
 };
 
@@ -155,7 +157,8 @@ void file_io_pressure(struct client *client);
 void file_io_session_lost(struct client *client);
 
 /* ---- file_extents.c ---- */
-void extents_write(struct file_io *io, uint64_t offset, struct slice bytes);
+/* iobuf: NULL, or where the bytes are: they do not change, and may be referenced instead of copied. */
+void extents_write(struct file_io *io, uint64_t offset, struct slice bytes, struct iobuf *iobuf);
 void extents_pump(struct file_io *io);
 bool extents_overlap(const struct file_io *io, uint64_t offset, uint64_t size);
 /* Is there one of this epoch or an earlier one? */

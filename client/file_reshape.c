@@ -41,7 +41,7 @@ static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t sk
 	if (err) {
 		head_end(io, err == ERR_NOT_FOUND ? ERR_STALE_HANDLE : err);
 	} else {
-		extents_write(io, 0, slice_of(data->bytes, (size_t)valid));
+		extents_write(io, 0, slice_of(data->bytes, (size_t)valid), data);
 		io->size_changed = true;
 		extents_pump(io);
 	}

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +17,7 @@
 #include "common/sys/log.h"
 #include "fuse/bdi.h"
 
+#define WRITE_HEADERS_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in)) /* linux/fuse.h: of fixed size */
 #define LINGER_MS 5000u /* for programs that still use a mount which is being ended */
 
 struct kernel {
@@ -24,7 +27,7 @@ struct kernel {
 	const struct kernel_events *events;
 	void *arg;
 	struct watch *watch;
-	struct fuse_buf buf;
+	char *head; /* the request that is being handled: see receive */
 	struct work unmount;
 	struct timer linger, drain;
 	bool ready, stopping, unmounting, ended, stopped;
@@ -150,23 +153,57 @@ void kernel_stop(struct kernel *kernel)
 
 /* ---- the kernel's requests */
 
+/* The next request. The data of a write is read into pieces of the size that the chain takes, which nobody else refers to, and
+ * stays there until all replicas have it; `head` gets the rest, and all of any other request. Below 0: -errno; 0: unmounted. */
+static ssize_t receive(struct kernel *kernel)
+{
+	struct mount *mount = kernel->mount;
+	const struct fuse_in_header *header = (const struct fuse_in_header *)(const void *)kernel->head;
+	struct iovec vectors[1 + MOUNT_IO_PARTS] = {{kernel->head, WRITE_HEADERS_BYTES}};
+
+	for (unsigned i = 0; i < MOUNT_IO_PARTS; i++) {
+		struct iobuf **part = &mount->received[i];
+		if (*part && (*part)->references > 1) {
+			iobuf_unref(*part);
+			*part = NULL;
+		}
+		if (!*part)
+			*part = iobuf_open(FRAME_DATA_BYTES_MAX);
+		vectors[1 + i] = (struct iovec){(*part)->bytes, FRAME_DATA_BYTES_MAX};
+	}
+	ssize_t size = readv(fuse_session_fd(mount->session), vectors, 1 + MOUNT_IO_PARTS);
+	if (size < 0)
+		return errno == ENODEV ? 0 : -errno;
+	if (size <= (ssize_t)WRITE_HEADERS_BYTES || header->opcode == FUSE_WRITE)
+		return size;
+	size_t left = (size_t)size - WRITE_HEADERS_BYTES, at = WRITE_HEADERS_BYTES;
+	for (unsigned i = 0; left > 0; i++) {
+		size_t piece = left < FRAME_DATA_BYTES_MAX ? left : FRAME_DATA_BYTES_MAX;
+		memcpy(kernel->head + at, mount->received[i]->bytes, piece);
+		at += piece;
+		left -= piece;
+	}
+	return size;
+}
+
 static void on_readable(void *arg)
 {
 	struct kernel *kernel = arg;
 	struct mount *mount = kernel->mount;
 
 	for (unsigned i = 0; i < MOUNT_REQUESTS_PER_TURN; i++) {
-		int size = fuse_session_receive_buf(mount->session, &kernel->buf);
+		ssize_t size = receive(kernel);
 
 		if (size == -EAGAIN)
 			return;
-		if (size == -EINTR)
+		if (size == -EINTR || size == -ENOENT) /* ENOENT: taken back before it was read */
 			continue;
 		if (size <= 0) {
 			kernel_ended(kernel);
 			return;
 		}
-		fuse_session_process_buf(mount->session, &kernel->buf);
+		struct fuse_buf buf = {.size = (size_t)size, .mem = kernel->head};
+		fuse_session_process_buf(mount->session, &buf);
 		if (mount->initialised && !kernel->ready) {
 			kernel->ready = true;
 			bdi_tune(kernel->mountpoint, MOUNT_READAHEAD_BYTES);
@@ -226,6 +263,7 @@ enum err kernel_start(struct mount *mount, const struct kernel_options *options,
 	kernel->mount = mount;
 	kernel->options = *options;
 	kernel->mountpoint = mem_string(options->mountpoint);
+	kernel->head = mem_alloc(WRITE_HEADERS_BYTES + MOUNT_IO_BYTES_MAX);
 	kernel->events = events;
 	kernel->arg = arg;
 	kernel->unmount = (struct work){.run = unmount_run, .done = unmount_done};
@@ -254,7 +292,11 @@ void kernel_close(struct kernel *kernel)
 		fuse_session_destroy(kernel->mount->session);
 		kernel->mount->session = NULL;
 	}
-	free(kernel->buf.mem);
+	for (unsigned i = 0; i < MOUNT_IO_PARTS; i++) {
+		iobuf_unref(kernel->mount->received[i]);
+		kernel->mount->received[i] = NULL;
+	}
+	free(kernel->head);
 	free(kernel->mountpoint);
 	free(kernel);
 }

@@ -7,11 +7,13 @@
 #define GRANARY_FUSE_MOUNT_H
 
 #include "client/client.h"
+#include "common/base/limits.h"
 #include "common/sys/loop.h"
 #include "fuse/fuse_api.h"
 #include "fuse/handles.h"
 
 #define MOUNT_IO_BYTES_MAX (1024u * 1024u) /* one read or write of the kernel */
+#define MOUNT_IO_PARTS (MOUNT_IO_BYTES_MAX / FRAME_DATA_BYTES_MAX)
 #define MOUNT_READAHEAD_BYTES (4u * MOUNT_IO_BYTES_MAX)
 #define MOUNT_REQUESTS_PER_TURN 64u	   /* read from the kernel before the loop looks at anything else */
 #define MOUNT_BACKGROUND_MAX 48u	   /* readahead and writeback requests that the kernel may have outstanding */
@@ -22,6 +24,7 @@ struct mount {
 	struct loop *loop;
 	struct client *client;
 	struct fuse_session *session;
+	struct iobuf *received[MOUNT_IO_PARTS]; /* data of the write that is being handled, in order */
 	struct handles handles;
 	/* Raised by every recall and every change of ours: attributes that were fetched ahead before it are not used. */
 	uint64_t epoch;

@@ -67,12 +67,16 @@ static void write_done(void *arg, enum err err)
 	request_close(request);
 }
 
+/* `bytes` is not where the data is: see kernel.c. */
 void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size, off_t offset,
 	      struct fuse_file_info *file)
 {
 	struct request *request = open_data(fuse, nodeid);
+	struct file_part parts[MOUNT_IO_PARTS];
 	uint64_t end = (uint64_t)offset + size;
+	size_t count = 0;
 
+	(void)bytes;
 	(void)file;
 	if (!request)
 		return;
@@ -83,7 +87,14 @@ void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size
 	request->size = size;
 	if (end > request->node->size)
 		request->node->size = end;
-	file_io_write(request->node->io, (uint64_t)offset, slice_of(bytes, size), write_done, request);
+	for (; size > 0; count++) {
+		struct iobuf *iobuf = request->mount->received[count];
+		size_t part = size < FRAME_DATA_BYTES_MAX ? size : FRAME_DATA_BYTES_MAX;
+
+		parts[count] = (struct file_part){slice_of(iobuf->bytes, part), iobuf};
+		size -= part;
+	}
+	file_io_write_parts(request->node->io, (uint64_t)offset, parts, count, write_done, request);
 }
 
 static void fsync_done(void *arg, enum err err)

@@ -250,6 +250,28 @@ static void model_write(struct model *model, struct rng *rng)
 	file_io_write(model->io, offset, slice_of(model->bytes + offset, size), model_done, model);
 }
 
+/* As the mount does it: pieces in buffers that are given up at once. Whole windows of the file, as a rule. */
+static void model_write_parts(struct model *model, struct rng *rng)
+{
+	struct file_part parts[4];
+	size_t windows = model->most / FRAME_DATA_BYTES_MAX;
+	size_t offset = rng_below(rng, windows) * FRAME_DATA_BYTES_MAX + (rng_below(rng, 4) == 0 ? rng_below(rng, 5000) : 0);
+	size_t count = 1 + rng_below(rng, 4), at = offset;
+	for (size_t i = 0; i < count; i++) {
+		size_t size = i + 1 == count && rng_below(rng, 3) == 0 ? 1 + rng_below(rng, 9000) : FRAME_DATA_BYTES_MAX;
+		size = size < model->most - at ? size : model->most - at;
+		memset(model->bytes + at, (int)rng_below(rng, 256), size);
+		parts[i].iobuf = iobuf_open(FRAME_DATA_BYTES_MAX);
+		memcpy(parts[i].iobuf->bytes, model->bytes + at, size);
+		parts[i].bytes = slice_of(parts[i].iobuf->bytes, size);
+		at += size;
+	}
+	model->size = at > model->size ? at : model->size;
+	file_io_write_parts(model->io, offset, parts, count, model_done, model);
+	for (size_t i = 0; i < count; i++)
+		iobuf_unref(parts[i].iobuf);
+}
+
 /* A read sees what was written before it, and may see what is written after it: so nothing is until it is done. */
 static void model_read(struct model *model, struct rng *rng)
 {
@@ -285,8 +307,10 @@ static void run_model(uint64_t seed, size_t most, unsigned steps)
 	for (unsigned i = 0; i < steps; i++) {
 		uint64_t what = rng_below(&rng, 20);
 		model.outstanding++;
-		if (what < 12)
+		if (what < 12 && (what < 9 || most < FRAME_DATA_BYTES_MAX))
 			model_write(&model, &rng);
+		else if (what < 12)
+			model_write_parts(&model, &rng);
 		else if (what < 16)
 			model_read(&model, &rng);
 		else if (what < 17)
