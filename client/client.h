@@ -96,6 +96,11 @@ struct file_part {
 };
 void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_part *parts, size_t count, file_io_fn *done,
 			 void *arg);
+/* Copies without the bytes leaving here, as a read of one and a write of the other would. copied is less than size at the end
+ * of `from`, and where an error came after some bytes. Of one file the ranges do not overlap. */
+typedef void file_io_copy_fn(void *arg, enum err err, uint64_t copied);
+void file_io_copy(struct file_io *from, uint64_t from_offset, struct file_io *to, uint64_t to_offset, uint64_t size,
+		  file_io_copy_fn *done, void *arg);
 /* At the end of the file as the master knows it: for O_APPEND of programs without a kernel in between. */
 /* mtime and atime to be stored with the next flush (0: none). */
 void file_io_set_times(struct file_io *io, int64_t atime, int64_t mtime);

@@ -84,6 +84,14 @@ static void free_if_unused(struct file_io *io)
 	free(io);
 }
 
+static void read_cancelled(const struct io_op *op)
+{
+	if (op->parts_done)
+		op->parts_done(op->arg, ERR_CANCELLED, NULL, 0);
+	else
+		op->read_done(op->arg, ERR_CANCELLED, NULL, 0);
+}
+
 void file_io_abandon(struct file_io *io)
 {
 	io->references = 0;
@@ -92,7 +100,7 @@ void file_io_abandon(struct file_io *io)
 		struct io_op *op = io->queue;
 		DL_DELETE2(io->queue, op, previous, next);
 		if (op->kind == IO_READ)
-			op->read_done(op->arg, ERR_CANCELLED, NULL, 0);
+			read_cancelled(op);
 		else
 			op->done(op->arg, ERR_CANCELLED);
 		buf_deinit(&op->bytes);
@@ -394,7 +402,7 @@ void file_io_queue_run(struct file_io *io)
 			write_accept(io, op->offset, op->offset + op->size, &part, 1);
 			client_later(io->client, true, op->done, op->arg, OK);
 		} else if (op->kind == IO_READ) {
-			read_start(io, op->offset, op->size, op->read_done, op->arg);
+			read_start(io, op->offset, op->size, op->read_done, op->parts_done, op->arg);
 		} else
 			flush_request(io, op->sync, op->done, op->arg);
 		buf_deinit(&op->bytes);
@@ -447,16 +455,28 @@ void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_
 	file_io_queue_run(io);
 }
 
-void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg)
+static void read_or_queue(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, read_parts_fn *parts_done,
+			  void *arg)
 {
 	if (!io->queue) {
-		read_start(io, offset, size, done, arg);
+		read_start(io, offset, size, done, parts_done, arg);
 		return;
 	}
 	struct io_op *op = queue_add(io, IO_READ, NULL, arg);
 	op->read_done = done;
+	op->parts_done = parts_done;
 	op->offset = offset;
 	op->size = size;
+}
+
+void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg)
+{
+	read_or_queue(io, offset, size, done, NULL, arg);
+}
+
+void file_io_read_parts(struct file_io *io, uint64_t offset, size_t size, read_parts_fn *done, void *arg)
+{
+	read_or_queue(io, offset, size, NULL, done, arg);
 }
 
 static void flush_or_queue(struct file_io *io, bool sync, file_io_fn *done, void *arg)

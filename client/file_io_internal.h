@@ -1,4 +1,4 @@
-/* The parts of file_io (client.h): extents, flush, read, reshape. Only they include this.
+/* The parts of file_io (client.h): extents, flush, read, reshape, copy. Only they include this.
  *
  * The content of an inode is at any time in one of these forms:
  *
@@ -49,6 +49,11 @@ struct flush_request {
 	void *arg;
 };
 
+/* As file_io_read_fn. An iobuf that a part lies in does not change while the callee has a reference; a part without lies in
+ * memory that stays. */
+typedef void read_parts_fn(void *arg, enum err err, const struct file_part *parts, size_t count);
+#define READ_PARTS_MAX (2 * (2 + WINDOW_BYTES / (64 * KIB))) /* of at most WINDOW_BYTES */
+
 enum io_op_kind { IO_WRITE, IO_READ, IO_FLUSH, IO_TRUNCATE };
 struct io_op {
 	struct io_op *previous, *next;
@@ -57,7 +62,8 @@ struct io_op {
 	struct buf bytes; /* IO_WRITE */
 	bool sync;
 	file_io_fn *done;
-	file_io_read_fn *read_done;
+	file_io_read_fn *read_done; /* or */
+	read_parts_fn *parts_done;
 	void *arg;
 };
 
@@ -140,6 +146,8 @@ void file_io_queue_run(struct file_io *io);
 void file_io_note_dirty(struct file_io *io);
 /* Another client may have changed the file since attr was fetched. Never while something is buffered here. */
 bool file_io_attr_is_old(const struct file_io *io);
+/* As file_io_read. */
+void file_io_read_parts(struct file_io *io, uint64_t offset, size_t size, read_parts_fn *done, void *arg);
 /* For reads and syncs. Chunks that no commit has made the file's content yet are found only by AllocateChunk. */
 struct place file_io_place(struct file_io *io, uint64_t offset);
 /* The master says so: fetched again before the next read. */
@@ -182,7 +190,8 @@ void flush_advance(struct file_io *io);
 void flush_deferred(void *arg);
 
 /* ---- file_read.c ---- */
-void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, void *arg);
+/* One of done and parts_done. */
+void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, read_parts_fn *parts_done, void *arg);
 /* Reads that waited for extents go on when they can. */
 void reads_advance(struct file_io *io);
 

@@ -36,7 +36,8 @@ struct read_range {
 	enum err err;
 	struct defer defer;
 	struct running running; /* while defer is posted */
-	file_io_read_fn *done;
+	file_io_read_fn *done; /* or */
+	read_parts_fn *parts_done;
 	void *arg;
 };
 
@@ -51,18 +52,33 @@ static void range_clear(struct read_range *range)
 	range->piece_count = range->piece_next = 0;
 }
 
-static size_t piece_parts(const struct piece *piece, struct slice *parts)
+static size_t piece_parts(const struct piece *piece, struct file_part *parts)
 {
 	size_t count = 0;
 	uint32_t left = piece->bytes - piece->valid;
 	if (piece->valid > 0)
-		parts[count++] = slice_of(piece->data->bytes + piece->skip, piece->valid);
+		parts[count++] = (struct file_part){slice_of(piece->data->bytes + piece->skip, piece->valid), piece->data};
 	while (left > 0) {
 		uint32_t part = left < ZEROS_BYTES ? left : ZEROS_BYTES;
-		parts[count++] = slice_of(zeros, part);
+		parts[count++] = (struct file_part){.bytes = slice_of(zeros, part)};
 		left -= part;
 	}
 	return count;
+}
+
+static void range_tell(const struct read_range *range, const struct file_part *parts, size_t count)
+{
+	struct slice few[PARTS_PER_PIECE_MAX * 2];
+	struct slice *slices = count <= PARTS_PER_PIECE_MAX * 2 ? few : mem_alloc(count * sizeof *slices);
+	if (range->parts_done) {
+		range->parts_done(range->arg, range->err, parts, count);
+	} else {
+		for (size_t i = 0; i < count; i++)
+			slices[i] = parts[i].bytes;
+		range->done(range->arg, range->err, slices, count);
+	}
+	if (slices != few)
+		free(slices);
 }
 
 static void range_end(struct read_range *range)
@@ -74,20 +90,16 @@ static void range_end(struct read_range *range)
 		defer_post(&range->defer);
 		return;
 	}
-	if (range->err) {
-		range->done(range->arg, range->err, NULL, 0);
-	} else {
-		struct slice few[PARTS_PER_PIECE_MAX * 2];
-		struct slice *parts = few;
-		size_t count = 0;
-		if (range->piece_count > 2)
-			parts = mem_alloc(range->piece_count * PARTS_PER_PIECE_MAX * sizeof *parts);
-		for (size_t i = 0; i < range->piece_count; i++)
-			count += piece_parts(&range->pieces[i], parts + count);
-		range->done(range->arg, OK, parts, count);
-		if (parts != few)
-			free(parts);
-	}
+	struct file_part few[PARTS_PER_PIECE_MAX * 2];
+	struct file_part *parts = few;
+	size_t count = 0;
+	if (range->piece_count > 2)
+		parts = mem_alloc(range->piece_count * PARTS_PER_PIECE_MAX * sizeof *parts);
+	for (size_t i = 0; !range->err && i < range->piece_count; i++)
+		count += piece_parts(&range->pieces[i], parts + count);
+	range_tell(range, parts, count);
+	if (parts != few)
+		free(parts);
 	range_clear(range);
 	free(range);
 	file_io_release(io);
@@ -326,13 +338,14 @@ static void range_begin(struct read_range *range)
 		range_end(range);
 }
 
-void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, void *arg)
+void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, read_parts_fn *parts_done, void *arg)
 {
 	struct read_range *range = mem_zero(1, sizeof *range);
 	range->io = io;
 	range->offset = offset;
 	range->size = size;
 	range->done = done;
+	range->parts_done = parts_done;
 	range->arg = arg;
 	range->starting = true;
 	range->running.cancel = range_cancel;

@@ -47,7 +47,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 }
 
 /* Not here, answered ENOSYS once and done by the kernel in its own way from then on: access (default_permissions), lseek
- * (all is data up to the end), copy_file_range, ioctl, poll, bmap. */
+ * (all is data up to the end), ioctl, poll, bmap. */
 const struct fuse_lowlevel_ops mount_ops = {
     .init = on_init,
     .lookup = on_lookup,
@@ -71,6 +71,7 @@ const struct fuse_lowlevel_ops mount_ops = {
     .release = on_release,
     .fsync = on_fsync,
     .fallocate = on_fallocate,
+    .copy_file_range = on_copy_file_range,
     .opendir = on_opendir,
     .readdir = on_readdir,
     .readdirplus = on_readdirplus,

@@ -41,6 +41,8 @@ void on_read(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t offset, stru
 void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size, off_t offset,
 	      struct fuse_file_info *file);
 void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_file_info *file);
+void on_copy_file_range(fuse_req_t fuse, fuse_ino_t from_nodeid, off_t from_offset, struct fuse_file_info *from_file,
+			fuse_ino_t nodeid, off_t offset, struct fuse_file_info *file, size_t size, int flags);
 void on_fallocate(fuse_req_t fuse, fuse_ino_t nodeid, int mode, off_t offset, off_t length,
 		  struct fuse_file_info *file);
 

@@ -10,6 +10,7 @@
 #include "fuse/reply.h"
 
 #define PARTS_INLINE 16u
+#define COPY_BYTES_MAX (64u * MIB) /* by one request, which a signal cannot end: some tenths of a second */
 
 /* Opens a request on a file that is open; answers EBADF or EIO otherwise. */
 static struct request *open_data(fuse_req_t fuse, fuse_ino_t nodeid)
@@ -118,6 +119,53 @@ void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_fil
 		return;
 	request_changes(request, request->node);
 	file_io_sync(request->node->io, fsync_done, request);
+}
+
+/* ---- copy_file_range: the kernel has written out what it had of both ranges, holds the target's lock, and drops its pages of
+ * it afterwards. */
+
+static void copy_done(void *arg, enum err err, uint64_t copied)
+{
+	struct request *request = arg;
+	struct node *node = request->node;
+
+	if (err != OK) {
+		request_end(request, err);
+		return;
+	}
+	if (copied > 0 && request->offset + copied > node->size)
+		node->size = request->offset + copied;
+	fuse_reply_write(request->fuse, copied);
+	request_close(request);
+}
+
+void on_copy_file_range(fuse_req_t fuse, fuse_ino_t from_nodeid, off_t from_offset, struct fuse_file_info *from_file,
+			fuse_ino_t nodeid, off_t offset, struct fuse_file_info *file, size_t size, int flags)
+{
+	struct request *request = open_data(fuse, nodeid);
+	struct node *from;
+
+	(void)from_file;
+	(void)file;
+	if (!request)
+		return;
+	from = handles_find(&request->mount->handles, from_nodeid);
+	if (size > COPY_BYTES_MAX)
+		size = COPY_BYTES_MAX;
+	if (!from || !from->io || from->lost) {
+		request_end_errno(request, from && from->lost ? EIO : EBADF);
+	} else if (flags != 0) {
+		request_end(request, ERR_INVALID);
+	} else if ((uint64_t)offset + size > FILE_BYTES_MAX) {
+		request_end(request, ERR_TOO_LARGE);
+	} else if (size == 0) {
+		fuse_reply_write(fuse, 0);
+		request_close(request);
+	} else {
+		request->offset = (uint64_t)offset;
+		request_changes(request, request->node);
+		file_io_copy(from->io, (uint64_t)from_offset, request->node->io, request->offset, size, copy_done, request);
+	}
 }
 
 /* ---- fallocate

@@ -331,6 +331,37 @@ def copy_range(d):
     assert get(f"{d}/b") == content
 
 
+@test
+def copy_range_of_dirty_pages(d):
+    """What is only in pages counts, on both sides, and pages of the target do not stay as they were."""
+    shadow = {"a": bytearray(pattern(2 * MIB)), "b": bytearray(pattern(MIB)[::-1])}
+    files = {}
+    for name in shadow:
+        put(f"{d}/{name}", bytes(shadow[name]))
+        files[name] = os.open(f"{d}/{name}", os.O_RDWR)
+    for turn in range(40):
+        source, target = ("a", "b") if turn % 2 else ("b", "a")
+        for name, at in ((source, 5000 * turn), (target, 7000 * turn + 1)):
+            piece = bytes([turn + 1]) * (10_000 if turn % 3 else 300_000)
+            assert os.pwrite(files[name], piece, at) == len(piece)
+            shadow[name][at : at + len(piece)] = piece
+        assert os.pread(files[target], 100, 0) == bytes(shadow[target][:100])
+        start, to, size = (0, 0, 512 * 1024) if turn % 4 == 0 else (3333 * turn, 6001 * turn, 400_000)
+        done = 0
+        while done < size:
+            step = os.copy_file_range(files[source], files[target], size - done, start + done, to + done)
+            assert step > 0
+            done += step
+        shadow[target][to : to + size] = shadow[source][start : start + size]
+        assert os.pread(files[target], size + 20_000, to) == bytes(shadow[target][to : to + size + 20_000])
+        assert os.fstat(files[target]).st_size == len(shadow[target])
+    assert os.copy_file_range(files["a"], files["b"], 1000, len(shadow["a"]), 0) == 0
+    for name in shadow:
+        os.fsync(files[name])
+        os.close(files[name])
+        assert get(f"{d}/{name}") == bytes(shadow[name])
+
+
 # ---------------------------------------------------------------- memory maps
 
 

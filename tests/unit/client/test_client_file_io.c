@@ -336,6 +336,76 @@ static void test_model(void **state)
 		run_model(seed, seed % 3 == 0 ? 200000 : 3 * MIB, 120);
 }
 
+struct copied {
+	bool done;
+	enum err err;
+	uint64_t bytes;
+};
+
+static void copy_done(void *arg, enum err err, uint64_t bytes)
+{
+	struct copied *copied = arg;
+	*copied = (struct copied){true, err, bytes};
+}
+
+static void copy(struct model *from, size_t from_offset, struct model *to, size_t to_offset, size_t size)
+{
+	struct copied copied = {0};
+	size_t wanted = from_offset >= from->size ? 0 : size < from->size - from_offset ? size : from->size - from_offset;
+	uint64_t start = loop_now_us(cluster.loop);
+	file_io_copy(from->io, from_offset, to->io, to_offset, size, copy_done, &copied);
+	while (!copied.done) {
+		loop_run_once(cluster.loop);
+		assert_true(loop_now_us(cluster.loop) - start < 20000000);
+	}
+	assert_int_equal(copied.err, OK);
+	assert_int_equal(copied.bytes, wanted);
+	memmove(to->bytes + to_offset, from->bytes + from_offset, wanted);
+	if (wanted > 0 && to_offset + wanted > to->size)
+		to->size = to_offset + wanted;
+}
+
+/* From what is small, a blob, in chunks, and not yet flushed, to anywhere; and within one file. */
+static void test_copy(void **state)
+{
+	const size_t most = 12 * MIB;
+	struct model models[2];
+	uint64_t inodes[2];
+	struct rng rng;
+	(void)state;
+	rng_init(&rng, 7);
+	for (int i = 0; i < 2; i++) {
+		models[i] = (struct model){.bytes = mem_zero(1, most), .most = most / 2};
+		models[i].io = fixture_create(&cluster, client, i == 0 ? "copy_a" : "copy_b", &inodes[i]);
+	}
+	for (unsigned i = 0; i < 60; i++) {
+		struct model *from = &models[rng_below(&rng, 2)], *to = &models[rng_below(&rng, 2)];
+		size_t unit = rng_below(&rng, 2) == 0 ? 1 : FRAME_DATA_BYTES_MAX;
+		size_t size = (1 + rng_below(&rng, 2 * MIB) / unit) * unit;
+		size_t from_offset = rng_below(&rng, i < 10 ? 1000 : most / 4) / unit * unit;
+		size_t to_offset = from == to ? most / 2 : rng_below(&rng, most / 4) / unit * unit;
+		from->outstanding++;
+		if (i < 10)
+			size = size % 20000 + 1, file_io_write(from->io, 0, slice_of(from->bytes, 1), model_done, from);
+		else
+			model_write(from, &rng);
+		from->size = from->size ? from->size : 1;
+		if (rng_below(&rng, 3) == 0) {
+			from->outstanding++;
+			file_io_flush(from->io, model_done, from);
+		}
+		copy(from, from_offset, to, to_offset, size);
+	}
+	for (int i = 0; i < 2; i++) {
+		model_settle(&models[i], 0);
+		assert_int_equal(fixture_flush(&cluster, models[i].io, true), OK);
+		fixture_expect(&cluster, models[i].io, models[i].bytes, models[i].size);
+		expect_elsewhere(inodes[i], models[i].bytes, models[i].size);
+		fixture_close(client, models[i].io, inodes[i]);
+		free(models[i].bytes);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -346,6 +416,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_holes_and_ends, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_first_sync_covers_others, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_model, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_copy, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
