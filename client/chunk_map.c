@@ -271,7 +271,7 @@ static void fetch_send(struct fetch *fetch)
 		attr_op.op_case = GRANARY__META_OP__OP_GETATTR;
 		attr_op.getattr = &getattr;
 	}
-	session_meta(fetch->client->session, (Granary__MetaOp *[]){&op, &attr_op}, fetch->allocate ? 1 : 2,
+	session_meta(fetch->client->session, (Granary__MetaOp *[]){&op, &attr_op}, fetch->allocate ? 1 : 2, SESSION_WANTS_NOTHING,
 		     fetch_answered, fetch);
 }
 
@@ -304,7 +304,7 @@ static void pack_fetch(struct client *client, const struct place *place, file_io
 	op.op_case = GRANARY__META_OP__OP_OPEN;
 	op.open = &open;
 	session_opened(client->session, place->inode);
-	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, pack_fetch_answered, fetch);
+	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, pack_fetch_answered, fetch);
 }
 
 void place_fetch(struct client *client, const struct place *place, file_io_fn *done, void *arg)

@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "client/changes.h"
 #include "client/chunk_map.h"
 #include "client/client_internal.h"
 #include "client/creations.h"
+#include "client/delegations.h"
 #include "client/file_io_internal.h"
 #include "client/recall.h"
 #include "common/base/check.h"
@@ -36,7 +38,7 @@ static const struct rpc_service service = {.serve = serve};
 static void session_was_lost(void *arg)
 {
 	struct client *client = arg;
-	creations_session_lost(client);
+	delegations_session_lost(client);
 	file_io_session_lost(client);
 	if (client->events && client->events->session_lost)
 		client->events->session_lost(client->events_arg);
@@ -102,6 +104,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	client->timeout_ms = options->timeout_ms ? options->timeout_ms : CLIENT_TIMEOUT_MS;
 	client->id = loop_random(loop) | 1;
 	rng_init(&client->rng, loop_random(loop));
+	defer_init(&client->changes.send, loop, changes_deferred, client);
 	defer_init(&client->release, loop, release_due, client);
 	timer_init(&client->writeback, loop, file_io_writeback, client);
 	struct rpc_identity identity = {.role = RPC_CLIENT, .id = client->id};
@@ -140,6 +143,7 @@ void client_close(struct client *client)
 {
 	/* First what waits for the master (its operations end too), then what waits for chunkservers or a pause. */
 	client->closing = true;
+	changes_cancel(client);
 	session_cancel(client->session);
 	while (client->running)
 		client->running->cancel(client->running);
@@ -151,6 +155,7 @@ void client_close(struct client *client)
 	defer_cancel(&client->release);
 	timer_stop(&client->writeback);
 	creations_deinit(client);
+	delegations_deinit(client);
 	struct file_io *io, *next;
 	HASH_ITER(hh, client->files, io, next)
 	file_io_abandon(io);
@@ -194,8 +199,8 @@ struct meta_call {
 	size_t op_count;
 	uint64_t touched[TOUCHED_MAX];
 	size_t touched_count;
-	uint64_t created_in; /* by the first operation; 0: it is no Create that wants a delegation */
-	bool created_directory;
+	Granary__MetaRequest *waiting; /* operations that wait for changes on their way; NULL: sent */
+	struct timer timer;	       /* while waiting */
 	client_meta_fn *done;
 	void *arg;
 };
@@ -208,15 +213,14 @@ static void meta_answered(void *arg, enum err err, const ProtobufCMessage *messa
 	free(arg);
 	if (err == OK && reply->n_results != call.op_count)
 		err = ERR_PROTOCOL;
-	creations_note_done(call.client, call.touched, call.touched_count);
+	delegations_note_done(call.client, call.touched, call.touched_count);
 	/* What was renamed, or linked, may be a directory itself. */
 	for (size_t i = 0; err == OK && call.touched_count > 0 && i < reply->n_results; i++)
-		creations_note_done(call.client, &reply->results[i]->inode, 1);
+		delegations_note_done(call.client, &reply->results[i]->inode, 1);
 	if (err == OK)
 		packs_learn(call.client, reply);
-	if (err == OK && call.created_in != 0 && reply->results[0]->error == OK)
-		creations_granted(call.client, call.created_directory ? reply->results[0]->inode : call.created_in,
-				  call.created_directory, call.asked_ms, reply->results[0]);
+	if (err == OK)
+		delegations_given(call.client, call.asked_ms, reply);
 	struct client *client = call.client;
 	bool closed = false, *outer = client->closed; /* done may close the client */
 	client->closed = &closed;
@@ -228,22 +232,64 @@ static void meta_answered(void *arg, enum err err, const ProtobufCMessage *messa
 	client->asked_ms = 0;
 }
 
+static void meta_send(struct meta_call *call, Granary__MetaOp *const *ops)
+{
+	struct client *client = call->client;
+	call->asked_ms = loop_now_ms(client->loop);
+	delegations_note(client, ops, call->op_count);
+	delegations_note_done(client, call->touched, call->touched_count);
+	session_meta(client->session, ops, call->op_count, delegations_wanted(client, ops, call->op_count), meta_answered, call);
+}
+
+/* The changes before it do not get through. */
+static void meta_timed_out(void *arg)
+{
+	struct meta_call *call = arg;
+	client_meta_fn *done = call->done;
+	call->done = NULL;
+	done(call->arg, ERR_TIMEOUT, NULL);
+}
+
+static void meta_go_on(void *arg)
+{
+	struct meta_call *call = arg;
+	if (!call->done) {
+		message_free(&call->waiting->base);
+		free(call);
+		return;
+	}
+	Granary__MetaRequest *waiting = call->waiting;
+	uint64_t change = changes_before(call->client, waiting->ops, waiting->n_ops);
+	if (change != 0 && !call->client->closing) { /* more came meanwhile */
+		changes_wait(call->client, change, meta_go_on, call);
+		return;
+	}
+	timer_stop(&call->timer);
+	call->waiting = NULL;
+	meta_send(call, waiting->ops);
+	message_free(&waiting->base);
+}
+
 void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg)
 {
 	struct meta_call *call = mem_zero(1, sizeof *call);
 	call->client = client;
-	call->asked_ms = loop_now_ms(client->loop);
 	call->op_count = op_count;
 	call->done = done;
 	call->arg = arg;
-	call->touched_count = creations_touched(ops, op_count, call->touched, TOUCHED_MAX);
-	creations_note(client, ops, op_count);
-	creations_note_done(client, call->touched, call->touched_count);
-	if (ops[0]->op_case == GRANARY__META_OP__OP_CREATE && ops[0]->create->want_delegation) {
-		call->created_in = ops[0]->create->parent;
-		call->created_directory = mode_is_directory(ops[0]->create->mode);
+	call->touched_count = delegations_touched(ops, op_count, call->touched, TOUCHED_MAX);
+	uint64_t change = changes_before(client, ops, op_count);
+	if (change == 0) {
+		meta_send(call, ops);
+		return;
 	}
-	session_meta(client->session, ops, op_count, meta_answered, call);
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
+	request.n_ops = op_count;
+	request.ops = (Granary__MetaOp **)(uintptr_t)ops;
+	call->waiting = (Granary__MetaRequest *)message_copy(&request.base);
+	timer_init(&call->timer, client->loop, meta_timed_out, call);
+	timer_start(&call->timer, client->timeout_ms);
+	changes_wait(client, change, meta_go_on, call);
 }
 
 struct plain_call {

@@ -113,8 +113,6 @@ void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void 
 /* ---- Files that this client makes by itself (creations.h): in a directory that the master has delegated to it a new file is there at
  * once, and the master is told when it is flushed, together with its content. What is said of such a file is answered here. */
 
-/* Asks for the delegation with a Create that is to be sent. */
-void client_want_delegation(struct client *client, Granary__Create *create);
 /* How long names in the directory may be made, and cached by the kernel; 0: not delegated. */
 uint32_t client_delegation_ms(struct client *client, uint64_t directory);
 /* NULL: not now; make it with a Create. Otherwise the file, with a reference of the caller's. The name is known to be free. */
@@ -132,13 +130,29 @@ bool client_is_behind(const struct client *client);
 struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name);
 /* There is certainly no such name. */
 bool client_knows_absent(struct client *client, uint64_t directory, struct slice name);
-/* Everything local in the directory (0: everywhere) is sent to the master; false: there is nothing, and done is not called. */
-bool client_barrier(struct client *client, uint64_t directory, void (*done)(void *arg), void *arg);
+/* The same: a change that removes it is on its way. */
+bool client_name_is_removed(struct client *client, uint64_t directory, struct slice name);
+/* What is local in the directory, or concerns the inode (0: everything), is sent to the master; false: there is nothing, and done
+ * is not called. */
+bool client_barrier(struct client *client, uint64_t inode, void (*done)(void *arg), void *arg);
 /* A delegated directory's attributes as the master knows them: NULL when not known. Learnt from a Getattr that was sent when
  * client_directory_epoch was this. touched: when the last local file was made in it; 0: none. */
 const Granary__Inode *client_directory_attr(struct client *client, uint64_t directory);
 uint64_t client_directory_epoch(struct client *client, uint64_t directory);
 void client_directory_learn(struct client *client, uint64_t directory, uint64_t epoch, const Granary__Inode *attr);
 int64_t client_directory_touched(struct client *client, uint64_t directory);
+
+/* ---- Other changes in delegated directories (changes.h): false: not now, send a request. Otherwise it is as good as done. All
+ * names are known to be what the message says. done (or NULL) with the master's answer to it. */
+typedef void client_change_fn(void *arg, enum err err, const Granary__MetaResult *result);
+
+/* Anything but a file with data. Sets create's id and time, and attr, whose symlink is create's. */
+bool client_make(struct client *client, Granary__Create *create, Granary__Inode *attr);
+/* unlink->inode is set. Of a directory: only if it is delegated, too, and known to be empty. */
+bool client_unlink(struct client *client, const Granary__Unlink *unlink, client_change_fn *done, void *arg);
+/* rename->inode and ->replaced are set; neither is a directory, but for one that stays in its directory and replaces nothing. */
+bool client_rename(struct client *client, const Granary__Rename *rename, client_change_fn *done, void *arg);
+/* The attributes are then those of client_directory_attr. */
+bool client_setattr_directory(struct client *client, const Granary__Setattr *setattr);
 
 #endif

@@ -15,6 +15,9 @@ struct blob_append;
 struct later;
 struct delegation;
 struct behind;
+struct change;
+struct change_wait;
+struct concerned;
 
 /* An operation under way that client_close ends. A zeroed struct is not in the list. */
 struct running {
@@ -32,12 +35,22 @@ struct packs {
 
 /* creations.c */
 struct creations {
-	struct delegation *delegations; /* by directory */
-	uint64_t ids_next;
-	uint32_t ids_left;
 	unsigned count; /* files that the master does not know yet */
 	struct behind *behind; /* closed, to be flushed */
 	unsigned behind_running;
+};
+
+/* changes.c */
+struct changes {
+	struct change *waiting, *sent; /* in order */
+	size_t sent_count;
+	uint64_t sent_ms;
+	unsigned tries; /* of what is sent */
+	uint64_t last, done; /* numbers; those in between are on their way */
+	unsigned count;
+	struct concerned *concerned; /* by inode */
+	struct change_wait *waits;
+	struct defer send;
 };
 
 struct client {
@@ -57,7 +70,11 @@ struct client {
 	struct packs packs;
 	struct failure *failures;
 	struct running *running;
+	struct delegation *delegations; /* by directory */
+	uint64_t ids_next;		/* inode numbers of our own */
+	uint32_t ids_left;
 	struct creations creations;
+	struct changes changes;
 
 	struct file_io *files;  /* by inode */
 	struct file_io *dirty;  /* with unflushed data, oldest first */

@@ -1,6 +1,5 @@
-/* Files that this client makes by itself, and the directories in which it may (delegations; master/delegations.h).
+/* Files that this client makes by itself, in directories that are delegated to it (delegations.h).
  *
- *	Create with want_delegation answered: delegated ---- recalled, or its time is over ----> sends what it has, gone
  *	    file_io_create_local: a file_io with a `creation`: parent, name, owner, mode, an inode number from a block of our own
  *	        setattr, write, truncate, read, stat: here
  *	        closed: file_io_flush_behind --+
@@ -12,8 +11,7 @@
  * the master that it is the same file. If it fails for good (the name is taken, because the delegation had run out while this
  * process stood still) the file is lost: logged, and its handles answer ERR_IO.
  *
- * A directory that this client has made itself, and that stayed delegated since, is `complete`: names that are not in it
- * need not be asked for. Bounds: CLIENT_CREATIONS_MAX files, CLIENT_BEHIND_MAX of them flushed at once behind our backs. */
+ * Bounds: CLIENT_CREATIONS_MAX files, CLIENT_BEHIND_MAX of them flushed at once behind our backs. */
 #ifndef GRANARY_CLIENT_CREATIONS_H
 #define GRANARY_CLIENT_CREATIONS_H
 
@@ -34,21 +32,13 @@ struct creation {
 	UT_hash_handle hh; /* by name */
 };
 
-/* An answer to a Create in this directory, sent at asked_ms. made: the directory was made by it. */
-void creations_granted(struct client *client, uint64_t directory, bool made, uint64_t asked_ms, const Granary__MetaResult *result);
-/* These operations are being sent, or were answered: what is known of directories that they change. */
-void creations_note(struct client *client, Granary__MetaOp *const *ops, size_t op_count);
-void creations_note_done(struct client *client, const uint64_t *directories, size_t count);
-/* Directories that operations change; at most `room`. */
-size_t creations_touched(Granary__MetaOp *const *ops, size_t op_count, uint64_t *directories, size_t room);
+/* Those in the directory that are open and not sent: their names. */
+void creations_send_open(struct delegation *delegation);
 /* The Create for it, valid as long as the creation. */
 void creation_message(const struct creation *creation, Granary__Create *message);
 /* The master knows it: result is that of the Create. Or it will never: err. Frees the creation. */
-void creation_done(struct creation *creation, uint64_t asked_ms, const Granary__MetaResult *result);
+void creation_done(struct creation *creation, const Granary__MetaResult *result);
 void creation_failed(struct creation *creation, enum err err);
-/* MESSAGE_INVALIDATE of a delegation. */
-void creations_recall(struct client *client, uint64_t directory, void (*done)(void *arg), void *arg);
-void creations_session_lost(struct client *client);
 void creations_deinit(struct client *client);
 
 #endif

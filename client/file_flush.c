@@ -4,7 +4,9 @@
 
 #include "client/blob_op.h"
 #include "client/chain_op.h"
+#include "client/changes.h"
 #include "client/creations.h"
+#include "client/delegations.h"
 #include "client/file_io_internal.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -116,8 +118,10 @@ static void committed(void *arg, enum err err, const ProtobufCMessage *message, 
 	if (err == OK && io->creation) {
 		err = result_err(reply, 0);
 		if (err == OK)
-			creation_done(io->creation, io->commit_ms, reply->results[0]);
+			creation_done(io->creation, reply->results[0]);
 	}
+	if (reply)
+		delegations_given(io->client, io->commit_ms, reply);
 	if (err == OK)
 		err = result_err(reply, io->commit_main);
 	if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
@@ -216,9 +220,32 @@ static void commit_data(struct file_io *io, struct commit *commit)
 	io->blocks = 0;
 }
 
+static void commit(struct file_io *io);
+
+static void commit_go_on(void *arg)
+{
+	struct file_io *io = arg;
+	commit(io);
+	file_io_release(io);
+}
+
+/* The directory, or the end of what had this name before, is on its way to the master. */
+static bool commit_waits(struct file_io *io)
+{
+	const struct creation *creation = io->creation;
+	uint64_t change = creation ? changes_pending_name(io->client, creation->delegation->directory, buf_slice(&creation->name)) : 0;
+	if (change == 0 || io->client->closing)
+		return false;
+	file_io_hold(io);
+	changes_wait(io->client, change, commit_go_on, io);
+	return true;
+}
+
 static void commit(struct file_io *io)
 {
 	struct commit commit = { 0 };
+	if (commit_waits(io))
+		return;
 	bool again = io->creation && io->creation->sent;
 	io->flush_state = FLUSH_COMMIT;
 	timer_stop(&io->mtime_timer);
@@ -236,7 +263,7 @@ static void commit(struct file_io *io)
 	io->commit_count = commit.count;
 	io->commit_ms = loop_now_ms(io->client->loop);
 	file_io_hold(io);
-	session_meta(io->client->session, commit.ops, commit.count, committed, io);
+	session_meta(io->client->session, commit.ops, commit.count, io->creation ? delegations_wanted(io->client, commit.ops, commit.count) : 0u, committed, io);
 }
 
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
@@ -407,7 +434,7 @@ static void map_ask(struct file_io *io, uint32_t first)
 	op.op_case = GRANARY__META_OP__OP_CHUNK_MAP;
 	op.chunk_map = &chunk_map;
 	file_io_hold(io);
-	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, map_answered, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, map_answered, io);
 }
 
 /* What was written before this file was opened here may not be on any disk yet either: the first sync covers all of it.

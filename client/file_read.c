@@ -252,7 +252,7 @@ static void range_refresh(struct read_range *range)
 	range->asked_ms = loop_now_ms(range->io->client->loop);
 	op.op_case = GRANARY__META_OP__OP_GETATTR;
 	op.getattr = &getattr;
-	session_meta(range->io->client->session, (Granary__MetaOp *[]){&op}, 1, range_refreshed, range);
+	session_meta(range->io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, range_refreshed, range);
 }
 
 static void blob_read(void *arg, enum err err, struct iobuf *data, uint32_t skip)

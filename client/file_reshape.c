@@ -95,7 +95,7 @@ static void trimmed(void *arg, enum err err, uint32_t slot)
 	chunks.trim = io->attr->trim;
 	op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
 	op.commit_chunks = &chunks;
-	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, trim_committed, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, trim_committed, io);
 }
 
 static void trim(struct file_io *io)
@@ -209,7 +209,7 @@ static void truncate_send(struct file_io *io)
 	op.setattr = &setattr;
 	io->reshaping = true;
 	file_io_hold(io);
-	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, truncate_answered, io);
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, truncate_answered, io);
 }
 
 void reshape_truncate(struct file_io *io)

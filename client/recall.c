@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "client/creations.h"
+#include "client/delegations.h"
 #include "common/base/check.h"
 
 struct recall {
@@ -31,7 +31,7 @@ void recall_serve(struct client *client, struct rpc_request *request)
 	for (size_t i = 0; i < message->n_items; i++) {
 		const Granary__InvalidateItem *item = message->items[i];
 		if (item->delegation)
-			creations_recall(client, item->inode, item_done, recall);
+			delegations_recall(client, item->inode, item_done, recall);
 		else if (events && events->invalidate)
 			events->invalidate(client->events_arg, item->inode, message_bytes(item->name), item_done, recall);
 		else

@@ -399,7 +399,7 @@ static void call_first(struct call *call, const ProtobufCMessage *message)
 		timer_start(&call->timer, call->deadline_ms - now);
 }
 
-void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done,
+void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, unsigned wants, session_done_fn *done,
 		  void *arg)
 {
 	check(op_count > 0 && op_count <= META_OPS_PER_BATCH_MAX);
@@ -409,6 +409,8 @@ void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t o
 	struct call *call = call_open(session, MESSAGE_META, change, done, arg);
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	request.uncached = session->uncached;
+	request.want_delegations = wants & SESSION_WANTS_DELEGATIONS;
+	request.want_ids = wants & SESSION_WANTS_IDS;
 	request.n_ops = op_count;
 	request.ops = (Granary__MetaOp **)(uintptr_t)ops;
 	message_pack(&request.base, &call->packed);

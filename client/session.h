@@ -55,7 +55,8 @@ enum err session_state(const struct session *session);
 typedef void session_done_fn(void *arg, enum err err, const ProtobufCMessage *reply, const char *text);
 
 /* The operations are packed before it returns. timeout_ms 0: that of the options. */
-void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, session_done_fn *done,
+enum session_wants { SESSION_WANTS_NOTHING = 0, SESSION_WANTS_DELEGATIONS = 1, SESSION_WANTS_IDS = 2 };
+void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, unsigned wants, session_done_fn *done,
 		  void *arg);
 /* Any other request to the leader. With busy_ends, ERR_BUSY is an answer and is not retried. */
 void session_ask(struct session *session, enum message_type type, const ProtobufCMessage *message, bool busy_ends,

@@ -1,8 +1,10 @@
 #include "fuse/handles.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <utlist.h>
 
 #include "client/client.h"
 #include "common/base/check.h"
@@ -60,6 +62,13 @@ struct node *handles_node(struct handles *handles, uint64_t inode)
 	return node ? node : node_add(handles, inode, inode);
 }
 
+static void name_drop(struct handles *handles, struct node_name *name)
+{
+	LL_DELETE(name->node->names, name);
+	HASH_DELETE(hh, handles->by_name, name);
+	free(name);
+}
+
 static void node_free(struct handles *handles, struct node *node)
 {
 	struct node *newest = handles_find_inode(handles, node->inode);
@@ -76,7 +85,8 @@ static void node_free(struct handles *handles, struct node *node)
 		newest->older = node->older;
 	}
 	lock_book_deinit(&node->locks);
-	free(node->name);
+	while (node->names)
+		name_drop(handles, node->names);
 	free(node);
 }
 
@@ -108,13 +118,62 @@ void node_forget(struct handles *handles, struct node *node, uint64_t lookups)
 		node_free(handles, node);
 }
 
-void node_name(struct node *node, uint64_t parent, const char *name)
+#define NAME_KEY_OFFSET offsetof(struct node_name, parent)
+
+static size_t name_key_size(const struct node_name *name)
 {
-	if (node->name && node->parent == parent && strcmp(node->name, name) == 0)
+	return offsetof(struct node_name, text) - NAME_KEY_OFFSET + strlen(name->text);
+}
+
+static struct node_name *name_make(uint64_t parent, const char *text)
+{
+	size_t length = strlen(text);
+	struct node_name *name = mem_zero(1, sizeof *name + length + 1);
+
+	name->parent = parent;
+	memcpy(name->text, text, length + 1);
+	return name;
+}
+
+static struct node_name *name_find(const struct handles *handles, uint64_t parent, const char *text)
+{
+	struct node_name *wanted = name_make(parent, text), *found = NULL;
+
+	HASH_FIND(hh, handles->by_name, &wanted->parent, name_key_size(wanted), found);
+	free(wanted);
+	return found;
+}
+
+struct node *handles_find_name(const struct handles *handles, uint64_t parent, const char *text)
+{
+	struct node_name *name = name_find(handles, parent, text);
+
+	return name ? name->node : NULL;
+}
+
+void handles_drop_name(struct handles *handles, uint64_t parent, const char *text)
+{
+	struct node_name *name = name_find(handles, parent, text);
+
+	if (name)
+		name_drop(handles, name);
+}
+
+void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *text)
+{
+	struct node_name *name = name_find(handles, parent, text);
+
+	if (name && name->node == node) { /* to the front */
+		LL_DELETE(node->names, name);
+		LL_PREPEND(node->names, name);
 		return;
-	free(node->name);
-	node->name = mem_string(name);
-	node->parent = parent;
+	}
+	if (name)
+		name_drop(handles, name);
+	name = name_make(parent, text);
+	name->node = node;
+	LL_PREPEND(node->names, name);
+	HASH_ADD_KEYPTR(hh, handles->by_name, &name->parent, name_key_size(name), name);
 }
 
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)
@@ -140,6 +199,12 @@ void node_learn(struct node *node, const Granary__Inode *attr)
 	node->data_change = attr->data_change;
 	node->size = attr->size;
 	node->mtime = attr->mtime;
+	node->mode = attr->mode;
+	node->uid = attr->uid;
+	node->gid = attr->gid;
+	node->nlink = attr->nlink;
+	node->atime = attr->atime;
+	node->ctime = attr->ctime;
 }
 
 void node_stale(struct node *node, uint64_t now_ms)

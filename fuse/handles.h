@@ -39,6 +39,9 @@ struct node {
 	uint64_t change, data_change;
 	uint64_t size;
 	int64_t mtime;
+	/* As the master told them with that. */
+	uint32_t mode, uid, gid, nlink;
+	int64_t atime, ctime;
 
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	struct lock_book locks; /* held by programs here */
@@ -48,12 +51,20 @@ struct node {
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
 
-	uint64_t parent;	/* of a regular file: nodeid of the directory and the name that it was last seen under */
-	char *name;
+	struct node_name *names; /* that the kernel may know it by, the last one first */
 
 	struct node *older;	/* epochs of this inode, newest first */
 	UT_hash_handle by_nodeid;
 	UT_hash_handle by_inode; /* newest epoch only */
+};
+
+struct node_name {
+	struct node *node;
+	struct node_name *next; /* of the node */
+	UT_hash_handle hh;
+	/* The key, as long as the text. */
+	uint64_t parent; /* nodeid of the directory */
+	char text[];
 };
 
 #define NODE_RETRY_MS 1000u /* within it, the kernel has retried after ESTALE */
@@ -61,6 +72,7 @@ struct node {
 struct handles {
 	struct node *by_nodeid;
 	struct node *by_inode;
+	struct node_name *by_name;
 	uint64_t last_epoch;
 };
 
@@ -81,8 +93,12 @@ void node_hold(struct node *node);
 /* These two may free the node. */
 void node_drop(struct handles *handles, struct node *node);
 void node_forget(struct handles *handles, struct node *node, uint64_t lookups);
-/* The name (copied) under which a regular file was seen. */
-void node_name(struct node *node, uint64_t parent, const char *name);
+/* The kernel is told of the node under this name (copied), which is no other node's any more. */
+void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *name);
+/* The node that the kernel may know by the name; NULL: it knows none. */
+struct node *handles_find_name(const struct handles *handles, uint64_t parent, const char *name);
+/* The name is not there any more. */
+void handles_drop_name(struct handles *handles, uint64_t parent, const char *name);
 
 enum node_verdict {
 	NODE_SAME,    /* nothing new, or older news than what is known */

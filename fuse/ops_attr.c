@@ -91,16 +91,19 @@ void on_getattr(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	struct request *request = request_open(fuse, nodeid);
 
 	const Granary__Inode *known = NULL;
+	uint32_t lease_ms = 0;
 
 	(void)file;
 	if (!request)
 		return;
-	if (node_is_local(request->node))
+	if (node_is_local(request->node)) {
 		known = file_io_attr(request->node->io);
-	else if (S_ISDIR(request->node->type))
+	} else if (S_ISDIR(request->node->type)) {
 		known = client_directory_attr(request->mount->client, request->node->inode);
+		lease_ms = client_delegation_ms(request->mount->client, request->node->inode);
+	}
 	if (known) {
-		request_attr(request, known, 0);
+		request_attr(request, known, lease_ms);
 		return;
 	}
 	request->offset = client_directory_epoch(request->mount->client, request->node->inode);
@@ -153,6 +156,26 @@ static void setattr_send(struct request *request)
 	request_meta(request, &op, setattr_done);
 }
 
+/* In a directory that is delegated to us. */
+static bool setattr_local(struct request *request)
+{
+	struct client *client = request->mount->client;
+	Granary__Setattr message = GRANARY__SETATTR__INIT;
+
+	reply_setattr(&request->attr, request->flags, &message);
+	message.inode = request->node->inode;
+	if (!client_setattr_directory(client, &message))
+		return false;
+	request_attr(request, client_directory_attr(client, message.inode), client_delegation_ms(client, message.inode));
+	return true;
+}
+
+static void setattr_directory(struct request *request)
+{
+	if (!setattr_local(request))
+		setattr_send(request);
+}
+
 /* What the master has just been told for the first time. */
 static void setattr_stored(void *arg, enum err err)
 {
@@ -175,20 +198,25 @@ static bool only_change_time(const struct request *request)
 	       mtime->tv_sec * 1000000000 + mtime->tv_nsec == node->mtime;
 }
 
-/* The kernel does not look at the answer, except where a program set the time that the file had. */
+/* The kernel does not look at the answer, except where a program set the time that the file had; then it asks again before it
+ * believes it. */
 static void answer_as_is(struct request *request)
 {
-	struct node *node = request->node;
+	const struct node *node = request->node;
+	Granary__Inode attr = GRANARY__INODE__INIT;
+	struct stat stat;
 
-	if (node->unlinked && node->opens == 0) {
-		request->attr.st_ino = node->inode;
-		request->attr.st_mode = node->type;
-		request->attr.st_size = (off_t)node->size;
-		fuse_reply_attr(request->fuse, &request->attr, 0);
-		request_close(request);
-	} else {
-		ask_attr(request, getattr_done);
-	}
+	attr.mode = node->mode;
+	attr.uid = node->uid;
+	attr.gid = node->gid;
+	attr.nlink = node->nlink;
+	attr.size = node->size;
+	attr.atime = node->atime;
+	attr.mtime = node->mtime;
+	attr.ctime = node->ctime;
+	reply_stat(node->inode, &attr, NULL, &stat);
+	fuse_reply_attr(request->fuse, &stat, 0);
+	request_close(request);
 }
 
 static void setattr_rest(struct request *request);
@@ -278,7 +306,8 @@ void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid
 	request->flags = valid;
 	if (S_ISDIR(request->node->type)) {
 		/* What was made in it before must not change its times later. */
-		request_barrier(request, request->node->inode, setattr_send);
+		if (!setattr_local(request))
+			request_barrier(request, request->node->inode, setattr_directory);
 		return;
 	}
 	/* The last handle may be closed meanwhile. */

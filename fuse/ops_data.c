@@ -109,6 +109,11 @@ static void fsync_done(void *arg, enum err err)
 	request_end(request, err);
 }
 
+static void fsync_named(struct request *request)
+{
+	file_io_sync(request->node->io, fsync_done, request);
+}
+
 void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_file_info *file)
 {
 	struct request *request = open_data(fuse, nodeid);
@@ -118,7 +123,8 @@ void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_fil
 	if (!request)
 		return;
 	request_changes(request, request->node);
-	file_io_sync(request->node->io, fsync_done, request);
+	/* Its name, too, may have been changed by ourselves. */
+	request_barrier(request, request->node->inode, fsync_named);
 }
 
 /* ---- copy_file_range: the kernel has written out what it had of both ranges, holds the target's lock, and drops its pages of

@@ -49,6 +49,8 @@ static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply
 		request_entry(request, result, request->node->nodeid, request->name);
 		return;
 	}
+	if (err == ERR_NOT_FOUND)
+		handles_drop_name(&request->mount->handles, request->node->nodeid, request->name);
 	if (err == ERR_NOT_FOUND && failed && failed->lease_ms > 0) {
 		struct fuse_entry_param nothing = {
 		    .entry_timeout = reply_timeout(failed->lease_ms, request->started_ms,
@@ -71,8 +73,10 @@ static bool lookup_local(struct request *request)
 	struct fuse_entry_param entry;
 	struct node *node;
 
-	if (!io && client_knows_absent(client, directory, slice_text(request->name))) {
+	if (!io && (client_knows_absent(client, directory, slice_text(request->name)) ||
+		    client_name_is_removed(client, directory, slice_text(request->name)))) {
 		/* Not to be remembered: nobody would take it back. */
+		handles_drop_name(&request->mount->handles, request->node->nodeid, request->name);
 		request_end(request, ERR_NOT_FOUND);
 		return true;
 	}
@@ -80,7 +84,7 @@ static bool lookup_local(struct request *request)
 		return false;
 	node = mount_entry(request->mount, file_io_attr(io), file_io_inode(io), client_delegation_ms(client, directory),
 			   loop_now_ms(request->mount->loop), &entry);
-	node_name(node, request->node->nodeid, request->name);
+	node_name(&request->mount->handles, node, request->node->nodeid, request->name);
 	if (fuse_reply_entry(request->fuse, &entry) != 0)
 		node_forget(&request->mount->handles, node, 1);
 	request_close(request);
@@ -133,6 +137,25 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 		request_end(request, err);
 }
 
+/* In a directory that is delegated to us. */
+static bool create_local(struct request *request, Granary__Create *message)
+{
+	struct mount *mount = request->mount;
+	struct fuse_entry_param entry;
+	Granary__Inode attr;
+	struct node *node;
+
+	if (!client_make(mount->client, message, &attr))
+		return false;
+	node = mount_entry(mount, &attr, message->id, client_delegation_ms(mount->client, message->parent),
+			   loop_now_ms(mount->loop), &entry);
+	node_name(&mount->handles, node, request->node->nodeid, request->name);
+	if (fuse_reply_entry(request->fuse, &entry) != 0)
+		node_forget(&mount->handles, node, 1);
+	request_close(request);
+	return true;
+}
+
 static void create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev, const char *target)
 {
 	const struct fuse_ctx *context = fuse_req_ctx(fuse);
@@ -155,7 +178,8 @@ static void create(fuse_req_t fuse, fuse_ino_t parent, const char *name, mode_t 
 	message.exclusive = true;
 	if (target)
 		message.symlink = name_of(target);
-	client_want_delegation(request->mount->client, &message);
+	if (create_local(request, &message))
+		return;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &message;
 	request_meta(request, &op, create_done);
@@ -262,9 +286,56 @@ static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 
-	if (result)
+	if (result) {
 		note_replaced(request->mount, result);
+		handles_drop_name(&request->mount->handles, request->node->nodeid, request->name);
+	}
 	request_end(request, err);
+}
+
+/* A change that has been answered as done is: the process does not end before. */
+static void change_done(void *arg, enum err err, const Granary__MetaResult *result)
+{
+	struct request *request = arg;
+
+	if (err == OK && result)
+		note_replaced(request->mount, result);
+	request_close(request);
+}
+
+/* Another name of the file is for others to see: they are not kept away from that. */
+static bool has_only_name(const struct node *node)
+{
+	return node && (S_ISDIR(node->type) || node->nlink == 1) && !node_is_local(node);
+}
+
+static void unlink_message(const struct request *request, Granary__Unlink *message)
+{
+	message->parent = request->node->inode;
+	message->name = name_of(request->name);
+	message->directory = request->flags;
+}
+
+/* In a directory that is delegated to us. */
+static bool unlink_local(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct node *node = handles_find_name(&mount->handles, request->node->nodeid, request->name);
+	Granary__Unlink message = GRANARY__UNLINK__INIT;
+	struct request *behind;
+
+	unlink_message(request, &message);
+	if (!has_only_name(node) || S_ISDIR(node->type) != message.directory)
+		return false;
+	message.inode = node->inode;
+	behind = request_open_silent(mount, node);
+	if (!client_unlink(mount->client, &message, change_done, behind)) {
+		request_close(behind);
+		return false;
+	}
+	handles_drop_name(&mount->handles, request->node->nodeid, request->name);
+	request_end(request, OK);
+	return true;
 }
 
 static void unlink_send(struct request *request)
@@ -272,24 +343,34 @@ static void unlink_send(struct request *request)
 	Granary__Unlink message = GRANARY__UNLINK__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 
-	message.parent = request->node->inode;
-	message.name = name_of(request->name);
-	message.directory = request->flags;
+	unlink_message(request, &message);
 	op.op_case = GRANARY__META_OP__OP_UNLINK;
 	op.unlink = &message;
 	request_meta(request, &op, unlink_done);
 }
 
+static void unlink_settled(struct request *request)
+{
+	if (!unlink_local(request))
+		unlink_send(request);
+}
+
 static void unlink_name(fuse_req_t fuse, fuse_ino_t parent, const char *name, bool directory)
 {
 	struct request *request = open_named(fuse, parent, name, true);
+	struct node *node;
 
 	if (!request)
 		return;
 	request->flags = directory;
-	/* A directory is empty only if nothing in it is on its way; which one it is, the master knows. */
-	if (directory || client_find_local(request->mount->client, request->node->inode, slice_text(name)))
-		request_barrier(request, directory ? 0 : request->node->inode, unlink_send);
+	if (unlink_local(request))
+		return;
+	node = handles_find_name(&request->mount->handles, parent, name);
+	/* A directory is empty only if nothing in it is on its way. */
+	if (directory)
+		request_barrier(request, node ? node->inode : 0, unlink_send);
+	else if (client_find_local(request->mount->client, request->node->inode, slice_text(name)))
+		request_barrier(request, request->node->inode, unlink_settled);
 	else
 		unlink_send(request);
 }
@@ -304,19 +385,51 @@ void on_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 	unlink_name(fuse, parent, name, true);
 }
 
+/* The node at the old name is found at the new one. */
+static void rename_names(struct request *request, struct node *node)
+{
+	struct handles *handles = &request->mount->handles;
+
+	handles_drop_name(handles, request->node->nodeid, request->name);
+	handles_drop_name(handles, request->offset, request->new_name);
+	if (node)
+		node_name(handles, node, request->offset, request->new_name);
+}
+
 static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
-	struct node *node;
 
 	if (result) {
 		note_replaced(request->mount, result);
-		node = handles_find_inode(&request->mount->handles, result->inode);
-		if (node && S_ISREG(node->type))
-			node_name(node, request->offset, request->new_name);
+		rename_names(request, handles_find_inode(&request->mount->handles, result->inode));
 	}
 	request_end(request, err);
+}
+
+/* In directories that are delegated to us. */
+static bool rename_local(struct request *request, Granary__Rename *message)
+{
+	struct mount *mount = request->mount;
+	struct node *node = handles_find_name(&mount->handles, request->node->nodeid, request->name);
+	struct node *replaced = handles_find_name(&mount->handles, request->offset, request->new_name);
+	struct request *behind;
+
+	if (!has_only_name(node) || (S_ISDIR(node->type) && (replaced || request->offset != request->node->nodeid)) ||
+	    (replaced && (!has_only_name(replaced) || S_ISDIR(replaced->type) || message->no_replace)))
+		return false;
+	message->inode = node->inode;
+	message->replaced = replaced ? replaced->inode : 0;
+	behind = request_open_silent(mount, node);
+	if (!client_rename(mount->client, message, change_done, behind)) {
+		message->inode = message->replaced = 0;
+		request_close(behind);
+		return false;
+	}
+	rename_names(request, node);
+	request_end(request, OK);
+	return true;
 }
 
 static void rename_send(struct request *request)
@@ -330,9 +443,21 @@ static void rename_send(struct request *request)
 	message.new_name = name_of(request->new_name);
 	message.no_replace = request->flags & RENAME_NOREPLACE;
 	message.exchange = request->flags & RENAME_EXCHANGE;
+	if (rename_local(request, &message))
+		return;
 	op.op_case = GRANARY__META_OP__OP_RENAME;
 	op.rename = &message;
 	request_meta(request, &op, rename_done);
+}
+
+/* Any of the names may lead to what the master does not know yet, or to a directory that is empty only by then. */
+static bool rename_must_wait(const struct request *request)
+{
+	const struct handles *handles = &request->mount->handles;
+	const struct node *node = handles_find_name(handles, request->node->nodeid, request->name);
+	const struct node *replaced = handles_find_name(handles, request->offset, request->new_name);
+
+	return !node || node_is_local(node) || (replaced && (S_ISDIR(replaced->type) || node_is_local(replaced)));
 }
 
 void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
@@ -354,6 +479,8 @@ void on_rename(fuse_req_t fuse, fuse_ino_t parent, const char *name, fuse_ino_t 
 	request->new_name = mem_string(new_name);
 	request->offset = new_parent;
 	request->flags = (int)flags;
-	/* Any of the names may lead to what the master does not know yet, or to a directory that is empty only by then. */
-	request_barrier(request, 0, rename_send);
+	if (rename_must_wait(request))
+		request_barrier(request, 0, rename_send);
+	else
+		rename_send(request);
 }

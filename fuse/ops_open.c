@@ -187,7 +187,7 @@ static void create_reply(struct request *request, struct node *node, const Grana
 {
 	struct node *parent = request->node;
 
-	node_name(node, parent->nodeid, request->name);
+	node_name(&request->mount->handles, node, parent->nodeid, request->name);
 	node_hold(node);
 	node_drop(&request->mount->handles, parent);
 	request->node = node;
@@ -261,7 +261,6 @@ static void create_send(struct request *request)
 	Granary__MetaOp *ops[2] = {&op[0], &op[1]};
 
 	create_message(request, &message);
-	client_want_delegation(request->mount->client, &message);
 	op[0].op_case = GRANARY__META_OP__OP_CREATE;
 	op[0].create = &message;
 	/* Of the inode just made: the master notes that it is in use. */

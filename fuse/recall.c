@@ -193,10 +193,10 @@ static void recall_inode(struct mount *mount, uint64_t inode, struct joint *join
 		notice = notice_open_recall(mount, node, joint_done, joint);
 		/* Of a closed file the pages may stay: open asks whether they are still right. */
 		notice->data = regular && node->opens > 0;
-		if (regular && node->name && node->mutating == 0) {
+		if (regular && node->names && node->mutating == 0) {
 			/* So that the next use of the name looks it up, and may get a new epoch. */
-			notice->name = mem_string(node->name);
-			notice->parent = node->parent;
+			notice->name = mem_string(node->names->text);
+			notice->parent = node->names->parent;
 		}
 		if (node->mutating > 0 || (notice->name && is_changing(mount, notice->parent)))
 			notice_acknowledge(notice);
@@ -216,6 +216,7 @@ static void recall_name(struct mount *mount, uint64_t inode, struct slice name, 
 	notice->parent = node->nodeid;
 	notice->name = mem_zero(1, name.size + 1);
 	memcpy(notice->name, name.bytes, name.size);
+	handles_drop_name(&mount->handles, notice->parent, notice->name);
 	if (node->mutating > 0)
 		notice_acknowledge(notice);
 	notice_send(notice);

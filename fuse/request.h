@@ -43,7 +43,7 @@ void request_close(struct request *request);
 void request_end(struct request *request, enum err err);
 void request_end_errno(struct request *request, int number);
 
-/* Calls go once the master knows the files that this mount has made by itself in the directory (inode; 0: anywhere). */
+/* Calls go once the master knows what this mount has made by itself in the directory, or changed of the inode (0: anything). */
 void request_barrier(struct request *request, uint64_t directory, void (*go)(struct request *request));
 /* The file of the request's node is made by this mount, and the master does not know it yet. */
 bool node_is_local(const struct node *node);

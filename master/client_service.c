@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
 #include "common/sys/log.h"
+#include "master/delegate.h"
 #include "master/gate.h"
 #include "master/grant.h"
 #include "master/recall.h"
@@ -178,41 +179,14 @@ static bool has_room(const struct client_service *service)
 	return statfs.bytes_free >= DELEGATION_BYTES_FREE_MIN && !replica_space_is_low(service->replica);
 }
 
-static void delegate(struct client_service *service, const struct change *change, const Granary__Create *op,
-		     Granary__MetaResult *result)
+static void delegate(struct client_service *service, const Granary__MetaRequest *request, uint64_t asked_ms, Granary__MetaReply *reply)
 {
-	bool is_directory = result->attr && mode_is_directory(result->attr->mode), fresh;
-	uint64_t directory = is_directory ? result->inode : op->parent;
-	Granary__Inode *attr = NULL;
-
-	if (op->want_ids) {
-		result->ids_first = fill_ids(service->options.fill, replica_time_ms(service->replica));
-		result->ids_count = SNOWFLAKE_BLOCK;
+	if (request->want_ids) {
+		reply->ids_first = fill_ids(service->options.fill, replica_time_ms(service->replica));
+		reply->ids_count = SNOWFLAKE_BLOCK;
 	}
-	if (!delegations_grant(service->delegations, now_ms(service), change->asked_ms, change->proposal.request->session, directory,
-			       &fresh))
-		return;
-	/* In a directory with set-group-id the master chooses the group. */
-	if (fresh && (meta_inode(replica_meta(service->replica), directory, &attr) || attr->mode & MODE_SETGID)) {
-		delegations_ended(service->delegations, change->proposal.request->session, directory);
-		if (attr)
-			message_free(&attr->base);
-		return;
-	}
-	result->delegation_ms = LEASE_GRANTED_MS(CACHE_LEASE_MS);
-	result->directory = attr;
-}
-
-static void delegate_reply(struct client_service *service, const struct change *change, Granary__MetaReply *reply)
-{
-	const Granary__MetaRequest *request = change->proposal.request;
-
-	for (size_t i = 0; i < request->n_ops && i < reply->n_results; i++) {
-		const Granary__MetaOp *op = request->ops[i];
-		if (op->op_case == GRANARY__META_OP__OP_CREATE && op->create->want_delegation && !reply->results[i]->error &&
-		    has_room(service))
-			delegate(service, change, op->create, reply->results[i]);
-	}
+	if (request->want_delegations && has_room(service))
+		delegate_reply(service->delegations, replica_meta(service->replica), now_ms(service), asked_ms, request, reply);
 }
 
 void client_service_applied(struct client_service *service, const struct replica_applied *applied)
@@ -228,7 +202,7 @@ void client_service_applied(struct client_service *service, const struct replica
 		if (must_wait_for_foreign(service, proposal->request->session))
 			continue;
 		grant_reply(service->leases, service->delegations, now_ms(service), proposal->request, applied->replies[i]);
-		delegate_reply(service, container_of(proposal, struct change, proposal), applied->replies[i]);
+		delegate(service, proposal->request, container_of(proposal, struct change, proposal)->asked_ms, applied->replies[i]);
 	}
 	recalls_begin(service->recalls);
 	for (size_t i = 0; i < applied->effects->touch_count; i++)
@@ -395,6 +369,8 @@ static void execute_query(struct client_service *service, struct rpc_request *re
 		}
 		note_opened(service, message, reply);
 		grant_reply(service->leases, service->delegations, now_ms(service), message, reply);
+		if (message->want_delegations && !must_wait_for_foreign(service, message->session))
+			delegate(service, message, now_ms(service), reply);
 		rpc_reply(request, &reply->base);
 	}
 	message_free(&reply->base);

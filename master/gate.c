@@ -98,6 +98,8 @@ void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *r
 		const Granary__MetaResult *result = reply->results[i];
 		fn(arg, result->inode);
 		fn(arg, result->parent);
+		for (size_t k = 0; k < result->n_visited; k++)
+			fn(arg, result->visited[k]);
 		for (size_t k = 0; k < result->n_entries; k++) {
 			if (result->entries[k]->attr)
 				fn(arg, result->entries[k]->inode);
@@ -135,9 +137,15 @@ bool gate_change_needs_names(const Granary__MetaRequest *request)
 		case GRANARY__META_OP__OP_READDIR:
 		case GRANARY__META_OP__OP_WALK:
 		case GRANARY__META_OP__OP_LINK:
-		case GRANARY__META_OP__OP_UNLINK:
-		case GRANARY__META_OP__OP_RENAME:
 			return true;
+		case GRANARY__META_OP__OP_UNLINK:
+			if (op->unlink->inode == 0)
+				return true;
+			break;
+		case GRANARY__META_OP__OP_RENAME:
+			if (op->rename->inode == 0)
+				return true;
+			break;
 		default:
 			break;
 		}

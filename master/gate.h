@@ -4,8 +4,7 @@
  * (a directory that is removed, replaced or moved). Of a query that was carried out for trial: also every inode in its answer,
  * whose attributes a holder may have changed.
  *
- * A walk's directories on the way are not among them: what a holder makes by itself are files, on which a walk ends anyway. (A
- * path through such a file is ERR_NOT_FOUND instead of ERR_NOT_DIRECTORY for as long as the leader does not know it.) */
+ * That may be more than once. */
 #ifndef GRANARY_MASTER_GATE_H
 #define GRANARY_MASTER_GATE_H
 
@@ -22,7 +21,7 @@ void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *r
 
 /* Whether the answer tells of names or of directories: another leader may have given such a directory away. */
 bool gate_query_tells_names(const Granary__MetaRequest *request, const Granary__MetaReply *reply);
-/* Whether the change depends on names. Not: sending in what was made under a delegation. */
+/* Whether the change depends on names. Not: sending in what was done under a delegation. */
 bool gate_change_needs_names(const Granary__MetaRequest *request);
 
 #endif

@@ -74,6 +74,9 @@ static bool grant_result(const struct grant *grant, const Granary__MetaOp *op, G
 		if (op->link->name.len == 0)
 			return grant_inode(grant, result->inode, result->attr);
 		return grant_found(grant, op->link->parent, op->link->name, result);
+	case GRANARY__META_OP__OP_RENAME:
+		return result->error == OK && result->attr && grant_name(grant, op->rename->new_parent, op->rename->new_name) &&
+		       grant_inode(grant, result->inode, result->attr);
 	default:
 		return result->error == OK && result->attr && grant_inode(grant, result->inode, result->attr);
 	}
@@ -93,9 +96,10 @@ void grant_reply(struct leases *leases, struct delegations *delegations, uint64_
 
 void grant_strip(Granary__MetaReply *reply)
 {
+	for (size_t i = 0; i < reply->n_delegations; i++)
+		reply->delegations[i]->lease_ms = 0;
 	for (size_t i = 0; i < reply->n_results; i++) {
 		reply->results[i]->lease_ms = 0;
-		reply->results[i]->delegation_ms = 0;
 		for (size_t k = 0; k < reply->results[i]->n_entries; k++)
 			reply->results[i]->entries[k]->lease_ms = 0;
 	}

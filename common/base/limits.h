@@ -138,6 +138,8 @@
 #define CLIENT_BEHIND_MAX 48u			     /* of those that were closed, flushed at once */
 #define CLIENT_DELEGATION_MARGIN_MS 200u	     /* before its end no more files are made under a delegation */
 #define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */
+#define CLIENT_CHANGES_MAX 512u			     /* of names, done under a delegation, that the master does not know yet */
+#define CLIENT_CHANGES_PER_REQUEST_MAX 128u
 #define CLIENT_CREATION_TRIES_MAX 20u		     /* each of the client's timeout */
 #define CLIENT_MTIME_DELAY_MS 1000u		     /* a synced overwrite's mtime is told to the master after so long */
 

@@ -363,6 +363,8 @@ enum err op_unlink(struct context *context, const Granary__Unlink *op, Granary__
 	struct dirent dirent = dir_find(meta, at.directory, at.name);
 	if (!dirent.inode)
 		return ERR_NOT_FOUND;
+	if (op->inode && op->inode != dirent.inode)
+		return ERR_STALE_HANDLE;
 	err = unlink_check(op, inode_get(meta, dirent.inode));
 	if (err)
 		return err;

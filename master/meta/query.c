@@ -93,6 +93,8 @@ enum err op_statfs(struct context *context, const Granary__StatfsOp *op, Granary
 
 /* ---- walk */
 
+#define WALK_VISITED_STEP 16u
+
 /* A path on its way: what is left of it is remade when a symbolic link is followed. */
 struct walk {
 	struct buf path;
@@ -100,7 +102,16 @@ struct walk {
 	uint64_t directory; /* the component is looked up here */
 	uint64_t inode;     /* where we are */
 	unsigned symlinks;
+	Granary__MetaResult *result;
 };
+
+static void walk_visited(struct walk *walk)
+{
+	Granary__MetaResult *result = walk->result;
+	if (result->n_visited % WALK_VISITED_STEP == 0)
+		result->visited = mem_resize(result->visited, (result->n_visited + WALK_VISITED_STEP) * sizeof(*result->visited));
+	result->visited[result->n_visited++] = walk->directory;
+}
 
 static bool walk_next(struct walk *walk, struct slice *name)
 {
@@ -148,6 +159,7 @@ static enum err walk_step(struct context *context, struct walk *walk, struct sli
 	if (err)
 		return err;
 	walk->directory = walk->inode;
+	walk_visited(walk);
 	if (name_is(name, "."))
 		return OK;
 	if (name_is(name, "..")) {
@@ -202,7 +214,7 @@ enum err op_walk(struct context *context, const Granary__Walk *op, Granary__Meta
 		return ERR_NAME_TOO_LONG;
 	if (path.size == 0 || path.bytes[0] != '/')
 		return ERR_INVALID;
-	struct walk walk = {.directory = META_ROOT_INODE, .inode = META_ROOT_INODE};
+	struct walk walk = {.directory = META_ROOT_INODE, .inode = META_ROOT_INODE, .result = result};
 	buf_append_slice(&walk.path, path);
 	enum err err = walk_run(context, op, &walk, result);
 	const Granary__Inode *inode = err ? NULL : inode_get(context->meta, walk.inode);

@@ -71,6 +71,8 @@ static enum err rename_check_loops(struct meta *meta, const Granary__Rename *op,
 
 static enum err rename_check(struct meta *meta, const Granary__Rename *op, const struct rename *rename)
 {
+	if (op->inode && (op->inode != rename->source_id || op->replaced != rename->target_id))
+		return ERR_STALE_HANDLE;
 	if (op->exchange && !rename->target)
 		return ERR_NOT_FOUND;
 	if (op->no_replace && rename->target)

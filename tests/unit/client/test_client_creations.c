@@ -14,7 +14,6 @@ static Granary__MetaReply *create(struct client *by, uint64_t parent, const char
 	message.name = message_borrow(slice_text(name));
 	message.mode = mode;
 	message.exclusive = true;
-	client_want_delegation(by, &message);
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &message;
 	return fixture_meta(&cluster, by, &op, wanted);

@@ -162,20 +162,32 @@ static void test_writing(void **state)
 	assert_true(node_is_writing(&node));
 }
 
-static void test_name(void **state)
+static void test_names(void **state)
 {
 	struct handles handles;
-	struct node *node;
+	struct node *node, *other;
 
 	(void)state;
 	handles_init(&handles);
 	node = handles_node(&handles, INODE);
-	node_name(node, 5, "a");
-	node_name(node, 5, "a");
-	assert_string_equal(node->name, "a");
-	node_name(node, 6, "b");
-	assert_string_equal(node->name, "b");
-	assert_int_equal(node->parent, 6);
+	other = handles_node(&handles, INODE + 1);
+	node_name(&handles, node, 5, "a");
+	node_name(&handles, node, 5, "a");
+	node_name(&handles, node, 6, "b");
+	assert_ptr_equal(handles_find_name(&handles, 5, "a"), node);
+	assert_ptr_equal(handles_find_name(&handles, 6, "b"), node);
+	assert_null(handles_find_name(&handles, 6, "a"));
+	assert_null(handles_find_name(&handles, 5, "ab"));
+	assert_string_equal(node->names->text, "b");
+	node_name(&handles, node, 5, "a");
+	assert_string_equal(node->names->text, "a");
+	node_name(&handles, other, 5, "a");
+	assert_ptr_equal(handles_find_name(&handles, 5, "a"), other);
+	assert_string_equal(node->names->text, "b");
+	handles_drop_name(&handles, 6, "b");
+	handles_drop_name(&handles, 6, "b");
+	assert_null(handles_find_name(&handles, 6, "b"));
+	assert_null(node->names);
 	handles_deinit(&handles);
 }
 
@@ -184,7 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_counts),	   cmocka_unit_test(test_epochs), cmocka_unit_test(test_judge_file),
 	    cmocka_unit_test(test_judge_directory), cmocka_unit_test(test_lease),  cmocka_unit_test(test_writing),
-	    cmocka_unit_test(test_name), cmocka_unit_test(test_distrust),
+	    cmocka_unit_test(test_names), cmocka_unit_test(test_distrust),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
