@@ -54,6 +54,11 @@ uint64_t changes_pending(const struct client *client, uint64_t inode)
 	return concerned ? concerned->last : 0;
 }
 
+bool client_is_changing(struct client *client, uint64_t inode)
+{
+	return changes_pending(client, inode) != 0;
+}
+
 /* ---- names ---- */
 
 static bool is_name(uint64_t directory, struct slice name, uint64_t parent, ProtobufCBinaryData bytes)
@@ -429,7 +434,7 @@ bool client_make(struct client *client, Granary__Create *create, Granary__Inode 
 	return true;
 }
 
-bool client_unlink(struct client *client, const Granary__Unlink *unlink, client_change_fn *done, void *arg)
+bool client_unlink(struct client *client, Granary__Unlink *unlink, client_change_fn *done, void *arg)
 {
 	struct delegation *parent = delegation_usable(client, unlink->parent), *gone = NULL;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
@@ -442,13 +447,14 @@ bool client_unlink(struct client *client, const Granary__Unlink *unlink, client_
 		gone->usable = false;
 	}
 	op.op_case = GRANARY__META_OP__OP_UNLINK;
-	op.unlink = (Granary__Unlink *)(uintptr_t)unlink; /* copied */
-	delegation_changed(parent, -1, gone ? -1 : 0, now_ns(client));
+	op.unlink = unlink;
+	unlink->time = now_ns(client);
+	delegation_changed(parent, -1, gone ? -1 : 0, unlink->time);
 	change_add(client, &op, (uint64_t[INODES_PER_CHANGE]){ unlink->inode, unlink->parent }, false, done, arg);
 	return true;
 }
 
-bool client_rename(struct client *client, const Granary__Rename *rename, client_change_fn *done, void *arg)
+bool client_rename(struct client *client, Granary__Rename *rename, client_change_fn *done, void *arg)
 {
 	struct delegation *from = delegation_usable(client, rename->parent), *to = delegation_usable(client, rename->new_parent);
 	struct slice name = message_bytes(rename->name), new_name = message_bytes(rename->new_name);
@@ -457,17 +463,33 @@ bool client_rename(struct client *client, const Granary__Rename *rename, client_
 	    client_find_local(client, rename->new_parent, new_name))
 		return false;
 	op.op_case = GRANARY__META_OP__OP_RENAME;
-	op.rename = (Granary__Rename *)(uintptr_t)rename; /* copied */
-	delegation_changed(from, -1, 0, now_ns(client));
-	delegation_changed(to, rename->replaced ? 0 : 1, 0, now_ns(client));
+	op.rename = rename;
+	rename->time = now_ns(client);
+	delegation_changed(from, -1, 0, rename->time);
+	delegation_changed(to, rename->replaced ? 0 : 1, 0, rename->time);
 	delegation_add_name(to, new_name);
+	struct delegation *moved = delegation_find(client, rename->inode);
+	if (moved && moved->attr && moved->attr->ctime < rename->time)
+		moved->attr->ctime = rename->time;
 	change_add(client, &op,
 		   (uint64_t[INODES_PER_CHANGE]){ rename->inode, rename->parent, rename->new_parent, rename->replaced }, false,
 		   done, arg);
 	return true;
 }
 
-static void attr_change(Granary__Inode *attr, const Granary__Setattr *change, int64_t now)
+/* Times are those of this process from here on. */
+static void setattr_resolve(Granary__Setattr *change, int64_t now)
+{
+	if (change->mask & SETATTR_ATIME_NOW)
+		change->atime = now;
+	if (change->mask & SETATTR_MTIME_NOW)
+		change->mtime = now;
+	change->mask |= (change->mask & SETATTR_ATIME_NOW ? SETATTR_ATIME : 0u) | (change->mask & SETATTR_MTIME_NOW ? SETATTR_MTIME : 0u);
+	change->mask &= ~(uint32_t)(SETATTR_ATIME_NOW | SETATTR_MTIME_NOW | SETATTR_CTIME);
+	change->time = now;
+}
+
+static void attr_change(Granary__Inode *attr, const Granary__Setattr *change)
 {
 	if (change->mask & SETATTR_MODE)
 		attr->mode = (attr->mode & ~MODE_PERMISSIONS) | (change->mode & MODE_PERMISSIONS);
@@ -475,27 +497,31 @@ static void attr_change(Granary__Inode *attr, const Granary__Setattr *change, in
 		attr->uid = change->uid;
 	if (change->mask & SETATTR_GID)
 		attr->gid = change->gid;
-	if (change->mask & (SETATTR_ATIME | SETATTR_ATIME_NOW))
-		attr->atime = change->mask & SETATTR_ATIME_NOW ? now : change->atime;
-	if (change->mask & (SETATTR_MTIME | SETATTR_MTIME_NOW))
-		attr->mtime = change->mask & SETATTR_MTIME_NOW ? now : change->mtime;
-	if (attr->ctime < now)
-		attr->ctime = now;
+	if (change->mask & SETATTR_ATIME)
+		attr->atime = change->atime;
+	if (change->mask & SETATTR_MTIME)
+		attr->mtime = change->mtime;
+	if (attr->ctime < change->time)
+		attr->ctime = change->time;
 }
 
-bool client_setattr_directory(struct client *client, const Granary__Setattr *setattr)
+bool client_setattr_directory(struct client *client, Granary__Setattr *setattr)
 {
 	struct delegation *delegation = delegation_usable(client, setattr->inode);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	if (!delegation || !delegation->attr || !has_room(client) || delegation->creations || setattr->mask & SETATTR_SIZE)
 		return false;
+	/* What changed its names so far shows in its times. */
+	if (delegation->attr->mtime < delegation->touched_ns)
+		delegation->attr->mtime = delegation->touched_ns;
+	if (delegation->attr->ctime < delegation->touched_ns)
+		delegation->attr->ctime = delegation->touched_ns;
+	delegation->touched_ns = 0;
+	setattr_resolve(setattr, now_ns(client));
 	op.op_case = GRANARY__META_OP__OP_SETATTR;
-	op.setattr = (Granary__Setattr *)(uintptr_t)setattr; /* copied */
-	attr_change(delegation->attr, setattr, now_ns(client));
-	delegation->epoch++;
+	op.setattr = setattr;
+	attr_change(delegation->attr, setattr);
 	delegation->usable = !(delegation->attr->mode & MODE_SETGID);
-	if (setattr->mask & (SETATTR_MTIME | SETATTR_MTIME_NOW))
-		delegation->touched_ns = 0;
 	change_add(client, &op, (uint64_t[INODES_PER_CHANGE]){ setattr->inode }, false, NULL, NULL);
 	return true;
 }

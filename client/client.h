@@ -130,7 +130,9 @@ bool client_is_behind(const struct client *client);
 struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name);
 /* There is certainly no such name. */
 bool client_knows_absent(struct client *client, uint64_t directory, struct slice name);
-/* The same: a change that removes it is on its way. */
+/* A change that concerns the inode is on its way (changes.h). */
+bool client_is_changing(struct client *client, uint64_t inode);
+/* As client_knows_absent: a change that removes it is on its way. */
 bool client_name_is_removed(struct client *client, uint64_t directory, struct slice name);
 /* What is local in the directory, or concerns the inode (0: everything), is sent to the master; false: there is nothing, and done
  * is not called. */
@@ -143,16 +145,16 @@ void client_directory_learn(struct client *client, uint64_t directory, uint64_t 
 int64_t client_directory_touched(struct client *client, uint64_t directory);
 
 /* ---- Other changes in delegated directories (changes.h): false: not now, send a request. Otherwise it is as good as done. All
- * names are known to be what the message says. done (or NULL) with the master's answer to it. */
+ * names are known to be what the message says; its time is set. done (or NULL) with the master's answer to it. */
 typedef void client_change_fn(void *arg, enum err err, const Granary__MetaResult *result);
 
 /* Anything but a file with data. Sets create's id and time, and attr, whose symlink is create's. */
 bool client_make(struct client *client, Granary__Create *create, Granary__Inode *attr);
 /* unlink->inode is set. Of a directory: only if it is delegated, too, and known to be empty. */
-bool client_unlink(struct client *client, const Granary__Unlink *unlink, client_change_fn *done, void *arg);
+bool client_unlink(struct client *client, Granary__Unlink *unlink, client_change_fn *done, void *arg);
 /* rename->inode and ->replaced are set; neither is a directory, but for one that stays in its directory and replaces nothing. */
-bool client_rename(struct client *client, const Granary__Rename *rename, client_change_fn *done, void *arg);
+bool client_rename(struct client *client, Granary__Rename *rename, client_change_fn *done, void *arg);
 /* The attributes are then those of client_directory_attr. */
-bool client_setattr_directory(struct client *client, const Granary__Setattr *setattr);
+bool client_setattr_directory(struct client *client, Granary__Setattr *setattr);
 
 #endif

@@ -244,11 +244,11 @@ static bool commit_waits(struct file_io *io)
 static void commit(struct file_io *io)
 {
 	struct commit commit = { 0 };
-	if (commit_waits(io))
-		return;
 	bool again = io->creation && io->creation->sent;
 	io->flush_state = FLUSH_COMMIT;
 	timer_stop(&io->mtime_timer);
+	if (commit_waits(io))
+		return;
 	if (again && !io->flush_small && !io->flush_alone) /* the same as before */
 		io->times_changed = true;
 	if (again && io->atime == 0)

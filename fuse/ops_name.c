@@ -91,19 +91,31 @@ static bool lookup_local(struct request *request)
 	return true;
 }
 
-void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+static void lookup_send(struct request *request)
 {
 	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	struct request *request = open_named(fuse, parent, name, false);
 
-	if (!request || lookup_local(request))
-		return;
 	lookup.parent = request->node->inode;
-	lookup.name = name_of(name);
+	lookup.name = name_of(request->name);
 	op.op_case = GRANARY__META_OP__OP_LOOKUP;
 	op.lookup = &lookup;
 	request_meta(request, &op, lookup_done);
+}
+
+void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
+{
+	struct request *request = open_named(fuse, parent, name, false);
+	struct node *node;
+
+	if (!request || lookup_local(request))
+		return;
+	node = handles_find_name(&request->mount->handles, parent, name);
+	/* Not its attributes of before. */
+	if (node && client_is_changing(request->mount->client, node->inode))
+		request_barrier(request, node->inode, lookup_send);
+	else
+		lookup_send(request);
 }
 
 void on_forget(fuse_req_t fuse, fuse_ino_t nodeid, uint64_t lookups)

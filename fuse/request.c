@@ -183,14 +183,16 @@ struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64
 {
 	struct node *node = mount_node(mount, inode, attr);
 	const Granary__Inode *data = node->io && file_io_dirty(node->io) ? file_io_attr(node->io) : NULL;
+	const Granary__Inode *ours = S_ISDIR(node->type) ? client_directory_attr(mount->client, inode) : NULL;
 
 	node_lease(node, attr, started_ms + lease_ms);
 	node->lookups++;
 	*entry = (struct fuse_entry_param){.ino = node->nodeid, .generation = 1};
-	reply_stat(inode, attr, data, &entry->attr);
+	reply_stat(inode, ours ? ours : attr, data, &entry->attr);
 	show_touched(mount, inode, &entry->attr);
-	entry->attr_timeout = reply_timeout(lease_ms, started_ms, loop_now_ms(mount->loop));
-	entry->entry_timeout = entry->attr_timeout;
+	entry->entry_timeout = reply_timeout(lease_ms, started_ms, loop_now_ms(mount->loop));
+	/* The master may have said so before it knew of a change of ours. */
+	entry->attr_timeout = !ours && client_is_changing(mount->client, inode) ? 0 : entry->entry_timeout;
 	return node;
 }
 

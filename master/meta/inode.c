@@ -66,6 +66,8 @@ void inode_remove(struct meta *meta, uint64_t id, Granary__Inode *inode)
 
 static int64_t change_time(const struct context *context, uint64_t id)
 {
+	if (context->done_ns != 0)
+		return context->done_ns;
 	if (context->made_ns != 0 && id == context->created)
 		return context->made_ctime_ns;
 	return context->made_ns != 0 && id == context->made_in ? context->made_ns : context->now_ns;
@@ -88,7 +90,8 @@ void inode_data_changed(struct context *context, uint64_t id, Granary__Inode *in
 	inode_changed(context, id, inode);
 	inode->data_change = inode->change;
 	int64_t when = change_time(context, id);
-	if (when == context->now_ns || id != context->made_in || inode->mtime < when)
+	bool is_earlier = context->done_ns != 0 || id == context->made_in;
+	if (!is_earlier || inode->mtime < when)
 		inode->mtime = when;
 }
 

@@ -16,6 +16,20 @@ bool reply_reserve(struct context *context, size_t bytes)
 	return true;
 }
 
+static int64_t op_time(const Granary__MetaOp *op)
+{
+	switch (op->op_case) {
+	case GRANARY__META_OP__OP_UNLINK:
+		return op->unlink->time;
+	case GRANARY__META_OP__OP_RENAME:
+		return op->rename->time;
+	case GRANARY__META_OP__OP_SETATTR:
+		return op->setattr->time;
+	default:
+		return 0;
+	}
+}
+
 static enum err op_dispatch(struct context *context, const Granary__MetaOp *op, Granary__MetaResult *result)
 {
 	switch (op->op_case) {
@@ -36,7 +50,9 @@ void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaRes
 	result->error = ERR_TOO_MANY;
 	if (!reply_reserve(context, RESULT_BYTES_MAX))
 		return;
+	context->done_ns = op_time(op);
 	result->error = op_dispatch(context, op, result);
+	context->done_ns = 0;
 	/* Most answers are short and give back what they did not use. Lists of names are not measured again. */
 	if (result->n_entries == 0)
 		context->reply_bytes = before + protobuf_c_message_get_packed_size(&result->base) + 8;

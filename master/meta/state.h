@@ -40,6 +40,7 @@ struct context {
 	/* A client made it earlier (Create.time): then the times of `created` and of the directory `made_in` are those. */
 	uint64_t made_in;
 	int64_t made_ns, made_ctime_ns;
+	int64_t done_ns;    /* a client did what this operation says earlier; 0: it is done now */
 	size_t reply_bytes; /* an upper bound of the reply so far, at most META_REPLY_BYTES_MAX */
 };
 

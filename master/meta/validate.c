@@ -30,9 +30,11 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_LINK:
 		return name_is_possible(op->link->name);
 	case GRANARY__META_OP__OP_UNLINK:
-		return name_is_possible(op->unlink->name);
+		return name_is_possible(op->unlink->name) && op->unlink->time >= 0;
 	case GRANARY__META_OP__OP_RENAME:
-		return name_is_possible(op->rename->name) && name_is_possible(op->rename->new_name);
+		return name_is_possible(op->rename->name) && name_is_possible(op->rename->new_name) && op->rename->time >= 0;
+	case GRANARY__META_OP__OP_SETATTR:
+		return op->setattr->time >= 0;
 	case GRANARY__META_OP__OP_SET_XATTR:
 		return !has_nul(op->set_xattr->name);
 	case GRANARY__META_OP__OP_GET_XATTR:

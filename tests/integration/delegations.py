@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Files that one mount makes by itself in a directory that was delegated to it: others see them at once, and none is lost."""
+"""What one mount does by itself in directories that were delegated to it: others see it at once, and nothing is lost."""
 # test: timeout=240
 import errno
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,97 @@ def contents(a, b):
     check(read(f"{b}/contents2/x") == b"12", "appended")
 
 
+def names_seen_at_once(cluster, a, b):
+    """Directories made, names changed and removed: as soon as it is done here it is done there, by name and by path."""
+    here, there = fresh(a, "names"), f"{b}/names"
+    for number in range(10):
+        os.makedirs(f"{here}/{number}/x/y")
+        write(f"{here}/{number}/x/y/file", b"%d" % number)
+        os.symlink("file", f"{here}/{number}/x/y/link")
+        check(read(f"{there}/{number}/x/y/link") == b"%d" % number, "not there yet")
+    for number in range(10):
+        os.rename(f"{here}/{number}", f"{here}/moved{number}")
+        if number % 2 == 0:
+            check(sorted(os.listdir(f"{there}/moved{number}/x/y")) == ["file", "link"], "not moved yet")
+        else:
+            cluster.granary("stat", f"/names/moved{number}/x/y/file")
+        fails(errno.ENOENT, os.stat, f"{there}/{number}")
+    for number in range(10):
+        here_y, there_y = f"{here}/moved{number}/x/y", f"{there}/moved{number}/x/y"
+        os.rename(f"{here_y}/file", f"{here_y}/renamed")
+        check(read(f"{there_y}/renamed") == b"%d" % number, "a renamed file")
+        write(f"{here_y}/new", b"new")
+        os.rename(f"{here_y}/new", f"{here_y}/renamed")
+        check(read(f"{there_y}/renamed") == b"new", "a file that took the place of another")
+        os.chmod(here_y, 0o751)
+        os.utime(here_y, ns=(10**18, 10**18))
+        mine, theirs = os.stat(here_y), os.stat(there_y)
+        check((mine.st_mode, mine.st_mtime_ns) == (theirs.st_mode, theirs.st_mtime_ns) == (0o40751, 10**18), "attributes")
+        os.unlink(f"{here_y}/renamed")
+        fails(errno.ENOENT, os.stat, f"{there_y}/renamed")
+        fails(errno.ENOTEMPTY, os.rmdir, here_y)
+        os.unlink(f"{here_y}/link")
+        os.rmdir(here_y)
+        fails(errno.ENOENT, os.listdir, there_y)
+    subprocess.run(["rm", "-r", here], check=True)
+    fails(errno.ENOENT, os.stat, there)
+    with open(f"{fresh(a, 'names2')}/open", "wb") as file:
+        file.write(b"x" * 1000)
+        file.flush()
+        os.unlink(f"{a}/names2/open")
+        check(os.fstat(file.fileno()).st_nlink == 0, "an open file without a name has a link")
+
+
+def attempt(root, operation, arguments):
+    """What an operation in a tree answers."""
+    path = [f"{root}/{argument}" for argument in arguments]
+    try:
+        if operation == "write":
+            write(path[0], arguments[0].encode() * 10)
+        elif operation == "symlink":
+            os.symlink(arguments[0], path[1])
+        elif operation == "chmod":
+            os.chmod(path[0], 0o700)
+        elif operation == "list":
+            return sorted(os.listdir(path[0]))
+        elif operation == "stat":
+            stat = os.lstat(path[0])
+            return stat.st_mode, stat.st_nlink if not os.path.isdir(path[0]) else 0
+        else:
+            getattr(os, operation)(*path)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+
+
+def random_names(a, b, seed, steps):
+    """The same operations on a mount and on a local tree have the same answers, and the other mount sees the same tree."""
+    dice = random.Random(seed)
+    here, local = f"{a}/random{seed}", os.path.join(DIR, f"random{seed}")
+    os.mkdir(here)
+    os.mkdir(local)
+    kinds = ["mkdir"] * 5 + ["write"] * 5 + ["unlink"] * 4 + ["rmdir"] * 4 + ["rename"] * 6 + ["symlink", "link", "chmod", "list", "stat", "stat"]
+
+    def name():
+        return "/".join(dice.choice("abc") for _ in range(dice.choice((1, 1, 2, 2, 3))))
+
+    for number in range(steps):
+        operation = dice.choice(kinds)
+        arguments = [name() for _ in range(2 if operation in ("rename", "symlink", "link") else 1)]
+        mine, wanted = attempt(here, operation, arguments), attempt(local, operation, arguments)
+        check(mine == wanted, f"seed {seed} step {number}: {operation} {arguments}: {mine}, but {wanted} locally")
+        if dice.random() < 0.02:
+            same_trees(local, f"{b}/random{seed}")
+    same_trees(local, f"{b}/random{seed}")
+    same_trees(local, here)
+
+
+def same_trees(one, other):
+    # (of directories not the times: the local ones change by themselves)
+    done = subprocess.run(["rsync", "-rlpcn", "--delete", "--itemize-changes", f"{one}/", f"{other}/"], capture_output=True, check=True)
+    check(done.stdout == b"", f"{other} differs: {done.stdout[:500]}")
+
+
 def frozen(a, b, process):
     here, there = fresh(a, "frozen"), f"{b}/frozen"
     write(f"{here}/x", b"1")
@@ -205,11 +298,15 @@ def leader_dies(cluster, a, b):
         os.makedirs(f"{source}/{directory}")
         for number in range(100):
             write(f"{source}/{directory}/{number}", os.urandom(number * 37 + 1))
+    shutil.copytree(source, f"{a}/old/tree")
     copying = subprocess.Popen(["cp", "-a", source, f"{a}/tree"])
+    removing = subprocess.Popen(["rm", "-r", f"{a}/old"])
     wait_for(lambda: os.path.exists(f"{a}/tree/3"), 30, "the copy begins")
     leader = cluster.leader()
     cluster.dev("kill", "master", str(leader))
     check(copying.wait(60) == 0, "cp failed")
+    check(removing.wait(60) == 0, "rm failed")
+    fails(errno.ENOENT, os.stat, f"{b}/old")
     for mount in (a, b):
         done = subprocess.run(["rsync", "-acn", "--delete", "--itemize-changes", f"{source}/", f"{mount}/tree/"],
                               capture_output=True, check=True)
@@ -224,6 +321,11 @@ def main():
         for test in (seen_at_once, times_stay, same_name, removed, contents):
             step(test.__name__)
             test(a, b)
+        step("names_seen_at_once")
+        names_seen_at_once(cluster, a, b)
+        for seed in range(3):
+            step(f"random_names {seed}")
+            random_names(a, b, seed, 1000)
         step("frozen")
         frozen(a, b, process)
         step("killed")
