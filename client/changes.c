@@ -401,10 +401,12 @@ static bool make_attr(const Granary__Create *create, Granary__Inode *attr)
 	attr->gid = create->gid;
 	attr->rdev = create->rdev;
 	attr->nlink = mode_is_directory(create->mode) ? 2 : 1;
-	attr->parent = mode_is_directory(create->mode) ? create->parent : 0;
 	attr->atime = attr->mtime = attr->ctime = attr->btime = create->time;
 	attr->change = attr->data_change = 1; /* anything that the master says is newer */
-	if (mode_is_symlink(create->mode)) {
+	if (mode_is_directory(create->mode)) {
+		attr->parent = create->parent;
+		attr->size = DIRECTORY_BYTES;
+	} else if (mode_is_symlink(create->mode)) {
 		attr->layout = GRANARY__LAYOUT__LAYOUT_SYMLINK;
 		attr->symlink = create->symlink;
 		attr->size = create->symlink.len;

@@ -12,6 +12,7 @@
 #define CHUNK_BLOCKS (CHUNK_BYTES / BLOCK_BYTES)
 #define FRAME_DATA_BYTES_MAX (256u * KIB)	     /* data cut for the chain */
 #define BLOB_BYTES_MAX FRAME_DATA_BYTES_MAX	     /* a larger file gets chunks of its own */
+#define DIRECTORY_BYTES 4096u			     /* what stat says of every directory, as other file systems do */
 #define FILE_BYTES_MAX (1ull << 50)
 #define REPLICAS_MAX 5u
 #define REPLICAS_DEFAULT 3u

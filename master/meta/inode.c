@@ -11,7 +11,6 @@
 #include "master/meta/ops.h"
 #include "master/meta/pack.h"
 
-#define DIRECTORY_SIZE 4096u /* what stat says of every directory, as other file systems do */
 
 const Granary__Inode *inode_get(struct meta *meta, uint64_t id)
 {
@@ -49,7 +48,7 @@ Granary__Inode *inode_add(struct context *context, const struct inode_options *o
 	inode->atime = inode->mtime = inode->ctime = inode->btime = context->now_ns;
 	inode->change = inode->data_change = (uint64_t)context->now_ns;
 	if (mode_is_directory(options->mode))
-		inode->size = DIRECTORY_SIZE;
+		inode->size = DIRECTORY_BYTES;
 	struct key key = key_of(KEY_INODE, options->id);
 	store_put_message(&context->meta->store, &key, &inode->base);
 	context->meta->state->inodes++;
