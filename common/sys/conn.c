@@ -392,7 +392,7 @@ static void set_options(int descriptor)
 /* Both ends are at one address, so on one machine. */
 static bool is_local(int descriptor)
 {
-	struct sockaddr_storage here, there;
+	struct sockaddr_storage here = { 0 }, there = { 0 };
 	socklen_t here_size = sizeof(here), there_size = sizeof(there);
 	if (getsockname(descriptor, (struct sockaddr *)&here, &here_size) != 0 ||
 	    getpeername(descriptor, (struct sockaddr *)&there, &there_size) != 0 || here.ss_family != there.ss_family)
@@ -497,6 +497,7 @@ enum err conn_connect(struct loop *loop, const char *address_text, const struct 
 	err = conn_adopt(loop, descriptor, true, out);
 	if (err != OK)
 		return err;
+	check(*out != NULL);
 	(*out)->events = events;
 	(*out)->arg = arg;
 	address_print(&address, (*out)->peer);

@@ -32,6 +32,8 @@ void conn_out_deinit(struct conn_out *out)
 
 static struct segment *segment_add(struct conn_out *out)
 {
+	check(out->segments != NULL || out->segments_capacity == 0);
+	check(out->segments_first <= out->segments_end && out->segments_end <= out->segments_capacity);
 	if (out->segments_end == out->segments_capacity && out->segments_first > 0) {
 		size_t count = out->segments_end - out->segments_first;
 		memmove(out->segments, out->segments + out->segments_first, count * sizeof(out->segments[0]));

@@ -31,6 +31,7 @@ struct file {
 static enum err failed(const char *what, const char *path, int number)
 {
 	enum err err = err_from_errno(number);
+	check(err != OK);
 	if (err != ERR_NOT_FOUND && err != ERR_EXISTS && err != ERR_WOULD_BLOCK) {
 		char escaped[PATH_BYTES_MAX];
 		log_error("file_failed", "operation=%s path=%s errno=%d", what,

@@ -326,7 +326,7 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 static void hello_reply(struct rpc_conn *conn, const struct frame_header *header, const Granary__Hello *hello)
 {
 	enum err err = hello == NULL ? err_from_wire(header->error) : hello_check(conn->rpc, hello);
-	if (err != OK) {
+	if (err != OK || hello == NULL) {
 		log_warn("hello_refused", "peer=%s error=%s", conn_peer(conn->conn), err_name(err));
 		conn_drop(conn, err, "");
 		return;

@@ -82,6 +82,7 @@ static struct rpc_call *take_slot(struct rpc_calls *calls)
 		calls->slots_capacity = after;
 	}
 	struct rpc_call *call = calls->free;
+	check(call != NULL);
 	calls->free = call->next;
 	calls->used++;
 	call->next = NULL;
