@@ -120,7 +120,7 @@ void chunk_file_want_direct(struct chunk_file *file, struct loop *loop, const ch
 /* Stores the entries of [first, first + count) of the table in memory. */
 static enum err store_crcs(struct chunk_file *file, uint32_t first, uint32_t count)
 {
-	uint8_t bytes[(FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1) * 4u];
+	uint8_t bytes[CHUNK_WRITE_PIECES_MAX * (FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1) * 4u];
 	check(count * 4u <= sizeof(bytes));
 	for (uint32_t i = 0; i < count; i++)
 		put_le32(bytes + 4u * i, file->crcs[first + i]);
@@ -232,6 +232,35 @@ enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write
 done:
 	if (err == ERR_NO_SPACE)
 		accept_range(file, first, count);
+	return err;
+}
+
+bool chunk_file_write_is_plain(const struct chunk_file_write *write)
+{
+	return (write->offset | write->data.size) % BLOCK_BYTES == 0;
+}
+
+enum err chunk_file_write_run(struct chunk_file *file, const struct chunk_file_write *writes, size_t count)
+{
+	struct slice parts[CHUNK_WRITE_PIECES_MAX];
+	uint32_t first = block_first(writes[0].offset), end = first;
+	check(count <= CHUNK_WRITE_PIECES_MAX);
+	for (size_t i = 0; i < count; i++) {
+		check(chunk_file_write_is_plain(&writes[i]) && block_first(writes[i].offset) == end);
+		parts[i] = writes[i].data;
+		end += (uint32_t)(parts[i].size / BLOCK_BYTES);
+	}
+	bool direct = file->direct != NULL && (end - first) * BLOCK_BYTES >= CHUNK_DIRECT_BYTES_MIN;
+	enum err err = file_write_parts(direct ? file->direct : file->file, data_offset(first), parts, count);
+	for (size_t i = 0; err == OK && i < count; i++) {
+		uint32_t *crcs = file->crcs + block_first(writes[i].offset);
+		for (uint32_t j = 0; j < parts[i].size / BLOCK_BYTES; j++)
+			crcs[j] = get_le32(writes[i].crcs.bytes + 4u * j) ^ crc32c_zero_block();
+	}
+	if (err == OK)
+		err = store_crcs(file, first, end - first);
+	if (err == ERR_NO_SPACE)
+		accept_range(file, first, end - first);
 	return err;
 }
 

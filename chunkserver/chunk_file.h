@@ -41,6 +41,10 @@ struct chunk_file_write {
 /* Blocks that are covered in part are read, checked and merged: ERR_CORRUPT when the old block is damaged (nothing is written
  * then). After any other error the range is undefined on disk, and after ERR_NO_SPACE at least agrees with its checksums. */
 MUST_USE enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write *write);
+/* Of whole blocks. */
+bool chunk_file_write_is_plain(const struct chunk_file_write *write);
+/* Those, at most CHUNK_WRITE_PIECES_MAX, each beginning where the one before ends: in one call of the system. */
+MUST_USE enum err chunk_file_write_run(struct chunk_file *file, const struct chunk_file_write *writes, size_t count);
 /* Bytes at and above `bytes` become zeros; `blocks` is the length of the file; *blocks_after its new one. */
 MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after);
 /* Whole blocks that lie within the file, not verified. `cached`: ERR_WOULD_BLOCK rather than ask the disk. */

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_write.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
 #include "chunkserver/rejoin.h"
@@ -180,83 +181,7 @@ static struct chunk_op *find_blocker(const struct chunk_op *op)
 	return NULL;
 }
 
-/* ---------------------------------------------------------------- the local half */
-
-static void write_run(struct work *work)
-{
-	struct chunk_op *op = container_of(work, struct chunk_op, work);
-	struct chunk *chunk = op->chunk;
-	enum err err = OK;
-	if (chunk->marking == op)
-		err = chunk_store_sync_index(chunk->store);
-	if (err == OK && op->kind == OP_WRITE) {
-		struct chunk_file_write write = {
-			.offset = op->offset, .data = op->data, .crcs = op->crcs, .blocks_before = op->blocks_before
-		};
-		err = chunk_file_write(&chunk->file, &write);
-	} else if (err == OK) {
-		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
-	}
-	if (err == OK && op->sync_begun)
-		err = chunk_sync_run(&op->sync_job);
-	op->local_err = err;
-}
-
-static void write_synced(void *arg, enum err err)
-{
-	chunk_op_local_done(arg, err);
-}
-
-/* The chunk as it is after a write that went well. */
-static void note_written(struct chunk_op *op)
-{
-	struct chunk *chunk = op->chunk;
-	if (op->kind == OP_TRIM) {
-		uint32_t keep = block_end(0, op->offset);
-		if (chunk->file.blocks > keep)
-			chunk->file.blocks = keep;
-		chunk_repaired(chunk, keep, CHUNK_BLOCKS);
-		return;
-	}
-	if (op->end > chunk->file.blocks)
-		chunk->file.blocks = op->end;
-	uint32_t whole_first = (op->offset + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	chunk_repaired(chunk, whole_first, (op->offset + op->size) / BLOCK_BYTES);
-}
-
-static void write_ended(struct chunk_op *op)
-{
-	struct chunk *chunk = op->chunk;
-	enum err err = op->local_err;
-	chunk->writes_ended++;
-	chunk->written_ms = loop_now_ms(op->service->loop);
-	if (err == OK)
-		note_written(op);
-	else if (err != ERR_CORRUPT && err != ERR_NO_SPACE)
-		chunk_store_fail(chunk->store, "write", err);
-	if (chunk->marking == op) {
-		chunk->marking = NULL;
-		chunk->mark = err == OK ? MARK_SET : MARK_NONE;
-		chunk_ops_wake(chunk, NULL);
-	}
-	if (op->sync_begun)
-		chunk_sync_end(&op->sync_job);
-	if (err == OK && op->sync && !op->sync_begun) {
-		op->applied = true;
-		chunk_ops_wake(chunk, op);
-		chunk_sync(chunk, write_synced, op);
-		return;
-	}
-	chunk_op_local_done(op, err != OK && chunk_store_failed(chunk->store) ? ERR_STORE_FAILED : err);
-}
-
-static void write_done(struct work *work)
-{
-	struct chunk_op *op = container_of(work, struct chunk_op, work);
-	struct chunk_store *store = op->chunk->store;
-	write_ended(op);
-	chunk_store_work_end(store);
-}
+/* ---------------------------------------------------------------- the start */
 
 /* Sees to the dirty mark: false when it has to wait for another operation that is setting it. */
 static bool mark_dirty(struct chunk_op *op)
@@ -297,11 +222,12 @@ static void start_write(struct chunk_op *op)
 		chunk_file_want_direct(&chunk->file, op->service->loop, chunk->path);
 	chunk->writes_begun++;
 	chain_forward(op);
-	op->work.run = write_run;
-	op->work.done = write_done;
-	/* Nobody waits behind a sync. */
-	op->local_err = ERR_CANCELLED;
-	chunk_store_submit(chunk->store, op->sync_begun ? NULL : &chunk->writes, &op->work);
+	chunk_write_start(op);
+}
+
+static void synced(void *arg, enum err err)
+{
+	chunk_op_local_done(arg, err);
 }
 
 static void start_sync(struct chunk_op *op)
@@ -309,7 +235,7 @@ static void start_sync(struct chunk_op *op)
 	op->state = OP_RUNNING;
 	op->local_pending = true;
 	chain_forward(op);
-	chunk_sync(op->chunk, write_synced, op);
+	chunk_sync(op->chunk, synced, op);
 }
 
 static void try_start(struct chunk_op *op)

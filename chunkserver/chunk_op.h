@@ -66,7 +66,7 @@ struct chunk_op {
 	uint32_t blocks_before, blocks_after;
 	struct iobuf *buffer;	/* read results */
 	enum err local_err;
-	struct chunk_op *queue_next; /* pack_op.c */
+	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
 	struct pack view;	/* the pack as it was when a read of it started */
 
 	/* Down the chain. */

@@ -210,6 +210,11 @@ void chunk_store_work_end(struct chunk_store *store)
 	close_all(store);
 }
 
+bool chunk_store_closing(const struct chunk_store *store)
+{
+	return store->closing;
+}
+
 bool chunk_store_busy(const struct chunk_store *store)
 {
 	if (store->works > 0)

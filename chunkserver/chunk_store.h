@@ -65,7 +65,6 @@ struct chunk {
 	bool sync_running;
 	struct chunk_sync_wait *syncs_running, *syncs_waiting;
 	/* chunk_op.c */
-	struct work_lane writes; /* one at a time: they would only wait for each other in the kernel, spinning */
 	struct chunk_op *first_op, *last_op;
 	struct op_ring ring;
 	uint64_t sequence; /* last one sent to the successor */
@@ -75,6 +74,9 @@ struct chunk {
 	unsigned settle_failures; /* in a row */
 	uint64_t settle_after_ms;
 	struct chunk_op *marking;
+	/* chunk_write.c */
+	bool write_running;
+	struct chunk_op *writes_waiting;
 	/* pack_op.c */
 	struct pack_queue *queue;
 	/* rejoin.c: operations wait */
@@ -113,6 +115,7 @@ void chunk_store_close(struct chunk_store *store, void (*closed)(void *arg), voi
  * until it has run. */
 void chunk_store_submit(struct chunk_store *store, struct work_lane *lane, struct work *work);
 void chunk_store_work_end(struct chunk_store *store);
+bool chunk_store_closing(const struct chunk_store *store);
 /* Work items on their way. */
 bool chunk_store_busy(const struct chunk_store *store);
 struct loop *chunk_store_loop(struct chunk_store *store);

@@ -149,6 +149,7 @@
 #define CHUNK_OPS_PENDING_MAX 4096u
 #define DISK_RESERVED_BYTES (64u * MIB)		     /* kept free for metadata; below it a write says no space */
 #define CHUNK_DIRECT_BYTES_MIN (64u * KIB)	     /* aligned writes from here on bypass the page cache */
+#define CHUNK_WRITE_PIECES_MAX 4u		     /* writes that continue each other go to the disk in one call: 1 MiB */
 #define CHUNK_OPS_REMEMBERED 1024u		     /* finished operations of a chunk whose retry is recognised */
 #define CHUNK_IDLE_SYNC_MS 3000u		     /* a dirty chunk without writes for so long is synced and its mark cleared */
 #define CHUNK_WAIT_MS_MAX 4000u			     /* a request waits so long for others of its chunk; below RPC_TIMEOUT_MS */

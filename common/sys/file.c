@@ -164,6 +164,31 @@ enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_
 	return OK;
 }
 
+enum err file_write_parts(struct file *file, uint64_t offset, const struct slice *parts, size_t count)
+{
+	struct iovec vectors[FILE_PARTS_MAX];
+	bool direct = file->direct >= 0;
+	check(count <= FILE_PARTS_MAX);
+	for (size_t i = 0; i < count; i++) {
+		vectors[i] = (struct iovec){ .iov_base = (void *)(uintptr_t)parts[i].bytes, .iov_len = parts[i].size };
+		direct = direct && is_aligned(offset, parts[i].bytes, parts[i].size);
+	}
+	ssize_t put = pwritev(direct ? file->direct : file->descriptor, vectors, (int)count, (off_t)offset);
+	if (put < 0 && errno != EINTR && errno != EINVAL)
+		return failed("write", file->path, errno);
+	/* What is missing, one after another. */
+	size_t skip = put < 0 ? 0 : (size_t)put;
+	enum err err = OK;
+	for (size_t i = 0; err == OK && i < count; i++) {
+		size_t done = skip < parts[i].size ? skip : parts[i].size;
+		if (done < parts[i].size)
+			err = file_write(file, offset + done, parts[i].bytes + done, parts[i].size - done);
+		skip -= done;
+		offset += parts[i].size;
+	}
+	return err;
+}
+
 enum err file_sync(struct file *file)
 {
 	return fdatasync(file->descriptor) == 0 ? OK : failed("sync", file->path, errno);

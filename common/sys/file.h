@@ -36,6 +36,9 @@ MUST_USE enum err file_read(struct file *file, uint64_t offset, void *bytes, siz
 /* Only from the page cache (preadv2 RWF_NOWAIT): ERR_WOULD_BLOCK when the disk would have to be asked. */
 MUST_USE enum err file_read_cached(struct file *file, uint64_t offset, void *bytes, size_t size, size_t *done);
 MUST_USE enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size);
+/* The same of bytes in several places, at most FILE_PARTS_MAX, one after another in the file. */
+#define FILE_PARTS_MAX 16u
+MUST_USE enum err file_write_parts(struct file *file, uint64_t offset, const struct slice *parts, size_t count);
 /* fdatasync. */
 MUST_USE enum err file_sync(struct file *file);
 MUST_USE enum err file_truncate(struct file *file, uint64_t size);

@@ -388,6 +388,17 @@ enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_
 	return OK;
 }
 
+enum err file_write_parts(struct file *file, uint64_t offset, const struct slice *parts, size_t count)
+{
+	enum err err = OK;
+	check(count <= FILE_PARTS_MAX);
+	for (size_t i = 0; err == OK && i < count; i++) {
+		err = file_write(file, offset, parts[i].bytes, parts[i].size);
+		offset += parts[i].size;
+	}
+	return err;
+}
+
 enum err file_sync(struct file *file)
 {
 	struct sim_host *host = file->loop->host;

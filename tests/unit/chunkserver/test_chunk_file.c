@@ -9,9 +9,9 @@
 static uint8_t pattern[FRAME_DATA_BYTES_MAX + 4096] __attribute__((aligned(4096)));
 static uint8_t got[FRAME_DATA_BYTES_MAX];
 
-static enum err put(struct chunk_file *file, uint32_t offset, struct slice data)
+/* At `crcs`, which has room for it: one for each block's part. */
+static struct slice crcs_of(uint32_t offset, struct slice data, uint8_t *crcs)
 {
-	uint8_t crcs[(FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1) * 4];
 	size_t at = 0, count = 0;
 	while (at < data.size) {
 		size_t piece = BLOCK_BYTES - (offset + at) % BLOCK_BYTES;
@@ -21,8 +21,14 @@ static enum err put(struct chunk_file *file, uint32_t offset, struct slice data)
 		at += piece;
 	}
 	assert_int_equal(chunk_pieces_verify(offset, data, slice_of(crcs, 4 * count)), OK);
+	return slice_of(crcs, 4 * count);
+}
+
+static enum err put(struct chunk_file *file, uint32_t offset, struct slice data)
+{
+	uint8_t crcs[(FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1) * 4];
 	struct chunk_file_write write = {
-		.offset = offset, .data = data, .crcs = slice_of(crcs, 4 * count), .blocks_before = file->blocks
+		.offset = offset, .data = data, .crcs = crcs_of(offset, data, crcs), .blocks_before = file->blocks
 	};
 	enum err err = chunk_file_write(file, &write);
 	uint32_t end = block_end(offset, (uint32_t)data.size);
@@ -251,6 +257,37 @@ static void ring_remembers_the_last(void **state)
 	op_ring_deinit(&ring);
 }
 
+/* Some past the page cache, some through it: one large, or unaligned in memory. */
+static void runs_are_written_at_once(void **state)
+{
+	struct place *place = *state;
+	struct chunk_file file;
+	uint8_t crcs[CHUNK_WRITE_PIECES_MAX][FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4];
+	const uint32_t sizes[] = { FRAME_DATA_BYTES_MAX, BLOCK_BYTES, 5 * BLOCK_BYTES, 64 * KIB };
+	assert_int_equal(chunk_file_create(place->loop, place->path, NULL, 5, 1, &file), OK);
+	for (unsigned turn = 0; turn < 4; turn++) {
+		struct chunk_file_write writes[CHUNK_WRITE_PIECES_MAX];
+		uint32_t offset = turn * MIB, end = offset;
+		if (turn == 2)
+			chunk_file_want_direct(&file, place->loop, place->path);
+		for (unsigned i = 0; i < CHUNK_WRITE_PIECES_MAX; i++) {
+			struct slice data = slice_of(pattern + (turn % 2 ? i : i % 2 * BLOCK_BYTES), sizes[(i + turn) % 4]);
+			writes[i] = (struct chunk_file_write){ .offset = end, .data = data, .crcs = crcs_of(end, data, crcs[i]) };
+			assert_true(chunk_file_write_is_plain(&writes[i]));
+			end += (uint32_t)data.size;
+		}
+		assert_int_equal(chunk_file_write_run(&file, writes, CHUNK_WRITE_PIECES_MAX), OK);
+		open_anew(place, &file);
+		for (unsigned i = 0; i < CHUNK_WRITE_PIECES_MAX; i++) {
+			uint32_t count = (uint32_t)(writes[i].data.size / BLOCK_BYTES);
+			assert_int_equal(chunk_file_read(&file, block_first(writes[i].offset), count, got, false), OK);
+			assert_memory_equal(got, writes[i].data.bytes, writes[i].data.size);
+		}
+		expect_whole(&file);
+	}
+	chunk_file_close(&file);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -258,6 +295,7 @@ int main(void)
 		cmocka_unit_test(pieces_are_checked),
 		PLACE_TEST(blocks_are_merged_and_kept),
 		PLACE_TEST(large_writes_bypass_the_cache),
+		PLACE_TEST(runs_are_written_at_once),
 		PLACE_TEST(damage_is_not_merged_into),
 		PLACE_TEST(lost_end_is_noticed),
 		PLACE_TEST(trim_cuts_and_zeroes),

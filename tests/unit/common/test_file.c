@@ -123,6 +123,16 @@ static void direct_on(struct loop *loop, const char *path)
 	assert_memory_equal(back->bytes, iobuf->bytes, 65536);
 	assert_int_equal(file_read(file, 100, back->bytes, 777, &done), OK);
 	assert_memory_equal(back->bytes, iobuf->bytes + 1, 777);
+	struct slice parts[] = { slice_of(iobuf->bytes + 8192, 8192), slice_of(iobuf->bytes, 4096), slice_of(iobuf->bytes + 7, 9) };
+	assert_int_equal(file_write_parts(file, 8192, parts, 2), OK);
+	assert_int_equal(file_write_parts(file, 24576, parts, 3), OK);
+	assert_int_equal(file_read(file, 8192, back->bytes, 12288 + 4096 + 12288 + 9, &done), OK);
+	for (size_t at = 0; at <= 16384; at += 16384) {
+		assert_memory_equal(back->bytes + at, iobuf->bytes + 8192, 8192);
+		assert_memory_equal(back->bytes + at + 8192, iobuf->bytes, 4096);
+	}
+	assert_memory_equal(back->bytes + 28672, iobuf->bytes + 7, 9);
+	assert_int_equal(file_write(file, 4096, iobuf->bytes, 65536), OK);
 	/* Aligned, but the file ends in the middle of it. */
 	assert_int_equal(file_truncate(file, 4096 + 5000), OK);
 	assert_int_equal(file_read(file, 4096, back->bytes, 65536, &done), OK);

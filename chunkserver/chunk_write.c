@@ -1,0 +1,169 @@
+#include "chunkserver/chunk_write.h"
+
+#include "chunkserver/service.h"
+#include "common/base/check.h"
+
+static struct chunk_file_write file_write_of(const struct chunk_op *op)
+{
+	return (struct chunk_file_write){
+		.offset = op->offset, .data = op->data, .crcs = op->crcs, .blocks_before = op->blocks_before
+	};
+}
+
+static enum err run_pieces(const struct chunk_op *first)
+{
+	struct chunk_file_write writes[CHUNK_WRITE_PIECES_MAX];
+	size_t count = 0;
+	for (const struct chunk_op *op = first; op != NULL; op = op->queue_next)
+		writes[count++] = file_write_of(op);
+	return count == 1 ? chunk_file_write(&first->chunk->file, &writes[0]) :
+			    chunk_file_write_run(&first->chunk->file, writes, count);
+}
+
+static void write_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	enum err err = OK;
+	if (chunk->marking == op)
+		err = chunk_store_sync_index(chunk->store);
+	if (err == OK && op->kind == OP_WRITE)
+		err = run_pieces(op);
+	else if (err == OK)
+		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
+	if (err == OK && op->sync_begun)
+		err = chunk_sync_run(&op->sync_job);
+	op->local_err = err;
+}
+
+static void write_synced(void *arg, enum err err)
+{
+	chunk_op_local_done(arg, err);
+}
+
+/* The chunk as it is after a write that went well. */
+static void note_written(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (op->kind == OP_TRIM) {
+		uint32_t keep = block_end(0, op->offset);
+		if (chunk->file.blocks > keep)
+			chunk->file.blocks = keep;
+		chunk_repaired(chunk, keep, CHUNK_BLOCKS);
+		return;
+	}
+	if (op->end > chunk->file.blocks)
+		chunk->file.blocks = op->end;
+	uint32_t whole_first = (op->offset + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	chunk_repaired(chunk, whole_first, (op->offset + op->size) / BLOCK_BYTES);
+}
+
+static void write_ended(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	enum err err = op->local_err;
+	chunk->writes_ended++;
+	chunk->written_ms = loop_now_ms(op->service->loop);
+	if (err == OK)
+		note_written(op);
+	else if (err != ERR_CORRUPT && err != ERR_NO_SPACE)
+		chunk_store_fail(chunk->store, "write", err);
+	if (chunk->marking == op) {
+		chunk->marking = NULL;
+		chunk->mark = err == OK ? MARK_SET : MARK_NONE;
+		chunk_ops_wake(chunk, NULL);
+	}
+	if (op->sync_begun)
+		chunk_sync_end(&op->sync_job);
+	if (err == OK && op->sync && !op->sync_begun) {
+		op->applied = true;
+		chunk_ops_wake(chunk, op);
+		chunk_sync(chunk, write_synced, op);
+		return;
+	}
+	chunk_op_local_done(op, err != OK && chunk_store_failed(chunk->store) ? ERR_STORE_FAILED : err);
+}
+
+static void all_ended(struct chunk_op *first, enum err err)
+{
+	while (first != NULL) {
+		struct chunk_op *op = first;
+		first = op->queue_next;
+		op->queue_next = NULL;
+		op->local_err = err;
+		write_ended(op);
+	}
+}
+
+static bool is_plain(const struct chunk_op *op)
+{
+	struct chunk_file_write write = file_write_of(op);
+	return op->kind == OP_WRITE && chunk_file_write_is_plain(&write);
+}
+
+/* Cuts what goes in one call off the front of the queue. */
+static struct chunk_op *take(struct chunk *chunk)
+{
+	struct chunk_op *first = chunk->writes_waiting, *last = first;
+	for (unsigned count = 1; count < CHUNK_WRITE_PIECES_MAX && last->queue_next != NULL; count++) {
+		const struct chunk_op *next = last->queue_next;
+		if (!is_plain(last) || !is_plain(next) || next->first != last->end)
+			break;
+		last = last->queue_next;
+	}
+	chunk->writes_waiting = last->queue_next;
+	last->queue_next = NULL;
+	return first;
+}
+
+static void write_done(struct work *work);
+
+static void submit(struct chunk_op *op)
+{
+	op->work.run = write_run;
+	op->work.done = write_done;
+	op->local_err = ERR_CANCELLED;
+	chunk_store_submit(op->chunk->store, NULL, &op->work);
+}
+
+static void write_done(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	struct chunk_store *store = chunk->store;
+	chunk_use(chunk);
+	if (!op->sync_begun) {
+		struct chunk_op *given_up = NULL;
+		chunk->write_running = false;
+		if (chunk_store_closing(store)) {
+			given_up = chunk->writes_waiting;
+			chunk->writes_waiting = NULL;
+		} else if (chunk->writes_waiting != NULL) {
+			chunk->write_running = true;
+			submit(take(chunk));
+		}
+		all_ended(given_up, ERR_CANCELLED);
+	}
+	all_ended(op, op->local_err);
+	chunk_unuse(chunk);
+	chunk_store_work_end(store);
+}
+
+void chunk_write_start(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	check(op->queue_next == NULL);
+	if (op->sync_begun) { /* nobody waits behind a sync */
+		submit(op);
+		return;
+	}
+	if (!chunk->write_running) {
+		chunk->write_running = true;
+		submit(op);
+		return;
+	}
+	struct chunk_op **end = &chunk->writes_waiting;
+	while (*end != NULL)
+		end = &(*end)->queue_next;
+	*end = op;
+}
