@@ -44,6 +44,7 @@ enum err chunk_file_create(struct loop *loop, const char *path, const char *reus
 		err = file_rename(loop, reuse, path);
 	if (err != OK)
 		goto done;
+	file_no_readahead(file);
 	out->file = file_ref(file);
 	out->id = id;
 	out->version = version;
@@ -90,6 +91,7 @@ enum err chunk_file_open(struct loop *loop, const char *path, uint64_t id, struc
 	out->crcs = mem_alloc(CHUNK_BLOCKS * sizeof(*out->crcs));
 	for (uint32_t i = 0; i < CHUNK_BLOCKS; i++)
 		out->crcs[i] = get_le32(table + 4u * i);
+	file_no_readahead(file);
 	out->file = file_ref(file);
 	out->id = id;
 	out->version = header.version;
@@ -305,6 +307,18 @@ enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count
 	if (done < size)
 		memset((uint8_t *)bytes + done, 0, size - done);
 	return OK;
+}
+
+bool chunk_file_must_ask_disk(struct chunk_file *file, uint32_t block, uint32_t count)
+{
+	return file_is_cached(file->file, data_offset(block), (size_t)count * BLOCK_BYTES) == ERR_WOULD_BLOCK;
+}
+
+enum err chunk_file_read_direct(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes)
+{
+	struct chunk_file past = *file;
+	past.file = file->direct != NULL ? file->direct : file->file;
+	return chunk_file_read(&past, block, count, bytes, false);
 }
 
 enum err chunk_file_sync(struct chunk_file *file)

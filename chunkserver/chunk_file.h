@@ -49,6 +49,10 @@ MUST_USE enum err chunk_file_write_run(struct chunk_file *file, const struct chu
 MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after);
 /* Whole blocks that lie within the file, not verified. `cached`: ERR_WOULD_BLOCK rather than ask the disk. */
 MUST_USE enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes, bool cached);
+/* Known not to be in the page cache. (Asking by reading with `cached` would have the system read it.) */
+bool chunk_file_must_ask_disk(struct chunk_file *file, uint32_t block, uint32_t count);
+/* As above, past the page cache where that can be (`direct` was wanted). */
+MUST_USE enum err chunk_file_read_direct(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes);
 /* The CRC-32C of a block at rest. */
 uint32_t chunk_file_crc(const struct chunk_file *file, uint32_t block);
 MUST_USE enum err chunk_file_sync(struct chunk_file *file);

@@ -77,6 +77,8 @@ struct chunk {
 	/* chunk_write.c */
 	bool write_running;
 	struct chunk_op *writes_waiting;
+	/* read_op.c */
+	uint32_t read_windows[CHUNK_BYTES / FRAME_DATA_BYTES_MAX / 32]; /* bits: read from the disk since the chunk was opened */
 	/* pack_op.c */
 	struct pack_queue *queue;
 	/* rejoin.c: operations wait */

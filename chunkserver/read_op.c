@@ -6,12 +6,19 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
+#define WINDOW_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+
 /* Blocks of [first, end) that are in the file: what follows reads as zeros and is not sent. */
 static uint32_t blocks_present(const struct chunk *chunk, uint32_t first, uint32_t end)
 {
 	if (end > chunk->file.blocks)
 		end = chunk->file.blocks;
 	return end > first ? end - first : 0;
+}
+
+static bool is_large(uint32_t blocks)
+{
+	return blocks * BLOCK_BYTES >= CHUNK_DIRECT_BYTES_MIN;
 }
 
 static void reply(const struct chunk *chunk, struct rpc_request *request, uint32_t first, uint32_t count,
@@ -50,6 +57,8 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 		return true;
 	}
 	uint32_t count = blocks_present(chunk, first, end);
+	if (is_large(count) && chunk_file_must_ask_disk(&chunk->file, first, count))
+		return false;
 	struct iobuf *buffer = count == 0 ? NULL : iobuf_open(count * BLOCK_BYTES);
 	enum err err = count == 0 ? OK : chunk_file_read(&chunk->file, first, count, buffer->bytes, true);
 	if (err == OK)
@@ -61,7 +70,25 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 static void read_run(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
-	op->local_err = chunk_file_read(&op->chunk->file, op->first, op->size, op->buffer->bytes, false);
+	struct chunk_file *file = &op->chunk->file;
+	op->local_err = op->direct ? chunk_file_read_direct(file, op->first, op->size, op->buffer->bytes) :
+				     chunk_file_read(file, op->first, op->size, op->buffer->bytes, false);
+}
+
+/* The page cache costs more processor time than all else that is done for a large read, and what is read once, as streams are,
+ * drives out what is read again. So the first large read of a window goes past it, and the second one fills it. */
+static bool goes_past_cache(struct chunk_op *op, uint32_t count)
+{
+	uint32_t first = op->first / WINDOW_BLOCKS, last = (op->first + count - 1) / WINDOW_BLOCKS;
+	bool again = true;
+	if (!is_large(count) || !chunk_file_must_ask_disk(&op->chunk->file, op->first, count))
+		return false;
+	for (uint32_t window = first; window <= last; window++) {
+		uint32_t *word = &op->chunk->read_windows[window / 32], bit = 1u << window % 32;
+		again = again && (*word & bit) != 0;
+		*word |= bit;
+	}
+	return !again;
 }
 
 static void read_end(struct chunk_op *op, enum err err)
@@ -100,6 +127,9 @@ void read_op_start(struct chunk_op *op)
 		return;
 	}
 	op->buffer = iobuf_open(count * BLOCK_BYTES);
+	op->direct = goes_past_cache(op, count);
+	if (op->direct)
+		chunk_file_want_direct(&chunk->file, op->service->loop, chunk->path);
 	op->local_pending = true;
 	op->work.run = read_run;
 	op->work.done = read_done;

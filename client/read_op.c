@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 
+#define AFFINE_BYTES (1u * MIB)
 #define ROUNDS_WITH_DAMAGE_MAX 2u
 #define ROUNDS_WITHOUT_CHUNK 2u
 
@@ -198,6 +199,17 @@ static void read_send(struct read_op *op)
 	    rpc_peer_call(op->order[op->tried++]->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, op);
 }
 
+/* This client reads the same place from the same replica as long as that is as good as the others: what it has in memory is
+ * not read from three disks. Other clients, other places: other replicas. */
+static void choose_order(struct read_op *op, const struct location *location)
+{
+	struct client *client = op->client;
+	uint64_t place = op->request.place.map ? op->request.offset / AFFINE_BYTES : op->request.slot;
+	struct rng rng;
+	rng_init(&rng, client->id ^ location->chunk * 0x9e3779b97f4a7c15u ^ place << 40);
+	location_shuffle(location, &rng, loop_now_ms(client->loop), op->order);
+}
+
 static void read_step(struct read_op *op)
 {
 	struct client *client = op->client;
@@ -222,7 +234,7 @@ static void read_step(struct read_op *op)
 		op->count = location->count;
 		op->tried = op->without_chunk = 0;
 		op->last = OK;
-		location_shuffle(location, &client->rng, loop_now_ms(client->loop), op->order);
+		choose_order(op, location);
 	}
 	read_send(op);
 }

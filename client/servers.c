@@ -75,10 +75,13 @@ void location_chain(const struct location *location, struct location_chain *out)
 	}
 }
 
+/* In steps of two, so that small changes of latency do not send the same reads elsewhere. */
 static uint64_t weight(const struct server *server)
 {
-	uint64_t latency = server->latency_us < LATENCY_LEAST_US ? LATENCY_LEAST_US : server->latency_us;
-	return (1u << 30) / latency + 1;
+	uint64_t weight = 1u << 24;
+	for (uint64_t latency = LATENCY_LEAST_US; latency < server->latency_us && weight > 1; latency *= 2)
+		weight /= 2;
+	return weight;
 }
 
 void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
@@ -96,7 +99,8 @@ void location_shuffle(const struct location *location, struct rng *rng, uint64_t
 		uint64_t sum = 0;
 		for (unsigned j = i; j < healthy; j++)
 			sum += weight(out[j]);
-		uint64_t drawn = rng_below(rng, sum);
+		/* Not rng_below: the same draw shall mean the same server while the sum changes a little. */
+		uint64_t drawn = (rng_next(rng) >> 32) * sum >> 32;
 		unsigned chosen = i;
 		for (unsigned j = i; j < healthy; j++) {
 			if (drawn < weight(out[j])) {

@@ -50,8 +50,8 @@ struct location_chain {
 };
 void location_chain(const struct location *location, struct location_chain *out);
 
-/* The replicas in the order in which a read tries them: shuffled, each place drawn with probability proportional to
- * 1 / latency, sick ones last. */
+/* The replicas in the order in which a read tries them: shuffled, each place drawn with probability about proportional to
+ * 1 / latency, sick ones last. The same state of rng gives the same order while latencies stay about the same. */
 void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
 		      struct server *out[REPLICAS_MAX]);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -138,6 +139,30 @@ enum err file_read_cached(struct file *file, uint64_t offset, void *bytes, size_
 			return failed("read", file->path, errno);
 	}
 	return OK;
+}
+
+/* linux/mman.h since 6.5; the number is the same on all architectures but alpha. */
+#define SYSTEM_CACHESTAT 451
+struct system_cachestat_range {
+	uint64_t offset, size;
+};
+struct system_cachestat {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted; /* pages */
+};
+
+enum err file_is_cached(struct file *file, uint64_t offset, size_t size)
+{
+	struct system_cachestat_range range = { offset, size };
+	struct system_cachestat status = { 0 };
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	if (syscall(SYSTEM_CACHESTAT, file->descriptor, &range, &status, 0) != 0)
+		return ERR_NOT_SUPPORTED;
+	return status.cached >= (offset + size + page - 1) / page - offset / page ? OK : ERR_WOULD_BLOCK;
+}
+
+void file_no_readahead(struct file *file)
+{
+	(void)posix_fadvise(file->descriptor, 0, 0, POSIX_FADV_RANDOM); /* a hint */
 }
 
 enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size)

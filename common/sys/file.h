@@ -35,6 +35,10 @@ void file_unref(struct file *file);
 MUST_USE enum err file_read(struct file *file, uint64_t offset, void *bytes, size_t size, size_t *done);
 /* Only from the page cache (preadv2 RWF_NOWAIT): ERR_WOULD_BLOCK when the disk would have to be asked. */
 MUST_USE enum err file_read_cached(struct file *file, uint64_t offset, void *bytes, size_t size, size_t *done);
+/* Is all of it in the page cache? OK or ERR_WOULD_BLOCK, without anything being read; ERR_NOT_SUPPORTED: before Linux 6.5. */
+MUST_USE enum err file_is_cached(struct file *file, uint64_t offset, size_t size);
+/* Nothing but what is asked for is read from the disk. */
+void file_no_readahead(struct file *file);
 MUST_USE enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size);
 /* The same of bytes in several places, at most FILE_PARTS_MAX, one after another in the file. */
 #define FILE_PARTS_MAX 16u

@@ -367,6 +367,18 @@ static struct page *page_touch(struct file *file, size_t index)
 	return page;
 }
 
+enum err file_is_cached(struct file *file, uint64_t offset, size_t size)
+{
+	(void)offset;
+	(void)size;
+	return sim_chance(file->loop->sim, 500000) ? OK : ERR_WOULD_BLOCK;
+}
+
+void file_no_readahead(struct file *file)
+{
+	(void)file;
+}
+
 enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size)
 {
 	check(file->writable);

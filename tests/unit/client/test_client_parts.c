@@ -128,6 +128,16 @@ static void test_shuffle(void **state)
 	}
 	assert_in_range(first[1], 4500, 5500);
 	assert_in_range(first[3], 10, 150); /* one hundredth of the others' weight */
+	/* The same draw stays with its server when latencies change a little. */
+	for (uint64_t i = 0; i < 100; i++) {
+		struct server *later[REPLICAS_MAX];
+		rng_init(&rng, i);
+		location_shuffle(&location, &rng, 1000, order);
+		servers[i % 2].latency_us = 101 + i / 4;
+		rng_init(&rng, i);
+		location_shuffle(&location, &rng, 1000, later);
+		assert_memory_equal(order, later, 3 * sizeof order[0]);
+	}
 	/* Sick ones come last, but they come. */
 	server_failed(&servers[0], 1000);
 	for (unsigned i = 0; i < 100; i++) {

@@ -133,6 +133,11 @@ static void direct_on(struct loop *loop, const char *path)
 	}
 	assert_memory_equal(back->bytes + 28672, iobuf->bytes + 7, 9);
 	assert_int_equal(file_write(file, 4096, iobuf->bytes, 65536), OK);
+	/* Just written past the cache, and just read through it, where there is such a difference. */
+	enum err cached = file_is_cached(file, 4096, 65536);
+	assert_true(cached == OK || cached == ERR_WOULD_BLOCK || cached == ERR_NOT_SUPPORTED);
+	assert_int_equal(file_read(file, 4097, back->bytes, 65535, &done), OK);
+	assert_true(file_is_cached(file, 4096, 65536) == (cached == ERR_NOT_SUPPORTED ? ERR_NOT_SUPPORTED : OK));
 	/* Aligned, but the file ends in the middle of it. */
 	assert_int_equal(file_truncate(file, 4096 + 5000), OK);
 	assert_int_equal(file_read(file, 4096, back->bytes, 65536, &done), OK);
