@@ -107,11 +107,10 @@ static void table_cut(Granary__LockTable *table, const Granary__LockRange *own, 
 }
 
 /* Puts `wanted` (kind LOCK_NONE: nothing) in place of what its holder has there. The holder's ranges are disjoint, and
- * those of one kind do not touch; both stay so. True when something was loosened. */
-static bool table_set(Granary__LockTable *table, const Granary__LockRange *wanted)
+ * those of one kind do not touch; both stay so. */
+static void table_set(Granary__LockTable *table, const Granary__LockRange *wanted)
 {
 	Granary__LockRange merged = *wanted;
-	bool loosened = false;
 	Granary__LockRange **old = table->ranges;
 	size_t old_count = table->n_ranges;
 	table->ranges = NULL;
@@ -123,7 +122,6 @@ static bool table_set(Granary__LockTable *table, const Granary__LockRange *wante
 			merged.start = held->start < merged.start ? held->start : merged.start;
 			merged.end = held->end > merged.end ? held->end : merged.end;
 		} else if (touches && overlap(held, wanted)) {
-			loosened = loosened || wanted->kind < held->kind;
 			table_cut(table, held, wanted);
 		} else {
 			table_add(table, held);
@@ -133,7 +131,6 @@ static bool table_set(Granary__LockTable *table, const Granary__LockRange *wante
 	free(old);
 	if (wanted->kind != LOCK_NONE)
 		table_add(table, &merged);
-	return loosened;
 }
 
 /* ---- operations */
@@ -200,8 +197,7 @@ enum err op_set_lock(struct context *context, const Granary__SetLock *op, Granar
 	bool only_removes = wanted.kind == LOCK_NONE && wanted.start == 0 && wanted.end == LOCK_END_MAX;
 	if (held && held->n_ranges + 2 > LOCKS_PER_INODE_MAX && !only_removes)
 		return ERR_TOO_MANY;
-	if (table_set(table_edit(meta, id), &wanted))
-		unlocked_add(meta, id);
+	table_set(table_edit(meta, id), &wanted);
 	table_settle(meta, id, context->session);
 	return OK;
 }
@@ -233,7 +229,6 @@ void locks_release_session(struct meta *meta, uint64_t session)
 		}
 		table->n_ranges = kept;
 		table_settle(meta, inode, session);
-		unlocked_add(meta, inode);
 	}
 	buf_deinit(&inodes);
 }

@@ -1,6 +1,6 @@
 /* Locks: fcntl ranges (POSIX: a process's ranges are split, merged, replaced) and flock (the whole file), which do not
  * see each other. A holder is (session, owner). Nothing waits here: a lock that is not free is ERR_WOULD_BLOCK with a
- * holder in result.lock, and the leader tries again for the client when effects say that locks were loosened. */
+ * holder in result.lock, and the client tries again. */
 #ifndef GRANARY_MASTER_META_LOCK_H
 #define GRANARY_MASTER_META_LOCK_H
 

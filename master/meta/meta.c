@@ -77,7 +77,6 @@ void meta_close(struct meta *meta)
 	message_free(meta->state ? &meta->state->base : NULL);
 	free(meta->touches);
 	free(meta->touch_names);
-	free(meta->unlocked);
 	buf_deinit(&meta->names);
 	free(meta);
 }
@@ -107,7 +106,6 @@ uint64_t meta_last_time_ns(const struct meta *meta)
 static void effects_clear(struct meta *meta)
 {
 	meta->touch_count = 0;
-	meta->unlocked_count = 0;
 	buf_clear(&meta->names);
 	meta->garbage_added = meta->orphans_added = meta->servers_changed = false;
 }
@@ -143,17 +141,6 @@ void touch_name(struct context *context, uint64_t directory, struct slice name)
 	touch_add(context, directory, name);
 }
 
-void unlocked_add(struct meta *meta, uint64_t inode)
-{
-	if (meta->unlocked_count > 0 && meta->unlocked[meta->unlocked_count - 1] == inode)
-		return;
-	if (meta->unlocked_count == meta->unlocked_capacity) {
-		meta->unlocked_capacity = meta->unlocked_capacity * 2 + 16;
-		meta->unlocked = mem_resize(meta->unlocked, meta->unlocked_capacity * sizeof(*meta->unlocked));
-	}
-	meta->unlocked[meta->unlocked_count++] = inode;
-}
-
 static void effects_fill(struct meta *meta, struct meta_effects *effects)
 {
 	for (size_t i = 0; i < meta->touch_count; i++)
@@ -161,8 +148,6 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 			meta->touches[i].name.bytes = meta->names.bytes + meta->touch_names[i];
 	*effects = (struct meta_effects){.touches = meta->touches,
 					 .touch_count = meta->touch_count,
-					 .unlocked = meta->unlocked,
-					 .unlocked_count = meta->unlocked_count,
 					 .garbage_added = meta->garbage_added,
 					 .orphans_added = meta->orphans_added,
 					 .servers_changed = meta->servers_changed};

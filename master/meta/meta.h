@@ -38,8 +38,6 @@ struct meta_touch {
 struct meta_effects {
 	const struct meta_touch *touches; /* caches to recall */
 	size_t touch_count;
-	const uint64_t *unlocked; /* inodes whose locks were loosened: waiters may try again */
-	size_t unlocked_count;
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;

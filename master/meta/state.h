@@ -22,8 +22,6 @@ struct meta {
 	size_t *touch_names; /* offset of each touch's name in `names`, which moves as it grows */
 	size_t touch_count, touch_capacity;
 	struct buf names;
-	uint64_t *unlocked;
-	size_t unlocked_count, unlocked_capacity;
 	struct slot_garbage *slot_garbage;
 	size_t slot_garbage_count, slot_garbage_capacity;
 	bool garbage_added;
@@ -52,8 +50,6 @@ static inline uint64_t context_inode(const struct context *context, uint64_t ino
 /* Caches of other sessions to recall. */
 void touch_inode(struct context *context, uint64_t inode);
 void touch_name(struct context *context, uint64_t directory, struct slice name);
-/* Locks of the inode were loosened. */
-void unlocked_add(struct meta *meta, uint64_t inode);
 
 /* Adds `bytes` to the reply; false when they would not fit any more. */
 bool reply_reserve(struct context *context, size_t bytes);

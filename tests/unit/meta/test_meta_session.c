@@ -226,8 +226,6 @@ static void test_lock_ranges(void **state)
 	/* Part of it shared: split in three. */
 	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_SHARED, .start = 4, .end = 5};
 	assert_int_equal(lock(f, file, &wish), OK);
-	assert_int_equal(f->effects.unlocked_count, 1);
-	assert_int_equal(f->effects.unlocked[0], file);
 	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 12, 11, 11, 12, 12, 0}, 9);
 	/* Another owner of the same session, and another session, may share just that. */
 	wish = (struct wish){.session = s, .owner = 2, .kind = LOCK_SHARED, .start = 4, .end = 4};
@@ -245,7 +243,6 @@ static void test_lock_ranges(void **state)
 	wish = (struct wish){.session = s, .owner = 2, .kind = LOCK_NONE, .start = 0, .end = LOCK_END_MAX};
 	assert_int_equal(lock(f, file, &wish), OK);
 	assert_int_equal(session_end(f, other), OK);
-	assert_int_equal(f->effects.unlocked_count, 1);
 	wish = (struct wish){.session = s, .owner = 1, .kind = LOCK_EXCLUSIVE, .start = 4, .end = 5};
 	assert_int_equal(lock(f, file, &wish), OK);
 	expect_bytes(f, file, (uint64_t[]){0, 0, 12, 12, 12, 12, 12, 12, 0}, 9);
@@ -257,7 +254,6 @@ static void test_lock_ranges(void **state)
 	assert_int_equal(lock(f, file, &wish), OK);
 	expect_bytes(f, file, (uint64_t[]){0, 0, 0, 0, 0, 0, 0, 0, 0}, 9);
 	assert_int_equal(lock(f, file, &wish), OK);
-	assert_int_equal(f->effects.unlocked_count, 0);
 	wish.start = 5;
 	wish.end = 4;
 	assert_int_equal(lock(f, file, &wish), ERR_INVALID);
@@ -279,7 +275,6 @@ static void test_flock(void **state)
 	assert_int_equal(lock(f, file, &range), OK);
 	one.kind = LOCK_SHARED;
 	assert_int_equal(lock(f, file, &one), OK);
-	assert_int_equal(f->effects.unlocked_count, 1);
 	assert_int_equal(lock(f, file, &two), OK);
 	one.kind = LOCK_EXCLUSIVE;
 	assert_int_equal(lock(f, file, &one), ERR_WOULD_BLOCK);
@@ -290,7 +285,6 @@ static void test_flock(void **state)
 	assert_int_equal(remove_file(f, ROOT, "a"), OK);
 	assert_int_equal(reclaim(f, file), OK);
 	assert_int_equal(session_end(f, s), OK);
-	assert_int_equal(f->effects.unlocked_count, 0);
 }
 
 static void test_locks_max(void **state)
