@@ -8,6 +8,7 @@
 #include "client/client_internal.h"
 #include "client/creations.h"
 #include "client/delegations.h"
+#include "client/file_commit.h"
 #include "client/file_io_internal.h"
 #include "client/recall.h"
 #include "common/base/check.h"
@@ -104,6 +105,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	client->timeout_ms = options->timeout_ms ? options->timeout_ms : CLIENT_TIMEOUT_MS;
 	client->id = loop_random(loop) | 1;
 	rng_init(&client->rng, loop_random(loop));
+	defer_init(&client->commits.send, loop, file_commits_deferred, client);
 	defer_init(&client->changes.send, loop, changes_deferred, client);
 	defer_init(&client->release, loop, release_due, client);
 	timer_init(&client->writeback, loop, file_io_writeback, client);
@@ -144,6 +146,7 @@ void client_close(struct client *client)
 	/* First what waits for the master (its operations end too), then what waits for chunkservers or a pause. */
 	client->closing = true;
 	changes_cancel(client);
+	file_commits_cancel(client);
 	session_cancel(client->session);
 	while (client->running)
 		client->running->cancel(client->running);

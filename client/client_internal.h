@@ -40,6 +40,13 @@ struct creations {
 	unsigned behind_running;
 };
 
+/* file_commit.c */
+struct commits {
+	struct file_io *waiting; /* gathered */
+	unsigned running;	 /* requests with what was gathered */
+	struct defer send;
+};
+
 /* changes.c */
 struct changes {
 	struct change *waiting, *sent; /* in order */
@@ -75,6 +82,7 @@ struct client {
 	uint32_t ids_left;
 	struct creations creations;
 	struct changes changes;
+	struct commits commits;
 
 	struct file_io *files;  /* by inode */
 	struct file_io *dirty;  /* with unflushed data, oldest first */

@@ -4,9 +4,8 @@
 
 #include "client/blob_op.h"
 #include "client/chain_op.h"
-#include "client/changes.h"
 #include "client/creations.h"
-#include "client/delegations.h"
+#include "client/file_commit.h"
 #include "client/file_io_internal.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -93,177 +92,20 @@ static void commit_failed(struct file_io *io, enum err err)
 }
 
 static void append_begin(struct file_io *io);
-static void commit(struct file_io *io);
 
-/* Of a file whose close has been answered. What was done of the request is recognised by the inode number. */
-static bool is_worth_another_try(struct file_io *io, enum err err)
+void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult *result)
 {
-	bool passing = err == ERR_NO_LEADER || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_SESSION ||
-		       err == ERR_BUSY || err == ERR_CLOSED;
-	return passing && io->creation && !io->client->closing && ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
-}
-
-static enum err result_err(const Granary__MetaReply *reply, unsigned i)
-{
-	return reply->results[i]->error ? err_from_wire(reply->results[i]->error) : OK;
-}
-
-static void committed(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
-{
-	struct file_io *io = arg;
-	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
-	(void)text;
-	if (err == OK && reply->n_results != io->commit_count)
-		err = ERR_PROTOCOL;
-	if (err == OK && io->creation) {
-		err = result_err(reply, 0);
-		if (err == OK)
-			creation_done(io->creation, reply->results[0]);
-	}
-	if (reply)
-		delegations_given(io->client, io->commit_ms, reply);
-	if (err == OK)
-		err = result_err(reply, io->commit_main);
 	if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
 		append_begin(io);
-	} else if (is_worth_another_try(io, err)) {
-		commit(io);
 	} else if (err == OK) {
 		if (io->flush_small)
 			small_drop(io);
-		if (reply->results[io->commit_main]->attr)
-			file_io_take_attr(io, reply->results[io->commit_main]->attr);
+		if (result->attr)
+			file_io_take_attr(io, result->attr);
 		flush_end(io, OK);
-	} else
-		commit_failed(io, err);
-	file_io_release(io);
-}
-
-/* The operations of a commit, where they stay until they are packed. */
-struct commit {
-	Granary__MetaOp op[3], *ops[3];
-	unsigned count;
-	Granary__Create create;
-	Granary__CommitBlob blob;
-	Granary__CommitChunks chunks;
-	Granary__Setattr times;
-	Granary__Open open;
-};
-
-static Granary__MetaOp *commit_add(struct commit *commit, Granary__MetaOp__OpCase op_case)
-{
-	Granary__MetaOp *op = &commit->op[commit->count];
-	granary__meta_op__init(op);
-	op->op_case = op_case;
-	commit->ops[commit->count++] = op;
-	return op;
-}
-
-static void commit_create(struct file_io *io, struct commit *commit)
-{
-	granary__create__init(&commit->create);
-	creation_message(io->creation, &commit->create);
-	io->creation->sent = true;
-	commit_add(commit, GRANARY__META_OP__OP_CREATE)->create = &commit->create;
-}
-
-/* While a program has it open it must not go when another client unlinks it. */
-static void commit_open(struct file_io *io, struct commit *commit)
-{
-	if (!session_has_open(io->client->session, io->inode))
-		return;
-	granary__open__init(&commit->open);
-	commit->open.inode = io->inode;
-	commit_add(commit, GRANARY__META_OP__OP_OPEN)->open = &commit->open;
-}
-
-static void commit_data(struct file_io *io, struct commit *commit)
-{
-	io->commit_main = commit->count;
-	if (io->flush_small) {
-		Granary__CommitBlob *blob = &commit->blob;
-		granary__commit_blob__init(blob);
-		blob->inode = io->inode;
-		blob->pack = io->blob_pack;
-		blob->slot = io->blob_slot;
-		blob->bytes = io->flush_small->size;
-		blob->mtime = io->attr->mtime;
-		blob->atime = io->atime;
-		commit_add(commit, GRANARY__META_OP__OP_COMMIT_BLOB)->commit_blob = blob;
-		io->size_changed = io->small != io->flush_small;
-		io->blob_unsynced = !io->flush_sync;
-	} else if (file_io_in_chunks(io)) {
-		Granary__CommitChunks *chunks = &commit->chunks;
-		granary__commit_chunks__init(chunks);
-		chunks->inode = io->inode;
-		chunks->size = io->flush_size;
-		chunks->mtime = io->attr->mtime;
-		chunks->atime = io->atime;
-		chunks->blocks = io->blocks;
-		commit_add(commit, GRANARY__META_OP__OP_COMMIT_CHUNKS)->commit_chunks = chunks;
-		io->size_changed = io->attr->size != io->flush_size;
-		io->map.allocated = false;
-	} else if (io->times_changed) { /* nothing but the times */
-		Granary__Setattr *times = &commit->times;
-		granary__setattr__init(times);
-		times->inode = io->inode;
-		times->mask = SETATTR_MTIME | (io->atime ? SETATTR_ATIME : 0u);
-		times->mtime = io->attr->mtime;
-		times->atime = io->atime;
-		commit_add(commit, GRANARY__META_OP__OP_SETATTR)->setattr = times;
 	} else {
-		io->commit_main = 0;
+		commit_failed(io, err);
 	}
-	io->commit_atime = io->atime;
-	io->times_changed = false;
-	io->atime = 0;
-	io->blocks = 0;
-}
-
-static void commit(struct file_io *io);
-
-static void commit_go_on(void *arg)
-{
-	struct file_io *io = arg;
-	commit(io);
-	file_io_release(io);
-}
-
-/* The directory, or the end of what had this name before, is on its way to the master. */
-static bool commit_waits(struct file_io *io)
-{
-	const struct creation *creation = io->creation;
-	uint64_t change = creation ? changes_pending_name(io->client, creation->delegation->directory, buf_slice(&creation->name)) : 0;
-	if (change == 0 || io->client->closing)
-		return false;
-	file_io_hold(io);
-	changes_wait(io->client, change, commit_go_on, io);
-	return true;
-}
-
-static void commit(struct file_io *io)
-{
-	struct commit commit = { 0 };
-	bool again = io->creation && io->creation->sent;
-	io->flush_state = FLUSH_COMMIT;
-	timer_stop(&io->mtime_timer);
-	if (commit_waits(io))
-		return;
-	if (again && !io->flush_small && !io->flush_alone) /* the same as before */
-		io->times_changed = true;
-	if (again && io->atime == 0)
-		io->atime = io->commit_atime;
-	if (io->creation)
-		commit_create(io, &commit);
-	io->commit_main = 0;
-	if (!io->flush_alone)
-		commit_data(io, &commit);
-	if (io->creation)
-		commit_open(io, &commit);
-	io->commit_count = commit.count;
-	io->commit_ms = loop_now_ms(io->client->loop);
-	file_io_hold(io);
-	session_meta(io->client->session, commit.ops, commit.count, io->creation ? delegations_wanted(io->client, commit.ops, commit.count) : 0u, committed, io);
 }
 
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
@@ -277,7 +119,7 @@ static void commit_or_end(struct file_io *io)
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
 	if (content || (io->times_changed && !later))
-		commit(io);
+		file_commit(io);
 	else
 		flush_end(io, OK);
 }
@@ -363,12 +205,12 @@ static void appended(void *arg, enum err err, uint64_t pack, uint32_t slot)
 	struct file_io *io = arg;
 	io->blob_pack = pack;
 	io->blob_slot = slot;
-	if (is_worth_another_try(io, err))
+	if (file_commit_again(io, err))
 		append_begin(io);
 	else if (err)
 		commit_failed(io, err);
 	else
-		commit(io);
+		file_commit(io);
 	file_io_release(io);
 }
 
@@ -480,7 +322,7 @@ static void flush_begin(struct file_io *io)
 		return;
 	}
 	if (io->flush_alone) {
-		commit(io);
+		file_commit(io);
 		return;
 	}
 	if (io->small) {

@@ -125,7 +125,7 @@ struct file_io {
 	struct defer flush_defer;
 	bool flush_posted;
 	unsigned commit_count, commit_main; /* operations sent, and which of them says what has become of the data */
-	uint64_t commit_ms;
+	struct file_io *commit_next; /* gathered for the next request */
 	int64_t commit_atime; /* to be sent again with it */
 	uint64_t blob_pack; /* appended, to be committed */
 	uint32_t blob_slot;

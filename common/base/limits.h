@@ -141,6 +141,8 @@
 #define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */
 #define CLIENT_CHANGES_MAX 512u			     /* of names, done under a delegation, that the master does not know yet */
 #define CLIENT_CHANGES_PER_REQUEST_MAX 128u
+#define CLIENT_COMMITS_MAX 2u			     /* requests with new files under way at once */
+#define CLIENT_COMMITS_PER_REQUEST_MAX 64u	     /* files in one of them */
 #define CLIENT_CREATION_TRIES_MAX 20u		     /* each of the client's timeout */
 #define CLIENT_MTIME_DELAY_MS 1000u		     /* a synced overwrite's mtime is told to the master after so long */
 
