@@ -115,6 +115,8 @@ void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void 
 
 /* How long names in the directory may be made, and cached by the kernel; 0: not delegated. */
 uint32_t client_delegation_ms(struct client *client, uint64_t directory);
+/* Whether it has been delegated since before then: what was known of its names then, and what we have done to them, holds. */
+bool client_is_delegated_since(struct client *client, uint64_t directory, uint64_t when_ms);
 /* NULL: not now; make it with a Create. Otherwise the file, with a reference of the caller's. The name is known to be free. */
 struct file_io *file_io_create_local(struct client *client, const Granary__Create *create);
 /* The master does not know it yet. */

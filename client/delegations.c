@@ -141,6 +141,7 @@ static struct delegation *delegation_open(struct client *client, uint64_t direct
 	struct delegation *delegation = mem_zero(1, sizeof *delegation);
 	delegation->client = client;
 	delegation->directory = directory;
+	delegation->since_ms = loop_now_ms(client->loop);
 	timer_init(&delegation->timer, client->loop, delegation_timer, delegation);
 	HASH_ADD(hh, client->delegations, directory, sizeof delegation->directory, delegation);
 	return delegation;
@@ -176,6 +177,7 @@ static void given(struct client *client, uint64_t asked_ms, const Granary__Deleg
 		names_drop(delegation);
 		delegation_forget_attr(delegation);
 		delegation->usable = false;
+		delegation->since_ms = now;
 	}
 	if (!delegation->making && message->attr) {
 		attr_learn(delegation, message->attr);
@@ -275,6 +277,12 @@ uint32_t client_delegation_ms(struct client *client, uint64_t directory)
 {
 	const struct delegation *delegation = delegation_running(client, directory);
 	return delegation ? (uint32_t)(runs_until(delegation) - loop_now_ms(client->loop)) : 0;
+}
+
+bool client_is_delegated_since(struct client *client, uint64_t directory, uint64_t when_ms)
+{
+	const struct delegation *delegation = delegation_running(client, directory);
+	return delegation && delegation->since_ms < when_ms;
 }
 
 const Granary__Inode *client_directory_attr(struct client *client, uint64_t directory)

@@ -20,7 +20,7 @@ struct creation;
 struct delegation {
 	struct client *client;
 	uint64_t directory;
-	uint64_t until_ms;
+	uint64_t since_ms, until_ms;
 	bool making;		/* by a change that the master does not know yet */
 	bool recalled;
 	bool usable;		/* its mode is known to let us choose the group of what is made in it */

@@ -135,7 +135,7 @@ static struct node_name *name_make(uint64_t parent, const char *text)
 	return name;
 }
 
-static struct node_name *name_find(const struct handles *handles, uint64_t parent, const char *text)
+struct node_name *handles_find_name(const struct handles *handles, uint64_t parent, const char *text)
 {
 	struct node_name *wanted = name_make(parent, text), *found = NULL;
 
@@ -144,26 +144,20 @@ static struct node_name *name_find(const struct handles *handles, uint64_t paren
 	return found;
 }
 
-struct node *handles_find_name(const struct handles *handles, uint64_t parent, const char *text)
-{
-	struct node_name *name = name_find(handles, parent, text);
-
-	return name ? name->node : NULL;
-}
-
 void handles_drop_name(struct handles *handles, uint64_t parent, const char *text)
 {
-	struct node_name *name = name_find(handles, parent, text);
+	struct node_name *name = handles_find_name(handles, parent, text);
 
 	if (name)
 		name_drop(handles, name);
 }
 
-void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *text)
+void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *text, uint64_t seen_ms)
 {
-	struct node_name *name = name_find(handles, parent, text);
+	struct node_name *name = handles_find_name(handles, parent, text);
 
 	if (name && name->node == node) { /* to the front */
+		name->seen_ms = seen_ms;
 		LL_DELETE(node->names, name);
 		LL_PREPEND(node->names, name);
 		return;
@@ -172,6 +166,7 @@ void node_name(struct handles *handles, struct node *node, uint64_t parent, cons
 		name_drop(handles, name);
 	name = name_make(parent, text);
 	name->node = node;
+	name->seen_ms = seen_ms;
 	LL_PREPEND(node->names, name);
 	HASH_ADD_KEYPTR(hh, handles->by_name, &name->parent, name_key_size(name), name);
 }

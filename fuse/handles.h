@@ -61,6 +61,7 @@ struct node {
 struct node_name {
 	struct node *node;
 	struct node_name *next; /* of the node */
+	uint64_t seen_ms;	/* the kernel was told what was true later than that */
 	UT_hash_handle hh;
 	/* The key, as long as the text. */
 	uint64_t parent; /* nodeid of the directory */
@@ -94,9 +95,9 @@ void node_hold(struct node *node);
 void node_drop(struct handles *handles, struct node *node);
 void node_forget(struct handles *handles, struct node *node, uint64_t lookups);
 /* The kernel is told of the node under this name (copied), which is no other node's any more. */
-void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *name);
+void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *name, uint64_t seen_ms);
 /* The node that the kernel may know by the name; NULL: it knows none. */
-struct node *handles_find_name(const struct handles *handles, uint64_t parent, const char *name);
+struct node_name *handles_find_name(const struct handles *handles, uint64_t parent, const char *name);
 /* The name is not there any more. */
 void handles_drop_name(struct handles *handles, uint64_t parent, const char *name);
 

@@ -93,7 +93,7 @@ static size_t add_plus(struct request *request, char *to, size_t room, size_t i,
 	if (entry) {
 		node = mount_entry(mount, entry->attr, entry->inode, entry->lease_ms, request->dir->batch_started_ms,
 				   &param);
-		node_name(&mount->handles, node, request->node->nodeid, name->name);
+		node_name(&mount->handles, node, request->node->nodeid, name->name, request->dir->batch_started_ms);
 	} else {
 		/* No nodeid: the kernel takes the name and looks it up when it needs more. */
 		param.attr.st_ino = name->inode;

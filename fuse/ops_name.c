@@ -64,30 +64,57 @@ static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply
 	request_end(request, err);
 }
 
+static struct node *named(const struct request *request)
+{
+	struct node_name *name = handles_find_name(&request->mount->handles, request->node->nodeid, request->name);
+
+	return name ? name->node : NULL;
+}
+
+static void reply_local(struct request *request, uint64_t inode, const Granary__Inode *attr)
+{
+	struct mount *mount = request->mount;
+	uint64_t now_ms = loop_now_ms(mount->loop);
+	struct fuse_entry_param entry;
+	struct node *node = mount_entry(mount, attr, inode, client_delegation_ms(mount->client, request->node->inode), now_ms, &entry);
+
+	node_name(&mount->handles, node, request->node->nodeid, request->name, now_ms);
+	if (fuse_reply_entry(request->fuse, &entry) != 0)
+		node_forget(&mount->handles, node, 1);
+	request_close(request);
+}
+
+/* The attributes of a directory that is known to have this name, both delegated to us; NULL: not known. */
+static const Granary__Inode *known_directory(const struct request *request)
+{
+	const struct node_name *name = handles_find_name(&request->mount->handles, request->node->nodeid, request->name);
+
+	if (!name || !S_ISDIR(name->node->type) ||
+	    !client_is_delegated_since(request->mount->client, request->node->inode, name->seen_ms))
+		return NULL;
+	return client_directory_attr(request->mount->client, name->node->inode);
+}
+
 /* Names in a directory that is delegated to us. */
 static bool lookup_local(struct request *request)
 {
 	struct client *client = request->mount->client;
 	uint64_t directory = request->node->inode;
 	struct file_io *io = client_find_local(client, directory, slice_text(request->name));
-	struct fuse_entry_param entry;
-	struct node *node;
+	const Granary__Inode *known = io ? NULL : known_directory(request);
 
-	if (!io && (client_knows_absent(client, directory, slice_text(request->name)) ||
-		    client_name_is_removed(client, directory, slice_text(request->name)))) {
+	if (io) {
+		reply_local(request, file_io_inode(io), file_io_attr(io));
+	} else if (known) {
+		reply_local(request, named(request)->inode, known);
+	} else if (client_knows_absent(client, directory, slice_text(request->name)) ||
+		   client_name_is_removed(client, directory, slice_text(request->name))) {
 		/* Not to be remembered: nobody would take it back. */
 		handles_drop_name(&request->mount->handles, request->node->nodeid, request->name);
 		request_end(request, ERR_NOT_FOUND);
-		return true;
-	}
-	if (!io)
+	} else {
 		return false;
-	node = mount_entry(request->mount, file_io_attr(io), file_io_inode(io), client_delegation_ms(client, directory),
-			   loop_now_ms(request->mount->loop), &entry);
-	node_name(&request->mount->handles, node, request->node->nodeid, request->name);
-	if (fuse_reply_entry(request->fuse, &entry) != 0)
-		node_forget(&request->mount->handles, node, 1);
-	request_close(request);
+	}
 	return true;
 }
 
@@ -110,7 +137,7 @@ void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 
 	if (!request || lookup_local(request))
 		return;
-	node = handles_find_name(&request->mount->handles, parent, name);
+	node = named(request);
 	/* Not its attributes of before. */
 	if (node && client_is_changing(request->mount->client, node->inode))
 		request_barrier(request, node->inode, lookup_send);
@@ -152,19 +179,11 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 /* In a directory that is delegated to us. */
 static bool create_local(struct request *request, Granary__Create *message)
 {
-	struct mount *mount = request->mount;
-	struct fuse_entry_param entry;
 	Granary__Inode attr;
-	struct node *node;
 
-	if (!client_make(mount->client, message, &attr))
+	if (!client_make(request->mount->client, message, &attr))
 		return false;
-	node = mount_entry(mount, &attr, message->id, client_delegation_ms(mount->client, message->parent),
-			   loop_now_ms(mount->loop), &entry);
-	node_name(&mount->handles, node, request->node->nodeid, request->name);
-	if (fuse_reply_entry(request->fuse, &entry) != 0)
-		node_forget(&mount->handles, node, 1);
-	request_close(request);
+	reply_local(request, message->id, &attr);
 	return true;
 }
 
@@ -332,7 +351,7 @@ static void unlink_message(const struct request *request, Granary__Unlink *messa
 static bool unlink_local(struct request *request)
 {
 	struct mount *mount = request->mount;
-	struct node *node = handles_find_name(&mount->handles, request->node->nodeid, request->name);
+	struct node *node = named(request);
 	Granary__Unlink message = GRANARY__UNLINK__INIT;
 	struct request *behind;
 
@@ -377,7 +396,7 @@ static void unlink_name(fuse_req_t fuse, fuse_ino_t parent, const char *name, bo
 	request->flags = directory;
 	if (unlink_local(request))
 		return;
-	node = handles_find_name(&request->mount->handles, parent, name);
+	node = named(request);
 	/* A directory is empty only if nothing in it is on its way. */
 	if (directory)
 		request_barrier(request, node ? node->inode : 0, unlink_send);
@@ -397,6 +416,14 @@ void on_rmdir(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 	unlink_name(fuse, parent, name, true);
 }
 
+/* What a rename's new name leads to. */
+static struct node *named_new(const struct request *request)
+{
+	struct node_name *name = handles_find_name(&request->mount->handles, request->offset, request->new_name);
+
+	return name ? name->node : NULL;
+}
+
 /* The node at the old name is found at the new one. */
 static void rename_names(struct request *request, struct node *node)
 {
@@ -405,7 +432,7 @@ static void rename_names(struct request *request, struct node *node)
 	handles_drop_name(handles, request->node->nodeid, request->name);
 	handles_drop_name(handles, request->offset, request->new_name);
 	if (node)
-		node_name(handles, node, request->offset, request->new_name);
+		node_name(handles, node, request->offset, request->new_name, loop_now_ms(request->mount->loop));
 }
 
 static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply)
@@ -424,8 +451,7 @@ static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply
 static bool rename_local(struct request *request, Granary__Rename *message)
 {
 	struct mount *mount = request->mount;
-	struct node *node = handles_find_name(&mount->handles, request->node->nodeid, request->name);
-	struct node *replaced = handles_find_name(&mount->handles, request->offset, request->new_name);
+	struct node *node = named(request), *replaced = named_new(request);
 	struct request *behind;
 
 	if (!has_only_name(node) || (S_ISDIR(node->type) && (replaced || request->offset != request->node->nodeid)) ||
@@ -465,9 +491,7 @@ static void rename_send(struct request *request)
 /* Any of the names may lead to what the master does not know yet, or to a directory that is empty only by then. */
 static bool rename_must_wait(const struct request *request)
 {
-	const struct handles *handles = &request->mount->handles;
-	const struct node *node = handles_find_name(handles, request->node->nodeid, request->name);
-	const struct node *replaced = handles_find_name(handles, request->offset, request->new_name);
+	const struct node *node = named(request), *replaced = named_new(request);
 
 	return !node || node_is_local(node) || (replaced && (S_ISDIR(replaced->type) || node_is_local(replaced)));
 }

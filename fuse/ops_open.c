@@ -187,7 +187,7 @@ static void create_reply(struct request *request, struct node *node, const Grana
 {
 	struct node *parent = request->node;
 
-	node_name(&request->mount->handles, node, parent->nodeid, request->name);
+	node_name(&request->mount->handles, node, parent->nodeid, request->name, request->started_ms);
 	node_hold(node);
 	node_drop(&request->mount->handles, parent);
 	request->node = node;

@@ -207,7 +207,7 @@ void request_entry(struct request *request, const Granary__MetaResult *result, u
 	}
 	node = mount_entry(request->mount, result->attr, result->inode, result->lease_ms, request->started_ms, &entry);
 	if (name)
-		node_name(&request->mount->handles, node, parent, name);
+		node_name(&request->mount->handles, node, parent, name, request->started_ms);
 	if (fuse_reply_entry(request->fuse, &entry) != 0)
 		node_forget(&request->mount->handles, node, 1);
 	request_close(request);
