@@ -172,11 +172,19 @@ uint64_t changes_before(const struct client *client, Granary__MetaOp *const *ops
 	return last;
 }
 
-void changes_wait(struct client *client, uint64_t number, void (*fn)(void *arg), void *arg)
+void changes_hurry(struct client *client)
+{
+	timer_stop(&client->changes.gather);
+	defer_post(&client->changes.send);
+}
+
+void changes_wait(struct client *client, uint64_t number, bool hurry, void (*fn)(void *arg), void *arg)
 {
 	struct change_wait *wait = mem_zero(1, sizeof *wait);
 	*wait = (struct change_wait){ .number = number, .fn = fn, .arg = arg };
 	LL_APPEND(client->changes.waits, wait);
+	if (hurry)
+		changes_hurry(client);
 }
 
 /* Calls those whose time has come; they may wait again, for later ones. */
@@ -299,7 +307,7 @@ static void changes_answered(void *arg, enum err err, const ProtobufCMessage *me
 	}
 	waits_run(client);
 	if (changes->waiting)
-		defer_post(&changes->send);
+		changes_hurry(client);
 }
 
 /* What is in `sent`, also once more. */
@@ -334,6 +342,7 @@ void changes_cancel(struct client *client)
 {
 	struct changes *changes = &client->changes;
 	defer_cancel(&changes->send);
+	timer_stop(&changes->gather);
 	while (changes->waiting) {
 		struct change *change = changes->waiting;
 		LL_DELETE(changes->waiting, change);
@@ -380,7 +389,10 @@ static void change_add(struct client *client, const Granary__MetaOp *op, const u
 		concern(client, inodes[i], change, made && i == 0);
 	}
 	LL_APPEND(changes->waiting, change);
-	defer_post(&changes->send);
+	if (changes->count >= CLIENT_CHANGES_PER_REQUEST_MAX)
+		changes_hurry(client);
+	else if (!timer_is_running(&changes->gather))
+		timer_start(&changes->gather, CLIENT_GATHER_MS);
 }
 
 static bool has_room(const struct client *client)

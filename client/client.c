@@ -106,6 +106,8 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	client->id = loop_random(loop) | 1;
 	rng_init(&client->rng, loop_random(loop));
 	defer_init(&client->commits.send, loop, file_commits_deferred, client);
+	timer_init(&client->commits.gather, loop, file_commits_deferred, client);
+	timer_init(&client->changes.gather, loop, changes_deferred, client);
 	defer_init(&client->changes.send, loop, changes_deferred, client);
 	defer_init(&client->release, loop, release_due, client);
 	timer_init(&client->writeback, loop, file_io_writeback, client);
@@ -264,7 +266,7 @@ static void meta_go_on(void *arg)
 	Granary__MetaRequest *waiting = call->waiting;
 	uint64_t change = changes_before(call->client, waiting->ops, waiting->n_ops);
 	if (change != 0 && !call->client->closing) { /* more came meanwhile */
-		changes_wait(call->client, change, meta_go_on, call);
+		changes_wait(call->client, change, true, meta_go_on, call);
 		return;
 	}
 	timer_stop(&call->timer);
@@ -292,7 +294,7 @@ void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_c
 	call->waiting = (Granary__MetaRequest *)message_copy(&request.base);
 	timer_init(&call->timer, client->loop, meta_timed_out, call);
 	timer_start(&call->timer, client->timeout_ms);
-	changes_wait(client, change, meta_go_on, call);
+	changes_wait(client, change, true, meta_go_on, call);
 }
 
 struct plain_call {

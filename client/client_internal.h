@@ -43,7 +43,9 @@ struct creations {
 /* file_commit.c */
 struct commits {
 	struct file_io *waiting; /* gathered */
+	unsigned waiting_count;
 	unsigned running;	 /* requests with what was gathered */
+	struct timer gather;
 	struct defer send;
 };
 
@@ -57,6 +59,7 @@ struct changes {
 	unsigned count;
 	struct concerned *concerned; /* by inode */
 	struct change_wait *waits;
+	struct timer gather;
 	struct defer send;
 };
 

@@ -203,7 +203,7 @@ bool client_barrier(struct client *client, uint64_t inode, void (*done)(void *ar
 	struct barrier *barrier = mem_zero(1, sizeof *barrier);
 	*barrier = (struct barrier){ .left = count, .done = done, .arg = arg };
 	if (change)
-		changes_wait(client, change, barrier_changes, barrier);
+		changes_wait(client, change, true, barrier_changes, barrier);
 	HASH_ITER (hh, client->delegations, delegation, next)
 		if (inode == 0 || delegation->directory == inode)
 			send_all(delegation, barrier_step, barrier);
@@ -236,7 +236,7 @@ static void behind_pump(struct client *client)
 		struct behind *behind = creations->behind;
 		LL_DELETE(creations->behind, behind);
 		creations->behind_running++;
-		file_io_flush(behind->io, behind_done, behind);
+		file_io_flush_unhurried(behind->io, behind_done, behind);
 	}
 }
 

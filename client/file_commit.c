@@ -151,6 +151,12 @@ struct commit_request {
 	bool gathered;
 };
 
+static void commits_post(struct client *client)
+{
+	timer_stop(&client->commits.gather);
+	defer_post(&client->commits.send);
+}
+
 static void request_answered(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
 	struct commit_request *request = arg;
@@ -173,7 +179,7 @@ static void request_answered(void *arg, enum err err, const ProtobufCMessage *me
 	}
 	free(request);
 	if (client->commits.waiting)
-		defer_post(&client->commits.send);
+		commits_post(client);
 }
 
 static void request_send(struct commit_request *request)
@@ -204,6 +210,7 @@ void file_commits_deferred(void *arg)
 		while (commits->waiting && request->file_count < CLIENT_COMMITS_PER_REQUEST_MAX) {
 			struct file_io *io = commits->waiting;
 			LL_DELETE2(commits->waiting, io, commit_next);
+			commits->waiting_count--;
 			request->files[request->file_count++] = io;
 		}
 		commits->running++;
@@ -214,6 +221,7 @@ void file_commits_deferred(void *arg)
 void file_commits_cancel(struct client *client)
 {
 	defer_cancel(&client->commits.send);
+	timer_stop(&client->commits.gather);
 	while (client->commits.waiting) {
 		struct file_io *io = client->commits.waiting;
 		LL_DELETE2(client->commits.waiting, io, commit_next);
@@ -236,8 +244,27 @@ static bool commit_waits(struct file_io *io)
 	if (change == 0)
 		return false;
 	file_io_hold(io);
-	changes_wait(io->client, change, commit_go_on, io);
+	changes_wait(io->client, change, io->commit_hurried, commit_go_on, io);
 	return true;
+}
+
+static void commit_gather(struct file_io *io)
+{
+	struct commits *commits = &io->client->commits;
+	LL_APPEND2(commits->waiting, io, commit_next);
+	commits->waiting_count++;
+	if (io->commit_hurried || commits->waiting_count >= CLIENT_COMMITS_PER_REQUEST_MAX)
+		commits_post(io->client);
+	else if (!timer_is_running(&commits->gather))
+		timer_start(&commits->gather, CLIENT_GATHER_MS);
+}
+
+void file_commit_hurry(struct file_io *io)
+{
+	io->commit_hurried = true;
+	if (io->client->commits.waiting)
+		commits_post(io->client);
+	changes_hurry(io->client);
 }
 
 void file_commit(struct file_io *io)
@@ -249,8 +276,7 @@ void file_commit(struct file_io *io)
 		return;
 	file_io_hold(io);
 	if (io->creation && !client->closing) {
-		LL_APPEND2(client->commits.waiting, io, commit_next);
-		defer_post(&client->commits.send);
+		commit_gather(io);
 		return;
 	}
 	struct commit_request *request = mem_zero(1, sizeof *request);

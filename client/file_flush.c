@@ -24,6 +24,7 @@ static void flush_end(struct file_io *io, enum err err)
 	struct flush_request *request = io->flush_running;
 	io->flush_running = NULL;
 	io->flush_state = FLUSH_NONE;
+	io->commit_hurried = io->flush_waiting != NULL;
 	iobuf_unref(io->flush_small);
 	io->flush_small = NULL;
 	free(io->flush_bits);
@@ -365,6 +366,7 @@ void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg)
 
 void flush_creation(struct file_io *io, file_io_fn *done, void *arg)
 {
+	file_commit_hurry(io);
 	request_add(io, false, true, done, arg);
 }
 

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "client/file_commit.h"
 #include "client/file_io_internal.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -487,13 +488,20 @@ static void flush_or_queue(struct file_io *io, bool sync, file_io_fn *done, void
 		queue_add(io, IO_FLUSH, done, arg)->sync = sync;
 }
 
+void file_io_flush_unhurried(struct file_io *io, file_io_fn *done, void *arg)
+{
+	flush_or_queue(io, false, done, arg);
+}
+
 void file_io_flush(struct file_io *io, file_io_fn *done, void *arg)
 {
+	file_commit_hurry(io);
 	flush_or_queue(io, false, done, arg);
 }
 
 void file_io_sync(struct file_io *io, file_io_fn *done, void *arg)
 {
+	file_commit_hurry(io);
 	flush_or_queue(io, true, done, arg);
 }
 

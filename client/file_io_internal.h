@@ -126,6 +126,7 @@ struct file_io {
 	bool flush_posted;
 	unsigned commit_count, commit_main; /* operations sent, and which of them says what has become of the data */
 	struct file_io *commit_next; /* gathered for the next request */
+	bool commit_hurried;	     /* somebody waits for the flush */
 	int64_t commit_atime; /* to be sent again with it */
 	uint64_t blob_pack; /* appended, to be committed */
 	uint32_t blob_slot;
@@ -183,6 +184,8 @@ void extents_synced_above(struct file_io *io, uint64_t size);
 /* ---- file_flush.c ---- */
 /* done NULL: nobody waits. */
 void flush_request(struct file_io *io, bool sync, file_io_fn *done, void *arg);
+/* As file_io_flush, where nobody waits: it may be gathered with others for a while. */
+void file_io_flush_unhurried(struct file_io *io, file_io_fn *done, void *arg);
 /* Of a file that the master does not know yet: tells it, but nothing of what was written. */
 void flush_creation(struct file_io *io, file_io_fn *done, void *arg);
 /* Called after each event that a flush may wait for. */

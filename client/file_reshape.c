@@ -3,6 +3,7 @@
 #include <utlist.h>
 
 #include "client/chain_op.h"
+#include "client/file_commit.h"
 #include "client/file_io_internal.h"
 #include "client/read_op.h"
 #include "common/base/check.h"
@@ -225,6 +226,7 @@ void reshape_truncate(struct file_io *io)
 	}
 	extents_drop(io, size);
 	if (io->small || io->extents || io->size_changed || io->creation) {
+		file_commit_hurry(io);
 		flush_request(io, false, NULL, NULL);
 		return;
 	}

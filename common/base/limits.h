@@ -136,11 +136,12 @@
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
 #define CLIENT_CREATIONS_MAX 1024u		     /* files made under a delegation that the master does not know yet */
-#define CLIENT_BEHIND_MAX 48u			     /* of those that were closed, flushed at once */
+#define CLIENT_BEHIND_MAX 128u			     /* of those that were closed, flushed at once */
 #define CLIENT_DELEGATION_MARGIN_MS 200u	     /* before its end no more files are made under a delegation */
 #define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */
 #define CLIENT_CHANGES_MAX 512u			     /* of names, done under a delegation, that the master does not know yet */
 #define CLIENT_CHANGES_PER_REQUEST_MAX 128u
+#define CLIENT_GATHER_MS 5u			     /* what nobody waits for is gathered so long before the master is told */
 #define CLIENT_COMMITS_MAX 2u			     /* requests with new files under way at once */
 #define CLIENT_COMMITS_PER_REQUEST_MAX 64u	     /* files in one of them */
 #define CLIENT_CREATION_TRIES_MAX 20u		     /* each of the client's timeout */
