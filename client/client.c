@@ -101,6 +101,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	*out = NULL;
 	client->loop = loop;
 	client->events = options->events;
+	client->undelegated = options->undelegated;
 	client->events_arg = options->events_arg;
 	client->timeout_ms = options->timeout_ms ? options->timeout_ms : CLIENT_TIMEOUT_MS;
 	client->id = loop_random(loop) | 1;

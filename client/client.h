@@ -27,6 +27,7 @@ struct client_events {
 struct client_options {
 	const char *cluster;                /* "host:port,host:port", copied */
 	uint64_t timeout_ms;                /* 0: CLIENT_TIMEOUT_MS */
+	bool undelegated;		    /* no change of a name is answered before the masters have it */
 	const struct client_events *events; /* or NULL */
 	void *events_arg;
 	bool no_session; /* only client_call_leader and client_call_address are used: the master need not know of us */

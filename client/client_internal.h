@@ -73,6 +73,7 @@ struct client {
 	uint64_t timeout_ms;
 	const struct client_events *events;
 	void *events_arg;
+	bool undelegated;
 	bool closing;
 	bool *closed; /* of the answer that is being handed on: set by client_close */
 	uint64_t asked_ms; /* while an answer of the master is handed on: when it was asked for; 0: none is */

@@ -402,7 +402,7 @@ void delegations_note_done(struct client *client, const uint64_t *directories, s
 unsigned delegations_wanted(struct client *client, Granary__MetaOp *const *ops, size_t op_count)
 {
 	bool wanted = false, ids = client->ids_left < CLIENT_CREATIONS_MAX;
-	if (!client->events || !client->events->invalidate)
+	if (client->undelegated || !client->events || !client->events->invalidate)
 		return SESSION_WANTS_NOTHING;
 	for (size_t i = 0; i < op_count; i++) {
 		switch (ops[i]->op_case) {

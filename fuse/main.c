@@ -21,6 +21,7 @@ struct config {
 	char *cluster;
 	uint64_t timeout_ms;
 	bool read_only;
+	bool dirsync;
 	unsigned log_level, log_format;
 	bool foreground;
 	bool background;
@@ -33,6 +34,8 @@ static const struct option_spec specs[] = {
     {"timeout", 0, OPTION_DURATION, offsetof(struct config, timeout_ms), "TIME",
      "how long a request may wait for the cluster", "30s"},
     {"read-only", 0, OPTION_FLAG, offsetof(struct config, read_only), NULL, "refuse all changes", NULL},
+    {"dirsync", 0, OPTION_FLAG, offsetof(struct config, dirsync), NULL,
+     "answer changes of names when they are on the masters' disks, not before", NULL},
     {"foreground", 'f', OPTION_FLAG, offsetof(struct config, foreground), NULL, "stay with the terminal (default)", NULL},
     {"background", 'b', OPTION_FLAG, offsetof(struct config, background), NULL,
      "return when the mount works, go on in the background", NULL},
@@ -208,7 +211,11 @@ static void close_all(struct process *process)
 static enum status run(struct process *process)
 {
 	struct config *config = &process->config;
-	struct client_options options = {.timeout_ms = config->timeout_ms, .events = &recall_events};
+	struct client_options options = {
+	    .timeout_ms = config->timeout_ms,
+	    .undelegated = config->dirsync,
+	    .events = &recall_events,
+	};
 	struct mount *mount = &process->mount;
 	enum err err;
 
