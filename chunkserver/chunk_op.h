@@ -65,7 +65,8 @@ struct chunk_op {
 	struct chunk_sync_job sync_job;
 	uint32_t blocks_before, blocks_after;
 	struct iobuf *buffer;	/* read results */
-	bool direct;		/* a read: past the page cache */
+	bool direct;		/* a read: past the page cache; */
+	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
 	enum err local_err;
 	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
 	struct pack view;	/* the pack as it was when a read of it started */

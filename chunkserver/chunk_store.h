@@ -79,6 +79,7 @@ struct chunk {
 	struct chunk_op *writes_waiting;
 	/* read_op.c */
 	uint32_t read_windows[CHUNK_BYTES / FRAME_DATA_BYTES_MAX / 32]; /* bits: read from the disk since the chunk was opened */
+	uint32_t missed_ms[CHUNK_BYTES / FRAME_DATA_BYTES_MAX]; /* when a small read of a window last met the disk; 0: never */
 	/* pack_op.c */
 	struct pack_queue *queue;
 	/* rejoin.c: operations wait */

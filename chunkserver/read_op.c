@@ -7,6 +7,9 @@
 #include "common/base/check.h"
 
 #define WINDOW_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+#define AROUND_BLOCKS 4u
+#define AROUND_AGAIN_BLOCKS 16u
+#define AGAIN_MS 1000u
 
 /* Blocks of [first, end) that are in the file: what follows reads as zeros and is not sent. */
 static uint32_t blocks_present(const struct chunk *chunk, uint32_t first, uint32_t end)
@@ -21,8 +24,9 @@ static bool is_large(uint32_t blocks)
 	return blocks * BLOCK_BYTES >= CHUNK_DIRECT_BYTES_MIN;
 }
 
+/* The blocks are in `buffer` from block `skip` on. */
 static void reply(const struct chunk *chunk, struct rpc_request *request, uint32_t first, uint32_t count,
-		  struct iobuf *buffer)
+		  struct iobuf *buffer, uint32_t skip)
 {
 	uint8_t crcs[FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4u];
 	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
@@ -35,7 +39,7 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 	for (uint32_t i = 0; i < count; i++)
 		put_le32(crcs + 4u * i, chunk_file_crc(&chunk->file, first + i));
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
-	struct conn_data data = { .iobuf = buffer, .size = count * BLOCK_BYTES };
+	struct conn_data data = { .iobuf = buffer, .offset = skip * BLOCK_BYTES, .size = count * BLOCK_BYTES };
 	rpc_reply_data(request, &message.base, &data);
 }
 
@@ -57,12 +61,12 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 		return true;
 	}
 	uint32_t count = blocks_present(chunk, first, end);
-	if (is_large(count) && chunk_file_must_ask_disk(&chunk->file, first, count))
+	if (count > 0 && chunk_file_must_ask_disk(&chunk->file, first, count))
 		return false;
 	struct iobuf *buffer = count == 0 ? NULL : iobuf_open(count * BLOCK_BYTES);
 	enum err err = count == 0 ? OK : chunk_file_read(&chunk->file, first, count, buffer->bytes, true);
 	if (err == OK)
-		reply(chunk, request, first, count, buffer);
+		reply(chunk, request, first, count, buffer, 0);
 	iobuf_unref(buffer);
 	return err == OK; /* whatever it was, the worker meets it again */
 }
@@ -71,8 +75,25 @@ static void read_run(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	struct chunk_file *file = &op->chunk->file;
-	op->local_err = op->direct ? chunk_file_read_direct(file, op->first, op->size, op->buffer->bytes) :
-				     chunk_file_read(file, op->first, op->size, op->buffer->bytes, false);
+	uint8_t *bytes = op->buffer->bytes;
+	enum err err = op->direct ? chunk_file_read_direct(file, op->first, op->size, bytes) :
+				    chunk_file_read(file, op->first - op->skip, op->skip + op->size + op->extra, bytes, false);
+	if (err != OK && op->skip + op->extra > 0) /* what was not asked for may be what cannot be read */
+		err = chunk_file_read(file, op->first, op->size, bytes + op->skip * BLOCK_BYTES, false);
+	op->local_err = err;
+}
+
+/* A disk gives a few blocks in the time of one, and who reads at random in a file that is not huge comes back for them. If he comes
+ * back to a window within a moment, there are few windows, and soon all of them are in the page cache. */
+static void read_around(struct chunk_op *op, uint32_t count)
+{
+	uint64_t now = loop_now_ms(op->service->loop);
+	uint32_t *missed_ms = &op->chunk->missed_ms[op->first / WINDOW_BLOCKS];
+	uint32_t unit = *missed_ms != 0 && (uint32_t)now - *missed_ms < AGAIN_MS ? AROUND_AGAIN_BLOCKS : AROUND_BLOCKS;
+	uint32_t end = op->first + count, to = (end + unit - 1) / unit * unit;
+	*missed_ms = (uint32_t)now;
+	op->skip = op->first % unit;
+	op->extra = (to < op->chunk->file.blocks ? to : op->chunk->file.blocks) - end;
 }
 
 /* The page cache costs more processor time than all else that is done for a large read, and what is read once, as streams are,
@@ -97,7 +118,7 @@ static void read_end(struct chunk_op *op, enum err err)
 	if (err == OK) {
 		struct op_request *request = op->requests;
 		op->requests = NULL;
-		reply(op->chunk, request->request, op->first, op->size, op->buffer);
+		reply(op->chunk, request->request, op->first, op->size, op->buffer, op->skip);
 		free(request);
 	}
 	chunk_op_answer(op, err);
@@ -126,8 +147,10 @@ void read_op_start(struct chunk_op *op)
 		read_end(op, OK);
 		return;
 	}
-	op->buffer = iobuf_open(count * BLOCK_BYTES);
 	op->direct = goes_past_cache(op, count);
+	if (!is_large(count))
+		read_around(op, count);
+	op->buffer = iobuf_open((op->skip + count + op->extra) * BLOCK_BYTES);
 	if (op->direct)
 		chunk_file_want_direct(&chunk->file, op->service->loop, chunk->path);
 	op->local_pending = true;

@@ -7,6 +7,7 @@
 
 #define LATENCY_FIRST_US 1000u
 #define LATENCY_LEAST_US 50u
+#define LATENCY_SAMPLES 32u /* that the moving average looks back on, roughly */
 #define SICK_MS 3000u
 
 void servers_deinit(struct servers *servers)
@@ -41,7 +42,7 @@ struct server *servers_get(struct servers *servers, uint64_t id, const char *add
 
 void server_answered(struct server *server, uint64_t latency_us)
 {
-	server->latency_us = (server->latency_us * 7 + latency_us) / 8;
+	server->latency_us = (server->latency_us * (LATENCY_SAMPLES - 1) + latency_us) / LATENCY_SAMPLES;
 	server->sick_until_ms = 0;
 }
 
@@ -75,12 +76,13 @@ void location_chain(const struct location *location, struct location_chain *out)
 	}
 }
 
-/* In steps of two, so that small changes of latency do not send the same reads elsewhere. */
+/* In large steps, so that the same reads go elsewhere only when latencies differ for good: where a page cache has what another
+ * has not, or the other way round, the average of a server wanders. */
 static uint64_t weight(const struct server *server)
 {
 	uint64_t weight = 1u << 24;
-	for (uint64_t latency = LATENCY_LEAST_US; latency < server->latency_us && weight > 1; latency *= 2)
-		weight /= 2;
+	for (uint64_t latency = LATENCY_LEAST_US; latency < server->latency_us && weight > 1; latency *= 4)
+		weight /= 4;
 	return weight;
 }
 
