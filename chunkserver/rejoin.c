@@ -14,6 +14,7 @@
 #define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 #define RETRY_MS 50u
 #define REPORT_AFTER 2u /* failures in a row */
+#define REPORT_STALE_AFTER 10u
 
 struct rejoin {
 	struct service *service;
@@ -277,7 +278,11 @@ static void answered(void *arg, const struct rpc_result *result)
 		else
 			ask(rejoin);
 		break;
-	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it */
+	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
+		if (++rejoin->failures >= REPORT_STALE_AFTER)
+			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+		again(rejoin);
+		break;
 	case ERR_BUSY:
 		again(rejoin);
 		break;
