@@ -290,6 +290,24 @@ def killed(cluster, b):
     subprocess.run(["umount", "-l", path], check=True)
 
 
+def killed_with_dirsync(cluster, b):
+    """Names that were changed the moment before the mount died."""
+    path = os.path.join(DIR, "dirsync")
+    process = cluster.mount_again(path, "--dirsync")
+    os.mkdir(f"{path}/dirsync")
+    for number in range(20):
+        os.mkdir(f"{path}/dirsync/{number}")
+    for number in range(10):
+        os.rename(f"{path}/dirsync/{number}", f"{path}/dirsync/moved{number}")
+    for number in range(10, 15):
+        os.rmdir(f"{path}/dirsync/{number}")
+    process.kill()
+    process.wait()
+    names = sorted([f"moved{n}" for n in range(10)] + [str(n) for n in range(15, 20)])
+    check(sorted(os.listdir(f"{b}/dirsync")) == names, f"not what was done: {os.listdir(f'{b}/dirsync')}")
+    subprocess.run(["umount", "-l", path], check=True)
+
+
 def unmounted(cluster, b):
     path = os.path.join(DIR, "unmounted")
     process = cluster.mount_again(path)
@@ -339,6 +357,8 @@ def main():
         frozen(a, b, process)
         step("killed")
         killed(cluster, b)
+        step("killed_with_dirsync")
+        killed_with_dirsync(cluster, b)
         step("unmounted")
         unmounted(cluster, b)
         step("leader_dies")

@@ -113,11 +113,11 @@ class Cluster:
     def addresses(self):
         return ",".join(p["address"] for name, p in self.processes().items() if name.startswith("master"))
 
-    def mount_again(self, path):
+    def mount_again(self, path, *options):
         """Another mount, a client of its own; its process."""
         os.makedirs(path, exist_ok=True)
         with open(os.path.join(self.path, "log", os.path.basename(path) + ".log"), "ab") as log:
-            process = subprocess.Popen([self.program("granary-mount"), "--cluster", self.addresses(), path], stdout=log, stderr=log)
+            process = subprocess.Popen([self.program("granary-mount"), "--cluster", self.addresses(), *options, path], stdout=log, stderr=log)
         self.extra.append(process)
         wait_for(lambda: os.path.ismount(path), 10, f"mount at {path}")
         os.statvfs(path)
