@@ -13,6 +13,7 @@
 #include "common/sys/log.h"
 #include "common/sys/options.h"
 #include "fuse/kernel.h"
+#include "fuse/ops.h"
 #include "fuse/recall.h"
 
 enum status { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNREACHABLE = 4 };
@@ -204,6 +205,7 @@ static void close_all(struct process *process)
 	/* Calls that are cut off end here, with ERR_CANCELLED. */
 	if (mount->client)
 		client_close(mount->client);
+	dirs_deinit(mount);
 	handles_deinit(&mount->handles);
 	loop_close(mount->loop);
 }

@@ -18,6 +18,7 @@
 #define MOUNT_REQUESTS_PER_TURN 64u	   /* read from the kernel before the loop looks at anything else */
 #define MOUNT_BACKGROUND_MAX 48u	   /* readahead and writeback requests that the kernel may have outstanding */
 
+struct dir_handle;
 struct notice;
 
 struct mount {
@@ -30,6 +31,7 @@ struct mount {
 	uint64_t epoch;
 	/* Requests and jobs under way: the process does not end before they have. */
 	uint64_t busy;
+	struct dir_handle *kept_dir; /* ops_dir.c: the last one that was closed */
 	struct notice *notices; /* not yet acknowledged to the master */
 	struct notice *waiting_first, *waiting_last; /* for a worker */
 	uint32_t notices_running;

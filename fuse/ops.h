@@ -47,6 +47,8 @@ void on_fallocate(fuse_req_t fuse, fuse_ino_t nodeid, int mode, off_t offset, of
 		  struct fuse_file_info *file);
 
 /* ops_dir.c */
+/* Forgets what was kept of the last directory. */
+void dirs_deinit(struct mount *mount);
 void on_opendir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file);
 void on_readdir(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *file);
 void on_readdirplus(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t offset, struct fuse_file_info *file);

@@ -14,23 +14,15 @@
 
 struct dir_handle {
 	struct cursor cursor;
+	uint64_t inode;
+	bool kept; /* all names are there, and as they are now: not to be asked for again */
 	uint64_t parent; /* inode of "..", once known */
 	/* The newest batch with its attributes, for names [batch_first, batch_first + n_entries); used while nothing has
 	 * changed since it was asked for (mount.epoch): an entry in it must not bring back what is gone. */
 	Granary__MetaReply *batch;
 	size_t batch_first;
-	uint64_t batch_epoch, batch_started_ms;
+	uint64_t batch_epoch, batch_started_ms, batch_answered_ms;
 };
-
-void on_opendir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
-{
-	struct dir_handle *dir = mem_zero(1, sizeof *dir);
-
-	(void)nodeid;
-	file->fh = (uint64_t)(uintptr_t)dir;
-	if (fuse_reply_open(fuse, file) != 0)
-		free(dir);
-}
 
 static void batch_drop(struct dir_handle *dir)
 {
@@ -39,14 +31,63 @@ static void batch_drop(struct dir_handle *dir)
 	dir->batch = NULL;
 }
 
-void on_releasedir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+static void dir_free(struct dir_handle *dir)
 {
-	struct dir_handle *dir = (struct dir_handle *)(uintptr_t)file->fh;
-
-	(void)nodeid;
+	if (!dir)
+		return;
 	batch_drop(dir);
 	cursor_deinit(&dir->cursor);
 	free(dir);
+}
+
+/* Programs like rm open a directory twice, to look and then to work. What the first handle has read of a directory that is
+ * delegated to us (with that answer, or before) serves the second, if nothing was changed or recalled in between. */
+static void dir_keep(struct mount *mount, struct dir_handle *dir)
+{
+	dir_free(mount->kept_dir);
+	mount->kept_dir = dir;
+}
+
+static struct dir_handle *dir_take(struct mount *mount, uint64_t inode)
+{
+	struct dir_handle *dir = mount->kept_dir;
+
+	if (!dir || dir->inode != inode)
+		return NULL;
+	mount->kept_dir = NULL;
+	dir->kept = dir->batch && dir->batch_first == 0 && dir->cursor.end && dir->batch_epoch == mount->epoch &&
+		    client_is_delegated_since(mount->client, inode, dir->batch_answered_ms + 1) &&
+		    !client_is_changing(mount->client, inode);
+	if (dir->kept)
+		return dir;
+	dir_free(dir);
+	return NULL;
+}
+
+void dirs_deinit(struct mount *mount)
+{
+	dir_keep(mount, NULL);
+}
+
+void on_opendir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	struct mount *mount = fuse_req_userdata(fuse);
+	struct node *node = handles_find(&mount->handles, nodeid);
+	struct dir_handle *dir = node ? dir_take(mount, node->inode) : NULL;
+
+	if (!dir) {
+		dir = mem_zero(1, sizeof *dir);
+		dir->inode = node ? node->inode : 0;
+	}
+	file->fh = (uint64_t)(uintptr_t)dir;
+	if (fuse_reply_open(fuse, file) != 0)
+		dir_free(dir);
+}
+
+void on_releasedir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
+{
+	(void)nodeid;
+	dir_keep(fuse_req_userdata(fuse), (struct dir_handle *)(uintptr_t)file->fh);
 	fuse_reply_err(fuse, 0);
 }
 
@@ -208,6 +249,7 @@ static void fetch_done(void *arg, enum err err, const Granary__MetaReply *reply)
 	if (result && request->flags) {
 		dir->batch = (Granary__MetaReply *)message_copy(&reply->base);
 		dir->batch_started_ms = request->started_ms;
+		dir->batch_answered_ms = loop_now_ms(request->mount->loop);
 	}
 	names_need(request);
 }
@@ -262,10 +304,11 @@ static void read_names(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t of
 	request->flags = plus;
 	request->size = size < MOUNT_IO_BYTES_MAX ? size : MOUNT_IO_BYTES_MAX;
 	request->offset = (uint64_t)offset;
-	if (offset == 0) {
+	if (offset == 0 && !request->dir->kept) {
 		batch_drop(request->dir);
 		cursor_reset(&request->dir->cursor);
 	}
+	request->dir->kept = false;
 	names_need(request);
 }
 
