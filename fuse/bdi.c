@@ -9,7 +9,11 @@
 #include "common/base/buf.h"
 #include "common/sys/log.h"
 
-#define DIRTY_PERCENT 40u
+/* Pages written and not yet sent: from three quarters of it on the kernel sends while the program goes on writing, and holds the
+ * program to the speed of that. The lower bound is the same, else the kernel's moving share of this mount among all devices
+ * takes its place: it falls to some MiB, and a program that is found far above it stands still for seconds. */
+#define DIRTY_BYTES (64u * 1024u * 1024u)
+#define DIRTY_PERCENT 40u /* before Linux 6.2 */
 
 /* Mount points are written with \040 for a space and the like. */
 static bool same_path(const char *escaped, size_t size, const char *path)
@@ -53,7 +57,7 @@ bool bdi_parse_line(const char *line, const char *mountpoint, char *device, size
 	return true;
 }
 
-static void set(const char *device, const char *name, unsigned long value)
+static bool set(const char *device, const char *name, unsigned long value)
 {
 	struct buf path = {0}, text = {0};
 	int descriptor;
@@ -70,6 +74,7 @@ static void set(const char *device, const char *name, unsigned long value)
 	log_debug("bdi_set", "name=%s value=%lu done=%d", name, value, done);
 	buf_deinit(&path);
 	buf_deinit(&text);
+	return done;
 }
 
 void bdi_tune(const char *mountpoint, size_t readahead_bytes)
@@ -90,5 +95,8 @@ void bdi_tune(const char *mountpoint, size_t readahead_bytes)
 	if (!device[0])
 		return;
 	set(device, "read_ahead_kb", readahead_bytes / 1024);
-	set(device, "max_ratio", DIRTY_PERCENT);
+	if (set(device, "max_bytes", DIRTY_BYTES))
+		set(device, "min_bytes", DIRTY_BYTES);
+	else
+		set(device, "max_ratio", DIRTY_PERCENT);
 }
