@@ -45,8 +45,8 @@ static void give(const struct delegate *delegate, uint64_t inode)
 	if (inode == 0 || is_in_reply(delegate->reply, inode) ||
 	    !delegations_grant(delegate->delegations, delegate->now_ms, delegate->asked_ms, delegate->session, inode, &fresh))
 		return;
-	/* In a directory with set-group-id the master chooses the group. */
-	if (fresh && (meta_inode(delegate->meta, inode, &attr) || !mode_is_directory(attr->mode) || attr->mode & MODE_SETGID)) {
+	/* In a directory with set-group-id the master chooses the group. In one that was removed nothing can be made. */
+	if (fresh && (meta_inode(delegate->meta, inode, &attr) || !mode_is_directory(attr->mode) || attr->mode & MODE_SETGID || attr->nlink == 0)) {
 		delegations_ended(delegate->delegations, delegate->session, inode);
 		if (attr)
 			message_free(&attr->base);
