@@ -69,17 +69,25 @@ void node_stop(struct node *node, bool power)
 	node->loop = NULL;
 }
 
+static unsigned node_count(const struct world *world)
+{
+	return WORLD_MASTERS + WORLD_CHUNKSERVERS + world->clients;
+}
+
 struct node *world_node(struct world *world, enum node_kind kind, unsigned number)
 {
 	unsigned first = kind == NODE_MASTER ? 0 : kind == NODE_CHUNKSERVER ? WORLD_MASTERS : WORLD_MASTERS + WORLD_CHUNKSERVERS;
-	check(first + number < WORLD_NODES);
+	check(first + number < node_count(world));
 	return &world->nodes[first + number];
 }
 
 void world_open(struct world *world, uint64_t seed)
 {
-	static const unsigned counts[] = { WORLD_MASTERS, WORLD_CHUNKSERVERS, WORLD_CLIENTS };
-	world->sim = sim_open(&(struct sim_options){ .seed = seed, .break_per_million = 20, .verbose = getenv("SIM_VERBOSE") != NULL });
+	const unsigned counts[] = { WORLD_MASTERS, WORLD_CHUNKSERVERS, world->clients };
+	check(world->clients <= WORLD_CLIENTS_MAX);
+	world->sim = sim_open(&(struct sim_options){ .seed = seed,
+						     .break_per_million = world->break_per_million ? world->break_per_million : 20,
+						     .verbose = getenv("SIM_VERBOSE") != NULL });
 	for (unsigned kind = NODE_MASTER; kind <= NODE_CLIENT; kind++)
 		for (unsigned i = 0; i < counts[kind]; i++) {
 			struct node *node = world_node(world, kind, i);
@@ -92,7 +100,7 @@ void world_open(struct world *world, uint64_t seed)
 
 void world_close(struct world *world)
 {
-	for (unsigned i = WORLD_NODES; i-- > 0;)
+	for (unsigned i = node_count(world); i-- > 0;)
 		node_stop(&world->nodes[i], false);
 	sim_close(world->sim);
 }
@@ -127,8 +135,8 @@ static void on_fault(void *arg)
 {
 	struct world *world = arg;
 	struct rng *rng = sim_rng(world->sim);
-	struct node *node = &world->nodes[rng_below(rng, WORLD_NODES)];
-	struct node *other = &world->nodes[rng_below(rng, WORLD_NODES)];
+	struct node *node = &world->nodes[rng_below(rng, node_count(world))];
+	struct node *other = &world->nodes[rng_below(rng, node_count(world))];
 	if (world->quiet)
 		return;
 	world->faults++;
@@ -167,7 +175,7 @@ void world_calm(struct world *world)
 {
 	world->quiet = true;
 	sim_heal(world->sim);
-	for (unsigned i = 0; i < WORLD_NODES; i++) {
+	for (unsigned i = 0; i < node_count(world); i++) {
 		on_resume(&world->nodes[i]);
 		node_start(&world->nodes[i]);
 	}

@@ -11,8 +11,8 @@
 
 #define WORLD_MASTERS MASTERS
 #define WORLD_CHUNKSERVERS 4u
-#define WORLD_CLIENTS 2u
-#define WORLD_NODES (WORLD_MASTERS + WORLD_CHUNKSERVERS + WORLD_CLIENTS)
+#define WORLD_CLIENTS_MAX 3u
+#define WORLD_NODES_MAX (WORLD_MASTERS + WORLD_CHUNKSERVERS + WORLD_CLIENTS_MAX)
 #define WORLD_MASTER_ADDRESSES "m1:7001,m2:7001,m3:7001"
 
 enum node_kind { NODE_MASTER, NODE_CHUNKSERVER, NODE_CLIENT };
@@ -30,7 +30,9 @@ struct node {
 
 struct world {
 	struct sim *sim;
-	struct node nodes[WORLD_NODES];
+	struct node nodes[WORLD_NODES_MAX];
+	unsigned clients;	    /* of WORLD_CLIENTS_MAX */
+	uint32_t break_per_million; /* frames that break their connection; 0: few */
 	bool power_cuts; /* of chunkservers, too: what was not synced may be lost */
 	bool quiet;	 /* no more faults */
 	unsigned faults, starts;

@@ -30,6 +30,7 @@
 #define TABLES 4u
 #define BLOCKS 96u
 #define OBJECTS 3u
+#define CLIENTS 2u
 #define FAULTS_US 20000000u
 #define CALM_US 90000000u
 #define SEEDS 8u
@@ -109,7 +110,7 @@ static void actor_next(struct actor *actor)
 
 static bool owns(const struct actor *actor)
 {
-	return actor->number % WORLD_CLIENTS == actor->program->number;
+	return actor->number % CLIENTS == actor->program->number;
 }
 
 static void failed(struct actor *actor, const char *what, enum err err)
@@ -506,7 +507,7 @@ static void invalidate(void *arg, uint64_t inode, struct slice name, void (*done
 static void session_lost(void *arg)
 {
 	struct program *program = arg;
-	for (unsigned i = program->number; i < TABLES; i += WORLD_CLIENTS)
+	for (unsigned i = program->number; i < TABLES; i += CLIENTS)
 		forget_own(&program->history->tables[i]);
 }
 
@@ -612,7 +613,7 @@ static bool tables_are_made(void *arg)
 static bool all_checked(void *arg)
 {
 	struct world *world = arg;
-	for (unsigned i = 0; i < WORLD_CLIENTS; i++) {
+	for (unsigned i = 0; i < CLIENTS; i++) {
 		struct program *program = world_node(world, NODE_CLIENT, i)->program;
 		for (unsigned j = 0; j < TABLES + OBJECTS; j++)
 			if (!program->actors[j].checked)
@@ -624,7 +625,7 @@ static bool all_checked(void *arg)
 static void run(uint64_t seed, struct history *sum)
 {
 	struct history *history = mem_zero(1, sizeof *history);
-	struct world world = { .client_start = client_start, .client_stop = client_stop, .power_lost = power_lost, .arg = history };
+	struct world world = { .clients = CLIENTS, .client_start = client_start, .client_stop = client_stop, .power_lost = power_lost, .arg = history };
 	history->unsynced = getenv("SIM_UNSYNCED") != NULL;
 	world_open(&world, seed);
 	world.power_cuts = seed % 3 == 0;
@@ -633,7 +634,7 @@ static void run(uint64_t seed, struct history *sum)
 	make_tables(&world);
 	check(sim_run(world.sim, CALM_US, tables_are_made, &world));
 	node_stop(world_node(&world, NODE_CLIENT, 0), false);
-	for (unsigned i = 0; i < WORLD_CLIENTS; i++)
+	for (unsigned i = 0; i < CLIENTS; i++)
 		node_start(world_node(&world, NODE_CLIENT, i));
 	world_break(&world);
 	sim_run(world.sim, FAULTS_US, NULL, NULL);
