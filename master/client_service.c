@@ -135,6 +135,11 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 		return;
 	}
 	note_opened(service, proposal->request, *reply);
+	if (gate_change_was_done(proposal->request)) {
+		change_answer(change, *reply);
+		change_free(change);
+		return;
+	}
 	if (must_wait_for_foreign(service, session))
 		recalls_hold_until(service->recalls, service->foreign_until_ms, &change->wait);
 #ifdef PLANT_REPEAT_UNWAITED

@@ -152,3 +152,36 @@ bool gate_change_needs_names(const Granary__MetaRequest *request)
 	}
 	return false;
 }
+
+bool gate_change_was_done(const Granary__MetaRequest *request)
+{
+	bool made = false, was_done = true;
+
+	for (size_t i = 0; i < request->n_ops && was_done; i++) {
+		const Granary__MetaOp *op = request->ops[i];
+		switch (op->op_case) {
+		case GRANARY__META_OP__OP_CREATE:
+			was_done = op->create->time != 0;
+			made |= was_done && mode_is_file(op->create->mode);
+			break;
+		case GRANARY__META_OP__OP_UNLINK:
+			was_done = op->unlink->time != 0;
+			break;
+		case GRANARY__META_OP__OP_RENAME:
+			was_done = op->rename->time != 0;
+			break;
+		case GRANARY__META_OP__OP_SETATTR:
+			was_done = made || op->setattr->time != 0;
+			break;
+		case GRANARY__META_OP__OP_COMMIT_BLOB:
+		case GRANARY__META_OP__OP_COMMIT_CHUNKS:
+		case GRANARY__META_OP__OP_OPEN:
+			was_done = made;
+			break;
+		default:
+			was_done = false;
+			break;
+		}
+	}
+	return was_done;
+}
