@@ -7,6 +7,8 @@
 #include "common/proto/setattr.h"
 #include "tests/sim/names_internal.h"
 
+#define FILE_BYTES_MAX 6000u
+
 /* ---- deferred changes ---- */
 
 static bool is_weak_make(const struct program *program, uint16_t directory)
@@ -130,7 +132,7 @@ static void file_behind(void *arg, enum err err)
 }
 
 /* As the mount closes: a file that the master does not know yet is complete at once. */
-static void file_close(void *arg)
+static void file_finish(void *arg)
 {
 	struct deferred *deferred = arg;
 	struct file_io *io = deferred->io;
@@ -150,11 +152,22 @@ static void file_written(void *arg, enum err err)
 	check(err == OK || err == ERR_CANCELLED);
 }
 
+static void file_fill(void *arg)
+{
+	struct deferred *deferred = arg;
+	struct program *program = deferred->program;
+	static const uint8_t bytes[FILE_BYTES_MAX];
+	uint64_t size = program->history->bytes[model_record(program->history->model, deferred->number)->inode];
+	if (size > 0)
+		file_io_write(deferred->io, 0, slice_of(bytes, size), file_written, program);
+	timer_init(&deferred->timer, program->loop, file_finish, deferred);
+	timer_start(&deferred->timer, rng_below(names_rng(program), 3));
+}
+
 static bool create_file_local(struct program *program)
 {
 	Granary__Create create = GRANARY__CREATE__INIT;
-	uint8_t bytes[6000] = { 0 };
-	uint64_t size = one_in(program, 4) ? 0 : rng_below(names_rng(program), sizeof bytes);
+	uint64_t size = one_in(program, 4) ? 0 : rng_below(names_rng(program), FILE_BYTES_MAX);
 	create.parent = id_of(program, program->directory);
 	create.name = name_bytes(program->name);
 	create.mode = program->mode;
@@ -172,11 +185,12 @@ static bool create_file_local(struct program *program)
 	deferred->io = io;
 	client_note_opened(program->client, file_io_inode(io));
 	cache(program, program->directory, program->name, inode,
-	      loop_now_ms(program->loop) + client_delegation_ms(program->client, create.parent));
-	if (size > 0)
-		file_io_write(io, 0, slice_of(bytes, size), file_written, program);
-	timer_init(&deferred->timer, program->loop, file_close, deferred);
-	timer_start(&deferred->timer, one_in(program, 15) ? rng_below(names_rng(program), 2000) : rng_below(names_rng(program), 5));
+	      loop_now_ms(program->loop) + client_delegation_ms(program->client, create.parent), loop_now_ms(program->loop));
+	/* A shell makes it, closes it, and gives it to a program as its standard output. */
+	if (one_in(program, 4))
+		file_io_flush_behind(io, NULL, NULL);
+	timer_init(&deferred->timer, program->loop, file_fill, deferred);
+	timer_start(&deferred->timer, one_in(program, 15) ? rng_below(names_rng(program), 2000) : rng_below(names_rng(program), 8));
 	return true;
 }
 
@@ -192,7 +206,7 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 		struct record *record = record_now(program);
 		if (record->err == OK) {
 			record->inode = number_of(program->history, result->inode, result->attr->mode);
-			cache(program, program->directory, program->name, record->inode, lease_end(program, result));
+			cache(program, program->directory, program->name, record->inode, lease_end(program, result), program->sent_ms);
 		}
 		record_end(program, "master");
 	}
@@ -209,7 +223,7 @@ static bool make_local(struct program *program, Granary__Create *create)
 	record_now(program)->inode = number_of(program->history, create->id, create->mode);
 	accepted(program, record_now(program)->inode);
 	cache(program, program->directory, program->name, record_now(program)->inode,
-	      loop_now_ms(program->loop) + client_delegation_ms(program->client, create->parent));
+	      loop_now_ms(program->loop) + client_delegation_ms(program->client, create->parent), loop_now_ms(program->loop));
 	return true;
 }
 
@@ -252,7 +266,7 @@ static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply
 			record->inode = number_of(program->history, result->replaced, 0);
 			program->gone[record->inode] = record->kind == RECORD_RMDIR;
 		}
-		cache(program, program->directory, program->name, MODEL_NOTHING, 0);
+		cache(program, program->directory, program->name, MODEL_NOTHING, 0, 0);
 		record_end(program, "master");
 	}
 	step_end(program);
@@ -282,7 +296,7 @@ static bool unlink_local(struct program *program)
 	record_now(program)->inode = program->inode;
 	accepted_as(program, deferred, program->inode);
 	deferred->has_done = true;
-	cache(program, program->directory, program->name, MODEL_NOTHING, 0);
+	cache(program, program->directory, program->name, MODEL_NOTHING, 0, 0);
 	program->gone[program->inode] = message.directory;
 	step_end(program);
 	return true;
@@ -322,10 +336,10 @@ void names_unlink(struct program *program)
 
 /* ---- rename ---- */
 
-static void rename_names(struct program *program, uint16_t inode, uint64_t until_ms)
+static void rename_names(struct program *program, uint16_t inode, uint64_t until_ms, uint64_t seen_ms)
 {
-	cache(program, program->directory, program->name, MODEL_NOTHING, 0);
-	cache(program, program->to_directory, program->to_name, inode, until_ms);
+	cache(program, program->directory, program->name, MODEL_NOTHING, 0, 0);
+	cache(program, program->to_directory, program->to_name, inode, until_ms, seen_ms);
 }
 
 static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply)
@@ -340,7 +354,7 @@ static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply
 			record->inode = number_of(program->history, result->inode, result->attr->mode);
 			record->replaced = number_of(program->history, result->replaced, 0);
 			program->gone[record->replaced] = is_directory(program, record->replaced);
-			rename_names(program, record->inode, lease_end(program, result));
+			rename_names(program, record->inode, lease_end(program, result), loop_now_ms(program->loop));
 		}
 		record_end(program, "master");
 	}
@@ -368,7 +382,7 @@ static bool rename_local(struct program *program, Granary__Rename *message)
 	accepted_as(program, deferred, program->inode);
 	deferred->has_done = true;
 	/* The kernel moves its entry, with the time that it has. */
-	rename_names(program, program->inode, program->cache[program->directory][program->name].until_ms);
+	rename_names(program, program->inode, program->cache[program->directory][program->name].until_ms, loop_now_ms(program->loop));
 	step_end(program);
 	return true;
 }

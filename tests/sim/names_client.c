@@ -74,9 +74,9 @@ static void come_upon(struct program *program, uint16_t inode)
 	program->recent[rng_below(names_rng(program), RECENT)] = inode; /* those of others, too */
 }
 
-void cache(struct program *program, uint16_t directory, uint8_t name, uint16_t inode, uint64_t until_ms)
+void cache(struct program *program, uint16_t directory, uint8_t name, uint16_t inode, uint64_t until_ms, uint64_t seen_ms)
 {
-	program->cache[directory][name] = (struct cached){ .inode = inode, .until_ms = until_ms };
+	program->cache[directory][name] = (struct cached){ .inode = inode, .until_ms = until_ms, .seen_ms = seen_ms };
 	come_upon(program, inode);
 }
 
@@ -231,6 +231,14 @@ void barrier(struct program *program, uint64_t inode, void (*then)(struct progra
 
 /* ---- lookup ---- */
 
+/* A directory that is known to have this name, both delegated to us. */
+static bool is_known_directory(const struct program *program, uint16_t directory, const struct cached *cached)
+{
+	return cached->inode && is_directory(program, cached->inode) &&
+	       client_is_delegated_since(program->client, id_of(program, directory), cached->seen_ms) &&
+	       client_directory_attr(program->client, id_of(program, cached->inode));
+}
+
 static void looked_up(struct program *program, uint16_t inode, const char *how)
 {
 	struct record *record = record_now(program);
@@ -240,13 +248,13 @@ static void looked_up(struct program *program, uint16_t inode, const char *how)
 	program->found(program, inode);
 }
 
-/* A file is never seen in part by others once its maker has closed it. */
+/* A file is never seen in part by others once its maker has closed it. (The maker knows better than the master.) */
 static void check_size(const struct program *program, uint16_t inode, const Granary__Inode *attr)
 {
 	const struct history *history = program->history;
 	uint64_t complete_us = history->complete_us[inode];
 	if (complete_us == 0 || complete_us >= record_now(program)->begin_us || attr->size == history->bytes[inode] ||
-	    model_record(history->model, history->maker[inode])->weak)
+	    model_record(history->model, history->maker[inode])->weak || model_record(history->model, history->maker[inode])->client == program->number)
 		return;
 	fprintf(stderr, "size %" PRIu64 ", closed with %" PRIu64 "\n", attr->size, history->bytes[inode]);
 	names_fail(program, "a file in part", program->record, OK);
@@ -270,7 +278,7 @@ static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply
 	} else if (error != ERR_NOT_FOUND) {
 		names_fail(program, "lookup", program->record, error);
 	}
-	cache(program, program->looked_directory, program->looked_name, inode, lease_end(program, result));
+	cache(program, program->looked_directory, program->looked_name, inode, lease_end(program, result), program->sent_ms);
 	looked_up(program, inode, "master");
 }
 
@@ -300,6 +308,8 @@ static void look_up(struct program *program, uint16_t directory, uint8_t name, v
 		looked_up(program, cached->inode, "cached");
 	} else if (io)
 		looked_up(program, number_of(program->history, file_io_inode(io), 0), "local file");
+	else if (is_known_directory(program, directory, cached))
+		looked_up(program, cached->inode, "known");
 	else if (client_knows_absent(program->client, id_of(program, directory), text))
 		looked_up(program, MODEL_NOTHING, "known to be absent");
 	else if (client_name_is_removed(program->client, id_of(program, directory), text))
@@ -330,7 +340,7 @@ static void readdir_done(void *arg, enum err err, const Granary__MetaReply *repl
 		uint8_t name = (uint8_t)(entry->name.data[0] - 'a');
 		record->found[name] = inode;
 		if (entry->attr)
-			cache(program, record->directory, name, inode, entry->lease_ms ? program->sent_ms + entry->lease_ms : 0);
+			cache(program, record->directory, name, inode, entry->lease_ms ? program->sent_ms + entry->lease_ms : 0, program->sent_ms);
 		else
 			come_upon(program, inode);
 		if (program->history->ending && is_directory(program, inode) && program->look_count < LOOKS_MAX)

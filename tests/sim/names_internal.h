@@ -10,7 +10,7 @@
 #define LOOKS_MAX 128u
 
 struct cached {
-	uint64_t until_ms;
+	uint64_t until_ms, seen_ms;
 	uint16_t inode; /* last known under the name, also when that time is over */
 };
 
@@ -75,7 +75,7 @@ uint16_t number_of(struct history *history, uint64_t id, uint32_t mode);
 uint64_t id_of(const struct program *program, uint16_t inode);
 bool is_directory(const struct program *program, uint16_t inode);
 bool is_local(const struct program *program, uint16_t directory, uint8_t name);
-void cache(struct program *program, uint16_t directory, uint8_t name, uint16_t inode, uint64_t until_ms);
+void cache(struct program *program, uint16_t directory, uint8_t name, uint16_t inode, uint64_t until_ms, uint64_t seen_ms);
 
 void later(struct program *program, uint64_t delay_ms, void (*then)(struct program *program));
 /* The step is over, another follows. */
