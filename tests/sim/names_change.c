@@ -29,6 +29,8 @@ static void accepted_as(struct program *program, struct deferred *deferred, uint
 	record->deferred = true;
 	record_end(program, "accepted");
 	program->history->deferred++;
+	program->history->changed_directory = record->directory;
+	program->history->changed_name = record->name;
 	*deferred = (struct deferred){ .program = program, .number = program->record, .inode = id_of(program, inode) };
 	if (program->dangers > 0 || is_weak_make(program, record->directory) ||
 	    (record->kind == RECORD_RENAME && is_weak_make(program, record->to_directory)))

@@ -471,6 +471,21 @@ static void look_around(struct program *program)
 	(program->looked++ % 2 ? get_attr : read_names)(program);
 }
 
+/* Looks at what another client has just changed. */
+static void watch(struct program *program)
+{
+	const struct history *history = program->history;
+	uint16_t directory = history->changed_directory;
+	bool known = directory <= MODEL_SHARED;
+	for (unsigned i = 0; i < RECENT; i++)
+		known |= program->recent[i] == directory;
+	if (directory == MODEL_NOTHING || !known || program->gone[directory])
+		return;
+	program->directory = directory;
+	program->name = history->changed_name;
+	program->kind = one_in(program, 3) ? RECORD_READDIR : one_in(program, 3) ? RECORD_RENAME : RECORD_LOOKUP;
+}
+
 static void step(struct program *program)
 {
 	static const enum record_kind kinds[] = { RECORD_CREATE, RECORD_CREATE,	RECORD_CREATE,	RECORD_CREATE, RECORD_UNLINK, RECORD_UNLINK, RECORD_UNLINK,
@@ -492,6 +507,8 @@ static void step(struct program *program)
 	program->name = (uint8_t)rng_below(names_rng(program), MODEL_NAMES);
 	program->to_name = (uint8_t)rng_below(names_rng(program), MODEL_NAMES);
 	program->mode = dice < 6 ? MODE_FILE | 0644 : dice < 8 || program->directory > MODEL_SHARED ? MODE_SYMLINK | 0777 : MODE_DIRECTORY | 0755;
+	if (one_in(program, program->history->visits))
+		watch(program);
 	if (program->kind == RECORD_READDIR)
 		read_names(program);
 	else if (program->kind == RECORD_GETATTR)

@@ -29,6 +29,8 @@ struct history {
 	uint64_t complete_us[INODES_MAX];
 	uint32_t maker[INODES_MAX]; /* its record */
 	uint16_t inode_count;
+	uint16_t changed_directory; /* last, by a deferred change */
+	uint8_t changed_name;
 	unsigned visits; /* one step in so many is in a directory that is not the client's own */
 	bool made;	 /* the shared directories */
 	bool ending;
