@@ -243,25 +243,20 @@ static void on_parked(void *arg)
 		timer_start(&service->parked_timer, PARKED_RETRY_MS);
 }
 
-/* Not: what frees, and what a client has made under a delegation. */
-static bool only_adds(const Granary__MetaRequest *request)
+/* Not what frees, nor what a client has promised already. */
+static bool needs_room(const Granary__MetaRequest *request)
 {
 	for (size_t i = 0; i < request->n_ops; i++) {
-		const Granary__MetaOp *op = request->ops[i];
-		switch (op->op_case) {
+		switch (request->ops[i]->op_case) {
 		case GRANARY__META_OP__OP_UNLINK:
 		case GRANARY__META_OP__OP_REMOVE_XATTR:
 		case GRANARY__META_OP__OP_SET_LOCK:
 			return false;
-		case GRANARY__META_OP__OP_CREATE:
-			if (op->create->id != 0)
-				return false;
-			break;
 		default:
 			break;
 		}
 	}
-	return true;
+	return !gate_change_was_done(request);
 }
 
 static void change_start(struct client_service *service, struct rpc_request *request, Granary__MetaRequest *message)
@@ -276,7 +271,7 @@ static void change_start(struct client_service *service, struct rpc_request *req
 	change->asked_ms = now_ms(service);
 	change->is_new = sessions_request_is_new(service->sessions, message->session, message->slot, message->sequence);
 	/* A repetition is answered as it was the first time. */
-	if (change->is_new && replica_space_is_low(service->replica) && only_adds(message)) {
+	if (change->is_new && replica_space_is_low(service->replica) && needs_room(message)) {
 		sessions_request_refused(service->sessions, message->session, message->slot, message->sequence);
 		refuse(service, request, ERR_NO_SPACE);
 		change_free(change);

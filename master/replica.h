@@ -80,7 +80,7 @@ void replica_propose(struct replica *replica, struct proposal *proposal);
 /* Leading, and its applied state may answer: a linearizable read. */
 bool replica_can_read(struct replica *replica);
 bool replica_is_leading(const struct replica *replica);
-/* The disk of log and state is nearly full: what only adds is not to be proposed, so that there stays room for what frees. Looked at
+/* The disk of log and state is nearly full: only what frees, or was promised before, is to be proposed. Looked at
  * every HOUSEKEEPING_MS. */
 bool replica_space_is_low(const struct replica *replica);
 uint64_t replica_term(struct replica *replica);

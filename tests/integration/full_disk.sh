@@ -51,8 +51,29 @@ granary cat /still-works/piece-3 | cmp - "$TEST_DIR/piece" || fail "piece 3"
 step "the master's disk runs full: what adds says no space, the rest goes on"
 master="$cluster/data/master-1"
 refused() { ! granary --timeout 5s mkdir /late-$RANDOM 2> "$TEST_DIR/err"; }
+# Files, directories and renames until the first refusal: all that went well before is there afterwards.
+python3 - "$mnt/promised" > "$TEST_DIR/promised" << 'END' &
+import errno, os, sys
+root, n = sys.argv[1], 0
+try:
+    while True:
+        path = f"{root}/{n}" if n else root
+        os.mkdir(path)
+        print(n, flush=True)
+        n += 1
+        with open(f"{path}/new", "wb", buffering=0) as file:
+            file.write(b"%d" % n)
+        os.rename(f"{path}/new", f"{path}/file")
+        print(f"{n - 1}/file {n}", flush=True)
+except OSError as error:
+    sys.exit(0 if error.errno == errno.ENOSPC else f"{error}")
+END
+writer=$!
+wait_for 20 "names before the disk runs full" test -s "$TEST_DIR/promised"
 fallocate -l $(($(df --output=avail -B1 "$master" | tail -1) - (40 << 20))) "$master/filler"
 wait_for 20 "refusal of new names" refused
+wait $writer || fail "what ended the writer was not a refusal"
+echo "   $(grep -c file "$TEST_DIR/promised") files before that"
 grep -qi "no space" "$TEST_DIR/err" || fail "a full master says: $(cat "$TEST_DIR/err")"
 if mkdir "$mnt/late" 2> "$TEST_DIR/err"; then fail "mkdir with a full master went well"; fi
 grep -q "No space left" "$TEST_DIR/err" || fail "mkdir with a full master says: $(cat "$TEST_DIR/err")"
@@ -66,4 +87,11 @@ rm "$master/filler"
 wait_for 20 "new names once there is room" granary --timeout 5s mkdir /in-time
 mkdir "$mnt/in-time-too" || fail "mkdir through the mount"
 expect 3 granary stat /late-piece
+while read -r path content; do
+	if [ -z "$content" ]; then
+		[ "$path" = 0 ] || granary stat "/promised/$path" > /dev/null || fail "directory $path is gone"
+	else
+		equal "$(granary cat "/promised/${path#0/}")" "$content"
+	fi
+done < <(tail -n 60 "$TEST_DIR/promised")
 echo done
