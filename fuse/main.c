@@ -206,6 +206,7 @@ static void close_all(struct process *process)
 	if (mount->client)
 		client_close(mount->client);
 	dirs_deinit(mount);
+	ahead_deinit(&mount->ahead);
 	handles_deinit(&mount->handles);
 	loop_close(mount->loop);
 }

@@ -9,6 +9,7 @@
 #include "client/client.h"
 #include "common/base/limits.h"
 #include "common/sys/loop.h"
+#include "fuse/ahead.h"
 #include "fuse/fuse_api.h"
 #include "fuse/handles.h"
 
@@ -31,6 +32,7 @@ struct mount {
 	uint64_t epoch;
 	/* Requests and jobs under way: the process does not end before they have. */
 	uint64_t busy;
+	struct ahead ahead;
 	struct dir_handle *kept_dir; /* ops_dir.c: the last one that was closed */
 	struct notice *notices; /* not yet acknowledged to the master */
 	struct notice *waiting_first, *waiting_last; /* for a worker */

@@ -118,6 +118,25 @@ static bool lookup_local(struct request *request)
 	return true;
 }
 
+/* What was asked for before it was needed. */
+static bool lookup_ahead(struct request *request)
+{
+	struct mount *mount = request->mount;
+	uint64_t started_ms;
+	const Granary__DirectoryEntry *found = ahead_find(request, &started_ms);
+	struct fuse_entry_param entry;
+	struct node *node;
+
+	if (!found)
+		return false;
+	node = mount_entry(mount, found->attr, found->inode, found->lease_ms, started_ms, &entry);
+	node_name(&mount->handles, node, request->node->nodeid, request->name, started_ms);
+	if (fuse_reply_entry(request->fuse, &entry) != 0)
+		node_forget(&mount->handles, node, 1);
+	request_close(request);
+	return true;
+}
+
 static void lookup_send(struct request *request)
 {
 	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
@@ -136,6 +155,8 @@ void on_lookup(fuse_req_t fuse, fuse_ino_t parent, const char *name)
 	struct node *node;
 
 	if (!request || lookup_local(request))
+		return;
+	if (lookup_ahead(request))
 		return;
 	node = named(request);
 	/* Not its attributes of before. */

@@ -91,6 +91,29 @@ def names(a, b):
         os.unlink(f"{a}/exclusive")
 
 
+def looked_up_ahead(a, b):
+    """Who looks up many names of a directory gets them ahead: what others change meanwhile is seen nevertheless."""
+    os.mkdir(f"{b}/many")
+    for number in range(1500):
+        write(f"{b}/many/{number:04}", b"x" * number)
+    for first in (0, 700):
+        sizes = [os.stat(f"{a}/many/{number:04}").st_size for number in range(first, first + 400)]
+        check(sizes == list(range(first, first + 400)), "sizes")
+    for number in range(0, 300, 10):
+        path = f"{number + 400:04}"
+        for near in range(number + 391, number + 400):
+            os.stat(f"{a}/many/{near:04}")
+        os.unlink(f"{b}/many/{path}")
+        fails(errno.ENOENT, os.stat, f"{a}/many/{path}")
+        write(f"{b}/many/{path}", b"another")
+        check(read(f"{a}/many/{path}") == b"another", "the file that took the place")
+        os.chmod(f"{b}/many/{path}", 0o600)
+        check(os.stat(f"{a}/many/{path}").st_mode & 0o777 == 0o600, "mode")
+        os.rename(f"{b}/many/{path}", f"{b}/many/moved{path}")
+        check(os.stat(f"{a}/many/moved{path}").st_size == 7, "renamed")
+        fails(errno.ENOENT, os.stat, f"{a}/many/{path}")
+
+
 def open_but_deleted(a, b):
     data = os.urandom(500000)
     for size in (1000, 500000):
@@ -148,7 +171,7 @@ def main():
     with Cluster(mount=True, chunkservers=3) as cluster:
         a, b = cluster.mnt, os.path.join(DIR, "mnt2")
         process = cluster.mount_again(b)
-        for part in close_to_open, names, open_but_deleted, locks:
+        for part in close_to_open, names, looked_up_ahead, open_but_deleted, locks:
             step(part.__name__.replace("_", " "))
             part(a, b)
         step("a killed mount gives its locks back")
