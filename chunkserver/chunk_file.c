@@ -314,6 +314,11 @@ bool chunk_file_must_ask_disk(struct chunk_file *file, uint32_t block, uint32_t 
 	return file_is_cached(file->file, data_offset(block), (size_t)count * BLOCK_BYTES) == ERR_WOULD_BLOCK;
 }
 
+void chunk_file_will_need(struct chunk_file *file, uint32_t block, uint32_t count)
+{
+	file_will_need(file->file, data_offset(block), (size_t)count * BLOCK_BYTES);
+}
+
 enum err chunk_file_read_direct(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes)
 {
 	struct chunk_file past = *file;

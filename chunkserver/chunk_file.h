@@ -51,6 +51,8 @@ MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint3
 MUST_USE enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes, bool cached);
 /* Known not to be in the page cache. (Asking by reading with `cached` would have the system read it.) */
 bool chunk_file_must_ask_disk(struct chunk_file *file, uint32_t block, uint32_t count);
+/* The disk begins to read them, before a worker comes to it. */
+void chunk_file_will_need(struct chunk_file *file, uint32_t block, uint32_t count);
 /* As above, past the page cache where that can be (`direct` was wanted). */
 MUST_USE enum err chunk_file_read_direct(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes);
 /* The CRC-32C of a block at rest. */

@@ -94,6 +94,7 @@ static void read_around(struct chunk_op *op, uint32_t count)
 	*missed_ms = (uint32_t)now;
 	op->skip = op->first % unit;
 	op->extra = (to < op->chunk->file.blocks ? to : op->chunk->file.blocks) - end;
+	chunk_file_will_need(&op->chunk->file, op->first - op->skip, op->skip + count + op->extra);
 }
 
 /* The page cache costs more processor time than all else that is done for a large read, and what is read once, as streams are,

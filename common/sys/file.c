@@ -165,6 +165,11 @@ void file_no_readahead(struct file *file)
 	(void)posix_fadvise(file->descriptor, 0, 0, POSIX_FADV_RANDOM); /* a hint */
 }
 
+void file_will_need(struct file *file, uint64_t offset, size_t size)
+{
+	(void)posix_fadvise(file->descriptor, (off_t)offset, (off_t)size, POSIX_FADV_WILLNEED); /* whoever reads it waits or meets the error */
+}
+
 enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size)
 {
 	int descriptor = file->direct >= 0 && is_aligned(offset, bytes, size) ? file->direct : file->descriptor;

@@ -39,6 +39,8 @@ MUST_USE enum err file_read_cached(struct file *file, uint64_t offset, void *byt
 MUST_USE enum err file_is_cached(struct file *file, uint64_t offset, size_t size);
 /* Nothing but what is asked for is read from the disk. */
 void file_no_readahead(struct file *file);
+/* Begins to read it into the page cache, and does not wait. */
+void file_will_need(struct file *file, uint64_t offset, size_t size);
 MUST_USE enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size);
 /* The same of bytes in several places, at most FILE_PARTS_MAX, one after another in the file. */
 #define FILE_PARTS_MAX 16u

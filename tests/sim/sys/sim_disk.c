@@ -379,6 +379,13 @@ void file_no_readahead(struct file *file)
 	(void)file;
 }
 
+void file_will_need(struct file *file, uint64_t offset, size_t size)
+{
+	(void)file;
+	(void)offset;
+	(void)size;
+}
+
 enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size)
 {
 	check(file->writable);
