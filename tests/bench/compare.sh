@@ -41,6 +41,7 @@ finish() {
 trap finish EXIT
 trap 'exit 143' TERM INT
 
+[ -z "${BENCH_NICE:-}" ] || echo "$BENCH_NICE" > /proc/self/autogroup
 for system in granary "$rival"; do
 	echo "$system: up"
 	control "$system" up > "$results/$system-up.log" 2>&1 || { tail "$results/$system-up.log"; exit 1; }

@@ -1,10 +1,11 @@
 #!/bin/bash
 # ours.sh up|down|remount|kill-one|freeze-one|rss DIR: Granary on this machine for a benchmark kit: 3 masters, 3 chunkservers,
 # mounted at DIR/mnt; DIR/pids has a line "server|client NAME PID" for each process. Uses $GRANARY_BIN (build/release/bin).
+# BENCH_NICE=-15 sets them above others' work on the machine (their scheduling groups, as kits do for rivals).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${GRANARY_BIN:-$here/../../build/release/bin}
-[ $# = 2 ] || { sed -n '2,3s/^# //p' "$0" >&2; exit 2; }
+[ $# = 2 ] || { sed -n '2,4s/^# //p' "$0" >&2; exit 2; }
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 dev() { "$bin/granary" dev "$1" "$dir/cluster" "${@:2}"; }
@@ -14,6 +15,7 @@ list() {
 		role=server
 		[ "$name" != mount ] || role=client
 		echo "$role $name $(cat "$file")"
+		[ -z "${BENCH_NICE:-}" ] || echo "$BENCH_NICE" > "/proc/$(cat "$file")/autogroup" || true
 	done > "$dir/pids"
 }
 case $1 in
