@@ -167,6 +167,9 @@ uint64_t changes_before(const struct client *client, Granary__MetaOp *const *ops
 	uint64_t last = 0;
 	if (!client->changes.concerned)
 		return 0;
+#ifdef PLANT_CLIENT_CHANGES_UNWAITED
+	return 0;
+#endif
 	for (size_t i = 0; i < op_count; i++)
 		last = later_of(last, before(client, ops[i]));
 	return last;
@@ -319,6 +322,13 @@ static void changes_send(struct client *client)
 	size_t count = 0;
 	LL_FOREACH (changes->sent, change)
 		ops[count++] = change->op;
+#ifdef PLANT_CLIENT_CHANGES_UNORDERED
+	for (size_t i = 0; i < count / 2; i++) {
+		Granary__MetaOp *op = ops[i];
+		ops[i] = ops[count - 1 - i];
+		ops[count - 1 - i] = op;
+	}
+#endif
 	changes->sent_count = count;
 	changes->sent_ms = loop_now_ms(client->loop);
 	session_meta(client->session, ops, count, delegations_wanted(client, ops, count) | SESSION_WANTS_DELEGATIONS, changes_answered, client);

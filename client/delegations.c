@@ -246,6 +246,10 @@ void delegations_recall(struct client *client, uint64_t directory, void (*done)(
 	*back = (struct giving_back){ .client = client, .directory = directory, .done = done, .arg = arg };
 	if (delegation)
 		delegation->recalled = true;
+#ifdef PLANT_CLIENT_RECALL_UNSENT
+	given_back(back);
+	return;
+#endif
 	if (!client_barrier(client, directory, given_back, back))
 		given_back(back);
 }

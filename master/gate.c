@@ -89,9 +89,12 @@ void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *r
 {
 	for (size_t i = 0; i < request->n_ops; i++) {
 		const Granary__MetaOp *op = request->ops[i];
+#ifndef PLANT_GATE_WITHOUT_DIRECTORY
 		if (op->op_case == GRANARY__META_OP__OP_LOOKUP)
 			fn(arg, op->lookup->parent);
-		else if (op->op_case == GRANARY__META_OP__OP_READDIR)
+		else
+#endif
+			if (op->op_case == GRANARY__META_OP__OP_READDIR)
 			fn(arg, op->readdir->inode);
 	}
 	for (size_t i = 0; i < reply->n_results; i++) {
@@ -157,6 +160,9 @@ bool gate_change_was_done(const Granary__MetaRequest *request)
 {
 	bool made = false, was_done = true;
 
+#ifdef PLANT_DONE_IS_HELD
+	return false;
+#endif
 	for (size_t i = 0; i < request->n_ops && was_done; i++) {
 		const Granary__MetaOp *op = request->ops[i];
 		switch (op->op_case) {
