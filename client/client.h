@@ -127,8 +127,9 @@ uint64_t file_io_inode(const struct file_io *io);
 bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change);
 /* A local file is complete (closed): flushed soon. done (or NULL) when it is, or has failed. */
 void file_io_flush_behind(struct file_io *io, file_io_fn *done, void *arg);
-/* So many files are local that closing should wait. */
-bool client_is_behind(const struct client *client);
+/* When it is closed, what it holds may be flushed behind: others see the file only after that. False: also when so many files are
+ * local that closing should wait, or the directory is being taken back. */
+bool file_io_may_be_behind(struct file_io *io);
 /* The local file of that name, or NULL. */
 struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name);
 /* There is certainly no such name. */

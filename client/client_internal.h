@@ -36,7 +36,7 @@ struct packs {
 /* creations.c */
 struct creations {
 	unsigned count; /* files that the master does not know yet */
-	struct behind *behind; /* closed, to be flushed */
+	struct behind *behind, *behind_sent; /* closed, to be flushed, and being flushed */
 	unsigned behind_running;
 };
 

@@ -15,6 +15,7 @@
 struct behind {
 	struct behind *next;
 	struct file_io *io;
+	uint64_t directory; /* that the file was made in; nobody else sees it before */
 	file_io_fn *done;
 	void *arg;
 };
@@ -190,11 +191,29 @@ static void barrier_changes(void *arg)
 	barrier_step(arg, OK);
 }
 
+/* Closed files that the master knows already, but not with all that was in them: a first close came before more was written, or
+ * only the name was sent. Counts them, or (barrier) lets it wait for them. */
+static size_t behind_known(struct client *client, uint64_t inode, struct barrier *barrier)
+{
+	struct behind *lists[] = { client->creations.behind, client->creations.behind_sent }, *behind;
+	size_t count = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		LL_FOREACH (lists[i], behind) {
+			if (behind->io->creation || (inode != 0 && behind->directory != inode))
+				continue;
+			count++;
+			if (barrier)
+				file_io_flush(behind->io, barrier_step, barrier);
+		}
+	}
+	return count;
+}
+
 bool client_barrier(struct client *client, uint64_t inode, void (*done)(void *arg), void *arg)
 {
 	struct delegation *delegation, *next;
 	uint64_t change = changes_pending(client, inode);
-	size_t count = change ? 1 : 0;
+	size_t count = (change ? 1 : 0) + behind_known(client, inode, NULL);
 	HASH_ITER (hh, client->delegations, delegation, next)
 		if (inode == 0 || delegation->directory == inode)
 			count += HASH_COUNT(delegation->creations);
@@ -207,6 +226,7 @@ bool client_barrier(struct client *client, uint64_t inode, void (*done)(void *ar
 	HASH_ITER (hh, client->delegations, delegation, next)
 		if (inode == 0 || delegation->directory == inode)
 			send_all(delegation, barrier_step, barrier);
+	behind_known(client, inode, barrier);
 	return true;
 }
 
@@ -219,6 +239,7 @@ static void behind_done(void *arg, enum err err)
 	struct behind *behind = arg;
 	struct file_io *io = behind->io;
 	struct client *client = io->client;
+	LL_DELETE(client->creations.behind_sent, behind);
 	client->creations.behind_running--;
 	if (behind->done)
 		behind->done(behind->arg, err);
@@ -235,6 +256,7 @@ static void behind_pump(struct client *client)
 	while (creations->behind && creations->behind_running < CLIENT_BEHIND_MAX) {
 		struct behind *behind = creations->behind;
 		LL_DELETE(creations->behind, behind);
+		LL_PREPEND(creations->behind_sent, behind);
 		creations->behind_running++;
 		file_io_flush_unhurried(behind->io, behind_done, behind);
 	}
@@ -244,17 +266,21 @@ void file_io_flush_behind(struct file_io *io, file_io_fn *done, void *arg)
 {
 	struct client *client = io->client;
 	struct behind *behind = mem_zero(1, sizeof *behind);
-	if (io->creation)
-		io->creation->closed = true;
 	*behind = (struct behind){ .io = io, .done = done, .arg = arg };
+	if (io->creation) {
+		io->creation->closed = true;
+		behind->directory = io->creation->delegation->directory;
+	}
 	file_io_hold(io);
 	LL_APPEND(client->creations.behind, behind);
 	behind_pump(client);
 }
 
-bool client_is_behind(const struct client *client)
+bool file_io_may_be_behind(struct file_io *io)
 {
-	return client->creations.count > CLIENT_CREATIONS_MAX / 2;
+	struct client *client = io->client;
+	return io->creation && client->creations.count <= CLIENT_CREATIONS_MAX / 2 &&
+	       delegation_running(client, io->creation->delegation->directory);
 }
 
 /* Nothing is under way any more. */

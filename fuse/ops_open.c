@@ -358,7 +358,7 @@ void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	request->file = *file;
 	if (node->lost) {
 		request_end(request, ERR_IO);
-	} else if (node_is_local(node) && !client_is_behind(request->mount->client)) {
+	} else if (node->io && file_io_may_be_behind(node->io)) {
 		flush_behind(request->mount, node);
 		flush_locks(request);
 	} else if (node->io && file_io_dirty(node->io) && !node->unlinked) {
