@@ -331,7 +331,8 @@ static void changes_send(struct client *client)
 #endif
 	changes->sent_count = count;
 	changes->sent_ms = loop_now_ms(client->loop);
-	session_meta(client->session, ops, count, delegations_wanted(client, ops, count) | SESSION_WANTS_DELEGATIONS, changes_answered, client);
+	session_meta(client->session, ops, count, delegations_wanted(client, ops, count) | SESSION_WANTS_DELEGATIONS | SESSION_SENDS_DONE,
+		     changes_answered, client);
 }
 
 void changes_deferred(void *arg)

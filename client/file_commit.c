@@ -194,7 +194,7 @@ static void request_send(struct commit_request *request)
 			ops[count++] = commits[i].ops[k];
 	}
 	request->sent_ms = loop_now_ms(client->loop);
-	unsigned wants = request->gathered ? delegations_wanted(client, ops, count) : SESSION_WANTS_NOTHING;
+	unsigned wants = request->gathered ? delegations_wanted(client, ops, count) | SESSION_SENDS_DONE : SESSION_WANTS_NOTHING;
 	session_meta(client->session, ops, count, wants, request_answered, request);
 	free(commits);
 }

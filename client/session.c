@@ -22,6 +22,7 @@ struct call {
 	enum message_type type;
 	struct buf packed; /* the message; of MESSAGE_META without session, slot and sequence */
 	bool change, busy_ends;
+	bool sends_done;
 	bool ambiguous; /* an attempt may have been carried out */
 	int slot;       /* -1: none */
 	uint64_t sequence;
@@ -288,7 +289,8 @@ static void call_answered(void *arg, const struct rpc_result *result)
 		call_without_session(call, result->text);
 		return;
 	}
-	call_pause(call, backoff_next(session, &call->backoff_ms));
+	uint64_t pause_ms = backoff_next(session, &call->backoff_ms);
+	call_pause(call, call->sends_done && pause_ms > CLIENT_DONE_RETRY_MS_MAX ? CLIENT_DONE_RETRY_MS_MAX : pause_ms);
 }
 
 static void call_send(struct call *call, const ProtobufCMessage *message)
@@ -296,10 +298,11 @@ static void call_send(struct call *call, const ProtobufCMessage *message)
 	struct session *session = call->session;
 	uint64_t now = loop_now_ms(session->loop);
 	uint64_t left = call->deadline_ms > now ? call->deadline_ms - now : 1;
+	uint64_t attempt = call->sends_done ? CLIENT_DONE_ATTEMPT_MS : CLIENT_ATTEMPT_MS;
 	call_to_list(call, CALL_IN_FLIGHT);
 	call->asked = leader_peer(&session->leader);
 	call->rpc_call = rpc_peer_call(call->asked, call->type, message, NULL,
-				       left < CLIENT_ATTEMPT_MS ? left : CLIENT_ATTEMPT_MS, call_answered, call);
+				       left < attempt ? left : attempt, call_answered, call);
 }
 
 /* Sends the request as it was packed. */
@@ -407,6 +410,7 @@ void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t o
 	for (size_t i = 0; i < op_count; i++)
 		change |= ops[i]->op_case >= GRANARY__META_OP__OP_CREATE;
 	struct call *call = call_open(session, MESSAGE_META, change, done, arg);
+	call->sends_done = wants & SESSION_SENDS_DONE;
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	request.uncached = session->uncached;
 	request.want_delegations = wants & SESSION_WANTS_DELEGATIONS;

@@ -54,8 +54,9 @@ enum err session_state(const struct session *session);
 /* reply is valid for the call, NULL unless err is OK. text explains an error or is "". */
 typedef void session_done_fn(void *arg, enum err err, const ProtobufCMessage *reply, const char *text);
 
-/* The operations are packed before it returns. timeout_ms 0: that of the options. */
-enum session_wants { SESSION_WANTS_NOTHING = 0, SESSION_WANTS_DELEGATIONS = 1, SESSION_WANTS_IDS = 2 };
+/* The operations are packed before it returns. timeout_ms 0: that of the options. SESSION_SENDS_DONE: what was done under a
+ * delegation, of which a leader is to know before the delegation is over: a master that does not answer is not waited for long. */
+enum session_wants { SESSION_WANTS_NOTHING = 0, SESSION_WANTS_DELEGATIONS = 1, SESSION_WANTS_IDS = 2, SESSION_SENDS_DONE = 4 };
 void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t op_count, unsigned wants, session_done_fn *done,
 		  void *arg);
 /* Any other request to the leader. With busy_ends, ERR_BUSY is an answer and is not retried. */

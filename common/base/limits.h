@@ -122,6 +122,8 @@
 #define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
 #define CLIENT_CALLS_MAX 65536u			     /* requests to the master outstanding or waiting; above it: busy */
 #define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */
+#define CLIENT_DONE_ATTEMPT_MS 300u		     /* the same of what was done under a delegation: the next leader waits for it for CACHE_LEASE_MS */
+#define CLIENT_DONE_RETRY_MS_MAX 50u
 #define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
 #define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */
