@@ -139,7 +139,7 @@ static void file_finish(void *arg)
 	struct deferred *deferred = arg;
 	struct file_io *io = deferred->io;
 	client_note_closed(deferred->program->client, file_io_inode(io));
-	if (!file_io_is_local(io)) {
+	if (!file_io_may_be_behind(io)) {
 		file_io_flush(io, file_flushed, deferred);
 		return;
 	}

@@ -507,7 +507,9 @@ static void step(struct program *program)
 	program->name = (uint8_t)rng_below(names_rng(program), MODEL_NAMES);
 	program->to_name = (uint8_t)rng_below(names_rng(program), MODEL_NAMES);
 	program->mode = dice < 6 ? MODE_FILE | 0644 : dice < 8 || program->directory > MODEL_SHARED ? MODE_SYMLINK | 0777 : MODE_DIRECTORY | 0755;
-	if (one_in(program, program->history->visits))
+	uint64_t now_us = sim_now_us(program->world->sim);
+	bool watching = now_us >= program->history->watch_from_us && now_us < program->history->watch_until_us;
+	if (one_in(program, watching ? 4 : program->history->visits))
 		watch(program);
 	if (program->kind == RECORD_READDIR)
 		read_names(program);

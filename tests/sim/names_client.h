@@ -31,6 +31,7 @@ struct history {
 	uint16_t inode_count;
 	uint16_t changed_directory; /* last, by a deferred change */
 	uint8_t changed_name;
+	uint64_t watch_from_us, watch_until_us; /* clients look often at what others do */
 	unsigned visits; /* one step in so many is in a directory that is not the client's own */
 	bool made;	 /* the shared directories */
 	bool ending;

@@ -25,12 +25,14 @@
 #define HARMLESS_US 100000u
 /* When a cut is over its client may still wait for an answer of before. */
 #define AFTER_CUT_US 1500000u
+#define WATCH_US 1000000u
 #define SEEDS 20u
 
 struct run {
 	struct world world;
 	struct history history;
 	bool dangers; /* clients stand still for long, too */
+	bool watches; /* when something breaks clients look at what others do */
 };
 
 struct sum {
@@ -157,6 +159,8 @@ static void on_fault(void *arg)
 	master = any_master(run);
 	client = world_node(&run->world, NODE_CLIENT, (unsigned)rng_below(rng(run), NAMES_CLIENTS));
 	run->world.faults++;
+	run->history.watch_from_us = sim_now_us(run->world.sim) + 400000;
+	run->history.watch_until_us = run->history.watch_from_us + (run->watches ? WATCH_US : 0);
 	switch (rng_below(rng(run), 8)) {
 	case 0:
 	case 1:
@@ -181,7 +185,7 @@ static void on_fault(void *arg)
 		cut_client(run, client, master);
 		break;
 	}
-	sim_after(run->world.sim, 300000 + rng_below(rng(run), 2500000), on_fault, run);
+	sim_after(run->world.sim, 300000 + rng_below(rng(run), run->watches ? 6000000 : 2500000), on_fault, run);
 }
 
 /* ---- the run ---- */
@@ -272,7 +276,7 @@ static void history_free(struct history *history)
 
 static uint64_t run_seed(uint64_t seed, void *arg)
 {
-	static const unsigned visits[] = { 50, 200, 600 };
+	static const unsigned visits[] = { 60, 300, 1500 };
 	struct run *run = mem_zero(1, sizeof *run);
 	uint32_t states_max = 0;
 	run->world = (struct world){ .clients = NAMES_CLIENTS,
@@ -283,6 +287,7 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 	run->history.model = model_open();
 	run->history.visits = visits[seed % 3];
 	run->dangers = seed % 2 == 0;
+	run->watches = seed / 2 % 2 == 0;
 	world_open(&run->world, seed);
 	for (unsigned i = 0; i < NAMES_CLIENTS; i++)
 		node_start(world_node(&run->world, NODE_CLIENT, i));
