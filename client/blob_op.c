@@ -76,7 +76,8 @@ static void pack_open(struct client *client)
 	op.op_case = GRANARY__META_OP__OP_OPEN_PACK;
 	op.open_pack = &open_pack;
 	client->packs.opening = true;
-	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, pack_opened, client);
+	/* Files made under a delegation may wait for it. */
+	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_SENDS_DONE, pack_opened, client);
 }
 
 static void append_answered(void *arg, enum err err, uint32_t slot)

@@ -184,6 +184,8 @@ bool gate_change_was_done(const Granary__MetaRequest *request)
 		case GRANARY__META_OP__OP_OPEN:
 			was_done = made;
 			break;
+		case GRANARY__META_OP__OP_OPEN_PACK: /* where the data of such files goes */
+			break;
 		default:
 			was_done = false;
 			break;

@@ -23,8 +23,8 @@ void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *r
 bool gate_query_tells_names(const Granary__MetaRequest *request, const Granary__MetaReply *reply);
 /* Whether the change depends on names. Not: sending in what was done under a delegation. */
 bool gate_change_needs_names(const Granary__MetaRequest *request);
-/* Whether the change only sends in what was done under a delegation, and what belongs to files made so. The programs have had their
- * answers: nothing has to be held back until others' caches are right, which have none of such a directory. */
+/* Whether the answer need not be held back until others' caches are right: of what was done under a delegation, and what belongs to
+ * files made so. The programs have had their answers; others cache nothing of such a directory, nor ever of a pack. */
 bool gate_change_was_done(const Granary__MetaRequest *request);
 
 #endif
