@@ -26,7 +26,7 @@
 /* When a cut is over its client may still wait for an answer of before. */
 #define AFTER_CUT_US 1500000u
 #define WATCH_US 1000000u
-#define SEEDS 20u
+#define SEEDS 60u
 
 struct run {
 	struct world world;
