@@ -217,6 +217,7 @@ static void change_unconcern(struct client *client, const struct change *change)
 			concerned->made_by = 0;
 		if (!concerned || concerned->last > change->number)
 			continue;
+		check(client->changes.concerned != NULL); /* it was found there */
 		HASH_DEL(client->changes.concerned, concerned);
 		free(concerned);
 	}
