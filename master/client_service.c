@@ -386,7 +386,7 @@ static void execute_change(struct client_service *service, struct rpc_request *r
 		gate_change(replica_meta(service->replica), message, gate_touched, &gate);
 	if (gate.gated)
 		return;
-	gate_parents(message, gate_used, &gate);
+	gate_change(replica_meta(service->replica), message, gate_used, &gate);
 	change_start(service, request, message);
 }
 

@@ -2,7 +2,8 @@
 
 #include "common/proto/mode.h"
 
-void gate_parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg)
+/* Directories whose names it changes. */
+static void parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg)
 {
 	for (size_t i = 0; i < request->n_ops; i++) {
 		const Granary__MetaOp *op = request->ops[i];
@@ -26,7 +27,7 @@ void gate_parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg)
 	}
 }
 
-/* The inode that a name leads to now. */
+/* The directory that a name leads to now. */
 static void resolve(struct meta *meta, uint64_t parent, ProtobufCBinaryData name, gate_fn *fn, void *arg)
 {
 	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
@@ -42,14 +43,26 @@ static void resolve(struct meta *meta, uint64_t parent, ProtobufCBinaryData name
 	request.ops = ops;
 	if (meta_query(meta, &request, &reply))
 		return; /* the change itself will find out */
-	if (reply->results[0]->error == OK)
+	if (reply->results[0]->error == OK && mode_is_directory(reply->results[0]->attr->mode))
 		fn(arg, reply->results[0]->inode);
 	message_free(&reply->base);
 }
 
+/* What cannot be given away is not looked after either. */
+static void directory(struct meta *meta, uint64_t inode, gate_fn *fn, void *arg)
+{
+	Granary__Inode *attr;
+
+	if (inode == 0 || meta_inode(meta, inode, &attr))
+		return;
+	if (mode_is_directory(attr->mode))
+		fn(arg, inode);
+	message_free(&attr->base);
+}
+
 void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn *fn, void *arg)
 {
-	gate_parents(request, fn, arg);
+	parents(request, fn, arg);
 	for (size_t i = 0; i < request->n_ops; i++) {
 		const Granary__MetaOp *op = request->ops[i];
 		switch (op->op_case) {
@@ -62,13 +75,13 @@ void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn
 			resolve(meta, op->rename->new_parent, op->rename->new_name, fn, arg);
 			break;
 		case GRANARY__META_OP__OP_SETATTR:
-			fn(arg, op->setattr->inode);
+			directory(meta, op->setattr->inode, fn, arg);
 			break;
 		case GRANARY__META_OP__OP_SET_XATTR:
-			fn(arg, op->set_xattr->inode);
+			directory(meta, op->set_xattr->inode, fn, arg);
 			break;
 		case GRANARY__META_OP__OP_REMOVE_XATTR:
-			fn(arg, op->remove_xattr->inode);
+			directory(meta, op->remove_xattr->inode, fn, arg);
 			break;
 		case GRANARY__META_OP__OP_LOOKUP:
 			fn(arg, op->lookup->parent);

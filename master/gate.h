@@ -1,7 +1,7 @@
 /* Which directories a request touches: before it is carried out, delegations of them that other sessions hold are to be recalled.
  *
- * Of a change: the directories in which it looks for names or changes them, the inode that it changes, and what the names lead to
- * (a directory that is removed, replaced or moved). Of a query that was carried out for trial: also every inode in its answer,
+ * Of a change: the directories in which it looks for names or changes them, the directory that it changes, and what the names lead to
+ * (a directory that is removed, replaced or moved). They are in use from then on: not given away while it is on its way. Of a query that was carried out for trial: also every inode in its answer,
  * whose attributes a holder may have changed.
  *
  * That may be more than once. */
@@ -12,9 +12,7 @@
 
 typedef void gate_fn(void *arg, uint64_t inode);
 
-/* Directories whose names a change changes. */
-void gate_parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg);
-/* All that a change touches. */
+/* All directories that a change touches. */
 void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn *fn, void *arg);
 /* All that a query and its answer touch. */
 void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *reply, gate_fn *fn, void *arg);
