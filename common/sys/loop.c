@@ -22,6 +22,10 @@
 #define SHORT_WAIT_NS 80000u /* would have been short, had we looked on */
 #define LUCK_MAX 256u	     /* moving average over some eight waits */
 #define LUCK_MIN 160u
+/* A yield that took so long gave the processor to others: there is work enough, and a loop that sleeps is woken before one that
+ * yields gets its next turn. */
+#define YIELD_LONG_NS 20000u
+#define REST_NS 100000000u
 
 struct signal_watch {
 	uv_signal_t handle;
@@ -44,6 +48,7 @@ struct loop {
 	void *on_reload_arg;
 	uint64_t waits_since_ns; /* 0: does not wait */
 	unsigned luck;		 /* share of short waits, of LUCK_MAX */
+	uint64_t rests_until_ns; /* does not look on until then */
 	bool stopping;
 	bool once;     /* within loop_run_once */
 	bool progress; /* a timer or a defer was called in this iteration */
@@ -95,10 +100,15 @@ static void wait_begins(struct loop *loop)
 	if (uv_backend_timeout(&loop->uv) == 0)
 		return;
 	loop->waits_since_ns = uv_hrtime();
-	if (loop->luck < LUCK_MIN)
+	if (loop->luck < LUCK_MIN || loop->waits_since_ns < loop->rests_until_ns)
 		return;
-	while (poll(&events, 1, 0) == 0 && uv_hrtime() - loop->waits_since_ns < LOOK_ON_NS)
+	for (uint64_t now = loop->waits_since_ns; now - loop->waits_since_ns < LOOK_ON_NS && poll(&events, 1, 0) == 0;) {
+		uint64_t before = uv_hrtime();
 		sched_yield();
+		now = uv_hrtime();
+		if (now - before > YIELD_LONG_NS)
+			loop->rests_until_ns = now + REST_NS;
+	}
 }
 
 static void wait_ends(struct loop *loop)
