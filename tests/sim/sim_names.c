@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "master/meta/meta.h"
 #include "master/replica.h"
 #include "tests/sim/names_client.h"
@@ -26,12 +27,14 @@
 /* When a cut is over its client may still wait for an answer of before. */
 #define AFTER_CUT_US 1500000u
 #define WATCH_US 1000000u
+#define STOPPED_US (SESSION_TIMEOUT_MS * 1000u + 4000000u)
 #define SEEDS 60u
 
 struct run {
 	struct world world;
 	struct history history;
 	bool dangers; /* clients stand still for long, too */
+	struct node *stopped; /* the client that stands still for longer than its session lasts */
 	bool watches; /* when something breaks clients look at what others do */
 };
 
@@ -128,11 +131,38 @@ static void pause_client(struct run *run, struct node *node)
 {
 	bool danger = run->dangers && rng_below(rng(run), 2) == 0;
 	uint64_t us = rng_below(rng(run), danger ? 3500000 : HARMLESS_US);
+	if (node == run->stopped)
+		return;
 	sim_trace(run->world.sim, "fault: pause of client %u for %" PRIu64 " us", node->number + 1, us);
 	sim_process_pause(node->loop, true);
 	if (danger)
 		names_client_danger(node->program, true);
 	sim_after(run->world.sim, us, danger ? on_resume_in_danger : on_resume, node);
+}
+
+static void on_session_over(void *arg)
+{
+	struct run *run = arg;
+	on_resume_in_danger(run->stopped);
+	run->stopped = NULL;
+}
+
+static void stop_client(void *arg)
+{
+	struct run *run = arg;
+	run->stopped = world_node(&run->world, NODE_CLIENT, 0);
+	sim_trace(run->world.sim, "fault: client 1 stands still until its session is over");
+	sim_process_pause(run->stopped->loop, true);
+	names_client_danger(run->stopped->program, true);
+	sim_after(run->world.sim, STOPPED_US, on_session_over, run);
+}
+
+/* While it has changes on their way. */
+static void stop_client_soon(void *arg)
+{
+	struct run *run = arg;
+	stop_for_a_while(run, any_master(run), false);
+	sim_after(run->world.sim, rng_below(rng(run), 400000), stop_client, run);
 }
 
 static void cut_client(struct run *run, struct node *client, struct node *master)
@@ -158,6 +188,10 @@ static void on_fault(void *arg)
 		return;
 	master = any_master(run);
 	client = world_node(&run->world, NODE_CLIENT, (unsigned)rng_below(rng(run), NAMES_CLIENTS));
+	if (run->stopped) { /* a new leader would begin to count anew */
+		sim_after(run->world.sim, 1000000, on_fault, run);
+		return;
+	}
 	run->world.faults++;
 	run->history.watch_from_us = sim_now_us(run->world.sim) + 400000;
 	run->history.watch_until_us = run->history.watch_from_us + (run->watches ? WATCH_US : 0);
@@ -297,7 +331,9 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 	for (unsigned i = 0; i < NAMES_CLIENTS; i++)
 		names_client_begin(program_of(run, i));
 	sim_after(run->world.sim, 1500000, on_fault, run);
-	sim_run(run->world.sim, FAULTS_US, NULL, NULL);
+	if (seed % 15 == 6)
+		sim_after(run->world.sim, 4000000 + rng_below(rng(run), 2000000), stop_client_soon, run);
+	sim_run(run->world.sim, seed % 15 == 6 ? FAULTS_US + STOPPED_US / 2 : FAULTS_US, NULL, NULL);
 	world_calm(&run->world);
 	sim_run(run->world.sim, 2000000, NULL, NULL);
 	run->history.ending = true;
