@@ -197,9 +197,6 @@ static size_t behind_known(struct client *client, uint64_t inode, struct barrier
 {
 	struct behind *lists[] = { client->creations.behind, client->creations.behind_sent }, *behind;
 	size_t count = 0;
-#ifdef PLANT_CLIENT_LAST_CLOSE_UNWAITED
-	lists[0] = lists[1] = NULL;
-#endif
 	for (unsigned i = 0; i < 2; i++) {
 		LL_FOREACH (lists[i], behind) {
 			if (behind->io->creation || (inode != 0 && behind->directory != inode))

@@ -298,11 +298,7 @@ static void call_send(struct call *call, const ProtobufCMessage *message)
 	struct session *session = call->session;
 	uint64_t now = loop_now_ms(session->loop);
 	uint64_t left = call->deadline_ms > now ? call->deadline_ms - now : 1;
-#ifdef PLANT_CLIENT_DONE_LINGERS
-	uint64_t attempt = CLIENT_ATTEMPT_MS;
-#else
 	uint64_t attempt = call->sends_done ? CLIENT_DONE_ATTEMPT_MS : CLIENT_ATTEMPT_MS;
-#endif
 	call_to_list(call, CALL_IN_FLIGHT);
 	call->asked = leader_peer(&session->leader);
 	call->rpc_call = rpc_peer_call(call->asked, call->type, message, NULL,

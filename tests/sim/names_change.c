@@ -32,7 +32,7 @@ static void accepted_as(struct program *program, struct deferred *deferred, uint
 	program->history->changed_directory = record->directory;
 	program->history->changed_name = record->name;
 	*deferred = (struct deferred){ .program = program, .number = program->record, .inode = id_of(program, inode) };
-	if (program->dangers > 0 || is_weak_make(program, record->directory) ||
+	if (program->history->dangers[program->number] > 0 || is_weak_make(program, record->directory) ||
 	    (record->kind == RECORD_RENAME && is_weak_make(program, record->to_directory)))
 		model_weak(program->history->model, program->record);
 	DL_APPEND2(program->deferred, deferred, previous, next);
@@ -98,14 +98,40 @@ bool names_client_is_settled(struct program *program)
 	return !program->deferred && !program->busy;
 }
 
-void names_client_danger(struct program *program, bool begins)
+static void weaken_all(struct program *program)
 {
 	struct deferred *deferred;
-	program->dangers += begins ? 1u : (unsigned)-1;
 	deferred_look(program);
 	DL_FOREACH2 (program->deferred, deferred, next)
-		if (begins && !model_record(program->history->model, deferred->number)->weak)
+		if (!model_record(program->history->model, deferred->number)->weak)
 			model_weak(program->history->model, deferred->number);
+}
+
+void names_client_danger(struct history *history, unsigned number, struct program *program, bool begins)
+{
+	history->dangers[number] += begins ? 1u : (unsigned)-1;
+	if (begins && program)
+		weaken_all(program);
+}
+
+void names_client_dies(struct program *program)
+{
+	struct history *history = program->history;
+	const struct deferred *deferred;
+	weaken_all(program);
+	DL_FOREACH2 (program->deferred, deferred, next) {
+		check(history->ghost_count < GHOSTS_MAX);
+		history->ghosts[history->ghost_count++] = deferred->number;
+	}
+	if (program->busy && record_now(program)->fate == RECORD_PENDING)
+		model_unknown(history->model, program->record);
+}
+
+void names_ghosts_settled(struct history *history)
+{
+	for (unsigned i = 0; i < history->ghost_count; i++)
+		model_settled(history->model, history->ghosts[i]);
+	history->ghost_count = 0;
 }
 
 /* ---- files made here ---- */

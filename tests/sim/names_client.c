@@ -340,6 +340,8 @@ static void readdir_done(void *arg, enum err err, const Granary__MetaReply *repl
 		uint8_t name = (uint8_t)(entry->name.data[0] - 'a');
 		record->found[name] = inode;
 		if (entry->attr)
+			check_size(program, inode, entry->attr);
+		if (entry->attr)
 			cache(program, record->directory, name, inode, entry->lease_ms ? program->sent_ms + entry->lease_ms : 0, program->sent_ms);
 		else
 			come_upon(program, inode);
@@ -483,7 +485,7 @@ static void watch(struct program *program)
 		return;
 	program->directory = directory;
 	program->name = history->changed_name;
-	program->kind = one_in(program, 3) ? RECORD_READDIR : one_in(program, 3) ? RECORD_RENAME : RECORD_LOOKUP;
+	program->kind = !one_in(program, 4) ? RECORD_READDIR : one_in(program, 3) ? RECORD_RENAME : RECORD_LOOKUP;
 }
 
 static void step(struct program *program)
@@ -509,7 +511,7 @@ static void step(struct program *program)
 	program->mode = dice < 6 ? MODE_FILE | 0644 : dice < 8 || program->directory > MODEL_SHARED ? MODE_SYMLINK | 0777 : MODE_DIRECTORY | 0755;
 	uint64_t now_us = sim_now_us(program->world->sim);
 	bool watching = now_us >= program->history->watch_from_us && now_us < program->history->watch_until_us;
-	if (one_in(program, watching ? 4 : program->history->visits))
+	if (one_in(program, watching ? 2 : program->history->visits))
 		watch(program);
 	if (program->kind == RECORD_READDIR)
 		read_names(program);

@@ -12,6 +12,7 @@
 
 #define NAMES_CLIENTS 3u
 #define INODES_MAX 8192u
+#define GHOSTS_MAX 1024u
 
 struct known_inode {
 	uint64_t id;
@@ -33,6 +34,9 @@ struct history {
 	uint8_t changed_name;
 	uint64_t watch_from_us, watch_until_us; /* clients look often at what others do */
 	unsigned visits; /* one step in so many is in a directory that is not the client's own */
+	unsigned dangers[NAMES_CLIENTS];
+	uint32_t ghosts[GHOSTS_MAX]; /* deferred changes of clients that died */
+	unsigned ghost_count;
 	bool made;	 /* the shared directories */
 	bool ending;
 	unsigned deferred, plain, queries, local_answers, unknown, recalls, files, lost;
@@ -46,8 +50,12 @@ void names_client_stop(void *program);
 void names_client_make_shared(struct program *program);
 /* When they are there: one step after another. After history->ending: looks at everything, once. */
 void names_client_begin(struct program *program);
-/* From now on the client may do without what it has not sent, and what it accepts; until the end of it. */
-void names_client_danger(struct program *program, bool begins);
+/* From now on the client may do without what it has not sent, and what it accepts; until the end of it. program: NULL if it is down. */
+void names_client_danger(struct history *history, unsigned number, struct program *program, bool begins);
+/* The process is about to be killed: what it has not sent may be lost, and is not settled before names_ghosts_settled. */
+void names_client_dies(struct program *program);
+/* Nothing that a dead client has sent is under way any more. */
+void names_ghosts_settled(struct history *history);
 /* All that it did is known to the master. */
 bool names_client_is_settled(struct program *program);
 /* It has looked at everything since history->ending. */

@@ -46,7 +46,6 @@ struct program {
 	bool *gone; /* directories that this client removed itself: the kernel asks no more */
 	uint16_t recent[RECENT]; /* directories in the shared ones that it has come upon */
 	uint16_t home;
-	unsigned dangers;
 	bool stopping;
 	struct deferred *deferred;
 	struct slow_ack *acks;

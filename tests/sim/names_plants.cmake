@@ -4,10 +4,8 @@ set(names_plants
 	client/delegations:CLIENT_RECALL_UNSENT:20    # a delegation is given back before what was done under it is sent
 	client/changes:CLIENT_CHANGES_UNWAITED:20     # requests do not wait for the client's own changes on their way
 	client/changes:CLIENT_CHANGES_UNORDERED:20    # changes that are sent together are done in another order
-	client/session:CLIENT_DONE_LINGERS:120	      # changes that are done wait long for a master that is gone (found by sim_names)
-	client/creations:CLIENT_LAST_CLOSE_UNWAITED:120 # only a file's first close is waited for (found by sim_names)
 	master/gate:GATE_WITHOUT_DIRECTORY:20	      # a lookup does not recall the delegation of its directory
-	master/gate:DONE_IS_HELD:80		      # a new leader holds back the answers to changes that are done (found by sim_names)
+	master/gate:DONE_IS_HELD:40		      # a new leader holds back the answers to changes that are done (found by sim_names)
 	master/client_service:HASTY_LEADER:40)	      # a new leader does not wait for its predecessor's delegations
 add_library(sim_names_parts OBJECT sim/sim_names.c sim/names_client.c sim/names_change.c sim/names_model.c sim/cluster_world.c)
 target_link_libraries(sim_names_parts PRIVATE ${sim_rooms} granary_sim)

@@ -5,7 +5,7 @@
  * Checked:
  *   - what a client was told is done, by the master or by the client library itself, is seen by everything that any client begins
  *     afterwards, and what was removed does not come back: all answers together are linearizable (names_model.h);
- *   - no deferred change fails, unless its client stood still or was cut off while it was on its way;
+ *   - no deferred change fails, unless its client stood still, was cut off or was killed while it was on its way;
  *   - nobody sees a file in part once it was closed;
  *   - when the faults end all is done in a bounded time, all masters hold equal state, and all clients see the same tree.
  *
@@ -28,6 +28,7 @@
 #define AFTER_CUT_US 1500000u
 #define WATCH_US 1000000u
 #define STOPPED_US (SESSION_TIMEOUT_MS * 1000u + 4000000u)
+#define GONE_US 5000000u /* after so long nothing of a client that was killed is under way */
 #define SEEDS 60u
 
 struct run {
@@ -71,7 +72,7 @@ static void on_heal(void *arg)
 static void on_safe(void *arg)
 {
 	struct node *node = arg;
-	names_client_danger(node->program, false);
+	names_client_danger(node->world->arg, node->number, node->program, false);
 }
 
 static void on_resume_in_danger(void *arg)
@@ -83,7 +84,8 @@ static void on_resume_in_danger(void *arg)
 static struct node *any_master(struct run *run)
 {
 	struct node *node = world_node(&run->world, NODE_MASTER, (unsigned)rng_below(rng(run), WORLD_MASTERS));
-	for (unsigned i = 0; rng_below(rng(run), 2) == 0 && i < WORLD_MASTERS; i++) {
+	bool leader_wanted = run->watches || rng_below(rng(run), 2) == 0;
+	for (unsigned i = 0; leader_wanted && i < WORLD_MASTERS; i++) {
 		struct node *leader = world_node(&run->world, NODE_MASTER, i);
 		if (leader->loop && replica_is_leading(master_replica(leader->master)))
 			return leader;
@@ -131,12 +133,12 @@ static void pause_client(struct run *run, struct node *node)
 {
 	bool danger = run->dangers && rng_below(rng(run), 2) == 0;
 	uint64_t us = rng_below(rng(run), danger ? 3500000 : HARMLESS_US);
-	if (node == run->stopped)
+	if (node == run->stopped || !node->loop)
 		return;
 	sim_trace(run->world.sim, "fault: pause of client %u for %" PRIu64 " us", node->number + 1, us);
 	sim_process_pause(node->loop, true);
 	if (danger)
-		names_client_danger(node->program, true);
+		names_client_danger(&run->history, node->number, node->program, true);
 	sim_after(run->world.sim, us, danger ? on_resume_in_danger : on_resume, node);
 }
 
@@ -153,7 +155,7 @@ static void stop_client(void *arg)
 	run->stopped = world_node(&run->world, NODE_CLIENT, 0);
 	sim_trace(run->world.sim, "fault: client 1 stands still until its session is over");
 	sim_process_pause(run->stopped->loop, true);
-	names_client_danger(run->stopped->program, true);
+	names_client_danger(&run->history, 0, run->stopped->program, true);
 	sim_after(run->world.sim, STOPPED_US, on_session_over, run);
 }
 
@@ -165,13 +167,31 @@ static void stop_client_soon(void *arg)
 	sim_after(run->world.sim, rng_below(rng(run), 400000), stop_client, run);
 }
 
+static void on_client_restart(void *arg)
+{
+	struct node *node = arg;
+	names_ghosts_settled(node->world->arg);
+	node_start(node);
+	names_client_begin(node->program);
+}
+
+static void kill_client(void *arg)
+{
+	struct run *run = arg;
+	struct node *node = world_node(&run->world, NODE_CLIENT, (unsigned)rng_below(rng(run), NAMES_CLIENTS));
+	sim_trace(run->world.sim, "fault: kill of client %u", node->number + 1);
+	names_client_dies(node->program);
+	node_stop(node, false);
+	sim_after(run->world.sim, GONE_US, on_client_restart, node);
+}
+
 static void cut_client(struct run *run, struct node *client, struct node *master)
 {
 	bool danger = run->dangers && rng_below(rng(run), 2) == 0;
 	uint64_t us = rng_below(rng(run), danger ? 3000000 : HARMLESS_US);
 	sim_trace(run->world.sim, "fault: client %u is cut off from master %u for %" PRIu64 " us", client->number + 1, master->number + 1, us);
 	if (danger) {
-		names_client_danger(client->program, true);
+		names_client_danger(&run->history, client->number, client->program, true);
 		sim_after(run->world.sim, us + AFTER_CUT_US, on_safe, client);
 	}
 	sim_cut(run->world.sim, client->host, master->host, true);
@@ -197,9 +217,9 @@ static void on_fault(void *arg)
 	run->history.watch_until_us = run->history.watch_from_us + (run->watches ? WATCH_US : 0);
 	switch (rng_below(rng(run), 8)) {
 	case 0:
-	case 1:
 		stop_for_a_while(run, master, false);
 		break;
+	case 1:
 	case 2:
 		stop_for_a_while(run, master, true);
 		break;
@@ -310,7 +330,7 @@ static void history_free(struct history *history)
 
 static uint64_t run_seed(uint64_t seed, void *arg)
 {
-	static const unsigned visits[] = { 60, 300, 1500 };
+	static const unsigned visits[] = { 60, 600, 2500 };
 	struct run *run = mem_zero(1, sizeof *run);
 	uint32_t states_max = 0;
 	run->world = (struct world){ .clients = NAMES_CLIENTS,
@@ -319,9 +339,9 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 				     .client_stop = names_client_stop,
 				     .arg = &run->history };
 	run->history.model = model_open();
-	run->history.visits = visits[seed % 3];
 	run->dangers = seed % 2 == 0;
 	run->watches = seed / 2 % 2 == 0;
+	run->history.visits = visits[run->watches ? 2 : seed % 3];
 	world_open(&run->world, seed);
 	for (unsigned i = 0; i < NAMES_CLIENTS; i++)
 		node_start(world_node(&run->world, NODE_CLIENT, i));
@@ -333,6 +353,8 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 	sim_after(run->world.sim, 1500000, on_fault, run);
 	if (seed % 15 == 6)
 		sim_after(run->world.sim, 4000000 + rng_below(rng(run), 2000000), stop_client_soon, run);
+	if (seed % 5 == 3)
+		sim_after(run->world.sim, 4000000 + rng_below(rng(run), 8000000), kill_client, run);
 	sim_run(run->world.sim, seed % 15 == 6 ? FAULTS_US + STOPPED_US / 2 : FAULTS_US, NULL, NULL);
 	world_calm(&run->world);
 	sim_run(run->world.sim, 2000000, NULL, NULL);
