@@ -119,6 +119,8 @@ static void missed(struct ahead_directory *directory, const struct request *requ
 {
 	uint64_t now_ms = loop_now_ms(request->mount->loop);
 
+	if (client_is_changing(request->mount->client, directory->inode)) /* it would be out of date at once */
+		return;
 	if (now_ms - directory->asked_ms > CACHE_LEASE_MS)
 		directory->asked = 0;
 	directory->asked_ms = now_ms;

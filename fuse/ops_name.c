@@ -127,7 +127,8 @@ static bool lookup_ahead(struct request *request)
 	struct fuse_entry_param entry;
 	struct node *node;
 
-	if (!found)
+	/* Of a directory in one that is ours the master's answer may bring the delegation, too. */
+	if (!found || (S_ISDIR(found->attr->mode) && client_delegation_ms(mount->client, request->node->inode) > 0))
 		return false;
 	node = mount_entry(mount, found->attr, found->inode, found->lease_ms, started_ms, &entry);
 	node_name(&mount->handles, node, request->node->nodeid, request->name, started_ms);
