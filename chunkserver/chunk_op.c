@@ -151,6 +151,9 @@ void chunk_ops_run_ready(void *arg)
 /* Must `op` wait for the earlier operation? */
 static bool is_blocked(const struct chunk_op *op, const struct chunk_op *earlier)
 {
+	/* Anywhere: it tells where the chunk ends, too. What is unsettled waits for him who asks. */
+	if (op->for_predecessor)
+		return chunk_op_is_write(earlier) && earlier->state != OP_UNSETTLED;
 	if (!chunk_op_overlaps(earlier, op->first, op->end))
 		return false;
 	if (op->kind == OP_READ)

@@ -10,7 +10,9 @@
  *   - it stays in the list until it is acknowledged by the successor too: reads of its blocks wait for that;
  *   - a write that was applied here but not acknowledged down the chain stays as UNSETTLED. What its blocks hold is then
  *     decided by the head: it sends its own content down the chain (settle.c) as soon as that is whole again. Until then
- *     nobody reads these blocks here and no client writes them. A write from the predecessor that covers them settles them, too.
+ *     nobody reads these blocks here and no client writes them. A write from the predecessor that covers them settles them, too;
+ *   - the predecessor's own read (rejoin.h) waits for writes under way anywhere in the chunk, but not for what is unsettled: that
+ *     waits for the predecessor. So a server waits only for those below it.
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
  *
  * Retries of clients are recognised by (client, operation): in the list, the request is attached to the operation; in the ring of
@@ -48,6 +50,7 @@ struct chunk_op {
 	/* From the message. */
 	bool from_client;	/* we are the head */
 	bool sync;
+	bool for_predecessor;	/* a read */
 	uint64_t version;
 	uint64_t client, operation;
 	uint32_t offset, size;	/* trim: offset is the new end */

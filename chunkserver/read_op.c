@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 
 #define WINDOW_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+_Static_assert(WINDOW_BLOCKS <= 64, "ChunkReadReply.unsettled has a bit for each block");
 #define AROUND_BLOCKS 4u
 #define AROUND_AGAIN_BLOCKS 16u
 #define AGAIN_MS 1000u
@@ -24,6 +25,21 @@ static bool is_large(uint32_t blocks)
 	return blocks * BLOCK_BYTES >= CHUNK_DIRECT_BYTES_MIN;
 }
 
+/* The predecessor settles them when it has them. */
+static void name_unsettled(const struct chunk *chunk, uint32_t first, uint32_t count, Granary__ChunkReadReply *message)
+{
+	const struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (!chunk_op_is_write(op) || op->state != OP_UNSETTLED)
+			continue;
+		for (uint32_t i = 0; i < count; i++)
+			if (chunk_op_overlaps(op, first + i, first + i + 1))
+				message->unsettled |= 1ull << i;
+		if (op->end > chunk->file.blocks)
+			message->unsettled_end = true;
+	}
+}
+
 /* The blocks are in `buffer` from block `skip` on. */
 static void reply(const struct chunk *chunk, struct rpc_request *request, uint32_t first, uint32_t count,
 		  struct iobuf *buffer, uint32_t skip)
@@ -32,6 +48,8 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
 	message.version = chunk->version;
 	check(count * 4u <= sizeof(crcs));
+	if (((const Granary__ChunkRead *)request->message)->predecessor)
+		name_unsettled(chunk, first, count, &message);
 	if (count == 0) {
 		rpc_reply(request, &message.base);
 		return;
@@ -49,7 +67,7 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
 	(void)service;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL ||
-	    read->version < chunk->version)
+	    read->version < chunk->version || read->predecessor)
 		return false;
 	const struct chunk_op *op;
 	DL_FOREACH2 (chunk->first_op, op, next) {

@@ -6,12 +6,14 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/settle.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/sys/log.h"
 
 #define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+_Static_assert(PIECE_BLOCKS == 64, "a word of bits for each piece");
 #define RETRY_MS 50u
 #define REPORT_AFTER 2u /* failures in a row */
 #define REPORT_STALE_AFTER 10u
@@ -28,6 +30,8 @@ struct rejoin {
 	uint64_t asked; /* server */
 	uint32_t block;	/* of the piece */
 	uint32_t count; /* blocks that the successor has of it */
+	uint64_t unsettled[CHUNK_BLOCKS / PIECE_BLOCKS]; /* at the successor, bits */
+	bool end_is_unsettled;	/* what would be behind its last block, too */
 	bool differs[PIECE_BLOCKS];
 	uint8_t crcs[PIECE_BLOCKS * 4];
 	struct iobuf *data;
@@ -51,6 +55,28 @@ static void finish(struct rejoin *rejoin)
 			 rejoin->asked);
 	free(rejoin);
 	chunk_ops_wake(chunk, NULL);
+	chunk_unuse(chunk);
+}
+
+/* We are as the successor is: what waits there for somebody to settle it has to be settled from here, or from above. */
+static void taken(struct rejoin *rejoin)
+{
+	struct service *service = rejoin->service;
+	struct chunk *chunk = rejoin->chunk;
+	uint32_t first = 0;
+	for (uint32_t block = 0; block <= CHUNK_BLOCKS; block++) {
+		bool unsettled = block < CHUNK_BLOCKS && (rejoin->unsettled[block / PIECE_BLOCKS] >> block % PIECE_BLOCKS & 1) != 0;
+		if (unsettled)
+			continue;
+		if (first < block)
+			settle_inherit(service, chunk, OP_WRITE, first, block);
+		first = block + 1;
+	}
+	if (rejoin->end_is_unsettled && rejoin->block < CHUNK_BLOCKS)
+		settle_inherit(service, chunk, OP_TRIM, rejoin->block, CHUNK_BLOCKS);
+	chunk_use(chunk);
+	finish(rejoin);
+	settle_chunk(service, chunk);
 	chunk_unuse(chunk);
 }
 
@@ -99,8 +125,10 @@ static void piece_ended(struct rejoin *rejoin)
 	if (rejoin->count < PIECE_BLOCKS)
 		chunk_repaired(chunk, end, CHUNK_BLOCKS);
 	rejoin->block = end;
-	if (rejoin->count < PIECE_BLOCKS || end == CHUNK_BLOCKS || rejoin->service->stopping || chunk->state != CHUNK_READY)
+	if (rejoin->service->stopping || chunk->state != CHUNK_READY)
 		finish(rejoin);
+	else if (rejoin->count < PIECE_BLOCKS || end == CHUNK_BLOCKS)
+		taken(rejoin);
 	else
 		ask(rejoin);
 }
@@ -121,6 +149,9 @@ static enum err compare(struct rejoin *rejoin, const Granary__ChunkReadReply *re
 	rejoin->count = size / BLOCK_BYTES;
 	if (size % BLOCK_BYTES != 0 || rejoin->count > PIECE_BLOCKS || reply->crcs.len != 4ul * rejoin->count)
 		return ERR_CORRUPT;
+	rejoin->unsettled[rejoin->block / PIECE_BLOCKS] =
+		rejoin->count == PIECE_BLOCKS ? reply->unsettled : reply->unsettled & ((1ull << rejoin->count) - 1);
+	rejoin->end_is_unsettled = rejoin->count < PIECE_BLOCKS && reply->unsettled_end;
 	for (uint32_t i = 0; i < rejoin->count; i++) {
 		uint32_t block = rejoin->block + i, crc = get_le32(reply->crcs.data + 4ul * i);
 		if (crc32c(data->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != crc)
@@ -274,7 +305,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		rejoin->failures = 0;
 		rejoin->block += PIECE_BLOCKS;
 		if (rejoin->block >= CHUNK_BLOCKS)
-			finish(rejoin);
+			taken(rejoin);
 		else
 			ask(rejoin);
 		break;
@@ -312,6 +343,7 @@ static void ask(void *arg)
 		rejoin->failures = 0;
 		rejoin->giving = false;
 		rejoin->block = 0;
+		memset(rejoin->unsettled, 0, sizeof(rejoin->unsettled));
 	}
 	rejoin->asked = successor->server;
 	if (rejoin->giving) {
@@ -323,6 +355,7 @@ static void ask(void *arg)
 	message.version = chunk->version;
 	message.offset = rejoin->block * BLOCK_BYTES;
 	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
+	message.predecessor = true;
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, rejoin);
 }
 

@@ -206,6 +206,7 @@ static void serve_read(struct service *service, struct rpc_request *request)
 	op->version = message->version;
 	op->first = block_first(message->offset);
 	op->end = block_end(message->offset, message->bytes);
+	op->for_predecessor = message->predecessor;
 	chunk_op_submit(op, message->chunk, NULL);
 }
 

@@ -179,17 +179,34 @@ void settle_all(struct service *service)
 	chunk_store_each_open(service->store, settle_one, service);
 }
 
+void settle_inherit(struct service *service, struct chunk *chunk, enum op_kind kind, uint32_t first, uint32_t end)
+{
+	struct chunk_op *op = chunk_op_new(service, kind, NULL);
+	op->chunk = chunk;
+	op->state = OP_UNSETTLED;
+	op->applied = true;
+	op->version = chunk->version;
+	op->offset = first * BLOCK_BYTES;
+	op->first = first;
+	op->end = end;
+	chunk_use(chunk);
+	service->ops++;
+	DL_PREPEND2(chunk->first_op, op, previous, next);
+}
+
 void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end)
 {
 	struct chunk_op *op, *next;
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state != OP_UNSETTLED || !chunk_op_overlaps(op, first, end))
 			continue;
-		/* A range that is covered in part gets shorter; a trim only from its start. */
-		if (first <= op->first)
+		/* A range that is covered in part gets shorter. Of a trim whose end is covered (by a trim) some blocks are left. */
+		if (first <= op->first) {
 			op->first = end;
-		else if (end >= op->end && op->kind != OP_TRIM)
+		} else if (end >= op->end) {
 			op->end = first;
+			op->kind = OP_WRITE;
+		}
 		if (op->first < op->end)
 			continue;
 		/* By what the predecessor has, which may be without this operation: a retry is a new one. */

@@ -11,6 +11,9 @@ void settle_chunk(struct service *service, struct chunk *chunk);
 void settle_all(struct service *service);
 /* The successor's answer to chain_send_content. */
 void settle_chain_done(struct chunk_op *op);
+/* [first, end) was taken from the successor, where it is unsettled: so it is here, before all operations that wait. OP_TRIM: `first`
+ * is the end of the chunk. */
+void settle_inherit(struct service *service, struct chunk *chunk, enum op_kind kind, uint32_t first, uint32_t end);
 /* A write from the predecessor is acknowledged: it settles what it covers. */
 void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end);
 

@@ -470,24 +470,60 @@ static void returning_head_does_not_hang_on_a_dead_successor(void **state)
 	assert_int_equal(got[0], 0);
 }
 
-static void trim_makes_zeros(void **state)
+static enum err trim_to(struct cluster *cluster, uint32_t bytes)
 {
-	struct cluster *cluster = *state;
 	struct answer answer;
 	Granary__ChunkTrim message = GRANARY__CHUNK_TRIM__INIT;
-	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
-	assert_int_equal(write_to(cluster, 0, &large), OK);
 	message.chunk = CHUNK;
-	message.version = 1;
-	message.bytes = 10000;
+	message.version = cluster->version;
+	message.bytes = bytes;
 	message.client = 2;
 	message.operation = cluster->operation++;
 	message.n_replicas = cluster->chain_count;
 	message.replicas = cluster->chain;
 	start_call(cluster, 0, MESSAGE_CHUNK_TRIM, &message.base, slice_of(NULL, 0), &answer);
 	WAIT_FOR(cluster, answer.done);
-	assert_int_equal(answer.err, OK);
+	enum err err = answer.err;
 	answer_free(&answer);
+	return err;
+}
+
+/* The middle waits for the head to settle its blocks, and the head asks the middle what was in them. */
+static void returning_head_settles_what_its_successor_could_not(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	stop_server(cluster, 2);
+	assert_int_equal(write_text(cluster, 0, "new"), ERR_CHAIN_BROKEN);
+	assert_int_equal(trim_to(cluster, 10000), ERR_CHAIN_BROKEN);
+	stop_server(cluster, 0);
+	leave_in_flight(cluster, 0, machine_boot_id(cluster->loop));
+	start_server(cluster, 0);
+	WAIT_FOR(cluster, has_lease(cluster, 0));
+	/* The tail may have the old. */
+	for (int server = 0; server < 2; server++)
+		assert_int_not_equal(read_from(cluster, server, CHUNK, 0, 3, got), OK);
+	start_server(cluster, 2);
+	WAIT_FOR(cluster, has_lease(cluster, 2));
+	memcpy(big, "new", 3);
+	memset(big + 10000, 0, sizeof(big) - 10000);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, sizeof(big), got) == OK &&
+					  memcmp(got, big, sizeof(big)) == 0);
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 200 * BLOCK_BYTES, BLOCK_BYTES, got) == OK);
+		assert_int_equal(got[0], 0);
+	}
+	assert_int_equal(write_text(cluster, 90000, "goes on"), OK);
+	expect_text(cluster, 2, 90000, "goes on");
+}
+
+static void trim_makes_zeros(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	assert_int_equal(trim_to(cluster, 10000), OK);
 	for (int server = 0; server < SERVERS; server++) {
 		assert_int_equal(read_from(cluster, server, CHUNK, 0, 20000, got), OK);
 		assert_memory_equal(got, big, 10000);
@@ -665,6 +701,7 @@ int main(void)
 		TEST(survivors_settle_without_the_client),
 		TEST(returning_replica_takes_what_its_successor_has),
 		TEST(returning_head_does_not_hang_on_a_dead_successor),
+		TEST(returning_head_settles_what_its_successor_could_not),
 		TEST(trim_makes_zeros),
 		TEST(deleted_chunks_go),
 		TEST(blobs_live_in_packs),
