@@ -5,7 +5,6 @@
 #include <utlist.h>
 
 #include "client/delegations.h"
-#include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
@@ -223,21 +222,6 @@ static void change_unconcern(struct client *client, const struct change *change)
 	}
 }
 
-static void nothing(void *arg)
-{
-	(void)arg;
-}
-
-/* The kernel may have been told that it may cache both until the delegation's end. */
-static void make_uncached(struct client *client, const Granary__Create *create)
-{
-	const struct client_events *events = client->events;
-	if (!events || !events->invalidate)
-		return;
-	events->invalidate(client->events_arg, create->id, (struct slice){ 0 }, nothing, NULL);
-	events->invalidate(client->events_arg, create->parent, message_bytes(create->name), nothing, NULL);
-}
-
 static void change_lost(struct client *client, const struct change *change, enum err err)
 {
 	log_error("change_lost", "operation=%u inode=%llu error=%s", (unsigned)change->op->op_case,
@@ -253,7 +237,7 @@ static void change_end(struct client *client, struct change *change, enum err er
 	if (op->op_case == GRANARY__META_OP__OP_CREATE) {
 		delegation_made(client, op->create->id);
 		if (err || result->lease_ms == 0)
-			make_uncached(client, op->create);
+			made_uncache(client, op->create->id, op->create->parent, message_bytes(op->create->name));
 	} else if (op->op_case == GRANARY__META_OP__OP_UNLINK && op->unlink->directory) {
 		struct delegation *gone = delegation_find(client, op->unlink->inode);
 		if (gone && !gone->creations)
@@ -417,39 +401,17 @@ static int64_t now_ns(const struct client *client)
 	return (int64_t)loop_wall_ms(client->loop) * 1000000;
 }
 
-static bool make_attr(const Granary__Create *create, Granary__Inode *attr)
-{
-	granary__inode__init(attr);
-	attr->mode = create->mode;
-	attr->uid = create->uid;
-	attr->gid = create->gid;
-	attr->rdev = create->rdev;
-	attr->nlink = mode_is_directory(create->mode) ? 2 : 1;
-	attr->atime = attr->mtime = attr->ctime = attr->btime = create->time;
-	attr->change = attr->data_change = 1; /* anything that the master says is newer */
-	if (mode_is_directory(create->mode)) {
-		attr->parent = create->parent;
-		attr->size = DIRECTORY_BYTES;
-	} else if (mode_is_symlink(create->mode)) {
-		attr->layout = GRANARY__LAYOUT__LAYOUT_SYMLINK;
-		attr->symlink = create->symlink;
-		attr->size = create->symlink.len;
-	}
-	return !(create->mode & MODE_SETGID);
-}
-
 bool client_make(struct client *client, Granary__Create *create, Granary__Inode *attr)
 {
 	struct delegation *parent = delegation_usable(client, create->parent);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	bool is_directory = mode_is_directory(create->mode);
 	if (!parent || !has_room(client) || client_find_local(client, create->parent, message_bytes(create->name)) ||
-	    client->ids_left == 0)
+	    client->ids_left == 0 || create->mode & MODE_SETGID)
 		return false;
 	create->id = delegations_next_id(client);
 	create->time = create->ctime = now_ns(client);
-	if (!make_attr(create, attr))
-		return false;
+	made_attr(create, create->time, attr);
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = create;
 	delegation_changed(parent, 1, is_directory, create->time);
@@ -517,12 +479,7 @@ static void setattr_resolve(Granary__Setattr *change, int64_t now)
 
 static void attr_change(Granary__Inode *attr, const Granary__Setattr *change)
 {
-	if (change->mask & SETATTR_MODE)
-		attr->mode = (attr->mode & ~MODE_PERMISSIONS) | (change->mode & MODE_PERMISSIONS);
-	if (change->mask & SETATTR_UID)
-		attr->uid = change->uid;
-	if (change->mask & SETATTR_GID)
-		attr->gid = change->gid;
+	attr_set_owner(attr, change);
 	if (change->mask & SETATTR_ATIME)
 		attr->atime = change->atime;
 	if (change->mask & SETATTR_MTIME)

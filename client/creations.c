@@ -52,17 +52,9 @@ struct file_io *file_io_create_local(struct client *client, const Granary__Creat
 	struct creation *creation = mem_zero(1, sizeof *creation);
 	creation->delegation = delegation;
 	buf_set(&creation->name, name);
-	creation->mode = create->mode;
-	creation->uid = create->uid;
-	creation->gid = create->gid;
 	creation->time_ns = (int64_t)loop_wall_ms(client->loop) * 1000000;
-	Granary__Inode attr = GRANARY__INODE__INIT;
-	attr.mode = create->mode;
-	attr.uid = create->uid;
-	attr.gid = create->gid;
-	attr.nlink = 1;
-	attr.atime = attr.mtime = attr.ctime = attr.btime = creation->time_ns;
-	attr.change = attr.data_change = 1; /* anything that the master says is newer */
+	Granary__Inode attr;
+	made_attr(create, creation->time_ns, &attr);
 	creation->io = file_io_open(client, delegations_next_id(client), &attr);
 	creations->count++;
 	creation->io->creation = creation;
@@ -98,15 +90,7 @@ bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change)
 	int64_t now = (int64_t)loop_wall_ms(io->client->loop) * 1000000;
 	if (!creation || creation->sent || (change->mask & SETATTR_SIZE))
 		return false;
-	if (change->mask & SETATTR_MODE)
-		creation->mode = (creation->mode & ~MODE_PERMISSIONS) | (change->mode & MODE_PERMISSIONS);
-	if (change->mask & SETATTR_UID)
-		creation->uid = change->uid;
-	if (change->mask & SETATTR_GID)
-		creation->gid = change->gid;
-	io->attr->mode = creation->mode;
-	io->attr->uid = creation->uid;
-	io->attr->gid = creation->gid;
+	attr_set_owner(io->attr, change);
 	int64_t atime = change->mask & SETATTR_ATIME_NOW ? now : change->mask & SETATTR_ATIME ? change->atime : 0;
 	int64_t mtime = change->mask & SETATTR_MTIME_NOW ? now : change->mask & SETATTR_MTIME ? change->mtime : 0;
 	file_io_set_times(io, atime, mtime);
@@ -121,9 +105,9 @@ void creation_message(const struct creation *creation, Granary__Create *message)
 {
 	message->parent = creation->delegation->directory;
 	message->name = message_borrow(buf_slice(&creation->name));
-	message->mode = creation->mode;
-	message->uid = creation->uid;
-	message->gid = creation->gid;
+	message->mode = creation->io->attr->mode;
+	message->uid = creation->io->attr->uid;
+	message->gid = creation->io->attr->gid;
 	message->exclusive = true;
 	message->id = creation->io->inode;
 	message->time = creation->time_ns;
@@ -141,20 +125,10 @@ static void creation_free(struct creation *creation)
 	file_io_release(io);
 }
 
-static void nothing(void *arg)
-{
-	(void)arg;
-}
-
 void creation_done(struct creation *creation, const Granary__MetaResult *result)
 {
-	struct client *client = creation->io->client;
-	uint64_t directory = creation->delegation->directory, inode = creation->io->inode;
-	/* The kernel may have been told that it may cache both until the delegation's end. */
-	if (result->lease_ms == 0 && client->events && client->events->invalidate) {
-		client->events->invalidate(client->events_arg, inode, (struct slice){ 0 }, nothing, NULL);
-		client->events->invalidate(client->events_arg, directory, buf_slice(&creation->name), nothing, NULL);
-	}
+	if (result->lease_ms == 0)
+		made_uncache(creation->io->client, creation->io->inode, creation->delegation->directory, buf_slice(&creation->name));
 	creation_free(creation);
 }
 

@@ -19,12 +19,11 @@
 
 #include "client/client_internal.h"
 
-/* What the master is yet to be told of a file. */
+/* What the master is yet to be told of a file, with io's attributes. */
 struct creation {
 	struct file_io *io;
 	struct delegation *delegation;
 	struct buf name;
-	uint32_t mode, uid, gid;
 	int64_t time_ns; /* of making */
 	unsigned tries;
 	bool sent;

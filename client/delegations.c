@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
+#include "common/proto/setattr.h"
 
 #define NAMES_MIN 64u
 #define EXPIRY_LOOK_MS 50u
@@ -321,6 +322,53 @@ void delegation_changed(struct delegation *delegation, int names, int links, int
 		return;
 	delegation->attr->entries += (uint64_t)names;
 	delegation->attr->nlink += (uint32_t)links;
+}
+
+/* ---- what we make ourselves ---- */
+
+void made_attr(const Granary__Create *create, int64_t time_ns, Granary__Inode *attr)
+{
+	granary__inode__init(attr);
+	attr->mode = create->mode;
+	attr->uid = create->uid;
+	attr->gid = create->gid;
+	attr->rdev = create->rdev;
+	attr->nlink = 1;
+	attr->atime = attr->mtime = attr->ctime = attr->btime = time_ns;
+	attr->change = attr->data_change = 1; /* anything that the master says is newer */
+	if (mode_is_directory(create->mode)) {
+		attr->nlink = 2;
+		attr->parent = create->parent;
+		attr->size = DIRECTORY_BYTES;
+	} else if (mode_is_symlink(create->mode)) {
+		attr->layout = GRANARY__LAYOUT__LAYOUT_SYMLINK;
+		attr->symlink = create->symlink;
+		attr->size = create->symlink.len;
+	}
+}
+
+void attr_set_owner(Granary__Inode *attr, const Granary__Setattr *change)
+{
+	if (change->mask & SETATTR_MODE)
+		attr->mode = (attr->mode & ~MODE_PERMISSIONS) | (change->mode & MODE_PERMISSIONS);
+	if (change->mask & SETATTR_UID)
+		attr->uid = change->uid;
+	if (change->mask & SETATTR_GID)
+		attr->gid = change->gid;
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+void made_uncache(struct client *client, uint64_t inode, uint64_t directory, struct slice name)
+{
+	const struct client_events *events = client->events;
+	if (!events || !events->invalidate)
+		return;
+	events->invalidate(client->events_arg, inode, (struct slice){ 0 }, nothing, NULL);
+	events->invalidate(client->events_arg, directory, name, nothing, NULL);
 }
 
 /* ---- what our requests change ---- */
