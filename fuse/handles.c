@@ -8,6 +8,7 @@
 
 #include "client/client.h"
 #include "common/base/check.h"
+#include "common/base/limits.h"
 
 #define EPOCH_BIT (1ull << 63)
 
@@ -118,29 +119,27 @@ void node_forget(struct handles *handles, struct node *node, uint64_t lookups)
 		node_free(handles, node);
 }
 
-#define NAME_KEY_OFFSET offsetof(struct node_name, parent)
+/* As it stands in struct node_name. */
+struct name_key {
+	uint64_t parent;
+	char text[NAME_BYTES_MAX];
+};
 
-static size_t name_key_size(const struct node_name *name)
+static size_t name_key_size(size_t length)
 {
-	return offsetof(struct node_name, text) - NAME_KEY_OFFSET + strlen(name->text);
-}
-
-static struct node_name *name_make(uint64_t parent, const char *text)
-{
-	size_t length = strlen(text);
-	struct node_name *name = mem_zero(1, sizeof *name + length + 1);
-
-	name->parent = parent;
-	memcpy(name->text, text, length + 1);
-	return name;
+	return offsetof(struct name_key, text) + length;
 }
 
 struct node_name *handles_find_name(const struct handles *handles, uint64_t parent, const char *text)
 {
-	struct node_name *wanted = name_make(parent, text), *found = NULL;
+	struct name_key key = {.parent = parent};
+	struct node_name *found = NULL;
+	size_t length = strlen(text);
 
-	HASH_FIND(hh, handles->by_name, &wanted->parent, name_key_size(wanted), found);
-	free(wanted);
+	if (length > sizeof key.text)
+		return NULL;
+	memcpy(key.text, text, length);
+	HASH_FIND(hh, handles->by_name, &key, name_key_size(length), found);
 	return found;
 }
 
@@ -155,6 +154,7 @@ void handles_drop_name(struct handles *handles, uint64_t parent, const char *tex
 void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *text, uint64_t seen_ms)
 {
 	struct node_name *name = handles_find_name(handles, parent, text);
+	size_t length = strlen(text);
 
 	if (name && name->node == node) { /* to the front */
 		name->seen_ms = seen_ms;
@@ -164,11 +164,13 @@ void node_name(struct handles *handles, struct node *node, uint64_t parent, cons
 	}
 	if (name)
 		name_drop(handles, name);
-	name = name_make(parent, text);
+	name = mem_zero(1, sizeof *name + length + 1);
+	name->parent = parent;
+	memcpy(name->text, text, length);
 	name->node = node;
 	name->seen_ms = seen_ms;
 	LL_PREPEND(node->names, name);
-	HASH_ADD_KEYPTR(hh, handles->by_name, &name->parent, name_key_size(name), name);
+	HASH_ADD_KEYPTR(hh, handles->by_name, &name->parent, name_key_size(length), name);
 }
 
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)

@@ -46,7 +46,7 @@ static void lookup_done(void *arg, enum err err, const Granary__MetaReply *reply
 	const Granary__MetaResult *result = request_result(&err, reply, 0, &failed);
 
 	if (result) {
-		request_entry(request, result, request->node->nodeid, request->name);
+		request_entry(request, result);
 		return;
 	}
 	if (err == ERR_NOT_FOUND)
@@ -74,14 +74,8 @@ static struct node *named(const struct request *request)
 static void reply_local(struct request *request, uint64_t inode, const Granary__Inode *attr)
 {
 	struct mount *mount = request->mount;
-	uint64_t now_ms = loop_now_ms(mount->loop);
-	struct fuse_entry_param entry;
-	struct node *node = mount_entry(mount, attr, inode, client_delegation_ms(mount->client, request->node->inode), now_ms, &entry);
 
-	node_name(&mount->handles, node, request->node->nodeid, request->name, now_ms);
-	if (fuse_reply_entry(request->fuse, &entry) != 0)
-		node_forget(&mount->handles, node, 1);
-	request_close(request);
+	request_known_entry(request, inode, attr, client_delegation_ms(mount->client, request->node->inode), loop_now_ms(mount->loop));
 }
 
 /* The attributes of a directory that is known to have this name, both delegated to us; NULL: not known. */
@@ -121,20 +115,13 @@ static bool lookup_local(struct request *request)
 /* What was asked for before it was needed. */
 static bool lookup_ahead(struct request *request)
 {
-	struct mount *mount = request->mount;
 	uint64_t started_ms;
 	const Granary__DirectoryEntry *found = ahead_find(request, &started_ms);
-	struct fuse_entry_param entry;
-	struct node *node;
 
 	/* Of a directory in one that is ours the master's answer may bring the delegation, too. */
-	if (!found || (S_ISDIR(found->attr->mode) && client_delegation_ms(mount->client, request->node->inode) > 0))
+	if (!found || (S_ISDIR(found->attr->mode) && client_delegation_ms(request->mount->client, request->node->inode) > 0))
 		return false;
-	node = mount_entry(mount, found->attr, found->inode, found->lease_ms, started_ms, &entry);
-	node_name(&mount->handles, node, request->node->nodeid, request->name, started_ms);
-	if (fuse_reply_entry(request->fuse, &entry) != 0)
-		node_forget(&mount->handles, node, 1);
-	request_close(request);
+	request_known_entry(request, found->inode, found->attr, found->lease_ms, started_ms);
 	return true;
 }
 
@@ -193,7 +180,7 @@ static void create_done(void *arg, enum err err, const Granary__MetaReply *reply
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 
 	if (result)
-		request_entry(request, result, request->node->nodeid, request->name);
+		request_entry(request, result);
 	else
 		request_end(request, err);
 }

@@ -196,21 +196,23 @@ struct node *mount_entry(struct mount *mount, const Granary__Inode *attr, uint64
 	return node;
 }
 
-void request_entry(struct request *request, const Granary__MetaResult *result, uint64_t parent, const char *name)
+void request_known_entry(struct request *request, uint64_t inode, const Granary__Inode *attr, uint32_t lease_ms, uint64_t started_ms)
 {
 	struct fuse_entry_param entry;
-	struct node *node;
+	struct node *node = mount_entry(request->mount, attr, inode, lease_ms, started_ms, &entry);
 
-	if (!result->attr || result->inode == 0) {
-		request_end(request, ERR_PROTOCOL);
-		return;
-	}
-	node = mount_entry(request->mount, result->attr, result->inode, result->lease_ms, request->started_ms, &entry);
-	if (name)
-		node_name(&request->mount->handles, node, parent, name, request->started_ms);
+	node_name(&request->mount->handles, node, request->node->nodeid, request->name, started_ms);
 	if (fuse_reply_entry(request->fuse, &entry) != 0)
 		node_forget(&request->mount->handles, node, 1);
 	request_close(request);
+}
+
+void request_entry(struct request *request, const Granary__MetaResult *result)
+{
+	if (result->attr && result->inode != 0)
+		request_known_entry(request, result->inode, result->attr, result->lease_ms, request->started_ms);
+	else
+		request_end(request, ERR_PROTOCOL);
 }
 
 void request_attr(struct request *request, const Granary__Inode *attr, uint32_t lease_ms)

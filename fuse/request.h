@@ -53,8 +53,10 @@ void request_meta(struct request *request, Granary__MetaOp *op, client_meta_fn *
 const Granary__MetaResult *request_result(enum err *err, const Granary__MetaReply *reply, size_t i,
 					  const Granary__MetaResult **failed);
 
-/* Replies an entry (lookup, mkdir, link, …) that is also found under `name` of directory `parent`, and closes. */
-void request_entry(struct request *request, const Granary__MetaResult *result, uint64_t parent, const char *name);
+/* Replies what the request's name in its node (a directory) leads to (lookup, mkdir, link, …), and closes. */
+void request_entry(struct request *request, const Granary__MetaResult *result);
+/* The same, known without asking; the lease runs from started_ms. */
+void request_known_entry(struct request *request, uint64_t inode, const Granary__Inode *attr, uint32_t lease_ms, uint64_t started_ms);
 /* Replies the attributes and closes. */
 void request_attr(struct request *request, const Granary__Inode *attr, uint32_t lease_ms);
 
