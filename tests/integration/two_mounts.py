@@ -10,26 +10,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from cluster import DIR, Cluster, check, step, wait_for  # noqa: E402
-
-
-def read(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def write(path, data, mode="wb"):
-    with open(path, mode) as file:
-        file.write(data)
-
-
-def fails(number, function, *arguments):
-    try:
-        function(*arguments)
-    except OSError as error:
-        check(error.errno == number, f"{function.__name__}{arguments}: {error}, not {errno.errorcode[number]}")
-        return
-    raise AssertionError(f"{function.__name__}{arguments} went well, {errno.errorcode[number]} was expected")
+from cluster import DIR, Cluster, check, fails, read, step, wait_for, write  # noqa: E402
 
 
 def close_to_open(a, b):

@@ -5,6 +5,7 @@
 
 By hand: tests/integration/kill.py uses build/dev/bin and a folder of its own under /tmp."""
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -40,6 +41,25 @@ def check(condition, what):
     """Not assert: it must fail under any options of the interpreter, and say what was seen."""
     if not condition:
         raise AssertionError(what)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path, data, mode="wb"):
+    with open(path, mode) as file:
+        file.write(data)
+
+
+def fails(number, function, *arguments):
+    try:
+        function(*arguments)
+    except OSError as error:
+        check(error.errno == number, f"{function.__name__}{arguments}: {error}, not {errno.errorcode[number]}")
+        return
+    raise AssertionError(f"{function.__name__}{arguments} went well, {errno.errorcode[number]} was expected")
 
 
 def wait_for(condition, seconds, what):
