@@ -74,6 +74,8 @@ typedef void file_io_read_fn(void *arg, enum err err, const struct slice *parts,
 
 /* attr as of Open, Create or Getattr. Counted per inode: the same struct for the same inode. */
 struct file_io *file_io_open(struct client *client, uint64_t inode, const Granary__Inode *attr);
+/* The same with an attr from an answer that was kept: its lease runs since it was asked for. */
+struct file_io *file_io_open_known(struct client *client, uint64_t inode, const Granary__Inode *attr, uint64_t asked_ms);
 /* With the last reference what is not flushed is dropped. */
 void file_io_close(struct file_io *io);
 /* A newer attr came from the master (lookup, getattr, open, commit): size and layout are taken unless data is
@@ -86,6 +88,8 @@ bool file_io_dirty(const struct file_io *io);
 /* parts are in order and valid for the call, their sizes add up to min(size, end of file - offset); holes are zeros.
  * Sees what was written here before. */
 void file_io_read(struct file_io *io, uint64_t offset, size_t size, file_io_read_fn *done, void *arg);
+/* It will be read from its beginning: a small file is fetched, and kept until it is read or closed. Or nothing is done. */
+void file_io_read_ahead(struct file_io *io);
 /* The bytes are copied before it returns; done when accepted (at once below CLIENT_DIRTY_BYTES_MAX). An
  * error that comes later is reported by the next flush or sync, once. */
 void file_io_write(struct file_io *io, uint64_t offset, struct slice bytes, file_io_fn *done, void *arg);

@@ -76,6 +76,7 @@ struct client {
 	bool undelegated;
 	bool closing;
 	bool *closed; /* of the answer that is being handed on: set by client_close */
+	unsigned ahead_files; /* read ahead, or being read */
 	uint64_t asked_ms; /* while an answer of the master is handed on: when it was asked for; 0: none is */
 	struct servers servers;
 	struct packs packs;

@@ -57,6 +57,15 @@ struct file_io *file_io_open(struct client *client, uint64_t inode, const Granar
 	return io;
 }
 
+struct file_io *file_io_open_known(struct client *client, uint64_t inode, const Granary__Inode *attr, uint64_t asked_ms)
+{
+	check(client->asked_ms == 0);
+	client->asked_ms = asked_ms;
+	struct file_io *io = file_io_open(client, inode, attr);
+	client->asked_ms = 0;
+	return io;
+}
+
 static void drop_buffered(struct file_io *io)
 {
 	extents_drop(io, 0);
@@ -79,7 +88,7 @@ static void free_if_unused(struct file_io *io)
 	check(!io->extents && !io->queue && !io->reads_waiting && !io->flush_running && !io->flush_waiting);
 	HASH_DEL(io->client->files, io);
 	chunk_map_deinit(&io->map);
-	iobuf_unref(io->blob_cache);
+	blob_cache_drop(io);
 	free(io->unsynced);
 	message_free(&io->attr->base);
 	free(io);

@@ -131,9 +131,11 @@ struct file_io {
 	uint64_t blob_pack; /* appended, to be committed */
 	uint32_t blob_slot;
 
-	struct iobuf *blob_cache; /* the record (attr->pack, attr->slot), when it was read in part */
+	struct iobuf *blob_cache; /* the record (attr->pack, attr->slot), when it was read in part, or ahead */
 	uint64_t blob_cache_pack;
 	uint32_t blob_cache_slot;
+	bool blob_ahead;    /* the record was read ahead and is not wanted any more when it has been read */
+	bool ahead_running; /* reads wait for that */
 };
 
 /* ---- file_io.c ---- */
@@ -197,6 +199,7 @@ void flush_deferred(void *arg);
 void read_start(struct file_io *io, uint64_t offset, uint64_t size, file_io_read_fn *done, read_parts_fn *parts_done, void *arg);
 /* Reads that waited for extents go on when they can. */
 void reads_advance(struct file_io *io);
+void blob_cache_drop(struct file_io *io);
 
 /* ---- file_reshape.c ---- */
 /* What has to happen before a write to [offset, end): false when nothing; otherwise it is begun, and the queue runs on

@@ -282,22 +282,75 @@ static void blob_read(void *arg, enum err err, struct iobuf *data, uint32_t skip
 	range_from_blob(range, data);
 }
 
+void blob_cache_drop(struct file_io *io)
+{
+	iobuf_unref(io->blob_cache);
+	io->blob_cache = NULL;
+	if (io->blob_ahead)
+		io->client->ahead_files--;
+	io->blob_ahead = false;
+}
+
+/* The cache is for the record that is the file's now. */
+static void blob_cache_turn(struct file_io *io)
+{
+	if (io->blob_cache_pack == io->attr->pack && io->blob_cache_slot == io->attr->slot)
+		return;
+	blob_cache_drop(io);
+	io->blob_cache_pack = io->attr->pack;
+	io->blob_cache_slot = io->attr->slot;
+}
+
+static void blob_call(struct file_io *io, read_done_fn *done, void *arg)
+{
+	read_call(io->client,
+		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot}, done, arg);
+}
+
 static void range_blob(struct read_range *range)
 {
 	struct file_io *io = range->io;
-	if (io->blob_cache_pack != io->attr->pack || io->blob_cache_slot != io->attr->slot) {
-		iobuf_unref(io->blob_cache);
-		io->blob_cache = NULL;
-		io->blob_cache_pack = io->attr->pack;
-		io->blob_cache_slot = io->attr->slot;
-	}
-	if (io->blob_cache) {
-		range_from_blob(range, io->blob_cache);
+	blob_cache_turn(io);
+	if (!io->blob_cache) {
+		blob_call(io, blob_read, range);
 		return;
 	}
-	read_call(io->client,
-		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot},
-		  blob_read, range);
+	struct iobuf *record = iobuf_ref(io->blob_cache);
+	if (io->blob_ahead && range->offset == 0 && range->size >= io->attr->blob_bytes)
+		blob_cache_drop(io);
+	range_from_blob(range, record);
+	iobuf_unref(record);
+}
+
+/* If it failed, who reads tries again and is told. */
+static void ahead_read(void *arg, enum err err, struct iobuf *data, uint32_t skip)
+{
+	struct file_io *io = arg;
+	(void)skip;
+	io->ahead_running = false;
+	if (err == OK && data && data->size >= io->attr->blob_bytes && io->attr->pack == io->blob_cache_pack &&
+	    io->attr->slot == io->blob_cache_slot && io->references > 0 && !io->blob_cache) {
+		io->blob_cache = iobuf_ref(data);
+		io->blob_ahead = true;
+	} else {
+		io->client->ahead_files--;
+	}
+	reads_advance(io);
+	file_io_release(io);
+}
+
+void file_io_read_ahead(struct file_io *io)
+{
+	if (file_io_dirty(io) || file_io_in_chunks(io) || io->attr->layout != GRANARY__LAYOUT__LAYOUT_BLOB || io->attr->blob_bytes == 0 ||
+	    io->attr->size > CLIENT_AHEAD_BYTES_MAX || io->client->ahead_files >= CLIENT_AHEAD_FILES_MAX || io->ahead_running)
+		return;
+	blob_cache_turn(io);
+	if (io->blob_cache)
+		return;
+	io->ahead_running = true;
+	io->client->ahead_files++;
+	file_io_hold(io);
+	blob_call(io, ahead_read, io);
 }
 
 /* ---- the whole ---- */
@@ -319,6 +372,10 @@ static void range_begin(struct read_range *range)
 	}
 	if (range->size > file_size - range->offset)
 		range->size = file_size - range->offset;
+	if (io->ahead_running) {
+		DL_APPEND2(io->reads_waiting, range, previous, next);
+		return;
+	}
 	if (extents_overlap(io, range->offset, range->size)) {
 		DL_APPEND2(io->reads_waiting, range, previous, next);
 		io->hurry = true;

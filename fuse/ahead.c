@@ -154,19 +154,46 @@ static const Granary__DirectoryEntry *entry_find(const Granary__MetaResult *resu
 	return NULL;
 }
 
+static const Granary__DirectoryEntry *batch_find(const struct mount *mount, const struct ahead_directory *directory, const char *name)
+{
+	const Granary__DirectoryEntry *entry;
+
+	if (!directory->batch || directory->epoch != mount->epoch)
+		return NULL;
+	entry = entry_find(directory->batch->results[0], slice_text(name));
+	if (!entry || !entry->attr || loop_now_ms(mount->loop) >= directory->started_ms + entry->lease_ms)
+		return NULL;
+	return entry;
+}
+
 const Granary__DirectoryEntry *ahead_find(const struct request *request, uint64_t *started_ms)
 {
 	struct mount *mount = request->mount;
 	struct ahead_directory *directory = directory_use(&mount->ahead, request->node->inode);
-	const Granary__DirectoryEntry *entry = NULL;
+	const Granary__DirectoryEntry *entry = batch_find(mount, directory, request->name);
 
-	if (directory->batch && directory->epoch == mount->epoch)
-		entry = entry_find(directory->batch->results[0], slice_text(request->name));
-	if (!entry || !entry->attr || loop_now_ms(mount->loop) >= directory->started_ms + entry->lease_ms) {
+	if (!entry) {
 		missed(directory, request);
 		return NULL;
 	}
 	directory->hits++;
 	*started_ms = directory->started_ms;
 	return entry;
+}
+
+const Granary__DirectoryEntry *ahead_known(const struct mount *mount, const struct node *node, uint64_t *started_ms)
+{
+	const struct node_name *name;
+
+	for (name = node->names; name; name = name->next) {
+		const struct node *parent = handles_find(&mount->handles, name->parent);
+		const struct ahead_directory *directory = parent ? directory_find(&mount->ahead, parent->inode) : NULL;
+		const Granary__DirectoryEntry *entry = directory ? batch_find(mount, directory, name->text) : NULL;
+
+		if (!entry || entry->inode != node->inode)
+			continue;
+		*started_ms = directory->started_ms;
+		return entry;
+	}
+	return NULL;
 }

@@ -16,6 +16,7 @@
 #define AHEAD_DIRECTORIES_MAX 32u
 
 struct mount;
+struct node;
 struct request;
 struct ahead_directory;
 
@@ -27,6 +28,8 @@ struct ahead {
 /* What is known of the name that the request looks up in its node; NULL: nothing, the master is to be asked. *started_ms: the
  * entry's lease runs from there. Valid until the next call of anything here. */
 const Granary__DirectoryEntry *ahead_find(const struct request *request, uint64_t *started_ms);
+/* What is known of a node that the kernel has: the same, but nothing is asked for. */
+const Granary__DirectoryEntry *ahead_known(const struct mount *mount, const struct node *node, uint64_t *started_ms);
 void ahead_deinit(struct ahead *ahead);
 
 #endif

@@ -43,6 +43,7 @@ struct node {
 	uint32_t mode, uid, gid, nlink;
 	int64_t atime, ctime;
 
+	bool was_read;		/* the kernel was given its data, and may have it still */
 	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	struct lock_book locks; /* held by programs here */
 	bool following;		/* after a recall: asking what has become of it */

@@ -51,8 +51,10 @@ void on_read(fuse_req_t fuse, fuse_ino_t nodeid, size_t size, off_t offset, stru
 	struct request *request = open_data(fuse, nodeid);
 
 	(void)file;
-	if (request)
-		file_io_read(request->node->io, (uint64_t)offset, size, read_done, request);
+	if (!request)
+		return;
+	request->node->was_read = true;
+	file_io_read(request->node->io, (uint64_t)offset, size, read_done, request);
 }
 
 static void write_done(void *arg, enum err err)

@@ -20,7 +20,15 @@ static bool writes(int flags)
 	return (flags & O_ACCMODE) != O_RDONLY;
 }
 
-static void node_opened(struct request *request, const Granary__Inode *attr)
+static void node_update(struct mount *mount, struct node *node, const Granary__Inode *attr)
+{
+	if (!node->io)
+		node->io = file_io_open(mount->client, node->inode, attr);
+	else
+		file_io_update(node->io, attr);
+}
+
+static void handle_opened(struct request *request)
 {
 	struct node *node = request->node;
 
@@ -28,9 +36,6 @@ static void node_opened(struct request *request, const Granary__Inode *attr)
 	if (writes(request->file.flags))
 		node->write_opens++;
 	request->file.fh = writes(request->file.flags) ? HANDLE_WRITES : HANDLE_READS;
-	if (!node->io)
-		node->io = file_io_open(request->mount->client, node->inode, attr);
-	file_io_update(node->io, attr);
 	client_note_opened(request->mount->client, node->inode);
 }
 
@@ -51,8 +56,10 @@ static void handle_closed(struct mount *mount, struct node *node, uint64_t handl
 {
 	check(node->opens > 0);
 	/* The data layer flushes by itself, too: what it has committed is no change by others. */
-	if (handle == HANDLE_WRITES)
+	if (handle == HANDLE_WRITES) {
 		node_learn(node, file_io_attr(node->io));
+		mount->epoch++;
+	}
 	node->opens--;
 	if (handle == HANDLE_WRITES)
 		node->write_opens--;
@@ -96,6 +103,8 @@ static void open_ready(void *arg)
 	struct node *node = request->node;
 
 	if (!(request->file.flags & O_TRUNC)) {
+		if (!writes(request->file.flags) && !node->was_read)
+			file_io_read_ahead(node->io);
 		open_reply(request);
 		return;
 	}
@@ -148,7 +157,8 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 		return;
 	}
 	node_lease(node, result->attr, request->started_ms + result->lease_ms);
-	node_opened(request, result->attr);
+	node_update(request->mount, node, result->attr);
+	handle_opened(request);
 	/* Pages stay only where they are known to be those of the file as it is. */
 	request->file.keep_cache = !changed;
 	if (changed) {
@@ -157,6 +167,28 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 	}
 	node_learn(node, result->attr);
 	open_ready(request);
+}
+
+/* Under a lease on the file as it is: before another client's change of it is answered, or its last name gone for good, the lease is
+ * recalled or has run out. The leader learns of the open file with the next keepalive, and frees none before that (master/reclaim.h). */
+static bool open_known(struct request *request)
+{
+	struct mount *mount = request->mount;
+	struct node *node = request->node;
+	uint64_t started_ms;
+	const Granary__DirectoryEntry *entry;
+
+	if (writes(request->file.flags) || request->file.flags & O_TRUNC || node->io || node->mutating > 0 ||
+	    client_is_changing(mount->client, node->inode))
+		return false;
+	entry = ahead_known(mount, node, &started_ms);
+	if (!entry || node_judge(node, entry->attr) == NODE_CHANGED || entry->attr->change < node->change)
+		return false;
+	node->io = file_io_open_known(mount->client, node->inode, entry->attr, started_ms);
+	handle_opened(request);
+	request->file.keep_cache = 1;
+	open_ready(request);
+	return true;
 }
 
 void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
@@ -169,11 +201,13 @@ void on_open(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 		return;
 	request->file = *file;
 	if (node_is_local(request->node)) {
-		node_opened(request, file_io_attr(request->node->io));
+		handle_opened(request);
 		request->file.keep_cache = 1;
 		open_ready(request);
 		return;
 	}
+	if (open_known(request))
+		return;
 	message.inode = request->node->inode;
 	op.op_case = GRANARY__META_OP__OP_OPEN;
 	op.open = &message;
@@ -191,7 +225,8 @@ static void create_reply(struct request *request, struct node *node, const Grana
 	node_hold(node);
 	node_drop(&request->mount->handles, parent);
 	request->node = node;
-	node_opened(request, attr);
+	node_update(request->mount, node, attr);
+	handle_opened(request);
 	request->file.keep_cache = 1;
 	if (request->file.flags & O_DIRECT)
 		request->file.direct_io = 1;

@@ -130,6 +130,8 @@
 #define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */
 #define CLIENT_OPENED_MS 200u			     /* newly opened files are told to the leader after so long */
 #define CLIENT_CLOSED_PER_MESSAGE_MAX 4096u
+#define CLIENT_AHEAD_BYTES_MAX (64u * KIB)	     /* files up to this size are read when they are opened */
+#define CLIENT_AHEAD_FILES_MAX 64u		     /* of those, being read or not yet asked for */
 #define CLIENT_READS_PER_OP_MAX 16u		     /* chunk reads in flight for one read */
 #define CLIENT_WRITES_PER_FILE_MAX 16u		     /* chunk writes in flight for one file: 4 MiB */
 #define CLIENT_EXTENTS_PER_FILE_MAX 64u		     /* ranges of one file gathered before the oldest is sent */
