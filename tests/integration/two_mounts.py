@@ -111,6 +111,58 @@ def open_but_deleted(a, b):
         check(read(f"{a}/old") == b"new", "the file renamed into place is not seen")
 
 
+def opened_without_asking(a, b):
+    """A mount that knows a directory's files opens them by itself. What the other one deletes, replaces or changes meanwhile is for
+    those who have it open what it was, and for those who open it then what it is."""
+    data = [os.urandom(500 + number) for number in range(100)]
+    os.mkdir(f"{b}/known")
+    for number in range(100):
+        write(f"{b}/known/{number}", data[number])
+        write(f"{b}/known/closed{number}", data[number])
+
+    def look():
+        for number in range(100):
+            os.stat(f"{a}/known/{number}")
+            os.stat(f"{a}/known/closed{number}")
+
+    def inodes():
+        info = os.statvfs(b)
+        return info.f_files - info.f_ffree
+
+    def named():
+        return 1 + sum(len(directories) + len(files) for _, directories, files in os.walk(b))
+
+    wait_for(lambda: inodes() == named(), 30, "what was deleted before is gone")
+    look()
+    files = [open(f"{a}/known/{number}", "rb") for number in range(100)]
+    for number in range(0, 50):
+        check(files[number].read(100) == data[number][:100], "the beginning of a file")
+    for number in range(100):
+        os.unlink(f"{b}/known/{number}")
+        os.unlink(f"{b}/known/closed{number}")
+    wait_for(lambda: inodes() <= named() + 100, 30, "the files that nobody has open are gone for good")
+    for number in range(100):
+        files[number].seek(0)
+        check(files[number].read() == data[number], f"an open file lost its data when the other deleted it: {number}")
+        files[number].close()
+    wait_for(lambda: inodes() == named(), 30, "the files that were open are gone for good")
+    for number in range(100):
+        write(f"{b}/known/{number}", data[number])
+    for number in range(100):
+        if number % 30 == 0:
+            sizes = [os.stat(f"{a}/known/{near}").st_size for near in range(100)]
+            check(sizes == [len(content) for content in data], "sizes")
+            check(read(f"{a}/known/{number}") == data[number], "content")
+        write(f"{b}/known/{number}", data[number][::-1])
+        check(read(f"{a}/known/{number}") == data[number][::-1], f"what the other has written is not what is read: {number}")
+        write(f"{b}/known/{number}", data[number])
+        os.rename(f"{b}/known/{number}", f"{b}/known/{(number + 1) % 100}")
+        check(read(f"{a}/known/{(number + 1) % 100}") == data[number], f"the file renamed into place is not what is read: {number}")
+        fails(errno.ENOENT, read, f"{a}/known/{number}")
+        write(f"{b}/known/{(number + 1) % 100}", data[(number + 1) % 100])
+        write(f"{b}/known/{number}", data[number])
+
+
 def locks(a, b):
     write(f"{a}/locked", b"0" * 100)
     with open(f"{a}/locked", "r+b") as one, open(f"{b}/locked", "r+b") as two:
@@ -152,7 +204,7 @@ def main():
     with Cluster(mount=True, chunkservers=3) as cluster:
         a, b = cluster.mnt, os.path.join(DIR, "mnt2")
         process = cluster.mount_again(b)
-        for part in close_to_open, names, looked_up_ahead, open_but_deleted, locks:
+        for part in close_to_open, names, looked_up_ahead, open_but_deleted, opened_without_asking, locks:
             step(part.__name__.replace("_", " "))
             part(a, b)
         step("a killed mount gives its locks back")

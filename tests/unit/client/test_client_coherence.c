@@ -144,6 +144,60 @@ static void test_backpressure(void **state)
 	free(bytes);
 }
 
+/* A small file read ahead: fetched once for the reader, not given to him when others have changed it since, and when nobody had it
+ * right the reader learns that by himself. */
+static void test_read_ahead(void **state)
+{
+	enum { SIZE = 5000 };
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(2 * SIZE, 7);
+	struct file_io *io = fixture_create(&cluster, client, "small", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, SIZE), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	file_io_read_ahead(io_other);
+	file_io_read_ahead(io_other);
+	fixture_expect(&cluster, io_other, bytes, SIZE);
+	assert_int_equal(FIXTURE_TOTAL(&cluster, blob_reads), 1);
+	fixture_expect(&cluster, io_other, bytes, SIZE);
+	assert_int_equal(FIXTURE_TOTAL(&cluster, blob_reads), 2);
+
+	for (unsigned i = 0; i < 3; i++) { /* before it has come, while it is there, and after a part of it was read */
+		uint8_t part[10];
+		size_t got;
+		file_io_read_ahead(io_other);
+		if (i > 0)
+			assert_int_equal(fixture_read(&cluster, io_other, 1, part, sizeof part, &got), OK);
+		bytes += i % 2 ? SIZE : 0;
+		assert_int_equal(fixture_truncate(&cluster, io, 0), OK);
+		assert_int_equal(fixture_write(&cluster, io, 0, bytes, SIZE), OK);
+		assert_int_equal(fixture_flush(&cluster, io, false), OK);
+		fixture_expect(&cluster, io_other, bytes, SIZE);
+		bytes -= i % 2 ? SIZE : 0;
+	}
+	for (unsigned i = 0; i < cluster.count; i++)
+		cluster.servers[i].corrupt = true;
+	size_t got;
+	uint8_t part[10];
+	file_io_read_ahead(io_other);
+	assert_int_equal(fixture_read(&cluster, io_other, 0, part, sizeof part, &got), ERR_CORRUPT);
+	for (unsigned i = 0; i < cluster.count; i++)
+		cluster.servers[i].corrupt = false;
+	fixture_expect(&cluster, io_other, bytes, SIZE);
+	fixture_close(other, io_other, inode);
+
+	io_other = fixture_open(&cluster, other, inode);
+	file_io_read_ahead(io_other);
+	fixture_close(other, io_other, inode);
+	io_other = fixture_open(&cluster, other, inode); /* while the first one's is under way */
+	fixture_expect(&cluster, io_other, bytes, SIZE);
+	file_io_read_ahead(io_other);
+	fixture_close(other, io_other, inode);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -152,6 +206,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_read_ahead, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
