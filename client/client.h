@@ -50,7 +50,8 @@ struct loop *client_loop(struct client *client);
 uint64_t client_session(const struct client *client);
 
 /* A namespace request of up to META_OPS_PER_BATCH_MAX operations, in one frame. The ops are packed before the call
- * returns. err is about the request as a whole; each result has an error of its own. reply is valid for the call. */
+ * returns. err is about the request as a whole; each result has an error of its own. reply is valid for the call
+ * (message_ref keeps it). */
 typedef void client_meta_fn(void *arg, enum err err, const Granary__MetaReply *reply);
 void client_meta(struct client *client, Granary__MetaOp *const *ops, size_t op_count, client_meta_fn *done, void *arg);
 

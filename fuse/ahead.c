@@ -18,7 +18,7 @@ struct ahead_directory {
 	unsigned hits;		   /* of the last batch */
 	bool running;
 	bool whole;		   /* the last batch had all names, or is to have them */
-	Granary__MetaReply *batch; /* names in byte order; or NULL */
+	const Granary__MetaReply *batch; /* names in byte order; or NULL */
 	uint64_t epoch, started_ms;
 	struct ahead_directory *prev, *next;
 	UT_hash_handle hh;
@@ -27,7 +27,7 @@ struct ahead_directory {
 static void batch_drop(struct ahead_directory *directory)
 {
 	if (directory->batch)
-		message_free(&directory->batch->base);
+		message_unref(&directory->batch->base);
 	directory->batch = NULL;
 }
 
@@ -89,7 +89,8 @@ static void fetched(void *arg, enum err err, const Granary__MetaReply *reply)
 		batch_drop(directory);
 	}
 	if (directory && result && request->offset == mount->epoch) {
-		directory->batch = (Granary__MetaReply *)message_copy(&reply->base);
+		message_ref(&reply->base);
+		directory->batch = reply;
 		directory->epoch = mount->epoch;
 		directory->started_ms = request->started_ms;
 	}

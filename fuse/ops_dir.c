@@ -19,7 +19,7 @@ struct dir_handle {
 	uint64_t parent; /* inode of "..", once known */
 	/* The newest batch with its attributes, for names [batch_first, batch_first + n_entries); used while nothing has
 	 * changed since it was asked for (mount.epoch): an entry in it must not bring back what is gone. */
-	Granary__MetaReply *batch;
+	const Granary__MetaReply *batch;
 	size_t batch_first;
 	uint64_t batch_epoch, batch_started_ms, batch_answered_ms;
 };
@@ -27,7 +27,7 @@ struct dir_handle {
 static void batch_drop(struct dir_handle *dir)
 {
 	if (dir->batch)
-		message_free(&dir->batch->base);
+		message_unref(&dir->batch->base);
 	dir->batch = NULL;
 }
 
@@ -247,7 +247,8 @@ static void fetch_done(void *arg, enum err err, const Granary__MetaReply *reply)
 		return;
 	}
 	if (result && request->flags) {
-		dir->batch = (Granary__MetaReply *)message_copy(&reply->base);
+		message_ref(&reply->base);
+		dir->batch = reply;
 		dir->batch_started_ms = request->started_ms;
 		dir->batch_answered_ms = loop_now_ms(request->mount->loop);
 	}

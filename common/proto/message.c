@@ -132,9 +132,16 @@ static bool is_within_bounds(const ProtobufCMessage *message)
 	return true;
 }
 
+/* ---- in pieces */
+
 struct budget {
 	size_t bytes_left;
 };
+
+static struct budget budget_of(struct slice bytes)
+{
+	return (struct budget){ .bytes_left = UNPACKED_BYTES_BASE + UNPACKED_BYTES_FACTOR * bytes.size };
+}
 
 static void *budget_alloc(void *arg, size_t size_bytes)
 {
@@ -156,7 +163,7 @@ enum err message_unpack(const ProtobufCMessageDescriptor *descriptor, struct sli
 	*out = NULL;
 	if (bytes.size > FRAME_BYTES_MAX)
 		return ERR_PROTOCOL;
-	struct budget budget = { .bytes_left = UNPACKED_BYTES_BASE + UNPACKED_BYTES_FACTOR * bytes.size };
+	struct budget budget = budget_of(bytes);
 	ProtobufCAllocator allocator = { .alloc = budget_alloc, .free = budget_free, .allocator_data = &budget };
 	ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, bytes.size, bytes.bytes);
 	if (message == NULL)
@@ -183,4 +190,144 @@ ProtobufCMessage *message_copy(const ProtobufCMessage *message)
 	check(copy != NULL);
 	buf_deinit(&packed);
 	return copy;
+}
+
+/* ---- whole */
+
+#define WHOLE_MAGIC 0x77686f6cu
+#define WHOLE_ALIGNMENT 8u
+/* What a message of n bytes takes when unpacked, as a rule; what is beyond it comes in blocks that double. */
+#define WHOLE_FACTOR 4u
+#define WHOLE_FIRST_BYTES 128u
+#define WHOLE_FIRST_BYTES_MAX (64u * KIB)
+
+struct block {
+	struct block *next;
+	uint64_t memory[];
+};
+
+/* What is allocated, behind its size. */
+struct piece {
+	size_t bytes;
+	uint64_t memory[];
+};
+
+/* The start of the first block, whose first piece is the message itself. */
+struct whole {
+	struct block *more;
+	uint32_t references;
+	uint32_t magic;
+	size_t bytes;
+	uint64_t message[];
+};
+
+/* While a message is being unpacked. */
+struct whole_build {
+	struct budget budget;
+	struct whole *whole;
+	uint8_t *next;
+	size_t bytes_left;
+	size_t block_bytes;
+	struct piece *spare; /* given back by the parser: its scratch memory for messages of many fields */
+};
+
+static void whole_free(struct whole *whole)
+{
+	struct block *next;
+	for (struct block *block = whole->more; block != NULL; block = next) {
+		next = block->next;
+		free(block);
+	}
+	whole->magic = 0;
+	free(whole);
+}
+
+/* A block for a piece of so many bytes, within the budget. */
+static bool whole_grow(struct whole_build *build, size_t piece_bytes)
+{
+	size_t bytes = 2 * build->block_bytes;
+	if (bytes > build->budget.bytes_left)
+		bytes = build->budget.bytes_left;
+	if (bytes < piece_bytes + sizeof(struct block))
+		bytes = piece_bytes + sizeof(struct block);
+	struct block *block = budget_alloc(&build->budget, bytes);
+	if (block == NULL)
+		return false;
+	block->next = build->whole->more;
+	build->whole->more = block;
+	build->block_bytes = bytes;
+	build->next = (uint8_t *)block->memory;
+	build->bytes_left = bytes - sizeof(*block);
+	return true;
+}
+
+static void *whole_alloc(void *arg, size_t size_bytes)
+{
+	struct whole_build *build = arg;
+	if (build->spare != NULL && build->spare->bytes == size_bytes) {
+		struct piece *spare = build->spare;
+		build->spare = NULL;
+		return spare->memory;
+	}
+	if (size_bytes > build->budget.bytes_left + build->bytes_left)
+		return NULL;
+	size_t bytes = (sizeof(struct piece) + size_bytes + WHOLE_ALIGNMENT - 1) / WHOLE_ALIGNMENT * WHOLE_ALIGNMENT;
+	if (bytes > build->bytes_left && !whole_grow(build, bytes))
+		return NULL;
+	struct piece *piece = (struct piece *)(void *)build->next;
+	build->next += bytes;
+	build->bytes_left -= bytes;
+	piece->bytes = size_bytes;
+	return piece->memory;
+}
+
+static void whole_give_back(void *arg, void *memory)
+{
+	struct whole_build *build = arg;
+	if (memory != NULL)
+		build->spare = container_of(memory, struct piece, memory);
+}
+
+static struct whole *whole_of(const ProtobufCMessage *message)
+{
+	struct whole *whole = container_of((uintptr_t)message, struct whole, message);
+	check(whole->magic == WHOLE_MAGIC);
+	return whole;
+}
+
+enum err message_unpack_whole(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, const ProtobufCMessage **out)
+{
+	*out = NULL;
+	if (bytes.size > FRAME_BYTES_MAX)
+		return ERR_PROTOCOL;
+	struct whole_build build = { .budget = budget_of(bytes), .block_bytes = WHOLE_FACTOR * bytes.size };
+	if (build.block_bytes > WHOLE_FIRST_BYTES_MAX)
+		build.block_bytes = WHOLE_FIRST_BYTES_MAX;
+	build.block_bytes += sizeof(*build.whole) + descriptor->sizeof_message + WHOLE_FIRST_BYTES;
+	build.whole = budget_alloc(&build.budget, build.block_bytes);
+	build.whole->more = NULL;
+	build.next = (uint8_t *)&build.whole->bytes;
+	build.bytes_left = build.block_bytes - offsetof(struct whole, bytes);
+	ProtobufCAllocator allocator = { .alloc = whole_alloc, .free = whole_give_back, .allocator_data = &build };
+	const ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, bytes.size, bytes.bytes);
+	if (message == NULL || !is_within_bounds(message)) {
+		whole_free(build.whole);
+		return ERR_PROTOCOL;
+	}
+	check((const void *)message == build.whole->message);
+	build.whole->references = 1;
+	build.whole->magic = WHOLE_MAGIC;
+	*out = message;
+	return OK;
+}
+
+void message_ref(const ProtobufCMessage *whole)
+{
+	whole_of(whole)->references++;
+}
+
+void message_unref(const ProtobufCMessage *whole)
+{
+	if (whole != NULL && --whole_of(whole)->references == 0)
+		whole_free(whole_of(whole));
 }

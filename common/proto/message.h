@@ -1,4 +1,13 @@
-/* The messages of granary.proto by number: pack, unpack, bounds. */
+/* The messages of granary.proto by number: pack, unpack, bounds.
+ *
+ * A message is held in memory in one of two ways:
+ *  - In pieces: every submessage, array, text and bytes field is an allocation of its own (mem_alloc), so that it can be
+ *    replaced, freed or moved into another message by itself. Made by hand, by message_unpack and message_copy; freed by
+ *    message_free.
+ *  - Whole: as it came, to be read and never changed (const). All of it is one piece of memory, counted by reference, that
+ *    goes at once. Made by message_unpack_whole; message_ref keeps it instead of a copy, message_unref lets it go.
+ * The compiler does not let the first kind of free take a whole message; the second check()s that it was given one, not one in
+ * pieces nor a submessage. */
 #ifndef GRANARY_COMMON_PROTO_MESSAGE_H
 #define GRANARY_COMMON_PROTO_MESSAGE_H
 
@@ -46,12 +55,19 @@ const char *message_name(unsigned type);
 
 /* Appends the packed message. */
 void message_pack(const ProtobufCMessage *message, struct buf *out);
-/* ERR_PROTOCOL when the bytes do not parse or an array is beyond limits.h. The result is freed by message_free. */
+/* ERR_PROTOCOL when the bytes do not parse or an array is beyond limits.h. The result is in pieces. */
 MUST_USE enum err message_unpack(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, ProtobufCMessage **out);
 /* NULL is allowed. */
 void message_free(ProtobufCMessage *message);
-/* A copy that the caller frees. */
+/* A copy in pieces that the caller frees. */
 ProtobufCMessage *message_copy(const ProtobufCMessage *message);
+
+/* As message_unpack. The result has one reference. */
+MUST_USE enum err message_unpack_whole(const ProtobufCMessageDescriptor *descriptor, struct slice bytes,
+				       const ProtobufCMessage **out);
+void message_ref(const ProtobufCMessage *whole);
+/* NULL is allowed. */
+void message_unref(const ProtobufCMessage *whole);
 
 static inline struct slice message_bytes(ProtobufCBinaryData data)
 {

@@ -348,8 +348,8 @@ static void on_hello(struct rpc_conn *conn, const struct frame_header *header, s
 		hello_reply(conn, header, NULL);
 		return;
 	}
-	ProtobufCMessage *message = NULL;
-	if (message_unpack(&granary__hello__descriptor, bytes, &message) != OK) {
+	const ProtobufCMessage *message;
+	if (message_unpack_whole(&granary__hello__descriptor, bytes, &message) != OK) {
 		conn_reject(conn->conn);
 		return;
 	}
@@ -357,35 +357,35 @@ static void on_hello(struct rpc_conn *conn, const struct frame_header *header, s
 		hello_reply(conn, header, (const Granary__Hello *)message);
 	else
 		hello_request(conn, (const Granary__Hello *)message);
-	message_free(message);
+	message_unref(message);
 }
 
 /* ---------------------------------------------------------------- replies */
 
 static void reply_error(struct rpc_call *call, const struct frame_header *header, struct slice bytes)
 {
-	ProtobufCMessage *message = NULL;
+	const ProtobufCMessage *message;
 	struct rpc_result result = { .err = err_from_wire(header->error), .text = "" };
-	if (message_unpack(&granary__error_reply__descriptor, bytes, &message) == OK) {
+	if (message_unpack_whole(&granary__error_reply__descriptor, bytes, &message) == OK) {
 		const Granary__ErrorReply *reply = (const Granary__ErrorReply *)message;
 		result.text = result.err == ERR_NOT_LEADER ? reply->leader : reply->text;
 	}
 	rpc_call_end(call, &result);
-	message_free(message);
+	message_unref(message);
 }
 
 static void reply_message(struct rpc_call *call, struct slice bytes, struct iobuf *data)
 {
-	ProtobufCMessage *message = NULL;
+	const ProtobufCMessage *message;
 	struct conn *frames = call->conn->conn;
-	if (message_unpack(message_reply(call->type), bytes, &message) != OK) {
+	if (message_unpack_whole(message_reply(call->type), bytes, &message) != OK) {
 		/* The rejection ends this call with all others of the connection. */
 		conn_reject(frames);
 		return;
 	}
 	struct rpc_result result = { .err = OK, .reply = message, .data = data, .text = "" };
 	rpc_call_end(call, &result);
-	message_free(message);
+	message_unref(message);
 }
 
 static void on_reply(struct rpc_conn *conn, const struct frame_header *header, struct slice bytes, struct iobuf *data)

@@ -26,7 +26,7 @@ struct rpc_request {
 	struct rpc_conn *conn; /* NULL once the connection has closed: a reply is then dropped */
 	enum message_type type;
 	uint64_t id;
-	const ProtobufCMessage *message; /* of message_types[type].request; owned by the request */
+	const ProtobufCMessage *message; /* of message_types[type].request; in pieces; owned by the request */
 	struct iobuf *data;		 /* or NULL; owned by the request */
 };
 
@@ -60,7 +60,8 @@ void rpc_reply_data(struct rpc_request *request, const ProtobufCMessage *reply, 
 /* text (may be NULL) explains it to a person; with ERR_NOT_LEADER it is the leader's address, for the caller to try. */
 void rpc_reply_error(struct rpc_request *request, enum err err, const char *text);
 
-/* `reply` is NULL unless err is OK; `data` may be NULL; both are valid for the call (take a reference to keep data).
+/* `reply` is NULL unless err is OK; `data` may be NULL; both are valid for the call (take a reference to keep them: the reply is a
+ * whole message, see message.h).
  * `text` is the other side's explanation or ""; with ERR_NOT_LEADER the leader's address or "". */
 struct rpc_result {
 	enum err err;

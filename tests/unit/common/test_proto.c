@@ -133,13 +133,74 @@ static void test_message_round_trip(void **state)
 	buf_deinit(&packed);
 }
 
+/* Whole, a message is what it is in pieces. */
+static void check_whole(const ProtobufCMessage *message)
+{
+	struct buf packed = { 0 }, again = { 0 };
+	const ProtobufCMessage *whole = NULL;
+	message_pack(message, &packed);
+	assert_int_equal(message_unpack_whole(message->descriptor, buf_slice(&packed), &whole), OK);
+	message_pack(whole, &again);
+	assert_true(slice_equal(buf_slice(&packed), buf_slice(&again)));
+	message_ref(whole);
+	message_unref(whole);
+	buf_clear(&again);
+	message_pack(whole, &again);
+	assert_true(slice_equal(buf_slice(&packed), buf_slice(&again)));
+	message_unref(whole);
+	buf_deinit(&packed);
+	buf_deinit(&again);
+}
+
 static enum err unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t size)
 {
 	ProtobufCMessage *out = NULL;
+	const ProtobufCMessage *whole;
 	enum err err = message_unpack(descriptor, slice_of(bytes, size), &out);
 	assert_true((err == OK) == (out != NULL));
+	assert_int_equal(message_unpack_whole(descriptor, slice_of(bytes, size), &whole), err);
+	assert_true((err == OK) == (whole != NULL));
+	if (out != NULL)
+		check_whole(out);
 	message_free(out);
+	message_unref(whole);
 	return err;
+}
+
+/* A directory's names with attributes of more fields than the parser has scratch memory for, in more than one block. */
+static void test_message_whole(void **state)
+{
+	(void)state;
+	Granary__Inode inode = GRANARY__INODE__INIT;
+	inode.mode = 0100644;
+	inode.uid = inode.gid = 1000;
+	inode.nlink = inode.layout = inode.slot = inode.rdev = inode.xattrs = 1;
+	inode.size = inode.blob_bytes = 77;
+	inode.atime = inode.mtime = inode.ctime = inode.btime = INT64_MAX;
+	inode.change = inode.data_change = inode.pack = inode.trim = inode.parent = inode.blocks = UINT64_MAX;
+	inode.symlink = message_borrow(slice_text("over there"));
+	Granary__DirectoryEntry entries[READDIR_ENTRIES_MAX], *list[READDIR_ENTRIES_MAX];
+	char names[READDIR_ENTRIES_MAX][NAME_BYTES_MAX];
+	memset(names, 'n', sizeof(names));
+	for (size_t i = 0; i < READDIR_ENTRIES_MAX; i++) {
+		granary__directory_entry__init(&entries[i]);
+		entries[i].name = message_borrow(slice_of(names[i], i % (NAME_BYTES_MAX + 1)));
+		entries[i].attr = &inode;
+		list[i] = &entries[i];
+	}
+	Granary__MetaResult result = GRANARY__META_RESULT__INIT, *results[] = { &result };
+	Granary__MetaReply reply = GRANARY__META_REPLY__INIT;
+	result.entries = list;
+	reply.n_results = 1;
+	reply.results = results;
+	static const size_t counts[] = { 0, 1, 2, 63, READDIR_ENTRIES_MAX };
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		result.n_entries = counts[i];
+		check_whole(&reply.base);
+	}
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
+	check_whole(&empty.base);
+	message_unref(NULL);
 }
 
 static void test_message_array_bounds(void **state)
@@ -216,7 +277,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_frame_round_trip),   cmocka_unit_test(test_frame_every_bit_counts),
 		cmocka_unit_test(test_frame_bounds),	   cmocka_unit_test(test_message_list),
-		cmocka_unit_test(test_message_round_trip), cmocka_unit_test(test_message_array_bounds),
+		cmocka_unit_test(test_message_round_trip),
+		cmocka_unit_test(test_message_whole), cmocka_unit_test(test_message_array_bounds),
 		cmocka_unit_test(test_message_field_zero), cmocka_unit_test(test_message_cut_and_random),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
