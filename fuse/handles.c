@@ -17,14 +17,6 @@ void handles_init(struct handles *handles)
 	*handles = (struct handles){0};
 }
 
-struct node *handles_find(const struct handles *handles, uint64_t nodeid)
-{
-	struct node *node = NULL;
-
-	HASH_FIND(by_nodeid, handles->by_nodeid, &nodeid, sizeof nodeid, node);
-	return node;
-}
-
 struct node *handles_find_inode(const struct handles *handles, uint64_t inode)
 {
 	struct node *node = NULL;
@@ -33,17 +25,33 @@ struct node *handles_find_inode(const struct handles *handles, uint64_t inode)
 	return node;
 }
 
-static struct node *node_add(struct handles *handles, uint64_t nodeid, uint64_t inode)
+struct node *handles_find(const struct handles *handles, uint64_t nodeid)
+{
+	struct node *node = NULL;
+
+	if (nodeid & EPOCH_BIT) {
+		HASH_FIND(by_nodeid, handles->by_nodeid, &nodeid, sizeof nodeid, node);
+		return node;
+	}
+	node = handles_find_inode(handles, nodeid);
+	while (node && node->nodeid != nodeid)
+		node = node->older;
+	return node;
+}
+
+/* The newest epoch, in front of the one before (or NULL). */
+static struct node *node_add(struct handles *handles, uint64_t nodeid, uint64_t inode, struct node *older)
 {
 	struct node *node = mem_zero(1, sizeof *node);
-	struct node *older = handles_find_inode(handles, inode);
 
 	node->nodeid = nodeid;
 	node->inode = inode;
-	HASH_ADD(by_nodeid, handles->by_nodeid, nodeid, sizeof node->nodeid, node);
+	if (nodeid & EPOCH_BIT)
+		HASH_ADD(by_nodeid, handles->by_nodeid, nodeid, sizeof node->nodeid, node);
 	if (older) {
 		HASH_DELETE(by_inode, handles->by_inode, older);
 		node->older = older;
+		older->newer = node;
 		node->retry_until_ms = older->retry_until_ms;
 	}
 	HASH_ADD(by_inode, handles->by_inode, inode, sizeof node->inode, node);
@@ -52,7 +60,7 @@ static struct node *node_add(struct handles *handles, uint64_t nodeid, uint64_t 
 
 struct node *handles_renew(struct handles *handles, uint64_t inode)
 {
-	return node_add(handles, EPOCH_BIT | ++handles->last_epoch, inode);
+	return node_add(handles, EPOCH_BIT | ++handles->last_epoch, inode, handles_find_inode(handles, inode));
 }
 
 struct node *handles_node(struct handles *handles, uint64_t inode)
@@ -60,7 +68,7 @@ struct node *handles_node(struct handles *handles, uint64_t inode)
 	struct node *node = handles_find_inode(handles, inode);
 
 	/* No epoch is left, so the number itself is free again as a nodeid. */
-	return node ? node : node_add(handles, inode, inode);
+	return node ? node : node_add(handles, inode, inode, NULL);
 }
 
 static void name_drop(struct handles *handles, struct node_name *name)
@@ -72,18 +80,17 @@ static void name_drop(struct handles *handles, struct node_name *name)
 
 static void node_free(struct handles *handles, struct node *node)
 {
-	struct node *newest = handles_find_inode(handles, node->inode);
-
 	check(!node->io);
-	HASH_DELETE(by_nodeid, handles->by_nodeid, node);
-	if (newest == node) {
+	if (node->nodeid & EPOCH_BIT)
+		HASH_DELETE(by_nodeid, handles->by_nodeid, node);
+	if (node->older)
+		node->older->newer = node->newer;
+	if (node->newer) {
+		node->newer->older = node->older;
+	} else {
 		HASH_DELETE(by_inode, handles->by_inode, node);
 		if (node->older)
 			HASH_ADD(by_inode, handles->by_inode, inode, sizeof node->inode, node->older);
-	} else {
-		while (newest->older != node)
-			newest = newest->older;
-		newest->older = node->older;
 	}
 	lock_book_deinit(&node->locks);
 	while (node->names)
@@ -93,10 +100,8 @@ static void node_free(struct handles *handles, struct node *node)
 
 void handles_deinit(struct handles *handles)
 {
-	struct node *node, *next;
-
-	HASH_ITER(by_nodeid, handles->by_nodeid, node, next)
-		node_free(handles, node);
+	while (handles->by_inode)
+		node_free(handles, handles->by_inode);
 }
 
 void node_hold(struct node *node)
@@ -123,24 +128,37 @@ void node_forget(struct handles *handles, struct node *node, uint64_t lookups)
 struct name_key {
 	uint64_t parent;
 	char text[NAME_BYTES_MAX];
+	size_t size; /* of what is in use */
+	unsigned hash;
 };
 
-static size_t name_key_size(size_t length)
+/* False: longer than any name. */
+static bool name_key_init(struct name_key *key, uint64_t parent, const char *text)
 {
-	return offsetof(struct name_key, text) + length;
+	size_t length = strlen(text);
+
+	if (length > sizeof key->text)
+		return false;
+	key->parent = parent;
+	memcpy(key->text, text, length);
+	key->size = offsetof(struct name_key, text) + length;
+	HASH_VALUE(key, key->size, key->hash);
+	return true;
+}
+
+static struct node_name *name_find(const struct handles *handles, const struct name_key *key)
+{
+	struct node_name *found = NULL;
+
+	HASH_FIND_BYHASHVALUE(hh, handles->by_name, key, key->size, key->hash, found);
+	return found;
 }
 
 struct node_name *handles_find_name(const struct handles *handles, uint64_t parent, const char *text)
 {
-	struct name_key key = {.parent = parent};
-	struct node_name *found = NULL;
-	size_t length = strlen(text);
+	struct name_key key;
 
-	if (length > sizeof key.text)
-		return NULL;
-	memcpy(key.text, text, length);
-	HASH_FIND(hh, handles->by_name, &key, name_key_size(length), found);
-	return found;
+	return name_key_init(&key, parent, text) ? name_find(handles, &key) : NULL;
 }
 
 void handles_drop_name(struct handles *handles, uint64_t parent, const char *text)
@@ -153,9 +171,12 @@ void handles_drop_name(struct handles *handles, uint64_t parent, const char *tex
 
 void node_name(struct handles *handles, struct node *node, uint64_t parent, const char *text, uint64_t seen_ms)
 {
-	struct node_name *name = handles_find_name(handles, parent, text);
-	size_t length = strlen(text);
+	struct name_key key;
+	struct node_name *name;
 
+	if (!name_key_init(&key, parent, text))
+		return;
+	name = name_find(handles, &key);
 	if (name && name->node == node) { /* to the front */
 		name->seen_ms = seen_ms;
 		LL_DELETE(node->names, name);
@@ -164,13 +185,12 @@ void node_name(struct handles *handles, struct node *node, uint64_t parent, cons
 	}
 	if (name)
 		name_drop(handles, name);
-	name = mem_zero(1, sizeof *name + length + 1);
-	name->parent = parent;
-	memcpy(name->text, text, length);
+	name = mem_zero(1, offsetof(struct node_name, parent) + key.size + 1);
+	memcpy(&name->parent, &key, key.size);
 	name->node = node;
 	name->seen_ms = seen_ms;
 	LL_PREPEND(node->names, name);
-	HASH_ADD_KEYPTR(hh, handles->by_name, &name->parent, name_key_size(length), name);
+	HASH_ADD_KEYPTR_BYHASHVALUE(hh, handles->by_name, &name->parent, key.size, key.hash, name);
 }
 
 enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)

@@ -27,6 +27,7 @@ struct file_io;
 struct node {
 	uint64_t nodeid;
 	uint64_t inode;
+	UT_hash_handle by_inode; /* newest epoch only; beside its key, which is not in any cache when the kernel comes back */
 	uint64_t lookups;	/* counted by the kernel */
 	uint32_t holds;		/* requests and jobs of ours that use it */
 	uint32_t opens;		/* open files */
@@ -54,9 +55,8 @@ struct node {
 
 	struct node_name *names; /* that the kernel may know it by, the last one first */
 
-	struct node *older;	/* epochs of this inode, newest first */
-	UT_hash_handle by_nodeid;
-	UT_hash_handle by_inode; /* newest epoch only */
+	struct node *older, *newer; /* epochs of this inode */
+	UT_hash_handle by_nodeid; /* later epochs only, whose nodeid does not tell the inode */
 };
 
 struct node_name {
@@ -72,8 +72,8 @@ struct node_name {
 #define NODE_RETRY_MS 1000u /* within it, the kernel has retried after ESTALE */
 
 struct handles {
-	struct node *by_nodeid;
-	struct node *by_inode;
+	struct node *by_inode; /* newest epochs; the others hang behind them */
+	struct node *by_nodeid; /* later epochs */
 	struct node_name *by_name;
 	uint64_t last_epoch;
 };

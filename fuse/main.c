@@ -189,7 +189,7 @@ static void on_left(void *arg)
 static void close_all(struct process *process)
 {
 	struct mount *mount = &process->mount;
-	struct node *node, *next;
+	struct node *newest, *next;
 
 	/* Others need not wait for what we might still cache. */
 	if (process->idle && mount->client && client_session(mount->client) != 0) {
@@ -197,7 +197,8 @@ static void close_all(struct process *process)
 		loop_run(mount->loop);
 	}
 	kernel_close(process->kernel);
-	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
+	HASH_ITER(by_inode, mount->handles.by_inode, newest, next)
+	for (struct node *node = newest; node; node = node->older) {
 		if (node->io)
 			file_io_close(node->io);
 		node->io = NULL;

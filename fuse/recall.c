@@ -239,13 +239,14 @@ static void recall_invalidate(void *arg, uint64_t inode, struct slice name, void
 static void recall_session_lost(void *arg)
 {
 	struct mount *mount = arg;
-	struct node *node, *next;
+	struct node *newest, *next;
 	uint64_t lost = 0;
 
 	/* Leases are far shorter than sessions: names and attributes have run out by themselves. Locks are the rest:
 	 * another client may hold them by now, and what was written under them must not reach the file. */
 	mount->epoch++;
-	HASH_ITER(by_nodeid, mount->handles.by_nodeid, node, next) {
+	HASH_ITER(by_inode, mount->handles.by_inode, newest, next)
+	for (struct node *node = newest; node; node = node->older) {
 		node->plain_until_ms = 0;
 		if (node->locks.count == 0)
 			continue;
