@@ -192,6 +192,71 @@ ProtobufCMessage *message_copy(const ProtobufCMessage *message)
 	return copy;
 }
 
+/* ---- numbers: the wire format's variable-length integers and keys, protobuf.dev/programming-guides/encoding */
+
+static bool take_varint(struct slice *bytes, uint64_t *out)
+{
+	uint64_t value = 0;
+	for (size_t i = 0; i < bytes->size && i < 10; i++) {
+		value |= (uint64_t)(bytes->bytes[i] & 0x7f) << (7 * i);
+		if (bytes->bytes[i] & 0x80)
+			continue;
+		*bytes = slice_of(bytes->bytes + i + 1, bytes->size - i - 1);
+		*out = value;
+		return true;
+	}
+	return false;
+}
+
+/* What is behind a key that is of no interest here. */
+static bool skip_value(struct slice *bytes, unsigned wire_type)
+{
+	uint64_t size;
+	if (wire_type == PROTOBUF_C_WIRE_TYPE_64BIT)
+		size = 8;
+	else if (wire_type == PROTOBUF_C_WIRE_TYPE_32BIT)
+		size = 4;
+	else if (wire_type != PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED || !take_varint(bytes, &size))
+		return false;
+	if (size > bytes->size)
+		return false;
+	*bytes = slice_of(bytes->bytes + size, bytes->size - size);
+	return true;
+}
+
+static void set_number(ProtobufCMessage *message, const ProtobufCFieldDescriptor *field, uint64_t value)
+{
+	void *place = (char *)message + field->offset;
+	if (field->type == PROTOBUF_C_TYPE_UINT64) {
+		*(uint64_t *)place = value;
+	} else {
+		check(field->type == PROTOBUF_C_TYPE_UINT32);
+		*(uint32_t *)place = (uint32_t)value;
+	}
+}
+
+enum err message_read_numbers(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, ProtobufCMessage *out)
+{
+	protobuf_c_message_init(descriptor, out);
+	while (bytes.size > 0) {
+		uint64_t key, value;
+		if (!take_varint(&bytes, &key) || key >> 3 == 0 || key > UINT32_MAX)
+			return ERR_PROTOCOL;
+		if ((key & 7) != PROTOBUF_C_WIRE_TYPE_VARINT) {
+			if (!skip_value(&bytes, key & 7))
+				return ERR_PROTOCOL;
+			continue;
+		}
+		if (!take_varint(&bytes, &value))
+			return ERR_PROTOCOL;
+		const ProtobufCFieldDescriptor *field =
+			protobuf_c_message_descriptor_get_field(descriptor, (unsigned)(key >> 3));
+		if (field != NULL)
+			set_number(out, field, value);
+	}
+	return OK;
+}
+
 /* ---- whole */
 
 #define WHOLE_MAGIC 0x77686f6cu

@@ -69,6 +69,10 @@ void message_ref(const ProtobufCMessage *whole);
 /* NULL is allowed. */
 void message_unref(const ProtobufCMessage *whole);
 
+/* Reads a message of numbers only (no text, bytes, arrays, submessages) into the caller's struct: nothing is allocated. Fields that
+ * are unknown here are left out. */
+MUST_USE enum err message_read_numbers(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, ProtobufCMessage *out);
+
 static inline struct slice message_bytes(ProtobufCBinaryData data)
 {
 	return slice_of(data.data, data.len);

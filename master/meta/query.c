@@ -57,18 +57,17 @@ enum err op_readdir(struct context *context, const Granary__Readdir *op, Granary
 	while (scan_next(&scan)) {
 		uint64_t owner;
 		struct slice name;
-		ProtobufCMessage *dirent = NULL;
+		Granary__Dirent dirent;
 		if (result->n_entries == count) {
 			result->end = false;
 			break;
 		}
 		if (!key_parse_name(scan.key, &owner, &name) ||
-		    message_unpack(&granary__dirent__descriptor, scan.value, &dirent)) {
+		    message_read_numbers(&granary__dirent__descriptor, scan.value, &dirent.base)) {
 			store_corrupt(&meta->store);
 			break;
 		}
-		result->end = entry_add(context, op, name, (Granary__Dirent *)dirent, result);
-		message_free(dirent);
+		result->end = entry_add(context, op, name, &dirent, result);
 		if (!result->end)
 			break;
 	}
