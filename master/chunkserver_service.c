@@ -252,7 +252,7 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_
 		command = command_delete(0, held->chunk, NULL, 0);
 	} else if (held->version < chunk->version && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
-		message_free(&location->base);
+		message_unref(&location->base);
 	}
 	message_free(&chunk->base);
 	return command;

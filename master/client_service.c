@@ -81,7 +81,7 @@ static void refuse(struct client_service *service, struct rpc_request *request, 
 static void change_free(struct change *change)
 {
 	if (change->reply)
-		message_free(&change->reply->base);
+		message_unref(&change->reply->base);
 	free(change);
 }
 
@@ -373,7 +373,7 @@ static void execute_query(struct client_service *service, struct rpc_request *re
 			delegate(service, message, now_ms(service), reply);
 		rpc_reply(request, &reply->base);
 	}
-	message_free(&reply->base);
+	message_unref(&reply->base);
 }
 
 static void execute_change(struct client_service *service, struct rpc_request *request, Granary__MetaRequest *message)

@@ -6,8 +6,6 @@
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
 
-#define REPLY_STEP 16u
-
 struct delegate {
 	struct delegations *delegations;
 	struct meta *meta;
@@ -17,13 +15,11 @@ struct delegate {
 
 static Granary__Delegation *reply_add(Granary__MetaReply *reply, uint64_t inode)
 {
-	Granary__Delegation *given = mem_alloc(sizeof(*given));
+	Granary__Delegation *given = message_alloc_message(&reply->base, &granary__delegation__descriptor);
 
-	granary__delegation__init(given);
 	given->inode = inode;
 	given->lease_ms = LEASE_GRANTED_MS(CACHE_LEASE_MS);
-	if (reply->n_delegations % REPLY_STEP == 0)
-		reply->delegations = mem_resize(reply->delegations, (reply->n_delegations + REPLY_STEP) * sizeof(given));
+	reply->delegations = message_alloc_element(&reply->base, reply->delegations, reply->n_delegations, sizeof(given));
 	reply->delegations[reply->n_delegations++] = given;
 	return given;
 }
@@ -46,10 +42,8 @@ static void give(const struct delegate *delegate, uint64_t inode)
 	    !delegations_grant(delegate->delegations, delegate->now_ms, delegate->asked_ms, delegate->session, inode, &fresh))
 		return;
 	/* In a directory with set-group-id the master chooses the group. In one that was removed nothing can be made. */
-	if (fresh && (meta_inode(delegate->meta, inode, &attr) || !mode_is_directory(attr->mode) || attr->mode & MODE_SETGID || attr->nlink == 0)) {
+	if (fresh && (meta_inode(delegate->meta, inode, &delegate->reply->base, &attr) || !mode_is_directory(attr->mode) || attr->mode & MODE_SETGID || attr->nlink == 0)) {
 		delegations_ended(delegate->delegations, delegate->session, inode);
-		if (attr)
-			message_free(&attr->base);
 		return;
 	}
 	reply_add(delegate->reply, inode)->attr = attr;

@@ -49,7 +49,7 @@ static void reply_location(struct failure *failure, struct rpc_request *request)
 		return;
 	}
 	rpc_reply(request, &location->base);
-	message_free(&location->base);
+	message_unref(&location->base);
 }
 
 static void tell_survivors(struct failure *failure, const struct repair *repair)
@@ -62,7 +62,7 @@ static void tell_survivors(struct failure *failure, const struct repair *repair)
 		if (!commands_add(failure->options.commands, location->replicas[i]->server, command_configure(location)))
 			log_debug("configure_not_sent", "chunk=%016" PRIx64, repair->chunk);
 	}
-	message_free(&location->base);
+	message_unref(&location->base);
 }
 
 static void drops_add(struct failure *failure, const struct repair *repair, bool begin)

@@ -45,19 +45,14 @@ static void resolve(struct meta *meta, uint64_t parent, ProtobufCBinaryData name
 		return; /* the change itself will find out */
 	if (reply->results[0]->error == OK && mode_is_directory(reply->results[0]->attr->mode))
 		fn(arg, reply->results[0]->inode);
-	message_free(&reply->base);
+	message_unref(&reply->base);
 }
 
 /* What cannot be given away is not looked after either. */
 static void directory(struct meta *meta, uint64_t inode, gate_fn *fn, void *arg)
 {
-	Granary__Inode *attr;
-
-	if (inode == 0 || meta_inode(meta, inode, &attr))
-		return;
-	if (mode_is_directory(attr->mode))
+	if (inode != 0 && meta_is_directory(meta, inode))
 		fn(arg, inode);
-	message_free(&attr->base);
 }
 
 void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn *fn, void *arg)

@@ -330,7 +330,7 @@ static void finish_entry(struct replica *replica, struct batch *batch, const str
 		if (batch)
 			batch->proposals[i]->done(batch->proposals[i], OK, &applied->replies[i]);
 		if (applied->replies[i])
-			message_free(&applied->replies[i]->base);
+			message_unref(&applied->replies[i]->base);
 	}
 }
 

@@ -263,38 +263,35 @@ enum err message_read_numbers(const ProtobufCMessageDescriptor *descriptor, stru
 #define WHOLE_ALIGNMENT 8u
 /* What a message of n bytes takes when unpacked, as a rule; what is beyond it comes in blocks that double. */
 #define WHOLE_FACTOR 4u
-#define WHOLE_FIRST_BYTES 128u
+#define WHOLE_FIRST_BYTES 256u
 #define WHOLE_FIRST_BYTES_MAX (64u * KIB)
+#define WHOLE_BLOCK_BYTES_MAX (1u * MIB)
 
 struct block {
 	struct block *next;
 	uint64_t memory[];
 };
 
-/* What is allocated, behind its size. */
-struct piece {
-	size_t bytes;
-	uint64_t memory[];
-};
-
-/* The start of the first block, whose first piece is the message itself. */
+/* The start of the first block; behind it the message itself. */
 struct whole {
 	struct block *more;
+	uint8_t *free; /* in the newest block */
+	size_t free_bytes, block_bytes;
 	uint32_t references;
 	uint32_t magic;
-	size_t bytes;
 	uint64_t message[];
 };
 
-/* While a message is being unpacked. */
-struct whole_build {
-	struct budget budget;
-	struct whole *whole;
-	uint8_t *next;
-	size_t bytes_left;
-	size_t block_bytes;
-	struct piece *spare; /* given back by the parser: its scratch memory for messages of many fields */
-};
+static struct whole *whole_open(size_t block_bytes)
+{
+	struct whole *whole = mem_alloc(block_bytes);
+	*whole = (struct whole){ .free = (uint8_t *)whole->message,
+				 .free_bytes = block_bytes - sizeof(*whole),
+				 .block_bytes = block_bytes,
+				 .references = 1,
+				 .magic = WHOLE_MAGIC };
+	return whole;
+}
 
 static void whole_free(struct whole *whole)
 {
@@ -307,52 +304,6 @@ static void whole_free(struct whole *whole)
 	free(whole);
 }
 
-/* A block for a piece of so many bytes, within the budget. */
-static bool whole_grow(struct whole_build *build, size_t piece_bytes)
-{
-	size_t bytes = 2 * build->block_bytes;
-	if (bytes > build->budget.bytes_left)
-		bytes = build->budget.bytes_left;
-	if (bytes < piece_bytes + sizeof(struct block))
-		bytes = piece_bytes + sizeof(struct block);
-	struct block *block = budget_alloc(&build->budget, bytes);
-	if (block == NULL)
-		return false;
-	block->next = build->whole->more;
-	build->whole->more = block;
-	build->block_bytes = bytes;
-	build->next = (uint8_t *)block->memory;
-	build->bytes_left = bytes - sizeof(*block);
-	return true;
-}
-
-static void *whole_alloc(void *arg, size_t size_bytes)
-{
-	struct whole_build *build = arg;
-	if (build->spare != NULL && build->spare->bytes == size_bytes) {
-		struct piece *spare = build->spare;
-		build->spare = NULL;
-		return spare->memory;
-	}
-	if (size_bytes > build->budget.bytes_left + build->bytes_left)
-		return NULL;
-	size_t bytes = (sizeof(struct piece) + size_bytes + WHOLE_ALIGNMENT - 1) / WHOLE_ALIGNMENT * WHOLE_ALIGNMENT;
-	if (bytes > build->bytes_left && !whole_grow(build, bytes))
-		return NULL;
-	struct piece *piece = (struct piece *)(void *)build->next;
-	build->next += bytes;
-	build->bytes_left -= bytes;
-	piece->bytes = size_bytes;
-	return piece->memory;
-}
-
-static void whole_give_back(void *arg, void *memory)
-{
-	struct whole_build *build = arg;
-	if (memory != NULL)
-		build->spare = container_of(memory, struct piece, memory);
-}
-
 static struct whole *whole_of(const ProtobufCMessage *message)
 {
 	struct whole *whole = container_of((uintptr_t)message, struct whole, message);
@@ -360,30 +311,133 @@ static struct whole *whole_of(const ProtobufCMessage *message)
 	return whole;
 }
 
+/* NULL when that would take more than bytes_left, which new blocks are taken from. */
+static void *whole_alloc(struct whole *whole, size_t size_bytes, size_t *bytes_left)
+{
+	if (size_bytes > *bytes_left + whole->free_bytes)
+		return NULL;
+	size_t bytes = (size_bytes + WHOLE_ALIGNMENT - 1) / WHOLE_ALIGNMENT * WHOLE_ALIGNMENT;
+	if (bytes > whole->free_bytes) {
+		size_t block_bytes = whole->block_bytes < WHOLE_BLOCK_BYTES_MAX / 2 ? 2 * whole->block_bytes : WHOLE_BLOCK_BYTES_MAX;
+		if (block_bytes > *bytes_left)
+			block_bytes = *bytes_left;
+		if (block_bytes < sizeof(struct block) + bytes)
+			block_bytes = sizeof(struct block) + bytes;
+		if (block_bytes > *bytes_left)
+			return NULL;
+		*bytes_left -= block_bytes;
+		struct block *block = mem_alloc(block_bytes);
+		block->next = whole->more;
+		whole->more = block;
+		whole->block_bytes = block_bytes;
+		whole->free = (uint8_t *)block->memory;
+		whole->free_bytes = block_bytes - sizeof(*block);
+	}
+	void *memory = whole->free;
+	whole->free += bytes;
+	whole->free_bytes -= bytes;
+	return memory;
+}
+
+/* While a message is being unpacked. What the parser gives back is its scratch memory for messages of many fields: it is kept for
+ * the next of these, hence the size in front of each piece but the message itself. */
+struct unpacking {
+	struct whole *whole;
+	struct budget budget;
+	size_t *spare;
+};
+
+static void *unpacking_alloc(void *arg, size_t size_bytes)
+{
+	struct unpacking *unpacking = arg;
+	if (unpacking->whole->free == (uint8_t *)unpacking->whole->message)
+		return whole_alloc(unpacking->whole, size_bytes, &unpacking->budget.bytes_left);
+	size_t *piece = unpacking->spare;
+	if (piece != NULL && *piece == size_bytes) {
+		unpacking->spare = NULL;
+		return piece + 1;
+	}
+	if (size_bytes > SIZE_MAX / 2)
+		return NULL;
+	piece = whole_alloc(unpacking->whole, sizeof(*piece) + size_bytes, &unpacking->budget.bytes_left);
+	if (piece == NULL)
+		return NULL;
+	*piece = size_bytes;
+	return piece + 1;
+}
+
+static void unpacking_give_back(void *arg, void *memory)
+{
+	struct unpacking *unpacking = arg;
+	if (memory != NULL && memory != unpacking->whole->message)
+		unpacking->spare = (size_t *)memory - 1;
+}
+
 enum err message_unpack_whole(const ProtobufCMessageDescriptor *descriptor, struct slice bytes, const ProtobufCMessage **out)
 {
 	*out = NULL;
 	if (bytes.size > FRAME_BYTES_MAX)
 		return ERR_PROTOCOL;
-	struct whole_build build = { .budget = budget_of(bytes), .block_bytes = WHOLE_FACTOR * bytes.size };
-	if (build.block_bytes > WHOLE_FIRST_BYTES_MAX)
-		build.block_bytes = WHOLE_FIRST_BYTES_MAX;
-	build.block_bytes += sizeof(*build.whole) + descriptor->sizeof_message + WHOLE_FIRST_BYTES;
-	build.whole = budget_alloc(&build.budget, build.block_bytes);
-	build.whole->more = NULL;
-	build.next = (uint8_t *)&build.whole->bytes;
-	build.bytes_left = build.block_bytes - offsetof(struct whole, bytes);
-	ProtobufCAllocator allocator = { .alloc = whole_alloc, .free = whole_give_back, .allocator_data = &build };
+	size_t first_bytes = WHOLE_FACTOR * bytes.size;
+	if (first_bytes > WHOLE_FIRST_BYTES_MAX)
+		first_bytes = WHOLE_FIRST_BYTES_MAX;
+	first_bytes += sizeof(struct whole) + descriptor->sizeof_message + WHOLE_FIRST_BYTES;
+	struct unpacking unpacking = { .whole = whole_open(first_bytes), .budget = budget_of(bytes) };
+	unpacking.budget.bytes_left -= first_bytes;
+	ProtobufCAllocator allocator = { .alloc = unpacking_alloc, .free = unpacking_give_back, .allocator_data = &unpacking };
 	const ProtobufCMessage *message = protobuf_c_message_unpack(descriptor, &allocator, bytes.size, bytes.bytes);
 	if (message == NULL || !is_within_bounds(message)) {
-		whole_free(build.whole);
+		whole_free(unpacking.whole);
 		return ERR_PROTOCOL;
 	}
-	check((const void *)message == build.whole->message);
-	build.whole->references = 1;
-	build.whole->magic = WHOLE_MAGIC;
+	check(whole_of(message) == unpacking.whole);
 	*out = message;
 	return OK;
+}
+
+void *message_open_whole(const ProtobufCMessageDescriptor *descriptor)
+{
+	struct whole *whole = whole_open(sizeof(*whole) + descriptor->sizeof_message + WHOLE_FIRST_BYTES);
+	size_t none = 0;
+	ProtobufCMessage *message = whole_alloc(whole, descriptor->sizeof_message, &none);
+	protobuf_c_message_init(descriptor, message);
+	return message;
+}
+
+void *message_alloc(ProtobufCMessage *whole, size_t size_bytes)
+{
+	size_t unbounded = SIZE_MAX / 2;
+	void *memory = whole_alloc(whole_of(whole), size_bytes, &unbounded);
+	check(memory != NULL);
+	return memory;
+}
+
+void *message_alloc_message(ProtobufCMessage *whole, const ProtobufCMessageDescriptor *descriptor)
+{
+	ProtobufCMessage *message = message_alloc(whole, descriptor->sizeof_message);
+	protobuf_c_message_init(descriptor, message);
+	return message;
+}
+
+ProtobufCBinaryData message_alloc_bytes(ProtobufCMessage *whole, struct slice bytes)
+{
+	ProtobufCBinaryData data = { .len = bytes.size };
+	if (bytes.size > 0) {
+		data.data = message_alloc(whole, bytes.size);
+		memcpy(data.data, bytes.bytes, bytes.size);
+	}
+	return data;
+}
+
+void *message_alloc_element(ProtobufCMessage *whole, void *array, size_t count, size_t element_bytes)
+{
+	/* Full whenever the count is a power of two. */
+	if ((count & (count - 1)) != 0)
+		return array;
+	void *larger = message_alloc(whole, (count == 0 ? 1 : 2 * count) * element_bytes);
+	if (count > 0)
+		memcpy(larger, array, count * element_bytes);
+	return larger;
 }
 
 void message_ref(const ProtobufCMessage *whole)

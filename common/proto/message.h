@@ -4,10 +4,11 @@
  *  - In pieces: every submessage, array, text and bytes field is an allocation of its own (mem_alloc), so that it can be
  *    replaced, freed or moved into another message by itself. Made by hand, by message_unpack and message_copy; freed by
  *    message_free.
- *  - Whole: as it came, to be read and never changed (const). All of it is one piece of memory, counted by reference, that
- *    goes at once. Made by message_unpack_whole; message_ref keeps it instead of a copy, message_unref lets it go.
- * The compiler does not let the first kind of free take a whole message; the second check()s that it was given one, not one in
- * pieces nor a submessage. */
+ *  - Whole: all of it lies in memory of its own that goes at once, counted by reference. Nothing of it can be freed or moved away by
+ *    itself. Made by message_unpack_whole (const: as it came), or by message_open_whole and filled with what message_alloc
+ *    gives; message_ref keeps it instead of a copy, message_unref lets it go.
+ * They do not mix: message_unref and message_alloc check() that they were given a whole message, not one in pieces nor a
+ * submessage, and what message_free would free of a whole message was never allocated by itself, which ends the program. */
 #ifndef GRANARY_COMMON_PROTO_MESSAGE_H
 #define GRANARY_COMMON_PROTO_MESSAGE_H
 
@@ -65,6 +66,15 @@ ProtobufCMessage *message_copy(const ProtobufCMessage *message);
 /* As message_unpack. The result has one reference. */
 MUST_USE enum err message_unpack_whole(const ProtobufCMessageDescriptor *descriptor, struct slice bytes,
 				       const ProtobufCMessage **out);
+/* An empty message, with one reference. */
+void *message_open_whole(const ProtobufCMessageDescriptor *descriptor);
+/* Memory that goes with the message, for what is hung on it; not zeroed. */
+void *message_alloc(ProtobufCMessage *whole, size_t size_bytes);
+/* The same for a submessage, empty; and for bytes, copied. */
+void *message_alloc_message(ProtobufCMessage *whole, const ProtobufCMessageDescriptor *descriptor);
+ProtobufCBinaryData message_alloc_bytes(ProtobufCMessage *whole, struct slice bytes);
+/* Room for one element more in an array of `count` that grew by this alone (NULL: none yet). */
+void *message_alloc_element(ProtobufCMessage *whole, void *array, size_t count, size_t element_bytes);
 void message_ref(const ProtobufCMessage *whole);
 /* NULL is allowed. */
 void message_unref(const ProtobufCMessage *whole);

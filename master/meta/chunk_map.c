@@ -123,27 +123,28 @@ bool chunks_free(struct meta *meta, uint64_t id, Granary__Inode *inode, uint32_t
 
 /* ---- locations */
 
-Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id)
+Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, ProtobufCMessage *whole)
 {
 	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
 	if (!chunk)
 		return NULL;
-	Granary__ChunkLocation *location = mem_alloc(sizeof(*location));
-	granary__chunk_location__init(location);
+	Granary__ChunkLocation *location = whole ? message_alloc_message(whole, &granary__chunk_location__descriptor) :
+						   message_open_whole(&granary__chunk_location__descriptor);
+	if (!whole)
+		whole = &location->base;
 	location->chunk = chunk_id;
 	location->version = chunk->version;
 	location->kind = chunk->kind;
 	location->index = chunk->index;
 	location->n_replicas = chunk->n_replicas;
-	location->replicas = mem_zero(chunk->n_replicas + 1, sizeof(*location->replicas));
+	location->replicas = message_alloc(whole, chunk->n_replicas * sizeof(*location->replicas));
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
-		Granary__Replica *replica = mem_alloc(sizeof(*replica));
-		granary__replica__init(replica);
+		Granary__Replica *replica = message_alloc_message(whole, &granary__replica__descriptor);
 		replica->server = chunk->replicas[i];
 		struct key key = key_of(KEY_SERVER, replica->server);
 		const Granary__Server *server = store_message(&meta->store, &key, &granary__server__descriptor);
 		if (server && server->address[0])
-			replica->address = mem_string(server->address);
+			replica->address = (char *)message_alloc_bytes(whole, slice_of(server->address, strlen(server->address) + 1)).data;
 		location->replicas[i] = replica;
 	}
 	return location;
@@ -157,22 +158,20 @@ static size_t location_bytes(const Granary__ChunkLocation *location)
 	return bytes;
 }
 
-static bool result_add_location(struct context *context, Granary__ChunkLocation *location, Granary__MetaResult *result)
+/* False when there is no such chunk or no room. */
+static bool result_add_location(struct context *context, uint64_t chunk, Granary__MetaResult *result)
 {
-	if (!location || !reply_reserve(context, location_bytes(location))) {
-		message_free(location ? &location->base : NULL);
+	Granary__ChunkLocation *location = location_open(context->meta, chunk, context->reply);
+	if (!location || !reply_reserve(context, location_bytes(location)))
 		return false;
-	}
-	size_t count = result->n_chunks;
-	if ((count & (count - 1)) == 0)
-		result->chunks = mem_resize(result->chunks, (count ? count * 2 : 1) * sizeof(*result->chunks));
+	result->chunks = message_alloc_element(context->reply, result->chunks, result->n_chunks, sizeof(*result->chunks));
 	result->chunks[result->n_chunks++] = location;
 	return true;
 }
 
 void location_add(struct context *context, uint64_t chunk, Granary__MetaResult *result)
 {
-	(void)result_add_location(context, location_open(context->meta, chunk), result);
+	(void)result_add_location(context, chunk, result);
 }
 
 void location_answer(struct context *context, const Granary__Inode *inode, Granary__MetaResult *result)
@@ -183,7 +182,7 @@ void location_answer(struct context *context, const Granary__Inode *inode, Grana
 
 void open_answer(struct context *context, uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result)
 {
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	location_answer(context, inode, result);
 	if (inode->layout == GRANARY__LAYOUT__LAYOUT_CHUNKS)
 		location_add(context, chunk_at(context->meta, id, inode, 0), result);
@@ -206,7 +205,7 @@ enum err op_chunk_map(struct context *context, const Granary__ChunkMap *op, Gran
 	const Granary__Inode *inode = inode_get(meta, id);
 	if (!inode)
 		return ERR_NOT_FOUND;
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	result->end = true;
 	if (inode->layout != GRANARY__LAYOUT__LAYOUT_CHUNKS || op->count == 0)
 		return OK;
@@ -228,7 +227,7 @@ enum err op_chunk_map(struct context *context, const Granary__ChunkMap *op, Gran
 			break;
 		uint64_t chunk = chunk_at(meta, id, inode, index);
 		if (result->n_chunks == CHUNK_MAP_ENTRIES_MAX ||
-		    !result_add_location(context, location_open(meta, chunk), result)) {
+		    !result_add_location(context, chunk, result)) {
 			result->end = false;
 			break;
 		}
@@ -271,7 +270,7 @@ enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk
 			inode->layout = GRANARY__LAYOUT__LAYOUT_CHUNKS;
 		inode_changed(context, id, inode);
 	}
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	location_add(context, chunk, result);
 	return OK;
 }
@@ -308,7 +307,7 @@ enum err op_commit_chunks(struct context *context, const Granary__CommitChunks *
 		inode->mtime = op->mtime;
 	if (op->atime)
 		inode->atime = op->atime;
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 

@@ -27,8 +27,9 @@ void chunk_remove(struct meta *meta, uint64_t id);
 /* 1 to REPLICAS_MAX servers, each once. */
 bool replicas_valid(const uint64_t *replicas, size_t count);
 
-/* NULL when there is no such chunk. An address that is not known is empty. */
-Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk);
+/* In the memory of a whole message (NULL: one of its own). NULL when there is no such chunk. An address that is not known is
+ * empty. */
+Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk, ProtobufCMessage *whole);
 /* Adds the location to the result's chunks; nothing when there is no such chunk or no room. */
 void location_add(struct context *context, uint64_t chunk, Granary__MetaResult *result);
 /* The pack of a blob. */

@@ -197,7 +197,7 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 			const Granary__Inode *made = inode_get(meta, op->id);
 			if (!made)
 				return ERR_CORRUPT;
-			inode_answer(op->id, made, result);
+			inode_answer(context, op->id, made, result);
 			return OK;
 		}
 		if (existing.inode)
@@ -216,7 +216,9 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 	inode->rdev = op->rdev;
 	if (mode_is_symlink(mode)) {
 		inode->layout = GRANARY__LAYOUT__LAYOUT_SYMLINK;
-		inode->symlink = bytes_copy(message_bytes(op->symlink));
+		struct buf target = {0};
+		buf_set(&target, message_bytes(op->symlink));
+		inode->symlink = (ProtobufCBinaryData){.len = target.size, .data = target.bytes}; /* takes the buffer's memory */
 		inode->size = op->symlink.len;
 	}
 	create_made(context, op);
@@ -228,7 +230,7 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 		orphan_add(meta, op->id, context->session);
 	else
 		dir_add(context, &at, op->id, inode);
-	inode_answer(op->id, inode, result);
+	inode_answer(context, op->id, inode, result);
 	return OK;
 }
 
@@ -283,7 +285,7 @@ static enum err link_keep(struct context *context, uint64_t id, Granary__MetaRes
 		return ERR_EXISTS;
 	inode->kept = true;
 	link_raise(context, id, inode);
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 
@@ -318,7 +320,7 @@ enum err op_link(struct context *context, const Granary__Link *op, Granary__Meta
 			dir_add(context, &at, id, inode);
 		}
 	}
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 
@@ -403,7 +405,7 @@ enum err op_lookup(struct context *context, const Granary__Lookup *op, Granary__
 		store_corrupt(&meta->store);
 		return ERR_CORRUPT;
 	}
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	location_answer(context, inode, result);
 	return OK;
 }

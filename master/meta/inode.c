@@ -127,25 +127,15 @@ void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode
 
 /* ---- answers */
 
-ProtobufCBinaryData bytes_copy(struct slice bytes)
+Granary__Inode *inode_copy(ProtobufCMessage *whole, const Granary__Inode *inode)
 {
-	ProtobufCBinaryData data = {.len = bytes.size};
-	if (bytes.size > 0) {
-		data.data = mem_alloc(bytes.size);
-		memcpy(data.data, bytes.bytes, bytes.size);
-	}
-	return data;
-}
-
-Granary__Inode *inode_copy(const Granary__Inode *inode)
-{
-	Granary__Inode *copy = mem_alloc(sizeof(*copy));
+	Granary__Inode *copy = message_alloc(whole, sizeof(*copy));
 	*copy = *inode;
 	copy->base.n_unknown_fields = 0;
 	copy->base.unknown_fields = NULL;
-	copy->symlink = bytes_copy(message_bytes(inode->symlink));
+	copy->symlink = message_alloc_bytes(whole, message_bytes(inode->symlink));
 	if (inode->class_[0])
-		copy->class_ = mem_string(inode->class_);
+		copy->class_ = (char *)message_alloc_bytes(whole, slice_of(inode->class_, strlen(inode->class_) + 1)).data;
 	else
 		copy->class_ = (char *)(uintptr_t)protobuf_c_empty_string;
 	return copy;
@@ -156,11 +146,11 @@ size_t inode_bytes(const Granary__Inode *inode)
 	return 25 * 12 + inode->symlink.len + strlen(inode->class_);
 }
 
-void inode_answer(uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result)
+void inode_answer(struct context *context, uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result)
 {
 	check(!result->attr);
 	result->inode = id;
-	result->attr = inode_copy(inode);
+	result->attr = inode_copy(context->reply, inode);
 }
 
 /* ---- setattr */
@@ -232,7 +222,7 @@ enum err op_setattr(struct context *context, const Granary__Setattr *op, Granary
 	if (err)
 		return err;
 	if (op->mask == 0 && !op->by_owner_only) {
-		inode_answer(id, now, result);
+		inode_answer(context, id, now, result);
 		return OK;
 	}
 	Granary__Inode *inode = inode_edit(context->meta, id);
@@ -251,7 +241,7 @@ enum err op_setattr(struct context *context, const Granary__Setattr *op, Granary
 		inode->mtime = op->mask & SETATTR_MTIME_NOW ? context->now_ns : op->mtime;
 	if (op->mask & SETATTR_CTIME && op->ctime > inode->ctime)
 		inode->ctime = op->ctime;
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 
@@ -261,7 +251,7 @@ enum err op_getattr(struct context *context, const Granary__Getattr *op, Granary
 	const Granary__Inode *inode = inode_get(context->meta, id);
 	if (!inode)
 		return ERR_NOT_FOUND;
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	location_answer(context, inode, result);
 	return OK;
 }

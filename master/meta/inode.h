@@ -34,8 +34,9 @@ void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode
 void orphan_add(struct meta *meta, uint64_t id, uint64_t session);
 
 /* Makes inode number and attributes the answer. */
-void inode_answer(uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result);
-Granary__Inode *inode_copy(const Granary__Inode *inode);
+void inode_answer(struct context *context, uint64_t id, const Granary__Inode *inode, Granary__MetaResult *result);
+/* A copy in the memory of a whole message. */
+Granary__Inode *inode_copy(ProtobufCMessage *whole, const Granary__Inode *inode);
 /* An upper bound of the packed size. */
 size_t inode_bytes(const Granary__Inode *inode);
 

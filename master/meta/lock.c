@@ -135,10 +135,9 @@ static void table_set(Granary__LockTable *table, const Granary__LockRange *wante
 
 /* ---- operations */
 
-static Granary__LockRange *range_copy(const Granary__LockRange *range)
+static Granary__LockRange *range_answer(struct context *context, const Granary__LockRange *range)
 {
-	Granary__LockRange *copy = mem_alloc(sizeof(*copy));
-	granary__lock_range__init(copy);
+	Granary__LockRange *copy = message_alloc_message(context->reply, &granary__lock_range__descriptor);
 	if (range) {
 		*copy = *range;
 		copy->base.n_unknown_fields = 0;
@@ -173,7 +172,7 @@ enum err op_test_lock(struct context *context, const Granary__TestLock *op, Gran
 	enum err err = range_check(context, id, op->range, &wanted);
 	if (err)
 		return err;
-	result->lock = range_copy(wanted.kind == LOCK_NONE ? NULL : conflict(table_get(context->meta, id), &wanted));
+	result->lock = range_answer(context, wanted.kind == LOCK_NONE ? NULL : conflict(table_get(context->meta, id), &wanted));
 	return OK;
 }
 
@@ -190,7 +189,7 @@ enum err op_set_lock(struct context *context, const Granary__SetLock *op, Granar
 		return OK;
 	const Granary__LockRange *holder = wanted.kind == LOCK_NONE ? NULL : conflict(held, &wanted);
 	if (holder) {
-		result->lock = range_copy(holder);
+		result->lock = range_answer(context, holder);
 		return ERR_WOULD_BLOCK;
 	}
 	/* A cut adds a piece at most, and the lock itself is one more. Unlocking everything only removes. */

@@ -193,7 +193,7 @@ enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Gran
 	enum err err = store_commit(&meta->store);
 	if (err) {
 		for (size_t i = 0; i < count; i++) {
-			message_free(&replies[i]->base);
+			message_unref(&replies[i]->base);
 			replies[i] = NULL;
 		}
 		return err;
@@ -214,7 +214,7 @@ enum err meta_query(struct meta *meta, const Granary__MetaRequest *request, Gran
 	struct context context = {.meta = meta, .session = request->session, .now_ns = (int64_t)meta->state->time_ns};
 	Granary__MetaReply *made = request_run(&context, request);
 	if (store_failed(&meta->store)) {
-		message_free(&made->base);
+		message_unref(&made->base);
 		return store_failed(&meta->store);
 	}
 	store_trim(&meta->store);
@@ -224,10 +224,16 @@ enum err meta_query(struct meta *meta, const Granary__MetaRequest *request, Gran
 
 /* ---- for the shell */
 
-enum err meta_inode(struct meta *meta, uint64_t inode, Granary__Inode **out)
+bool meta_is_directory(struct meta *meta, uint64_t inode)
 {
 	const Granary__Inode *found = inode_get(meta, inode);
-	*out = found ? inode_copy(found) : NULL;
+	return found && mode_is_directory(found->mode);
+}
+
+enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage *whole, Granary__Inode **out)
+{
+	const Granary__Inode *found = inode_get(meta, inode);
+	*out = found ? inode_copy(whole, found) : NULL;
 	if (store_failed(&meta->store))
 		return store_failed(&meta->store);
 	return found ? OK : ERR_NOT_FOUND;
@@ -244,7 +250,7 @@ enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out)
 
 enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out)
 {
-	*out = location_open(meta, chunk);
+	*out = location_open(meta, chunk, NULL);
 	if (store_failed(&meta->store))
 		return store_failed(&meta->store);
 	return *out ? OK : ERR_NO_CHUNK;

@@ -53,7 +53,7 @@ uint64_t meta_cluster(const struct meta *meta);
 uint64_t meta_last_time_ns(const struct meta *meta);
 
 /* Applies one committed entry (index is the applied index + 1; `entry` is NULL for a barrier). replies[i] answers
- * entry->requests[i]: message_free each. A request seen before (session, slot, sequence) gets its first answer again.
+ * entry->requests[i]: whole messages, message_unref each. A request seen before (session, slot, sequence) gets its first answer again.
  * Errors of operations are in their results; an error returned here means that the store failed: the master must stop.
  */
 MUST_USE enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,
@@ -64,14 +64,16 @@ bool meta_is_query(const Granary__MetaRequest *request);
 /* ERR_INVALID for what no client may send (operations of the master itself, bounds, names with "/" or NUL). Called
  * by the leader for every request from outside before anything else. */
 MUST_USE enum err meta_validate(const Granary__MetaRequest *request);
-/* Answers a request that changes nothing from the current state. The reply is the caller's. Statfs has only what the
+/* Answers a request that changes nothing from the current state. The reply is whole and the caller's. Statfs has only what the
  * namespace knows (inodes, bytes_used): the space of the chunkservers is the shell's to add. */
 MUST_USE enum err meta_query(struct meta *meta, const Granary__MetaRequest *request, Granary__MetaReply **reply);
 
 /* For the shell's policies. */
-MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, Granary__Inode **out);
+bool meta_is_directory(struct meta *meta, uint64_t inode);
+/* In the memory of a whole message. */
+MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage *whole, Granary__Inode **out);
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
-/* Location with addresses, as clients get it. */
+/* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 

@@ -186,6 +186,6 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 		inode->mtime = op->mtime;
 	if (op->atime)
 		inode->atime = op->atime;
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }

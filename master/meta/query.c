@@ -19,12 +19,12 @@ static bool entry_add(struct context *context, const Granary__Readdir *op, struc
 	const Granary__Inode *attr = op->attributes ? inode_get(context->meta, dirent->inode) : NULL;
 	if (!reply_reserve(context, ENTRY_BYTES + name.size + (attr ? inode_bytes(attr) : 0)))
 		return false;
-	Granary__DirectoryEntry *entry = mem_alloc(sizeof(*entry));
-	granary__directory_entry__init(entry);
-	entry->name = bytes_copy(name);
+	Granary__DirectoryEntry *entry = message_alloc_message(context->reply, &granary__directory_entry__descriptor);
+	entry->name = message_alloc_bytes(context->reply, name);
 	entry->inode = dirent->inode;
 	entry->type = dirent->type;
-	entry->attr = attr ? inode_copy(attr) : NULL;
+	entry->attr = attr ? inode_copy(context->reply, attr) : NULL;
+	result->entries = message_alloc_element(context->reply, result->entries, result->n_entries, sizeof(*result->entries));
 	result->entries[result->n_entries++] = entry;
 	return true;
 }
@@ -41,11 +41,10 @@ enum err op_readdir(struct context *context, const Granary__Readdir *op, Granary
 	if (op->after.len > NAME_BYTES_MAX)
 		return ERR_NAME_TOO_LONG;
 	uint32_t count = op->count == 0 || op->count > READDIR_ENTRIES_MAX ? READDIR_ENTRIES_MAX : op->count;
-	inode_answer(id, directory, result);
+	inode_answer(context, id, directory, result);
 	result->end = true;
 	if (directory->entries == 0)
 		return OK;
-	result->entries = mem_zero(count, sizeof(*result->entries));
 	struct key prefix = key_of(KEY_DIRENT, id);
 	struct key from = prefix;
 	if (op->after.len > 0) {
@@ -82,8 +81,7 @@ enum err op_readdir(struct context *context, const Granary__Readdir *op, Granary
 enum err op_statfs(struct context *context, const Granary__StatfsOp *op, Granary__MetaResult *result)
 {
 	(void)op;
-	Granary__Statfs *statfs = mem_alloc(sizeof(*statfs));
-	granary__statfs__init(statfs);
+	Granary__Statfs *statfs = message_alloc_message(context->reply, &granary__statfs__descriptor);
 	statfs->inodes = context->meta->state->inodes;
 	statfs->bytes_used = context->meta->state->bytes_used;
 	result->statfs = statfs;
@@ -91,8 +89,6 @@ enum err op_statfs(struct context *context, const Granary__StatfsOp *op, Granary
 }
 
 /* ---- walk */
-
-#define WALK_VISITED_STEP 16u
 
 /* A path on its way: what is left of it is remade when a symbolic link is followed. */
 struct walk {
@@ -104,11 +100,10 @@ struct walk {
 	Granary__MetaResult *result;
 };
 
-static void walk_visited(struct walk *walk)
+static void walk_visited(struct context *context, struct walk *walk)
 {
 	Granary__MetaResult *result = walk->result;
-	if (result->n_visited % WALK_VISITED_STEP == 0)
-		result->visited = mem_resize(result->visited, (result->n_visited + WALK_VISITED_STEP) * sizeof(*result->visited));
+	result->visited = message_alloc_element(context->reply, result->visited, result->n_visited, sizeof(*result->visited));
 	result->visited[result->n_visited++] = walk->directory;
 }
 
@@ -158,7 +153,7 @@ static enum err walk_step(struct context *context, struct walk *walk, struct sli
 	if (err)
 		return err;
 	walk->directory = walk->inode;
-	walk_visited(walk);
+	walk_visited(context, walk);
 	if (name_is(name, "."))
 		return OK;
 	if (name_is(name, "..")) {
@@ -200,7 +195,7 @@ static enum err walk_run(struct context *context, const Granary__Walk *op, struc
 	}
 	if (!err || is_missing) {
 		result->parent = walk->directory;
-		result->name = bytes_copy(buf_slice(&last));
+		result->name = message_alloc_bytes(context->reply, buf_slice(&last));
 	}
 	buf_deinit(&last);
 	return err;
@@ -218,7 +213,7 @@ enum err op_walk(struct context *context, const Granary__Walk *op, Granary__Meta
 	enum err err = walk_run(context, op, &walk, result);
 	const Granary__Inode *inode = err ? NULL : inode_get(context->meta, walk.inode);
 	if (inode) {
-		inode_answer(walk.inode, inode, result);
+		inode_answer(context, walk.inode, inode, result);
 		location_answer(context, inode, result);
 	}
 	buf_deinit(&walk.path);

@@ -134,6 +134,6 @@ enum err op_rename(struct context *context, const Granary__Rename *op, Granary__
 		}
 		inode_changed(context, rename.source_id, source);
 	}
-	inode_answer(rename.source_id, source, result);
+	inode_answer(context, rename.source_id, source, result);
 	return OK;
 }

@@ -60,20 +60,17 @@ void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaRes
 
 static Granary__MetaReply *reply_open(size_t count)
 {
-	Granary__MetaReply *reply = mem_alloc(sizeof(*reply));
-	granary__meta_reply__init(reply);
-	reply->results = mem_zero(count + 1, sizeof(*reply->results));
-	for (; reply->n_results < count; reply->n_results++) {
-		Granary__MetaResult *result = mem_alloc(sizeof(*result));
-		granary__meta_result__init(result);
-		reply->results[reply->n_results] = result;
-	}
+	Granary__MetaReply *reply = message_open_whole(&granary__meta_reply__descriptor);
+	reply->results = message_alloc(&reply->base, count * sizeof(*reply->results));
+	while (reply->n_results < count)
+		reply->results[reply->n_results++] = message_alloc_message(&reply->base, &granary__meta_result__descriptor);
 	return reply;
 }
 
 Granary__MetaReply *request_run(struct context *context, const Granary__MetaRequest *request)
 {
 	Granary__MetaReply *reply = reply_open(request->n_ops);
+	context->reply = &reply->base;
 	for (size_t i = 0; i < request->n_ops; i++)
 		op_run(context, request->ops[i], reply->results[i]);
 	return reply;

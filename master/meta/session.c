@@ -29,16 +29,16 @@ enum err slot_check(struct meta *meta, const Granary__MetaRequest *request, Gran
 		return OK;
 	if (request->sequence != last)
 		return ERR_INVALID;
-	ProtobufCMessage *first = NULL;
-	if (message_unpack(&granary__meta_reply__descriptor, message_bytes(slot->reply), &first)) {
+	const ProtobufCMessage *first;
+	if (message_unpack_whole(&granary__meta_reply__descriptor, message_bytes(slot->reply), &first)) {
 		store_corrupt(&meta->store);
 		return ERR_CORRUPT;
 	}
-	*reply = (Granary__MetaReply *)first;
+	*reply = (Granary__MetaReply *)(uintptr_t)first; /* the leases that it grants will be its own */
 	if ((*reply)->n_results == request->n_ops)
 		return ERR_EXISTS;
 	/* Another request under the same number. */
-	message_free(first);
+	message_unref(first);
 	*reply = NULL;
 	return ERR_INVALID;
 }

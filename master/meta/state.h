@@ -32,6 +32,7 @@ struct meta {
 /* One request while it is carried out. */
 struct context {
 	struct meta *meta;
+	ProtobufCMessage *reply; /* whole: what is hung on a result is allocated with it */
 	uint64_t session;
 	int64_t now_ns;
 	uint64_t created;   /* inode of the request's last Create; stands for inode 0 */
@@ -59,9 +60,6 @@ void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaRes
 Granary__MetaReply *request_run(struct context *context, const Granary__MetaRequest *request);
 /* A reply in which each operation failed so. */
 Granary__MetaReply *request_refuse(const Granary__MetaRequest *request, enum err err);
-
-/* Copies that are owned by a message which message_free frees. */
-ProtobufCBinaryData bytes_copy(struct slice bytes);
 
 /* NULL when there is none. */
 static inline const Granary__Chunk *chunk_get(struct meta *meta, uint64_t id)

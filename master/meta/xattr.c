@@ -36,7 +36,7 @@ enum err op_set_xattr(struct context *context, const Granary__SetXattr *op, Gran
 	store_put(&meta->store, &key, message_bytes(op->value));
 	inode->xattrs += !there;
 	inode_changed(context, id, inode);
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 
@@ -58,7 +58,7 @@ enum err op_remove_xattr(struct context *context, const Granary__RemoveXattr *op
 	Granary__Inode *inode = inode_edit(meta, id);
 	inode->xattrs--;
 	inode_changed(context, id, inode);
-	inode_answer(id, inode, result);
+	inode_answer(context, id, inode, result);
 	return OK;
 }
 
@@ -80,7 +80,7 @@ enum err op_get_xattr(struct context *context, const Granary__GetXattr *op, Gran
 	if (!reply_reserve(context, value.size))
 		return ERR_TOO_MANY;
 	result->inode = id;
-	result->value = bytes_copy(value);
+	result->value = message_alloc_bytes(context->reply, value);
 	return OK;
 }
 
@@ -96,7 +96,7 @@ enum err op_list_xattr(struct context *context, const Granary__ListXattr *op, Gr
 		return OK;
 	if (!reply_reserve(context, inode->xattrs * (XATTR_NAME_BYTES_MAX + 4u)))
 		return ERR_TOO_MANY;
-	result->names = mem_alloc(inode->xattrs * sizeof(*result->names));
+	result->names = message_alloc(context->reply, inode->xattrs * sizeof(*result->names));
 	struct key prefix = key_of(KEY_XATTR, id);
 	struct scan scan;
 	scan_open(&scan, &meta->store, &prefix, NULL);
@@ -104,7 +104,7 @@ enum err op_list_xattr(struct context *context, const Granary__ListXattr *op, Gr
 		uint64_t owner;
 		struct slice name;
 		if (key_parse_name(scan.key, &owner, &name))
-			result->names[result->n_names++] = bytes_copy(name);
+			result->names[result->n_names++] = message_alloc_bytes(context->reply, name);
 	}
 	scan_close(&scan);
 	return OK;

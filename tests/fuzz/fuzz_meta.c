@@ -82,7 +82,7 @@ static void request_one(struct fixture *f, struct slice input)
 	if (reply) {
 		check(reply->n_results == request->n_ops);
 		check(protobuf_c_message_get_packed_size(&reply->base) <= FRAME_MESSAGE_BYTES_MAX);
-		message_free(&reply->base);
+		message_unref(&reply->base);
 	}
 	message_free(message);
 }

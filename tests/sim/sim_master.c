@@ -558,7 +558,7 @@ static void check_end(struct world *world)
 			if (name->fate == ABSENT)
 				check(reply->results[0]->error == ERR_NOT_FOUND);
 			check(name->fate != CREATING && name->fate != REMOVING);
-			message_free(&reply->base);
+			message_unref(&reply->base);
 		}
 	}
 }

@@ -42,7 +42,7 @@ struct fixture {
 
 static inline void fixture_reopen(struct fixture *fixture)
 {
-	message_free(fixture->reply ? &fixture->reply->base : NULL);
+	message_unref(fixture->reply ? &fixture->reply->base : NULL);
 	fixture->reply = NULL;
 	meta_close(fixture->meta);
 	if (fixture->kv)
@@ -69,7 +69,7 @@ static inline void fixture_apply(struct fixture *fixture, Granary__MetaRequest *
 
 static inline void fixture_keep(struct fixture *fixture, Granary__MetaReply *reply)
 {
-	message_free(fixture->reply ? &fixture->reply->base : NULL);
+	message_unref(fixture->reply ? &fixture->reply->base : NULL);
 	fixture->reply = reply;
 	fixture->result = reply->n_results > 0 ? reply->results[reply->n_results - 1] : NULL;
 }
@@ -208,7 +208,7 @@ static inline bool fixture_remove_file(void *arg, const char *name)
 
 static inline void fixture_close(struct fixture *fixture)
 {
-	message_free(fixture->reply ? &fixture->reply->base : NULL);
+	message_unref(fixture->reply ? &fixture->reply->base : NULL);
 	meta_close(fixture->meta);
 	kv_close(fixture->kv);
 	char path[96];

@@ -439,7 +439,7 @@ static void replay(struct model *m)
 		assert_int_equal(meta_apply(second.meta, meta_applied_index(second.meta) + 1, 1,
 					    (Granary__LogEntry *)entry, &reply, &second.effects),
 				 OK);
-		message_free(&reply->base);
+		message_unref(&reply->base);
 		message_free(entry);
 		if (count % 1000 == 999)
 			fixture_reopen(&second);

@@ -125,8 +125,8 @@ static void test_repeated_in_one_entry(void **state)
 	assert_int_equal(replies[0]->results[0]->error, OK);
 	assert_int_equal(replies[1]->results[0]->error, OK);
 	assert_int_equal(replies[0]->results[0]->inode, replies[1]->results[0]->inode);
-	message_free(&replies[0]->base);
-	message_free(&replies[1]->base);
+	message_unref(&replies[0]->base);
+	message_unref(&replies[1]->base);
 	assert_int_equal(attr(f, ROOT)->entries, 1);
 }
 
@@ -401,12 +401,11 @@ static void test_cluster_and_servers(void **state)
 	Granary__ChunkLocation *location;
 	assert_int_equal(meta_chunk_location(f->meta, chunk, &location), OK);
 	assert_int_equal(location->n_replicas, 3);
-	message_free(&location->base);
+	message_unref(&location->base);
 	Granary__Inode *inode;
-	assert_int_equal(meta_inode(f->meta, file, &inode), OK);
+	assert_int_equal(meta_inode(f->meta, file, &f->reply->base, &inode), OK);
 	assert_int_equal(inode->chunks, 1);
-	message_free(&inode->base);
-	assert_int_equal(meta_inode(f->meta, 9999, &inode), ERR_NOT_FOUND);
+	assert_int_equal(meta_inode(f->meta, 9999, &f->reply->base, &inode), ERR_NOT_FOUND);
 }
 
 static void test_barrier_and_reopen(void **state)

@@ -158,7 +158,7 @@ static void test_damage(void **state)
 	kv_batch_close(batch);
 	uint64_t index = meta_applied_index(f->meta);
 	Granary__Inode *inode;
-	assert_int_equal(meta_inode(f->meta, 500, &inode), ERR_CORRUPT);
+	assert_int_equal(meta_inode(f->meta, 500, NULL, &inode), ERR_CORRUPT);
 	assert_int_equal(meta_apply(f->meta, index + 1, 1, NULL, NULL, &f->effects), ERR_CORRUPT);
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	Granary__MetaReply *reply;
