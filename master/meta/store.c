@@ -18,6 +18,7 @@ struct store_item {
 	uint32_t hash;
 	bool present;
 	bool dirty;
+	bool used; /* since it was added to the queue, or looked at there */
 	uint32_t key_size;
 	uint8_t key[];
 };
@@ -76,7 +77,7 @@ static void table_grow(struct store *store)
 	store->bucket_count = count;
 }
 
-static void lru_remove(struct store *store, struct store_item *item)
+static void queue_remove(struct store *store, struct store_item *item)
 {
 	if (item->newer)
 		item->newer->older = item->older;
@@ -89,8 +90,9 @@ static void lru_remove(struct store *store, struct store_item *item)
 	item->newer = item->older = NULL;
 }
 
-static void lru_add(struct store *store, struct store_item *item)
+static void queue_add(struct store *store, struct store_item *item)
 {
+	item->used = false;
 	item->older = store->newest;
 	item->newer = NULL;
 	if (store->newest)
@@ -106,10 +108,8 @@ static struct store_item *table_find(struct store *store, const struct key *key,
 	while (item &&
 	       (item->hash != hash || item->key_size != key->size || memcmp(item->key, key->bytes, key->size) != 0))
 		item = item->chain;
-	if (item && !item->dirty && item != store->newest) {
-		lru_remove(store, item);
-		lru_add(store, item);
-	}
+	if (item)
+		item->used = true;
 	return item;
 }
 
@@ -125,7 +125,7 @@ static struct store_item *table_add(struct store *store, const struct key *key, 
 	item->chain = *bucket;
 	*bucket = item;
 	store->item_count++;
-	lru_add(store, item);
+	queue_add(store, item);
 	return item;
 }
 
@@ -174,7 +174,7 @@ static void item_set_dirty(struct store *store, struct store_item *item)
 	if (item->dirty)
 		return;
 	item->dirty = true;
-	lru_remove(store, item);
+	queue_remove(store, item);
 	if (store->dirty_count == store->dirty_capacity) {
 		store->dirty_capacity = store->dirty_capacity ? store->dirty_capacity * 2 : DIRTY_FIRST;
 		store->dirty = mem_resize(store->dirty, store->dirty_capacity * sizeof(struct store_item *));
@@ -303,7 +303,7 @@ enum err store_commit(struct store *store)
 		return store->failed;
 	for (size_t i = 0; i < store->dirty_count; i++) {
 		store->dirty[i]->dirty = false;
-		lru_add(store, store->dirty[i]);
+		queue_add(store, store->dirty[i]);
 	}
 	store->dirty_count = 0;
 	return OK;
@@ -313,11 +313,15 @@ void store_trim(struct store *store)
 {
 	while (store->bytes > store->bytes_max && store->oldest) {
 		struct store_item *item = store->oldest;
+		queue_remove(store, item);
+		if (item->used) {
+			queue_add(store, item);
+			continue;
+		}
 		struct store_item **link = &store->buckets[item->hash & (store->bucket_count - 1)];
 		while (*link != item)
 			link = &(*link)->chain;
 		*link = item->chain;
-		lru_remove(store, item);
 		store->bytes -= item->bytes;
 		store->item_count--;
 		item_free(item);

@@ -2,7 +2,8 @@
  *
  * Every read and write of the state machine goes through here. What an entry changes stays in memory ("dirty") until
  * store_commit hands all of it to the kv in one batch; reads and scans in between see it. Clean items stay as a cache
- * of unpacked values, least recently used out first; since nobody else writes to the kv, the cache cannot be stale.
+ * of unpacked values, oldest out first but for those that were used meanwhile ("second chance": finding one changes no list and so
+ * touches no other item); since nobody else writes to the kv, the cache cannot be stale.
  *
  * A value is bytes or a protobuf message; a key is always used in the same of these two ways. Pointers to values live
  * until the key is put or deleted, or store_trim.
@@ -26,7 +27,7 @@ struct store {
 	struct store_item **buckets;
 	size_t bucket_count; /* a power of two */
 	size_t item_count;
-	struct store_item *newest, *oldest; /* clean items by last use */
+	struct store_item *newest, *oldest; /* clean items */
 	size_t bytes;
 	size_t bytes_max;
 	struct store_item **dirty;
