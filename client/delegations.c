@@ -355,6 +355,8 @@ void attr_set_owner(Granary__Inode *attr, const Granary__Setattr *change)
 		attr->uid = change->uid;
 	if (change->mask & SETATTR_GID)
 		attr->gid = change->gid;
+	if (change->by_owner_only && !mode_is_directory(attr->mode))
+		attr->mode = mode_unprivileged(attr->mode);
 }
 
 static void nothing(void *arg)

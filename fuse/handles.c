@@ -240,6 +240,11 @@ void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms
 		node->plain_until_ms = attr->xattrs == 0 ? until_ms : 0;
 }
 
+void node_unlease(struct node *node)
+{
+	node->plain_until_ms = node->bare_until_ms = 0;
+}
+
 bool node_is_writing(const struct node *node)
 {
 	return node->write_opens > 0 || node->mutating > 0 || (node->io && file_io_dirty(node->io));

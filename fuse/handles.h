@@ -52,6 +52,7 @@ struct node {
 	bool untrue;		/* data that the kernel has of it was lost: no master's word makes it right again */
 	bool lost;		/* its locks were lost with the session: writes fail until it is closed */
 	uint64_t plain_until_ms; /* it has no extended attributes until then, or until a recall */
+	uint64_t bare_until_ms;	 /* in the same way: no set-id bits, no capability (privileges.h) */
 
 	struct node_name *names; /* that the kernel may know it by, the last one first */
 
@@ -118,6 +119,8 @@ void node_learn(struct node *node, const Granary__Inode *attr);
 void node_distrust(struct node *node);
 /* attr came with a lease until then: remembers whether there are extended attributes to ask for. */
 void node_lease(struct node *node, const Granary__Inode *attr, uint64_t until_ms);
+/* That is no longer known. */
+void node_unlease(struct node *node);
 /* This mount is changing the file: its own picture is the one that counts. */
 bool node_is_writing(const struct node *node);
 

@@ -16,6 +16,7 @@
 #include "common/base/check.h"
 #include "common/sys/log.h"
 #include "fuse/bdi.h"
+#include "fuse/privileges.h"
 
 #define WRITE_HEADERS_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in)) /* linux/fuse.h: of fixed size */
 #define LINGER_MS 5000u /* for programs that still use a mount which is being ended */
@@ -203,6 +204,7 @@ static void on_readable(void *arg)
 			return;
 		}
 		struct fuse_buf buf = {.size = (size_t)size, .mem = kernel->head};
+		privileges_look(mount, kernel->head, (size_t)size);
 		fuse_session_process_buf(mount->session, &buf);
 		if (mount->initialised && !kernel->ready) {
 			kernel->ready = true;
@@ -247,7 +249,9 @@ static enum err kernel_mount(struct kernel *kernel, struct buf *message)
 		err = err_from_errno(errno);
 		goto done;
 	}
-	err = watch_open(mount->loop, descriptor, on_readable, kernel, &kernel->watch);
+	err = privileges_negotiate(mount);
+	if (err == OK)
+		err = watch_open(mount->loop, descriptor, on_readable, kernel, &kernel->watch);
 done:
 	fuse_opt_free_args(&args);
 	buf_deinit(&text);

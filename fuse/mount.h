@@ -38,6 +38,9 @@ struct mount {
 	struct notice *waiting_first, *waiting_last; /* for a worker */
 	uint32_t notices_running;
 	bool initialised;	/* the kernel's INIT has been answered */
+	/* privileges.h */
+	uint64_t init_unique;	/* of an INIT that is being answered, and offers to leave set-id bits to us; 0: none */
+	bool wants_drop;	/* the request that is being handled asks for them to be dropped */
 	void (*idle)(void *arg); /* called when busy falls to 0, if set */
 	void *idle_arg;
 };

@@ -27,7 +27,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	/* Which pages are still right is ours to say: at open, at locks and by recall. */
 	want(conn, FUSE_CAP_AUTO_INVAL_DATA, false);
 	want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA, true);
-	/* Set-id bits and capabilities at a write are the kernel's to drop; umask is applied by it, too. */
+	/* Set-id bits are dropped by us, but not in this older way: privileges.h. The umask is applied by the kernel. */
 	want(conn, FUSE_CAP_HANDLE_KILLPRIV, false);
 	want(conn, FUSE_CAP_DONT_MASK, false);
 	want(conn, FUSE_CAP_POSIX_ACL, false);

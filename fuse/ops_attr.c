@@ -6,6 +6,7 @@
 #include "common/base/limits.h"
 #include "common/proto/setattr.h"
 #include "fuse/ops.h"
+#include "fuse/privileges.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
 
@@ -112,7 +113,7 @@ void on_getattr(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 
 /* ---- setattr
  *
- *	size given:  (no file_io: ask_attr ->) truncate -> rest       otherwise: rest
+ *	size given:  (set-id bits dropped ->) (no file_io: ask_attr ->) truncate -> rest       otherwise: rest
  *	rest:        nothing left -> reply      only times of a file that is to be flushed -> keep them for the flush
  *	             else one Setattr operation */
 
@@ -144,13 +145,20 @@ static bool is_epoch(const Granary__Setattr *message)
 	       (message->mask & SETATTR_MTIME && message->mtime == 0);
 }
 
+static void setattr_message(const struct request *request, Granary__Setattr *message)
+{
+	reply_setattr(&request->attr, request->flags, message);
+	message->inode = request->node->inode;
+	/* A change of the owner: before a truncation they have been dropped. */
+	message->by_owner_only = request->drop && !(request->flags & FUSE_SET_ATTR_SIZE);
+}
+
 static void setattr_send(struct request *request)
 {
 	Granary__Setattr message = GRANARY__SETATTR__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 
-	reply_setattr(&request->attr, request->flags, &message);
-	message.inode = request->node->inode;
+	setattr_message(request, &message);
 	op.op_case = GRANARY__META_OP__OP_SETATTR;
 	op.setattr = &message;
 	request_meta(request, &op, setattr_done);
@@ -162,8 +170,7 @@ static bool setattr_local(struct request *request)
 	struct client *client = request->mount->client;
 	Granary__Setattr message = GRANARY__SETATTR__INIT;
 
-	reply_setattr(&request->attr, request->flags, &message);
-	message.inode = request->node->inode;
+	setattr_message(request, &message);
 	if (!client_setattr_directory(client, &message))
 		return false;
 	request_attr(request, client_directory_attr(client, message.inode), client_delegation_ms(client, message.inode));
@@ -237,7 +244,7 @@ static void setattr_rest(struct request *request)
 	Granary__Setattr message = GRANARY__SETATTR__INIT;
 	bool dirty = io && file_io_dirty(io);
 
-	reply_setattr(&request->attr, request->flags, &message);
+	setattr_message(request, &message);
 	if (io && file_io_is_local(io)) {
 		if (!is_epoch(&message) && file_io_setattr_local(io, &message))
 			request_attr(request, file_io_attr(io), 0);
@@ -290,6 +297,18 @@ static void truncate_attr(void *arg, enum err err, const Granary__MetaReply *rep
 	file_io_truncate(request->io, request->size, truncate_done, request);
 }
 
+static void setattr_size(struct request *request, enum err err)
+{
+	struct file_io *io = request->node->io ? request->node->io : request->io;
+
+	if (err != OK)
+		request_end(request, err);
+	else if (io)
+		file_io_truncate(io, request->size, truncate_done, request);
+	else
+		ask_attr(request, truncate_attr);
+}
+
 void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid, struct fuse_file_info *file)
 {
 	struct request *request = request_open(fuse, nodeid);
@@ -320,10 +339,10 @@ void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid
 	request->size = (uint64_t)attr->st_size;
 	if (request->size > FILE_BYTES_MAX)
 		request_end(request, ERR_TOO_LARGE);
-	else if (request->node->io)
-		file_io_truncate(request->node->io, request->size, truncate_done, request);
+	else if (request->drop)
+		privileges_drop(request, true, setattr_size);
 	else
-		ask_attr(request, truncate_attr);
+		setattr_size(request, OK);
 }
 
 /* ---- statfs */

@@ -1,11 +1,13 @@
 /* read, write, fsync, fallocate: what goes to the data layer. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "fuse/ops.h"
+#include "fuse/privileges.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
 
@@ -70,34 +72,52 @@ static void write_done(void *arg, enum err err)
 	request_close(request);
 }
 
+static void write_go(struct request *request, enum err err)
+{
+	struct iobuf **data = request->parts[0] ? request->parts : request->mount->received;
+	struct file_part parts[MOUNT_IO_PARTS];
+	struct node *node = request->node;
+	size_t count = 0;
+
+	if (err != OK || node->lost) {
+		write_done(request, err != OK ? err : ERR_IO);
+		return;
+	}
+	if (request->offset + request->size > node->size)
+		node->size = request->offset + request->size;
+	for (size_t left = request->size; left > 0; count++) {
+		size_t part = left < FRAME_DATA_BYTES_MAX ? left : FRAME_DATA_BYTES_MAX;
+
+		parts[count] = (struct file_part){slice_of(data[count]->bytes, part), data[count]};
+		left -= part;
+	}
+	file_io_write_parts(node->io, request->offset, parts, count, write_done, request);
+}
+
+static void write_unprivileged(struct request *request)
+{
+	for (size_t i = 0; i * FRAME_DATA_BYTES_MAX < request->size; i++)
+		request->parts[i] = iobuf_ref(request->mount->received[i]);
+	privileges_drop(request, request->drop, write_go);
+}
+
 /* `bytes` is not where the data is: see kernel.c. */
 void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size, off_t offset,
 	      struct fuse_file_info *file)
 {
 	struct request *request = open_data(fuse, nodeid);
-	struct file_part parts[MOUNT_IO_PARTS];
-	uint64_t end = (uint64_t)offset + size;
-	size_t count = 0;
 
 	(void)bytes;
-	(void)file;
 	if (!request)
 		return;
-	if (end > FILE_BYTES_MAX) {
-		request_end(request, ERR_TOO_LARGE);
-		return;
-	}
+	request->offset = (uint64_t)offset;
 	request->size = size;
-	if (end > request->node->size)
-		request->node->size = end;
-	for (; size > 0; count++) {
-		struct iobuf *iobuf = request->mount->received[count];
-		size_t part = size < FRAME_DATA_BYTES_MAX ? size : FRAME_DATA_BYTES_MAX;
-
-		parts[count] = (struct file_part){slice_of(iobuf->bytes, part), iobuf};
-		size -= part;
-	}
-	file_io_write_parts(request->node->io, (uint64_t)offset, parts, count, write_done, request);
+	if (request->offset + size > FILE_BYTES_MAX)
+		request_end(request, ERR_TOO_LARGE);
+	else if ((request->drop || (file->flags & O_DIRECT && !file->writepage)) && privileges_are(request))
+		write_unprivileged(request);
+	else
+		write_go(request, OK);
 }
 
 static void fsync_done(void *arg, enum err err)
@@ -129,6 +149,12 @@ void on_fsync(fuse_req_t fuse, fuse_ino_t nodeid, int data_only, struct fuse_fil
 	request_barrier(request, request->node->inode, fsync_named);
 }
 
+/* The kernel does not say whether the bits are to go. */
+static bool drops_bits(const struct request *request)
+{
+	return fuse_req_ctx(request->fuse)->uid != 0;
+}
+
 /* ---- copy_file_range: the kernel has written out what it had of both ranges, holds the target's lock, and drops its pages of
  * it afterwards. */
 
@@ -145,6 +171,14 @@ static void copy_done(void *arg, enum err err, uint64_t copied)
 		node->size = request->offset + copied;
 	fuse_reply_write(request->fuse, copied);
 	request_close(request);
+}
+
+static void copy_go(struct request *request, enum err err)
+{
+	if (err != OK)
+		request_end(request, err);
+	else
+		file_io_copy(request->io, request->from_offset, request->node->io, request->offset, request->size, copy_done, request);
 }
 
 void on_copy_file_range(fuse_req_t fuse, fuse_ino_t from_nodeid, off_t from_offset, struct fuse_file_info *from_file,
@@ -171,8 +205,14 @@ void on_copy_file_range(fuse_req_t fuse, fuse_ino_t from_nodeid, off_t from_offs
 		request_close(request);
 	} else {
 		request->offset = (uint64_t)offset;
+		request->from_offset = (uint64_t)from_offset;
+		request->size = size;
+		request->io = file_io_open(request->mount->client, from->inode, file_io_attr(from->io));
 		request_changes(request, request->node);
-		file_io_copy(from->io, (uint64_t)from_offset, request->node->io, request->offset, size, copy_done, request);
+		if (drops_bits(request))
+			privileges_drop(request, true, copy_go);
+		else
+			copy_go(request, OK);
 	}
 }
 
@@ -215,35 +255,50 @@ static void zero_next(void *arg, enum err err)
 	file_io_write(request->node->io, offset, slice_of(zeros, (size_t)size), zero_next, request);
 }
 
+static void fallocate_go(struct request *request, enum err err)
+{
+	struct file_io *io = request->node->io;
+	uint64_t end = request->offset + request->size;
+	uint64_t size = file_io_attr(io)->size;
+
+	if (err != OK) {
+		request_end(request, err);
+		return;
+	}
+	if (size < request->node->size)
+		size = request->node->size;
+	if (request->flags == 0) {
+		request->offset = end;
+		if (end > size)
+			file_io_truncate(io, end, grow_done, request);
+		else
+			request_end(request, OK);
+		return;
+	}
+	if (end > size)
+		end = size;
+	request->size = end > request->offset ? end - request->offset : 0;
+	zero_next(request, OK);
+}
+
 void on_fallocate(fuse_req_t fuse, fuse_ino_t nodeid, int mode, off_t offset, off_t length, struct fuse_file_info *file)
 {
 	struct request *request = open_data(fuse, nodeid);
-	uint64_t end = (uint64_t)offset + (uint64_t)length;
-	uint64_t size;
 
 	(void)file;
 	if (!request)
 		return;
-	size = file_io_attr(request->node->io)->size;
-	if (size < request->node->size)
-		size = request->node->size;
+	request->offset = (uint64_t)offset;
+	request->size = (uint64_t)length;
+	request->flags = mode;
 	request_changes(request, request->node);
-	if (end > FILE_BYTES_MAX) {
+	if (request->offset + request->size > FILE_BYTES_MAX)
 		request_end(request, ERR_TOO_LARGE);
-	} else if (mode == 0) {
-		request->offset = end;
-		if (end > size)
-			file_io_truncate(request->node->io, end, grow_done, request);
-		else
-			request_end(request, OK);
-	} else if (mode == (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) ||
-		   mode == (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)) {
-		request->offset = (uint64_t)offset;
-		if (end > size)
-			end = size;
-		request->size = end > request->offset ? end - request->offset : 0;
-		zero_next(request, OK);
-	} else {
+	else if (mode != 0 && mode != (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) &&
+		 mode != (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE))
 		request_end(request, ERR_NOT_SUPPORTED);
-	}
+	else if (drops_bits(request))
+		privileges_drop(request, true, fallocate_go);
+	else
+		fallocate_go(request, OK);
 }

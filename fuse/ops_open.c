@@ -8,6 +8,7 @@
 #include "common/base/limits.h"
 #include "fuse/open_reply.h"
 #include "fuse/ops.h"
+#include "fuse/privileges.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
 
@@ -97,6 +98,14 @@ static void open_truncated(void *arg, enum err err)
 	open_reply(request);
 }
 
+static void open_truncate(struct request *request, enum err err)
+{
+	if (err == OK)
+		file_io_truncate(request->node->io, 0, open_truncated, request);
+	else
+		open_truncated(request, err);
+}
+
 static void open_ready(void *arg)
 {
 	struct request *request = arg;
@@ -109,7 +118,10 @@ static void open_ready(void *arg)
 		return;
 	}
 	request_changes(request, node);
-	file_io_truncate(node->io, 0, open_truncated, request);
+	if (request->drop)
+		privileges_drop(request, true, open_truncate);
+	else
+		open_truncate(request, OK);
 }
 
 /* Gone or changed since the kernel looked it up: let it look again. It does so once for a call. */

@@ -30,7 +30,7 @@ static void change_done(void *arg, enum err err, const Granary__MetaReply *reply
 
 	request_result(&err, reply, 0, NULL);
 	/* An answer from before the change may have come in meanwhile. */
-	request->node->plain_until_ms = 0;
+	node_unlease(request->node);
 	request_end(request, err);
 }
 
@@ -143,7 +143,7 @@ static bool is_plain(const struct request *request)
 	return node_is_local(request->node) || loop_now_ms(request->mount->loop) < request->node->plain_until_ms;
 }
 
-/* The kernel asks for security.capability before every write(2), so that it can drop it. That a file has no attributes is
+/* The kernel asks for security.capability before the first write(2) and every chown(2), so that it can drop it. That a file has no attributes is
  * remembered as long as the lease on it lasts, which a new one would recall. */
 void on_getxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, size_t size)
 {

@@ -188,7 +188,7 @@ static void recall_inode(struct mount *mount, uint64_t inode, struct joint *join
 		bool regular = S_ISREG(node->type);
 		struct notice *notice;
 
-		node->plain_until_ms = 0;
+		node_unlease(node);
 		joint->left++;
 		notice = notice_open_recall(mount, node, joint_done, joint);
 		/* Of a closed file the pages may stay: open asks whether they are still right. */
@@ -247,7 +247,7 @@ static void recall_session_lost(void *arg)
 	mount->epoch++;
 	HASH_ITER(by_inode, mount->handles.by_inode, newest, next)
 	for (struct node *node = newest; node; node = node->older) {
-		node->plain_until_ms = 0;
+		node_unlease(node);
 		if (node->locks.count == 0)
 			continue;
 		node->lost = true;
@@ -267,6 +267,11 @@ void recall_pages(struct mount *mount, struct node *node, recall_done_fn *done, 
 
 	notice->data = true;
 	notice_send(notice);
+}
+
+void recall_attributes(struct mount *mount, struct node *node, recall_done_fn *done, void *arg)
+{
+	notice_send(notice_open(mount, node, done, arg));
 }
 
 static void nothing(void *arg)

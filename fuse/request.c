@@ -32,6 +32,7 @@ struct request *request_open(fuse_req_t fuse, uint64_t nodeid)
 	}
 	request = request_open_silent(mount, node);
 	request->fuse = fuse;
+	request->drop = mount->wants_drop;
 	return request;
 }
 
@@ -73,6 +74,8 @@ void request_close(struct request *request)
 	}
 	if (request->io)
 		file_io_close(request->io);
+	for (int i = 0; i < (int)MOUNT_IO_PARTS; i++)
+		iobuf_unref(request->parts[i]);
 	node_drop(&mount->handles, request->node);
 	free(request->name);
 	free(request->new_name);

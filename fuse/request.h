@@ -20,13 +20,18 @@ struct request {
 	struct fuse_file_info file;
 	struct stat attr;
 	int flags;
-	uint64_t offset, size;
+	uint64_t offset, size, from_offset;
 	char *name;
 	struct file_io *io; /* a reference of this request's own */
 	struct dir_handle *dir;
 	struct lock_wait *wait;
 	char *new_name;
 	void (*go)(struct request *request);
+	/* privileges.h */
+	bool drop;   /* the kernel asked for it */
+	bool set_id; /* being dropped */
+	void (*dropped)(struct request *request, enum err err);
+	struct iobuf *parts[MOUNT_IO_PARTS]; /* references, of a write that waits for that */
 };
 
 /* Of the node with this id, to be held. Replies ESTALE and returns NULL when the node is unknown. */

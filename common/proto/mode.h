@@ -33,6 +33,13 @@ static inline bool mode_is_symlink(uint32_t mode)
 	return (mode & MODE_TYPE_MASK) == MODE_SYMLINK;
 }
 
+/* Without what would give its rights to whoever starts it, as POSIX says for a write or chown by others: a set-group-id bit on
+ * a file that the group may not execute means something else, and stays. */
+static inline uint32_t mode_unprivileged(uint32_t mode)
+{
+	return mode & ~(MODE_SETUID | (mode & MODE_GROUP_EXECUTE ? MODE_SETGID : 0u));
+}
+
 /* Dirent.type: DT_* of <dirent.h>. */
 static inline uint32_t mode_dirent_type(uint32_t mode)
 {

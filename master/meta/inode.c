@@ -205,11 +205,8 @@ static void setattr_owner(Granary__Inode *inode, const Granary__Setattr *op)
 		inode->uid = op->uid;
 	if (op->mask & SETATTR_GID)
 		inode->gid = op->gid;
-	if (op->by_owner_only && mode_is_file(inode->mode)) {
-		inode->mode &= ~MODE_SETUID;
-		if (inode->mode & MODE_GROUP_EXECUTE)
-			inode->mode &= ~MODE_SETGID;
-	}
+	if (op->by_owner_only && !mode_is_directory(inode->mode))
+		inode->mode = mode_unprivileged(inode->mode);
 }
 
 enum err op_setattr(struct context *context, const Granary__Setattr *op, Granary__MetaResult *result)

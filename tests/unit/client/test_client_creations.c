@@ -125,6 +125,18 @@ static void test_attributes_go_with_it(void **state)
 	change.mtime = 7000;
 	change.atime = 8000;
 	assert_true(file_io_setattr_local(io, &change));
+	change = (Granary__Setattr)GRANARY__SETATTR__INIT;
+	change.mask = SETATTR_MODE;
+	change.mode = 06710;
+	assert_true(file_io_setattr_local(io, &change));
+	change.mask = 0;
+	change.by_owner_only = true;
+	assert_true(file_io_setattr_local(io, &change));
+	assert_int_equal(file_io_attr(io)->mode, MODE_FILE | 0710);
+	change.by_owner_only = false;
+	change.mask = SETATTR_MODE;
+	change.mode = 0600;
+	assert_true(file_io_setattr_local(io, &change));
 	Granary__Inode *before = (Granary__Inode *)message_copy(&file_io_attr(io)->base);
 	assert_int_equal(fixture_flush(&cluster, io, true), OK);
 	assert_false(file_io_setattr_local(io, &change));

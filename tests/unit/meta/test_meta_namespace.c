@@ -338,6 +338,9 @@ static void test_setattr(void **state)
 	assert_int_equal(run_setattr(f, op), OK);
 	assert_int_equal(f->result->attr->mode, MODE_FILE | 0777);
 	assert_int_equal(f->result->attr->gid, 8);
+	op = MESSAGE(Setattr, setattr, .inode = file, .mask = SETATTR_MODE, .mode = 06767, .by_owner_only = true);
+	assert_int_equal(run_setattr(f, op), OK);
+	assert_int_equal(f->result->attr->mode, MODE_FILE | 02767); /* the group may not execute it */
 	op = MESSAGE(Setattr, setattr, .inode = file, .mask = SETATTR_ATIME | SETATTR_MTIME, .atime = -5, .mtime = 6);
 	assert_int_equal(run_setattr(f, op), OK);
 	assert_int_equal(f->result->attr->atime, -5);
