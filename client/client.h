@@ -128,6 +128,9 @@ struct file_io *file_io_create_local(struct client *client, const Granary__Creat
 /* The master does not know it yet. */
 bool file_io_is_local(const struct file_io *io);
 uint64_t file_io_inode(const struct file_io *io);
+/* How long attributes of a local file may be cached by the kernel: they are called back as those of other files (client_events) when
+ * the master knows it, and has given no lease on it. 0: not at all. */
+uint32_t file_io_local_ms(const struct file_io *io);
 /* Changes mode, owner and times of a local file; false: not local any more, or just being sent. */
 bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change);
 /* A local file is complete (closed): flushed soon. done (or NULL) when it is, or has failed. */

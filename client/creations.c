@@ -75,6 +75,11 @@ uint64_t file_io_inode(const struct file_io *io)
 	return io->inode;
 }
 
+uint32_t file_io_local_ms(const struct file_io *io)
+{
+	return io->creation ? client_delegation_ms(io->client, io->creation->delegation->directory) : 0;
+}
+
 struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name)
 {
 	struct delegation *delegation = delegation_find(client, directory);

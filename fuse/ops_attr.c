@@ -99,6 +99,7 @@ void on_getattr(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 		return;
 	if (node_is_local(request->node)) {
 		known = file_io_attr(request->node->io);
+		lease_ms = file_io_local_ms(request->node->io);
 	} else if (S_ISDIR(request->node->type)) {
 		known = client_directory_attr(request->mount->client, request->node->inode);
 		lease_ms = client_delegation_ms(request->mount->client, request->node->inode);
@@ -247,7 +248,7 @@ static void setattr_rest(struct request *request)
 	setattr_message(request, &message);
 	if (io && file_io_is_local(io)) {
 		if (!is_epoch(&message) && file_io_setattr_local(io, &message))
-			request_attr(request, file_io_attr(io), 0);
+			request_attr(request, file_io_attr(io), file_io_local_ms(io));
 		else
 			file_io_flush(io, setattr_stored, request);
 		return;

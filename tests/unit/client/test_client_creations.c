@@ -138,7 +138,10 @@ static void test_attributes_go_with_it(void **state)
 	change.mode = 0600;
 	assert_true(file_io_setattr_local(io, &change));
 	Granary__Inode *before = (Granary__Inode *)message_copy(&file_io_attr(io)->base);
+	assert_int_equal(file_io_local_ms(io), client_delegation_ms(client, directory));
+	assert_true(file_io_local_ms(io) > 0);
 	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_int_equal(file_io_local_ms(io), 0);
 	assert_false(file_io_setattr_local(io, &change));
 	Granary__MetaReply *reply = lookup(other, "file", OK);
 	const Granary__Inode *attr = reply->results[0]->attr;
