@@ -240,7 +240,7 @@ enum err message_read_numbers(const ProtobufCMessageDescriptor *descriptor, stru
 	protobuf_c_message_init(descriptor, out);
 	while (bytes.size > 0) {
 		uint64_t key, value;
-		if (!take_varint(&bytes, &key) || key >> 3 == 0 || key > UINT32_MAX)
+		if (!take_varint(&bytes, &key) || key >> 3 == 0 || key >> 3 > UINT32_MAX)
 			return ERR_PROTOCOL;
 		if ((key & 7) != PROTOBUF_C_WIRE_TYPE_VARINT) {
 			if (!skip_value(&bytes, key & 7))

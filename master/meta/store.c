@@ -10,16 +10,17 @@
 #define DIRTY_FIRST 64u
 
 struct store_item {
-	struct store_item *chain; /* in its bucket */
 	struct store_item *newer, *older;
+	struct buf value; /* bytes, unless there is a message */
+	size_t bytes;	  /* counted in store->bytes */
+	/* What a look-up needs, side by side. */
 	ProtobufCMessage *message; /* the value if it is a message that was used as one */
-	struct buf value;          /* otherwise its bytes */
-	size_t bytes;              /* counted in store->bytes */
+	struct store_item *chain;  /* in its bucket */
 	uint32_t hash;
+	uint32_t key_size;
 	bool present;
 	bool dirty;
 	bool used; /* since it was added to the queue, or looked at there */
-	uint32_t key_size;
 	uint8_t key[];
 };
 

@@ -45,6 +45,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 		message_pack(whole, &twice);
 	check(whole == NULL || slice_equal(buf_slice(&once), buf_slice(&twice)));
 	buf_clear(&twice);
+	if (descriptor == &granary__dirent__descriptor) {
+		const Granary__Dirent *dirent = (const Granary__Dirent *)message;
+		Granary__Dirent read;
+		check(message_read_numbers(descriptor, input, &read.base) == OK);
+		check(read.inode == dirent->inode && read.type == dirent->type);
+	}
 	/* What is put into a log entry or a store must come out again. */
 	check(message_unpack(descriptor, buf_slice(&once), &again) == OK);
 	message_pack(again, &twice);

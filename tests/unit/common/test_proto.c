@@ -152,6 +152,57 @@ static void check_whole(const ProtobufCMessage *message)
 	buf_deinit(&again);
 }
 
+/* Made by hand, in more than one block, with pieces of all kinds. */
+static void test_message_open_whole(void **state)
+{
+	(void)state;
+	Granary__MetaReply *reply = message_open_whole(&granary__meta_reply__descriptor);
+	Granary__MetaResult *result = message_alloc_message(&reply->base, &granary__meta_result__descriptor);
+	reply->results = message_alloc_element(&reply->base, NULL, 0, sizeof(*reply->results));
+	reply->results[reply->n_results++] = result;
+	for (uint64_t i = 0; i < 1000; i++) {
+		result->visited = message_alloc_element(&reply->base, result->visited, result->n_visited, sizeof(*result->visited));
+		result->visited[result->n_visited++] = i;
+	}
+	result->name = message_alloc_bytes(&reply->base, slice_text("name"));
+	result->value = message_alloc_bytes(&reply->base, slice_of(NULL, 0));
+	memset(message_alloc(&reply->base, 3 * MIB), 1, 3 * MIB);
+	message_ref(&reply->base);
+	message_unref(&reply->base);
+	for (uint64_t i = 0; i < 1000; i++)
+		assert_true(result->visited[i] == i);
+	assert_true(slice_equal(message_bytes(result->name), slice_text("name")));
+	check_whole(&reply->base);
+	message_unref(&reply->base);
+}
+
+/* As message_unpack reads them; what is unknown or no number is passed over, what is cut is refused. */
+static void test_message_numbers(void **state)
+{
+	(void)state;
+	Granary__Dirent dirent = GRANARY__DIRENT__INIT, read;
+	struct buf packed = { 0 };
+	for (unsigned shift = 0; shift < 64; shift++) {
+		dirent.inode = UINT64_MAX >> shift;
+		dirent.type = (uint32_t)(UINT64_MAX >> shift);
+		buf_clear(&packed);
+		message_pack(&dirent.base, &packed);
+		assert_int_equal(message_read_numbers(&granary__dirent__descriptor, buf_slice(&packed), &read.base), OK);
+		assert_true(read.inode == dirent.inode && read.type == dirent.type);
+		/* Cut within a field it is none; between the two fields it is a Dirent of one. */
+		struct slice cut = slice_of(packed.bytes, packed.size - 1);
+		assert_int_equal(message_read_numbers(&granary__dirent__descriptor, cut, &read.base), ERR_PROTOCOL);
+	}
+	static const uint8_t unknown[] = { 0xf8, 0x3f, 5, 0x1a, 2, 'a', 'b', 0x21, 1, 2, 3, 4, 5, 6, 7, 8, 0x2d, 1, 2, 3, 4, 0x08, 9 };
+	assert_int_equal(message_read_numbers(&granary__dirent__descriptor, slice_of(unknown, sizeof(unknown)), &read.base), OK);
+	assert_true(read.inode == 9 && read.type == 0 && read.base.n_unknown_fields == 0);
+	static const uint8_t zero[] = { 0x00, 1 }, group[] = { 0x0b }, beyond[] = { 0x1a, 3, 'a', 'b' };
+	assert_int_equal(message_read_numbers(&granary__dirent__descriptor, slice_of(zero, 2), &read.base), ERR_PROTOCOL);
+	assert_int_equal(message_read_numbers(&granary__dirent__descriptor, slice_of(group, 1), &read.base), ERR_PROTOCOL);
+	assert_int_equal(message_read_numbers(&granary__dirent__descriptor, slice_of(beyond, 4), &read.base), ERR_PROTOCOL);
+	buf_deinit(&packed);
+}
+
 static enum err unpack(const ProtobufCMessageDescriptor *descriptor, const void *bytes, size_t size)
 {
 	ProtobufCMessage *out = NULL;
@@ -278,7 +329,9 @@ int main(void)
 		cmocka_unit_test(test_frame_round_trip),   cmocka_unit_test(test_frame_every_bit_counts),
 		cmocka_unit_test(test_frame_bounds),	   cmocka_unit_test(test_message_list),
 		cmocka_unit_test(test_message_round_trip),
-		cmocka_unit_test(test_message_whole), cmocka_unit_test(test_message_array_bounds),
+		cmocka_unit_test(test_message_whole),
+		cmocka_unit_test(test_message_open_whole),
+		cmocka_unit_test(test_message_numbers), cmocka_unit_test(test_message_array_bounds),
 		cmocka_unit_test(test_message_field_zero), cmocka_unit_test(test_message_cut_and_random),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
