@@ -20,6 +20,7 @@ struct later {
 	file_io_fn *done;
 	void *arg;
 	enum err err;
+	uint64_t bytes;
 };
 
 static void serve(void *arg, struct rpc_request *request)
@@ -47,14 +48,16 @@ static void session_was_lost(void *arg)
 
 /* ---- results that are due at the end of the iteration ---- */
 
-void client_later(struct client *client, bool accepted, file_io_fn *done, void *arg, enum err err)
+void client_later(struct client *client, uint64_t accepted, file_io_fn *done, void *arg, enum err err)
 {
 	struct later *later = mem_zero(1, sizeof *later);
 	later->done = done;
 	later->arg = arg;
 	later->err = err;
-	if (accepted && client->dirty_bytes > CLIENT_DIRTY_BYTES_MAX) {
+	later->bytes = accepted;
+	if (accepted && (client->writers || client->dirty_bytes > CLIENT_DIRTY_BYTES_MAX)) {
 		LL_APPEND(client->writers, later);
+		client->writers_bytes += accepted;
 		file_io_pressure(client);
 	} else {
 		LL_APPEND(client->finished, later);
@@ -70,13 +73,19 @@ static void later_end(struct later **list)
 	free(later);
 }
 
+static void writer_end(struct client *client)
+{
+	client->writers_bytes -= client->writers->bytes;
+	later_end(&client->writers);
+}
+
 static void release_due(void *arg)
 {
 	struct client *client = arg;
 	struct later *finished = client->finished;
 	client->finished = NULL;
-	while (client->writers && client->dirty_bytes <= CLIENT_DIRTY_BYTES_MAX)
-		later_end(&client->writers);
+	while (client->writers && client->dirty_bytes + client->writers->bytes <= CLIENT_DIRTY_BYTES_MAX + client->writers_bytes)
+		writer_end(client);
 	if (client->writers)
 		file_io_pressure(client);
 	while (finished)
@@ -155,7 +164,7 @@ void client_close(struct client *client)
 		client->running->cancel(client->running);
 	session_cancel(client->session);
 	while (client->writers)
-		later_end(&client->writers);
+		writer_end(client);
 	while (client->finished)
 		later_end(&client->finished);
 	defer_cancel(&client->release);

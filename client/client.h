@@ -127,6 +127,8 @@ bool client_is_delegated_since(struct client *client, uint64_t directory, uint64
 struct file_io *file_io_create_local(struct client *client, const Granary__Create *create);
 /* The master does not know it yet. */
 bool file_io_is_local(const struct file_io *io);
+/* Inode.data_change as this client's last change of the content left it; 0: there was none. */
+uint64_t file_io_own_change(const struct file_io *io);
 uint64_t file_io_inode(const struct file_io *io);
 /* How long attributes of a local file may be cached by the kernel: they are called back as those of other files (client_events) when
  * the master knows it, and has given no lease on it. 0: not at all. */

@@ -93,13 +93,15 @@ struct client {
 	struct file_io *dirty;  /* with unflushed data, oldest first */
 	struct timer writeback; /* running while files are dirty */
 	uint64_t dirty_bytes;   /* accepted, and not yet at all replicas */
-	struct later *writers;  /* writes that are accepted, and wait for dirty_bytes to fall */
+	struct later *writers;  /* writes that are accepted, and wait for what was accepted before them */
+	uint64_t writers_bytes;
 	struct later *finished;
 	struct defer release;
 };
 
-/* done(arg, err) at the end of this iteration. accepted: a write; not before dirty_bytes is below its bound. */
-void client_later(struct client *client, bool accepted, file_io_fn *done, void *arg, enum err err);
+/* done(arg, err) at the end of this iteration. accepted: bytes of a write, counted in dirty_bytes; not before all that is dirty up
+ * to these is below its bound. */
+void client_later(struct client *client, uint64_t accepted, file_io_fn *done, void *arg, enum err err);
 void running_add(struct client *client, struct running *running);
 void running_remove(struct client *client, struct running *running);
 

@@ -134,6 +134,7 @@ void creation_done(struct creation *creation, const Granary__MetaResult *result)
 {
 	if (result->lease_ms == 0)
 		made_uncache(creation->io->client, creation->io->inode, creation->delegation->directory, buf_slice(&creation->name));
+	file_io_made(creation->io, result->attr);
 	creation_free(creation);
 }
 

@@ -242,7 +242,19 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
 {
 	replace_attr(io, attr, has_unflushed_data(io), false);
+	io->own_change = attr->data_change;
 	io->attr_until_ms = 0; /* it took its time on the way through the log */
+}
+
+void file_io_made(struct file_io *io, const Granary__Inode *attr)
+{
+	if (attr)
+		io->own_change = attr->data_change;
+}
+
+uint64_t file_io_own_change(const struct file_io *io)
+{
+	return io->own_change;
 }
 
 void file_io_update(struct file_io *io, const Granary__Inode *attr)
@@ -410,7 +422,7 @@ void file_io_queue_run(struct file_io *io)
 		if (op->kind == IO_WRITE) {
 			struct file_part part = {.bytes = buf_slice(&op->bytes)};
 			write_accept(io, op->offset, op->offset + op->size, &part, 1);
-			client_later(io->client, true, op->done, op->arg, OK);
+			client_later(io->client, op->size, op->done, op->arg, OK);
 		} else if (op->kind == IO_READ) {
 			read_start(io, op->offset, op->size, op->read_done, op->parts_done, op->arg);
 		} else
@@ -445,16 +457,16 @@ void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_
 	for (size_t i = 0; i < count; i++)
 		size += parts[i].bytes.size;
 	if (size > FILE_BYTES_MAX || offset > FILE_BYTES_MAX - size) {
-		client_later(io->client, false, done, arg, ERR_TOO_LARGE);
+		client_later(io->client, 0, done, arg, ERR_TOO_LARGE);
 		return;
 	}
 	if (size == 0) {
-		client_later(io->client, false, done, arg, OK);
+		client_later(io->client, 0, done, arg, OK);
 		return;
 	}
 	if (!io->queue && !reshape_before_write(io, offset + size)) {
 		write_accept(io, offset, offset + size, parts, count);
-		client_later(io->client, true, done, arg, OK);
+		client_later(io->client, size, done, arg, OK);
 		return;
 	}
 	struct io_op *op = queue_add(io, IO_WRITE, done, arg);
@@ -517,7 +529,7 @@ void file_io_sync(struct file_io *io, file_io_fn *done, void *arg)
 void file_io_truncate(struct file_io *io, uint64_t size, file_io_fn *done, void *arg)
 {
 	if (size > FILE_BYTES_MAX) {
-		client_later(io->client, false, done, arg, ERR_TOO_LARGE);
+		client_later(io->client, 0, done, arg, ERR_TOO_LARGE);
 		return;
 	}
 	queue_add(io, IO_TRUNCATE, done, arg)->size = size;

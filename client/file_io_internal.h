@@ -100,6 +100,7 @@ struct file_io {
 	bool blob_unsynced; /* the blob was appended without sync */
 	bool synced_before; /* since it was opened here */
 
+	uint64_t own_change; /* attr->data_change as our last change left it */
 	bool size_changed;  /* size or layout: the master has to know before a flush ends */
 	bool times_changed; /* mtime or atime */
 	int64_t atime;      /* to be stored; 0: none */
@@ -144,6 +145,8 @@ void file_io_hold(struct file_io *io);
 void file_io_release(struct file_io *io);
 /* Takes a newer attr of the inode that our own change brought. */
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
+/* It was made here, and the master tells of it for the first time: attr, or NULL. */
+void file_io_made(struct file_io *io, const Granary__Inode *attr);
 void file_io_queue_run(struct file_io *io);
 /* Something is buffered, or no longer. */
 void file_io_note_dirty(struct file_io *io);

@@ -25,7 +25,7 @@ static void head_end(struct file_io *io, enum err err)
 {
 	struct io_op *op = io->queue;
 	DL_DELETE2(io->queue, op, previous, next);
-	client_later(io->client, false, op->done, op->arg, err);
+	client_later(io->client, 0, op->done, op->arg, err);
 	buf_deinit(&op->bytes);
 	free(op);
 }

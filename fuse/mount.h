@@ -48,6 +48,8 @@ struct mount {
 void mount_busy(struct mount *mount);
 void mount_done(struct mount *mount);
 
+/* As node_judge; what this mount, which is writing, has changed itself is no change by others. */
+enum node_verdict mount_judge(const struct node *node, const Granary__Inode *attr);
 /* The node for an inode that the master just told about: the same, or a new epoch where others changed the file. */
 struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr);
 /* As above, with a lookup counted, and what the kernel is told about it. name may be NULL. */

@@ -75,7 +75,7 @@ static void getattr_done(void *arg, enum err err, const Granary__MetaReply *repl
 		request_end(request, err == OK ? ERR_PROTOCOL : err);
 		return;
 	}
-	if (node_judge(node, result->attr) == NODE_CHANGED) {
+	if (mount_judge(node, result->attr) == NODE_CHANGED) {
 		getattr_changed(request, result);
 		return;
 	}

@@ -160,7 +160,7 @@ static void open_done(void *arg, enum err err, const Granary__MetaReply *reply)
 			request_end(request, err == OK ? ERR_PROTOCOL : err);
 		return;
 	}
-	changed = node_judge(node, result->attr) == NODE_CHANGED;
+	changed = mount_judge(node, result->attr) == NODE_CHANGED;
 	if (changed && !node_is_writing(node) && !open_in_place(request, result->attr)) {
 		/* The kernel retries with a lookup, which gives the file a new epoch. The master has noted an open. */
 		client_note_opened(request->mount->client, node->inode);
@@ -194,7 +194,7 @@ static bool open_known(struct request *request)
 	    client_is_changing(mount->client, node->inode))
 		return false;
 	entry = ahead_known(mount, node, &started_ms);
-	if (!entry || node_judge(node, entry->attr) == NODE_CHANGED || entry->attr->change < node->change)
+	if (!entry || mount_judge(node, entry->attr) == NODE_CHANGED || entry->attr->change < node->change)
 		return false;
 	node->io = file_io_open_known(mount->client, node->inode, entry->attr, started_ms);
 	handle_opened(request);

@@ -370,7 +370,7 @@ static void follow_answer(void *arg, enum err err, const Granary__MetaReply *rep
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 	struct node *node = request->node;
 
-	if (result && result->attr && node->opens > 0 && node_judge(node, result->attr) == NODE_CHANGED)
+	if (result && result->attr && node->opens > 0 && mount_judge(node, result->attr) == NODE_CHANGED)
 		recall_refresh(request->mount, node, result->attr, follow_end, request);
 	else
 		follow_end(request);

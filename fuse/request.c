@@ -154,11 +154,23 @@ void mount_done(struct mount *mount)
 		mount->idle(mount->idle_arg);
 }
 
+enum node_verdict mount_judge(const struct node *node, const Granary__Inode *attr)
+{
+	enum node_verdict verdict = node_judge(node, attr);
+
+	if (verdict != NODE_CHANGED || node->untrue || !node->io || !node_is_writing(node))
+		return verdict;
+	/* The content is what it was; size and time are not, because what is being written here has not been committed. */
+	if (attr->data_change == node->data_change || attr->data_change == file_io_own_change(node->io))
+		return NODE_TOUCHED;
+	return NODE_CHANGED;
+}
+
 struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr)
 {
 	struct node *node = handles_node(&mount->handles, inode);
 
-	if (node_judge(node, attr) != NODE_CHANGED) {
+	if (mount_judge(node, attr) != NODE_CHANGED) {
 		node_learn(node, attr);
 	} else if (!node_is_writing(node)) {
 		node = handles_renew(&mount->handles, inode);
