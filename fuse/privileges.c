@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "common/proto/mode.h"
-#include "fuse/recall.h"
 
 #define CAPABILITY "security.capability" /* linux/xattr.h: XATTR_NAME_CAPS */
 
@@ -56,7 +55,7 @@ static ssize_t write_init(int descriptor, const struct iovec *vectors)
 	return writev(descriptor, copy, 2);
 }
 
-/* All that libfuse tells the kernel. Called by workers, too, but not before INIT has been answered. */
+/* All that libfuse tells the kernel. Called by workers, too (recall.c), but not before INIT has been answered. */
 static ssize_t on_writev(int descriptor, struct iovec *vectors, int count, void *userdata)
 {
 	struct mount *mount = userdata;
@@ -108,11 +107,24 @@ bool privileges_are(const struct request *request)
 	return !node_is_local(node) && now_ms >= node->plain_until_ms && now_ms >= node->bare_until_ms;
 }
 
-static void drop_told(void *arg)
+/* The kernel forgets the attributes. Unlike other notifications (recall.h) this one is sent from the loop: it waits for no lock that
+ * is held around a request, as no pages are dropped (offset below 0), and not for an inode on its way out, as this one is held
+ * by the request that we have not answered (fuse_reverse_inval_inode in fs/fuse/inode.c). On a worker it could wait behind
+ * notifications that wait for a page which the kernel keeps locked around this very write. */
+static void dropped(struct request *request)
 {
-	struct request *request = arg;
-
+	fuse_lowlevel_notify_inval_inode(request->mount->session, request->node->nodeid, -1, 0);
 	request->dropped(request, OK);
+}
+
+/* That others changed the data, too, is for the next open or getattr to find. */
+static void learn(struct node *node, const Granary__Inode *attr)
+{
+	if (node_judge(node, attr) == NODE_CHANGED)
+		return;
+	node_learn(node, attr);
+	if (node->io)
+		file_io_update(node->io, attr);
 }
 
 static void drop_done(void *arg, enum err err, const Granary__MetaReply *reply)
@@ -125,15 +137,11 @@ static void drop_done(void *arg, enum err err, const Granary__MetaReply *reply)
 
 		if (err == ERR_NO_ATTRIBUTE) /* others removed it, too */
 			err = OK;
-		if (!result || !result->attr)
-			continue;
-		if (node->io)
-			file_io_update(node->io, result->attr);
-		if (node_judge(node, result->attr) != NODE_CHANGED)
-			node_learn(node, result->attr);
+		if (result && result->attr)
+			learn(node, result->attr);
 	}
 	if (err == OK)
-		recall_attributes(request->mount, node, drop_told, request);
+		dropped(request);
 	else
 		request->dropped(request, err);
 }
@@ -180,8 +188,7 @@ static void drop_asked(void *arg, enum err err, const Granary__MetaReply *reply)
 		return;
 	}
 	bits = now->attr->mode != mode_unprivileged(now->attr->mode);
-	if (node_judge(request->node, now->attr) != NODE_CHANGED)
-		node_learn(request->node, now->attr);
+	learn(request->node, now->attr);
 	if (!bits && !capability && now->attr->change >= request->node->change)
 		request->node->bare_until_ms = request->started_ms + now->lease_ms;
 	bits = bits && request->set_id;
@@ -237,7 +244,7 @@ void privileges_drop(struct request *request, bool set_id, privileges_fn *go)
 	if (!set_id)
 		go(request, OK);
 	else if (file_io_setattr_local(node->io, &setattr))
-		recall_attributes(request->mount, node, drop_told, request);
+		dropped(request);
 	else
 		file_io_flush(node->io, drop_stored, request);
 }

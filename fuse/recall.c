@@ -269,11 +269,6 @@ void recall_pages(struct mount *mount, struct node *node, recall_done_fn *done, 
 	notice_send(notice);
 }
 
-void recall_attributes(struct mount *mount, struct node *node, recall_done_fn *done, void *arg)
-{
-	notice_send(notice_open(mount, node, done, arg));
-}
-
 static void nothing(void *arg)
 {
 	(void)arg;

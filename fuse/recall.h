@@ -23,8 +23,6 @@ void recall_yield(struct mount *mount, uint64_t nodeid);
 typedef void recall_done_fn(void *arg);
 /* Drops the pages of a file in the kernel, after those that were written have come here as writes. */
 void recall_pages(struct mount *mount, struct node *node, recall_done_fn *done, void *arg);
-/* The kernel forgets the attributes of a file. */
-void recall_attributes(struct mount *mount, struct node *node, recall_done_fn *done, void *arg);
 /* A flush failed: what the kernel has in its pages is not what the file is. Reported to the writer already. */
 void recall_lost(struct mount *mount, struct node *node);
 /* Others changed a file that is in use here: drops its pages and, where it grew, tells the kernel the new end. A file that
