@@ -193,7 +193,7 @@ void node_name(struct handles *handles, struct node *node, uint64_t parent, cons
 	HASH_ADD_KEYPTR_BYHASHVALUE(hh, handles->by_name, &name->parent, key.size, key.hash, name);
 }
 
-enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr)
+enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr, uint64_t own)
 {
 	if (node->untrue)
 		return NODE_CHANGED;
@@ -201,6 +201,9 @@ enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr
 	if (node->type != 0 && attr->change <= node->change)
 		return NODE_SAME;
 	if (node->type == 0 || !S_ISREG(attr->mode))
+		return NODE_TOUCHED;
+	/* Size and time differ because what is being written here has not been committed. */
+	if (node_is_writing(node) && (attr->data_change == node->data_change || attr->data_change == own))
 		return NODE_TOUCHED;
 	if (attr->data_change != node->data_change || attr->size != node->size || attr->mtime != node->mtime)
 		return NODE_CHANGED;

@@ -108,8 +108,9 @@ enum node_verdict {
 	NODE_TOUCHED, /* only attributes that the kernel takes from us */
 	NODE_CHANGED, /* a regular file: others changed data, size or modification time */
 };
-/* Compares an attr from the master with what the kernel's picture stands for. */
-enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr);
+/* Compares an attr from the master with what the kernel's picture stands for. own: data_change as this mount's last change of the
+ * content left it, or 0: content that only this mount has changed is no news while it is writing. */
+enum node_verdict node_judge(const struct node *node, const Granary__Inode *attr, uint64_t own);
 /* ESTALE is being answered for this node; its next epoch is looked up as the kernel's one retry. */
 void node_stale(struct node *node, uint64_t now_ms);
 /* The kernel's picture is now that of attr. */

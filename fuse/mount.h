@@ -48,7 +48,7 @@ struct mount {
 void mount_busy(struct mount *mount);
 void mount_done(struct mount *mount);
 
-/* As node_judge; what this mount, which is writing, has changed itself is no change by others. */
+/* node_judge of what others have changed. */
 enum node_verdict mount_judge(const struct node *node, const Granary__Inode *attr);
 /* The node for an inode that the master just told about: the same, or a new epoch where others changed the file. */
 struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr);

@@ -120,7 +120,7 @@ static void dropped(struct request *request)
 /* That others changed the data, too, is for the next open or getattr to find. */
 static void learn(struct node *node, const Granary__Inode *attr)
 {
-	if (node_judge(node, attr) == NODE_CHANGED)
+	if (mount_judge(node, attr) == NODE_CHANGED)
 		return;
 	node_learn(node, attr);
 	if (node->io)

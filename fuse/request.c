@@ -156,14 +156,7 @@ void mount_done(struct mount *mount)
 
 enum node_verdict mount_judge(const struct node *node, const Granary__Inode *attr)
 {
-	enum node_verdict verdict = node_judge(node, attr);
-
-	if (verdict != NODE_CHANGED || node->untrue || !node->io || !node_is_writing(node))
-		return verdict;
-	/* The content is what it was; size and time are not, because what is being written here has not been committed. */
-	if (attr->data_change == node->data_change || attr->data_change == file_io_own_change(node->io))
-		return NODE_TOUCHED;
-	return NODE_CHANGED;
+	return node_judge(node, attr, node->io ? file_io_own_change(node->io) : 0);
 }
 
 struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr)

@@ -19,15 +19,12 @@ import stat
 import struct
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 from posix_kit import (  # noqa: E402
     KIB, MIB, Skip, Told, child, drop_caches, equal, get, joined, libc, locks_between, main, pattern, put,
     raises, test)
 
-
-SYNC_FILE_RANGE_WRITE = 2
 
 # ---------------------------------------------------------------- files
 
@@ -285,22 +282,6 @@ def synced_and_sized(d):
     directory = os.open(d, os.O_RDONLY)
     os.fsync(directory)
     os.close(directory)
-
-
-@test
-def pages_of_a_writer_stay(d):
-    """While a file is written for longer than attributes are cached nobody takes its pages away."""
-    file = os.open(f"{d}/a", os.O_CREAT | os.O_RDWR, 0o600)
-    os.write(file, pattern(4 * MIB, 1))
-    end = time.monotonic() + 2.5
-    while time.monotonic() < end:
-        size = os.fstat(file).st_size
-        equal(os.pwrite(file, b"x" * 1000, size), 1000)
-        equal(libc.sync_file_range(file, ctypes.c_int64(0), ctypes.c_int64(0), SYNC_FILE_RANGE_WRITE), 0)
-        time.sleep(0.02)
-    pages = int(subprocess.run(["fincore", "-nbo", "PAGES", f"{d}/a"], check=True, capture_output=True).stdout)
-    assert pages > 1000, f"{pages} pages of {size + 1000} bytes"  # one that is not yet whole may not count
-    os.close(file)
 
 
 @test

@@ -101,6 +101,27 @@ static void test_the_other_sees_it_at_once(void **state)
 	free(bytes);
 }
 
+/* A mount that is writing knows its own changes by this. */
+static void test_own_changes_are_known(void **state)
+{
+	uint8_t *bytes = fixture_bytes(2 * MIB, 2);
+	struct file_io *io = make("file");
+	Granary__MetaReply *reply;
+	(void)state;
+	assert_int_equal(file_io_own_change(io), 0);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 2 * MIB), OK); /* the name is sent, and chunk by chunk */
+	barrier(0);
+	reply = lookup(client, "file", OK);
+	assert_int_equal(file_io_own_change(io), reply->results[0]->attr->data_change);
+	message_free(&reply->base);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	reply = lookup(client, "file", OK);
+	assert_int_equal(file_io_own_change(io), reply->results[0]->attr->data_change);
+	message_free(&reply->base);
+	file_io_close(io);
+	free(bytes);
+}
+
 static void test_the_other_cannot_make_the_same(void **state)
 {
 	struct file_io *io = make("file");
@@ -271,6 +292,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_the_other_sees_it_at_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_own_changes_are_known, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_other_cannot_make_the_same, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_attributes_go_with_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_larger_than_a_blob, setup, teardown),

@@ -89,16 +89,36 @@ static void test_judge_file(void **state)
 	Granary__Inode older = file(9, 9, 300, 1);
 
 	(void)state;
-	assert_int_equal(node_judge(&node, &known), NODE_TOUCHED);
+	assert_int_equal(node_judge(&node, &known, 0), NODE_TOUCHED);
 	node_learn(&node, &known);
-	assert_int_equal(node_judge(&node, &known), NODE_SAME);
-	assert_int_equal(node_judge(&node, &same_data), NODE_TOUCHED);
-	assert_int_equal(node_judge(&node, &longer), NODE_CHANGED);
-	assert_int_equal(node_judge(&node, &same_size), NODE_CHANGED);
-	assert_int_equal(node_judge(&node, &touched), NODE_CHANGED);
-	assert_int_equal(node_judge(&node, &older), NODE_SAME);
+	assert_int_equal(node_judge(&node, &known, 0), NODE_SAME);
+	assert_int_equal(node_judge(&node, &same_data, 0), NODE_TOUCHED);
+	assert_int_equal(node_judge(&node, &longer, 0), NODE_CHANGED);
+	assert_int_equal(node_judge(&node, &same_size, 0), NODE_CHANGED);
+	assert_int_equal(node_judge(&node, &touched, 0), NODE_CHANGED);
+	assert_int_equal(node_judge(&node, &older, 0), NODE_SAME);
 	node_learn(&node, &older);
 	assert_int_equal(node.size, 100);
+}
+
+/* What is being written here has grown, and may have been committed in part. */
+static void test_judge_own(void **state)
+{
+	struct node node = {.nodeid = INODE, .inode = INODE};
+	Granary__Inode known = file(10, 10, 100, 5);
+	Granary__Inode allocated = file(11, 10, 100, 5);
+	Granary__Inode committed = file(12, 12, 200, 6);
+
+	(void)state;
+	node_learn(&node, &known);
+	node.size = 300;
+	assert_int_equal(node_judge(&node, &allocated, 0), NODE_CHANGED);
+	node.write_opens = 1;
+	assert_int_equal(node_judge(&node, &allocated, 0), NODE_TOUCHED);
+	assert_int_equal(node_judge(&node, &committed, 12), NODE_TOUCHED);
+	assert_int_equal(node_judge(&node, &committed, 11), NODE_CHANGED);
+	node_distrust(&node);
+	assert_int_equal(node_judge(&node, &allocated, 0), NODE_CHANGED);
 }
 
 static void test_distrust(void **state)
@@ -109,9 +129,9 @@ static void test_distrust(void **state)
 	(void)state;
 	node_learn(&node, &known);
 	node_distrust(&node);
-	assert_int_equal(node_judge(&node, &known), NODE_CHANGED);
+	assert_int_equal(node_judge(&node, &known, 0), NODE_CHANGED);
 	node_learn(&node, &known);
-	assert_int_equal(node_judge(&node, &known), NODE_CHANGED);
+	assert_int_equal(node_judge(&node, &known, 0), NODE_CHANGED);
 }
 
 static void test_judge_directory(void **state)
@@ -125,7 +145,7 @@ static void test_judge_directory(void **state)
 	attr.change = attr.data_change = 20;
 	attr.size = 2;
 	attr.mtime = 50;
-	assert_int_equal(node_judge(&node, &attr), NODE_TOUCHED);
+	assert_int_equal(node_judge(&node, &attr, 0), NODE_TOUCHED);
 }
 
 static void test_lease(void **state)
@@ -196,7 +216,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_counts),	   cmocka_unit_test(test_epochs), cmocka_unit_test(test_judge_file),
 	    cmocka_unit_test(test_judge_directory), cmocka_unit_test(test_lease),  cmocka_unit_test(test_writing),
-	    cmocka_unit_test(test_names), cmocka_unit_test(test_distrust),
+	    cmocka_unit_test(test_names), cmocka_unit_test(test_distrust), cmocka_unit_test(test_judge_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
