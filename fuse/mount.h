@@ -33,7 +33,8 @@ struct mount {
 	/* Requests and jobs under way: the process does not end before they have. */
 	uint64_t busy;
 	struct ahead ahead;
-	struct dir_handle *kept_dir; /* ops_dir.c: the last one that was closed */
+	struct dir_handle *dirs;     /* ops_dir.c: open directories, */
+	struct dir_handle *kept_dir; /* and the last one that was closed */
 	struct notice *notices; /* not yet acknowledged to the master */
 	struct notice *waiting_first, *waiting_last; /* for a worker */
 	uint32_t notices_running;

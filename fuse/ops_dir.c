@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -22,6 +23,7 @@ struct dir_handle {
 	const Granary__MetaReply *batch;
 	size_t batch_first;
 	uint64_t batch_epoch, batch_started_ms, batch_answered_ms;
+	struct dir_handle *prev, *next; /* in mount.dirs: a mount that is cut off gets no releasedir */
 };
 
 static void batch_drop(struct dir_handle *dir)
@@ -31,10 +33,11 @@ static void batch_drop(struct dir_handle *dir)
 	dir->batch = NULL;
 }
 
-static void dir_free(struct dir_handle *dir)
+static void dir_free(struct mount *mount, struct dir_handle *dir)
 {
 	if (!dir)
 		return;
+	DL_DELETE(mount->dirs, dir);
 	batch_drop(dir);
 	cursor_deinit(&dir->cursor);
 	free(dir);
@@ -44,7 +47,7 @@ static void dir_free(struct dir_handle *dir)
  * delegated to us (with that answer, or before) serves the second, if nothing was changed or recalled in between. */
 static void dir_keep(struct mount *mount, struct dir_handle *dir)
 {
-	dir_free(mount->kept_dir);
+	dir_free(mount, mount->kept_dir);
 	mount->kept_dir = dir;
 }
 
@@ -60,13 +63,15 @@ static struct dir_handle *dir_take(struct mount *mount, uint64_t inode)
 		    !client_is_changing(mount->client, inode);
 	if (dir->kept)
 		return dir;
-	dir_free(dir);
+	dir_free(mount, dir);
 	return NULL;
 }
 
 void dirs_deinit(struct mount *mount)
 {
-	dir_keep(mount, NULL);
+	mount->kept_dir = NULL;
+	while (mount->dirs)
+		dir_free(mount, mount->dirs);
 }
 
 void on_opendir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
@@ -78,10 +83,11 @@ void on_opendir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	if (!dir) {
 		dir = mem_zero(1, sizeof *dir);
 		dir->inode = node ? node->inode : 0;
+		DL_APPEND(mount->dirs, dir);
 	}
 	file->fh = (uint64_t)(uintptr_t)dir;
 	if (fuse_reply_open(fuse, file) != 0)
-		dir_free(dir);
+		dir_free(mount, dir);
 }
 
 void on_releasedir(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
