@@ -107,19 +107,19 @@ void world_close(struct world *world)
 
 /* ---- faults ---- */
 
-static void on_restart(void *arg)
+void world_on_restart(void *arg)
 {
 	node_start(arg);
 }
 
-static void on_resume(void *arg)
+void world_on_resume(void *arg)
 {
 	struct node *node = arg;
 	if (node->loop)
 		sim_process_pause(node->loop, false);
 }
 
-static void on_heal(void *arg)
+void world_on_heal(void *arg)
 {
 	sim_heal(((struct world *)arg)->sim);
 }
@@ -128,7 +128,7 @@ static void stop_for_a_while(struct node *node, bool power)
 {
 	sim_trace(node->world->sim, "fault: %s of %u.%u", power ? "power cut" : "kill", node->kind, node->number + 1);
 	node_stop(node, power);
-	sim_after(node->world->sim, 50000 + rng_below(sim_rng(node->world->sim), 3000000), on_restart, node);
+	sim_after(node->world->sim, 50000 + rng_below(sim_rng(node->world->sim), 3000000), world_on_restart, node);
 }
 
 static void on_fault(void *arg)
@@ -152,7 +152,7 @@ static void on_fault(void *arg)
 		if (node->loop) {
 			sim_trace(world->sim, "fault: pause of %u.%u", node->kind, node->number + 1);
 			sim_process_pause(node->loop, true);
-			sim_after(world->sim, 100000 + rng_below(rng, 4000000), on_resume, node);
+			sim_after(world->sim, 100000 + rng_below(rng, 4000000), world_on_resume, node);
 		}
 		break;
 	default:
@@ -160,7 +160,7 @@ static void on_fault(void *arg)
 		sim_cut(world->sim, node->host, other->host, true);
 		if (rng_below(rng, 2) == 0)
 			sim_cut(world->sim, other->host, node->host, true);
-		sim_after(world->sim, 100000 + rng_below(rng, 4000000), on_heal, world);
+		sim_after(world->sim, 100000 + rng_below(rng, 4000000), world_on_heal, world);
 		break;
 	}
 	sim_after(world->sim, 300000 + rng_below(rng, 2000000), on_fault, world);
@@ -176,7 +176,7 @@ void world_calm(struct world *world)
 	world->quiet = true;
 	sim_heal(world->sim);
 	for (unsigned i = 0; i < node_count(world); i++) {
-		on_resume(&world->nodes[i]);
+		world_on_resume(&world->nodes[i]);
 		node_start(&world->nodes[i]);
 	}
 }

@@ -51,6 +51,10 @@ struct node *world_node(struct world *world, enum node_kind kind, unsigned numbe
 void node_start(struct node *node);
 /* kill -9, or a power cut of its host. */
 void node_stop(struct node *node, bool power);
+/* The ends of faults, for sim_after: of a stop or a pause, of a node; of all cuts, of the world. */
+void world_on_restart(void *node);
+void world_on_resume(void *node);
+void world_on_heal(void *world);
 /* From now on something breaks every second or so. */
 void world_break(struct world *world);
 /* All is repaired, and stays so. */

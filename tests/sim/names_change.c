@@ -222,23 +222,35 @@ static bool create_file_local(struct program *program)
 	return true;
 }
 
-/* ---- create ---- */
+/* ---- changes by the master ---- */
 
-static void create_done(void *arg, enum err err, const Granary__MetaReply *reply)
+/* The step ends with what the master says. take (or NULL) learns from a result, whose error is in the record. */
+static void change_answered(struct program *program, enum err err, const Granary__MetaReply *reply,
+			    void (*take)(struct program *program, struct record *record, const Granary__MetaResult *result))
 {
-	struct program *program = arg;
 	if (program->stopping)
 		return;
 	const Granary__MetaResult *result = answered(program, err, reply);
-	if (result) {
-		struct record *record = record_now(program);
-		if (record->err == OK) {
-			record->inode = number_of(program->history, result->inode, result->attr->mode);
-			cache(program, program->directory, program->name, record->inode, lease_end(program, result), program->sent_ms);
-		}
+	if (result && take)
+		take(program, record_now(program), result);
+	if (result)
 		record_end(program, "master");
-	}
 	step_end(program);
+}
+
+/* ---- create ---- */
+
+static void create_take(struct program *program, struct record *record, const Granary__MetaResult *result)
+{
+	if (record->err)
+		return;
+	record->inode = number_of(program->history, result->inode, result->attr->mode);
+	cache(program, program->directory, program->name, record->inode, lease_end(program, result), program->sent_ms);
+}
+
+static void create_done(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	change_answered(arg, err, reply, create_take);
 }
 
 static bool make_local(struct program *program, Granary__Create *create)
@@ -282,22 +294,18 @@ void names_create(struct program *program)
 
 /* ---- unlink, rmdir ---- */
 
+static void unlink_take(struct program *program, struct record *record, const Granary__MetaResult *result)
+{
+	if (record->err == OK) {
+		record->inode = number_of(program->history, result->replaced, 0);
+		program->gone[record->inode] = record->kind == RECORD_RMDIR;
+	}
+	cache(program, program->directory, program->name, MODEL_NOTHING, 0, 0);
+}
+
 static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
-	struct program *program = arg;
-	if (program->stopping)
-		return;
-	const Granary__MetaResult *result = answered(program, err, reply);
-	if (result) {
-		struct record *record = record_now(program);
-		if (record->err == OK) {
-			record->inode = number_of(program->history, result->replaced, 0);
-			program->gone[record->inode] = record->kind == RECORD_RMDIR;
-		}
-		cache(program, program->directory, program->name, MODEL_NOTHING, 0, 0);
-		record_end(program, "master");
-	}
-	step_end(program);
+	change_answered(arg, err, reply, unlink_take);
 }
 
 static void unlink_message(const struct program *program, Granary__Unlink *message)
@@ -370,23 +378,19 @@ static void rename_names(struct program *program, uint16_t inode, uint64_t until
 	cache(program, program->to_directory, program->to_name, inode, until_ms, seen_ms);
 }
 
+static void rename_take(struct program *program, struct record *record, const Granary__MetaResult *result)
+{
+	if (record->err)
+		return;
+	record->inode = number_of(program->history, result->inode, result->attr->mode);
+	record->replaced = number_of(program->history, result->replaced, 0);
+	program->gone[record->replaced] = is_directory(program, record->replaced);
+	rename_names(program, record->inode, lease_end(program, result), loop_now_ms(program->loop));
+}
+
 static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
-	struct program *program = arg;
-	if (program->stopping)
-		return;
-	const Granary__MetaResult *result = answered(program, err, reply);
-	if (result) {
-		struct record *record = record_now(program);
-		if (record->err == OK) {
-			record->inode = number_of(program->history, result->inode, result->attr->mode);
-			record->replaced = number_of(program->history, result->replaced, 0);
-			program->gone[record->replaced] = is_directory(program, record->replaced);
-			rename_names(program, record->inode, lease_end(program, result), loop_now_ms(program->loop));
-		}
-		record_end(program, "master");
-	}
-	step_end(program);
+	change_answered(arg, err, reply, rename_take);
 }
 
 static bool rename_local(struct program *program, Granary__Rename *message)
@@ -449,12 +453,7 @@ void names_rename(struct program *program)
 
 static void chmod_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
-	struct program *program = arg;
-	if (program->stopping)
-		return;
-	if (answered(program, err, reply))
-		record_end(program, "master");
-	step_end(program);
+	change_answered(arg, err, reply, NULL);
 }
 
 void names_chmod(struct program *program)

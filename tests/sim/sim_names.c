@@ -52,23 +52,6 @@ static struct rng *rng(const struct run *run)
 	return sim_rng(run->world.sim);
 }
 
-static void on_restart(void *arg)
-{
-	node_start(arg);
-}
-
-static void on_resume(void *arg)
-{
-	struct node *node = arg;
-	if (node->loop)
-		sim_process_pause(node->loop, false);
-}
-
-static void on_heal(void *arg)
-{
-	sim_heal(((struct run *)arg)->world.sim);
-}
-
 static void on_safe(void *arg)
 {
 	struct node *node = arg;
@@ -77,7 +60,7 @@ static void on_safe(void *arg)
 
 static void on_resume_in_danger(void *arg)
 {
-	on_resume(arg);
+	world_on_resume(arg);
 	on_safe(arg);
 }
 
@@ -97,7 +80,7 @@ static void stop_for_a_while(struct run *run, struct node *node, bool power)
 {
 	sim_trace(run->world.sim, "fault: %s of master %u", power ? "power cut" : "kill", node->number + 1);
 	node_stop(node, power);
-	sim_after(run->world.sim, 50000 + rng_below(rng(run), 2500000), on_restart, node);
+	sim_after(run->world.sim, 50000 + rng_below(rng(run), 2500000), world_on_restart, node);
 }
 
 static void pause_master(struct run *run, struct node *node)
@@ -106,7 +89,7 @@ static void pause_master(struct run *run, struct node *node)
 		return;
 	sim_trace(run->world.sim, "fault: pause of master %u", node->number + 1);
 	sim_process_pause(node->loop, true);
-	sim_after(run->world.sim, 50000 + rng_below(rng(run), 3000000), on_resume, node);
+	sim_after(run->world.sim, 50000 + rng_below(rng(run), 3000000), world_on_resume, node);
 }
 
 /* From the other masters, or (all) from everybody; in one direction, or both. */
@@ -126,7 +109,7 @@ static void isolate(struct run *run, struct node *node, bool all)
 				sim_cut(run->world.sim, other->host, node->host, true);
 		}
 	}
-	sim_after(run->world.sim, 50000 + rng_below(rng(run), 3000000), on_heal, run);
+	sim_after(run->world.sim, 50000 + rng_below(rng(run), 3000000), world_on_heal, &run->world);
 }
 
 static void pause_client(struct run *run, struct node *node)
@@ -139,7 +122,7 @@ static void pause_client(struct run *run, struct node *node)
 	sim_process_pause(node->loop, true);
 	if (danger)
 		names_client_danger(&run->history, node->number, node->program, true);
-	sim_after(run->world.sim, us, danger ? on_resume_in_danger : on_resume, node);
+	sim_after(run->world.sim, us, danger ? on_resume_in_danger : world_on_resume, node);
 }
 
 static void on_session_over(void *arg)
@@ -197,7 +180,7 @@ static void cut_client(struct run *run, struct node *client, struct node *master
 	sim_cut(run->world.sim, client->host, master->host, true);
 	if (rng_below(rng(run), 2) == 0)
 		sim_cut(run->world.sim, master->host, client->host, true);
-	sim_after(run->world.sim, us, on_heal, run);
+	sim_after(run->world.sim, us, world_on_heal, &run->world);
 }
 
 static void on_fault(void *arg)

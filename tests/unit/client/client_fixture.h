@@ -68,6 +68,19 @@ static inline Granary__MetaReply *fixture_meta(struct fake_cluster *cluster, str
 	return answer.reply;
 }
 
+/* As fixture_meta. */
+static inline Granary__MetaReply *fixture_lookup(struct fake_cluster *cluster, struct client *client, uint64_t parent,
+						 const char *name, enum err wanted)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Lookup lookup = GRANARY__LOOKUP__INIT;
+	lookup.parent = parent;
+	lookup.name = message_borrow(slice_text(name));
+	op.op_case = GRANARY__META_OP__OP_LOOKUP;
+	op.lookup = &lookup;
+	return fixture_meta(cluster, client, &op, wanted);
+}
+
 static inline struct file_io *fixture_create(struct fake_cluster *cluster, struct client *client, const char *name,
 					     uint64_t *inode)
 {

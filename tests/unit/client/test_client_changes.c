@@ -6,20 +6,9 @@ static struct fake_cluster cluster;
 static struct client *client, *other;
 static uint64_t directory; /* of /directory, delegated to client */
 
-static Granary__MetaReply *lookup(struct client *by, uint64_t parent, const char *name, enum err wanted)
-{
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__Lookup message = GRANARY__LOOKUP__INIT;
-	message.parent = parent;
-	message.name = message_borrow(slice_text(name));
-	op.op_case = GRANARY__META_OP__OP_LOOKUP;
-	op.lookup = &message;
-	return fixture_meta(&cluster, by, &op, wanted);
-}
-
 static uint64_t inode_of(struct client *by, uint64_t parent, const char *name)
 {
-	Granary__MetaReply *reply = lookup(by, parent, name, OK);
+	Granary__MetaReply *reply = fixture_lookup(&cluster, by, parent, name, OK);
 	uint64_t inode = reply->results[0]->inode;
 	message_free(&reply->base);
 	return inode;
@@ -27,7 +16,7 @@ static uint64_t inode_of(struct client *by, uint64_t parent, const char *name)
 
 static void absent(struct client *by, uint64_t parent, const char *name)
 {
-	message_free(&lookup(by, parent, name, ERR_NOT_FOUND)->base);
+	message_free(&fixture_lookup(&cluster, by, parent, name, ERR_NOT_FOUND)->base);
 }
 
 static uint64_t make_at_master(struct client *by, uint64_t parent, const char *name, uint32_t mode)

@@ -21,13 +21,7 @@ static Granary__MetaReply *create(struct client *by, uint64_t parent, const char
 
 static Granary__MetaReply *lookup(struct client *by, const char *name, enum err wanted)
 {
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__Lookup message = GRANARY__LOOKUP__INIT;
-	message.parent = directory;
-	message.name = message_borrow(slice_text(name));
-	op.op_case = GRANARY__META_OP__OP_LOOKUP;
-	op.lookup = &message;
-	return fixture_meta(&cluster, by, &op, wanted);
+	return fixture_lookup(&cluster, by, directory, name, wanted);
 }
 
 static int setup(void **state)
