@@ -77,6 +77,8 @@ typedef void file_io_read_fn(void *arg, enum err err, const struct slice *parts,
 struct file_io *file_io_open(struct client *client, uint64_t inode, const Granary__Inode *attr);
 /* The same with an attr from an answer that was kept: its lease runs since it was asked for. */
 struct file_io *file_io_open_known(struct client *client, uint64_t inode, const Granary__Inode *attr, uint64_t asked_ms);
+/* One reference more. Other than opening it again with its own attr, this is not taken for news from the master. */
+struct file_io *file_io_ref(struct file_io *io);
 /* With the last reference what is not flushed is dropped. */
 void file_io_close(struct file_io *io);
 /* A newer attr came from the master (lookup, getattr, open, commit): size and layout are taken unless data is
@@ -107,7 +109,6 @@ void file_io_write_parts(struct file_io *io, uint64_t offset, const struct file_
 typedef void file_io_copy_fn(void *arg, enum err err, uint64_t copied);
 void file_io_copy(struct file_io *from, uint64_t from_offset, struct file_io *to, uint64_t to_offset, uint64_t size,
 		  file_io_copy_fn *done, void *arg);
-/* At the end of the file as the master knows it: for O_APPEND of programs without a kernel in between. */
 /* mtime and atime to be stored with the next flush (0: none). */
 void file_io_set_times(struct file_io *io, int64_t atime, int64_t mtime);
 /* All that was written is at every replica and the metadata is committed: others that open the file see it. */
@@ -127,7 +128,8 @@ bool client_is_delegated_since(struct client *client, uint64_t directory, uint64
 struct file_io *file_io_create_local(struct client *client, const Granary__Create *create);
 /* The master does not know it yet. */
 bool file_io_is_local(const struct file_io *io);
-/* Inode.data_change as this client's last change of the content left it; 0: there was none. */
+/* Inode.data_change as this client's last change of the content left it; 0: there was none. Changes of the times only do not count:
+ * what they are answered with may tell of another client's content. */
 uint64_t file_io_own_change(const struct file_io *io);
 uint64_t file_io_inode(const struct file_io *io);
 /* How long attributes of a local file may be cached by the kernel: they are called back as those of other files (client_events) when

@@ -7,8 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
-#define ATTR_MS (CACHE_LEASE_MS - 100u) /* an answer's lease, less what two clocks may differ in */
-#define PRESSURE_FILES_MAX 256u         /* files made to write at once when too much is dirty */
+#define PRESSURE_FILES_MAX 256u /* files made to write at once when too much is dirty */
 
 /* ---- life ---- */
 
@@ -23,7 +22,7 @@ static void mtime_due(void *arg)
 static void file_io_trust_attr(struct file_io *io)
 {
 	struct client *client = io->client;
-	io->attr_until_ms = (client->asked_ms ? client->asked_ms : loop_now_ms(client->loop)) + ATTR_MS;
+	io->attr_until_ms = (client->asked_ms ? client->asked_ms : loop_now_ms(client->loop)) + LEASE_GRANTED_MS(CACHE_LEASE_MS);
 }
 
 static void learn_extent_of_chunks(struct file_io *io)
@@ -63,6 +62,13 @@ struct file_io *file_io_open_known(struct client *client, uint64_t inode, const 
 	client->asked_ms = asked_ms;
 	struct file_io *io = file_io_open(client, inode, attr);
 	client->asked_ms = 0;
+	return io;
+}
+
+struct file_io *file_io_ref(struct file_io *io)
+{
+	check(io->references > 0);
+	io->references++;
 	return io;
 }
 
@@ -242,7 +248,8 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
 {
 	replace_attr(io, attr, has_unflushed_data(io), false);
-	io->own_change = attr->data_change;
+	if (attr->data_change == attr->change)
+		io->own_change = attr->data_change;
 	io->attr_until_ms = 0; /* it took its time on the way through the log */
 }
 

@@ -124,9 +124,9 @@ void node_forget(struct handles *handles, struct node *node, uint64_t lookups)
 		node_free(handles, node);
 }
 
-/* As it stands in struct node_name. */
+/* What names are found by. */
 struct name_key {
-	uint64_t parent;
+	uint64_t parent; /* this and the text as they stand in struct node_name */
 	char text[NAME_BYTES_MAX];
 	size_t size; /* of what is in use */
 	unsigned hash;

@@ -8,7 +8,7 @@
  * Nodeids: the inode number itself for the first epoch (the root is 1 in both worlds), top bit set for later ones
  * (inode numbers have it clear, see snowflake.h).
  *
- * Invariant: a node is in the table while the kernel has looked it up more often than it forgot it, or while it is held.
+ * Invariant: a node is in the tables while the kernel has looked it up more often than it forgot it, or while it is held.
  * Thread: the loop's. Owner: struct handles owns the nodes; the mount owns their file_io references. */
 #ifndef GRANARY_FUSE_HANDLES_H
 #define GRANARY_FUSE_HANDLES_H
@@ -27,7 +27,7 @@ struct file_io;
 struct node {
 	uint64_t nodeid;
 	uint64_t inode;
-	UT_hash_handle by_inode; /* newest epoch only; beside its key, which is not in any cache when the kernel comes back */
+	UT_hash_handle by_inode; /* newest epoch only; next to its key, so that a look-up misses the processor's cache once */
 	uint64_t lookups;	/* counted by the kernel */
 	uint32_t holds;		/* requests and jobs of ours that use it */
 	uint32_t opens;		/* open files */

@@ -49,7 +49,7 @@ struct mount {
 void mount_busy(struct mount *mount);
 void mount_done(struct mount *mount);
 
-/* node_judge of what others have changed. */
+/* node_judge with what this mount itself has changed last. */
 enum node_verdict mount_judge(const struct node *node, const Granary__Inode *attr);
 /* The node for an inode that the master just told about: the same, or a new epoch where others changed the file. */
 struct node *mount_node(struct mount *mount, uint64_t inode, const Granary__Inode *attr);

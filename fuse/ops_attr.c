@@ -332,7 +332,7 @@ void on_setattr(fuse_req_t fuse, fuse_ino_t nodeid, struct stat *attr, int valid
 	}
 	/* The last handle may be closed meanwhile. */
 	if (request->node->io)
-		request->io = file_io_open(request->mount->client, request->node->inode, file_io_attr(request->node->io));
+		request->io = file_io_ref(request->node->io);
 	if (!(valid & FUSE_SET_ATTR_SIZE)) {
 		setattr_rest(request);
 		return;

@@ -114,7 +114,7 @@ void on_write(fuse_req_t fuse, fuse_ino_t nodeid, const char *bytes, size_t size
 	request->size = size;
 	if (request->offset + size > FILE_BYTES_MAX)
 		request_end(request, ERR_TOO_LARGE);
-	else if ((request->drop || (file->flags & O_DIRECT && !file->writepage)) && privileges_are(request))
+	else if ((request->drop || (file->flags & O_DIRECT && !file->writepage)) && privileges_possible(request))
 		write_unprivileged(request);
 	else
 		write_go(request, OK);
@@ -207,7 +207,7 @@ void on_copy_file_range(fuse_req_t fuse, fuse_ino_t from_nodeid, off_t from_offs
 		request->offset = (uint64_t)offset;
 		request->from_offset = (uint64_t)from_offset;
 		request->size = size;
-		request->io = file_io_open(request->mount->client, from->inode, file_io_attr(from->io));
+		request->io = file_io_ref(from->io);
 		request_changes(request, request->node);
 		if (drops_bits(request))
 			privileges_drop(request, true, copy_go);

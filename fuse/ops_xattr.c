@@ -143,8 +143,8 @@ static bool is_plain(const struct request *request)
 	return node_is_local(request->node) || loop_now_ms(request->mount->loop) < request->node->plain_until_ms;
 }
 
-/* The kernel asks for security.capability before the first write(2) and every chown(2), so that it can drop it. That a file has no attributes is
- * remembered as long as the lease on it lasts, which a new one would recall. */
+/* The kernel asks for security.capability before the first write(2) and every chown(2), so that it can drop it. That a file has no
+ * attributes is remembered as long as the lease on it lasts, which a new one would recall. */
 void on_getxattr(fuse_req_t fuse, fuse_ino_t nodeid, const char *name, size_t size)
 {
 	Granary__GetXattr message = GRANARY__GET_XATTR__INIT;

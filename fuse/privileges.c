@@ -97,7 +97,7 @@ static bool has_bits(const struct node *node)
 	return node->mode != mode_unprivileged(node->mode) || ours != mode_unprivileged(ours);
 }
 
-bool privileges_are(const struct request *request)
+bool privileges_possible(const struct request *request)
 {
 	const struct node *node = request->node;
 	uint64_t now_ms = loop_now_ms(request->mount->loop);
@@ -230,7 +230,7 @@ void privileges_drop(struct request *request, bool set_id, privileges_fn *go)
 	struct node *node = request->node;
 	Granary__Setattr setattr = GRANARY__SETATTR__INIT;
 
-	if (!privileges_are(request)) {
+	if (!privileges_possible(request)) {
 		go(request, OK);
 		return;
 	}
@@ -240,10 +240,12 @@ void privileges_drop(struct request *request, bool set_id, privileges_fn *go)
 		drop_ask(request);
 		return;
 	}
-	setattr.by_owner_only = true;
-	if (!set_id)
+	if (!set_id) { /* what is not at the master has no capability */
 		go(request, OK);
-	else if (file_io_setattr_local(node->io, &setattr))
+		return;
+	}
+	setattr.by_owner_only = true;
+	if (file_io_setattr_local(node->io, &setattr))
 		dropped(request);
 	else
 		file_io_flush(node->io, drop_stored, request);

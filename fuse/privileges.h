@@ -28,8 +28,8 @@ MUST_USE enum err privileges_negotiate(struct mount *mount);
 /* Of each request as it came from the kernel, before libfuse handles it. */
 void privileges_look(struct mount *mount, const void *bytes, size_t size);
 
-/* Of the request's node: it has, or may have, something to be dropped. */
-bool privileges_are(const struct request *request);
+/* The request's node has, or may have, something to be dropped. */
+bool privileges_possible(const struct request *request);
 /* Of the request's node, a regular file whose data is about to change: drops the capability, and with `set_id` the bits. `go` at
  * once if there is nothing to be dropped; with an error the file must be left as it is. */
 typedef void privileges_fn(struct request *request, enum err err);

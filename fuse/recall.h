@@ -1,7 +1,8 @@
 /* What the master calls back, and what the kernel is told of it.
  *
  * A notification to the kernel (drop this name, this inode) may wait for locks that the kernel holds around a request
- * which waits for our reply. On the loop that would be the end; so notifications run on workers.
+ * which waits for our reply. On the loop that would be the end; so notifications run on workers. (One that waits for no such
+ * lock does not: privileges.c.)
  *
  * And the master holds another client's change back until we have acknowledged a recall. If our acknowledgement waited
  * for the kernel, the kernel for a change of ours in the same directory, and that change for the other client, which in

@@ -2,9 +2,9 @@
  *
  * The pass looks through the orphans of the state machine in bounded steps and remembers when it first saw each. One
  * is reclaimed when no session has it open, although every session has announced what it had open by then
- * (sessions_settled_ms: two keepalives later, or the session is newer, or gone) and no longer holds a lease under which it might have
- * opened it without asking. Files without a name yet belong to
- * their session and are left alone while it lives.
+ * (sessions_settled_ms: two keepalives later, or the session is newer, or gone) and no longer holds a lease under which
+ * it might have opened it without asking. Files without a name yet belong to their session and are left alone while it
+ * lives.
  * At most RECLAIM_INODES_MAX go into one entry every RECLAIM_MS, one entry at a time, so that the foreground's commits
  * do not wait for it.
  * Thread: the loop's. */

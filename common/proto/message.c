@@ -429,6 +429,11 @@ ProtobufCBinaryData message_alloc_bytes(ProtobufCMessage *whole, struct slice by
 	return data;
 }
 
+char *message_alloc_text(ProtobufCMessage *whole, const char *text)
+{
+	return (char *)message_alloc_bytes(whole, slice_of(text, strlen(text) + 1)).data;
+}
+
 void *message_alloc_element(ProtobufCMessage *whole, void *array, size_t count, size_t element_bytes)
 {
 	/* Full whenever the count is a power of two. */

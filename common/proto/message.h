@@ -73,6 +73,8 @@ void *message_alloc(ProtobufCMessage *whole, size_t size_bytes);
 /* The same for a submessage, empty; and for bytes, copied. */
 void *message_alloc_message(ProtobufCMessage *whole, const ProtobufCMessageDescriptor *descriptor);
 ProtobufCBinaryData message_alloc_bytes(ProtobufCMessage *whole, struct slice bytes);
+/* A text that is not empty, copied. (An empty one stays as the message's init has left it.) */
+char *message_alloc_text(ProtobufCMessage *whole, const char *text);
 /* Room for one element more in an array of `count` that grew by this alone (NULL: none yet). */
 void *message_alloc_element(ProtobufCMessage *whole, void *array, size_t count, size_t element_bytes);
 void message_ref(const ProtobufCMessage *whole);

@@ -144,7 +144,7 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 		struct key key = key_of(KEY_SERVER, replica->server);
 		const Granary__Server *server = store_message(&meta->store, &key, &granary__server__descriptor);
 		if (server && server->address[0])
-			replica->address = (char *)message_alloc_bytes(whole, slice_of(server->address, strlen(server->address) + 1)).data;
+			replica->address = message_alloc_text(whole, server->address);
 		location->replicas[i] = replica;
 	}
 	return location;

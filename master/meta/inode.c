@@ -135,7 +135,7 @@ Granary__Inode *inode_copy(ProtobufCMessage *whole, const Granary__Inode *inode)
 	copy->base.unknown_fields = NULL;
 	copy->symlink = message_alloc_bytes(whole, message_bytes(inode->symlink));
 	if (inode->class_[0])
-		copy->class_ = (char *)message_alloc_bytes(whole, slice_of(inode->class_, strlen(inode->class_) + 1)).data;
+		copy->class_ = message_alloc_text(whole, inode->class_);
 	else
 		copy->class_ = (char *)(uintptr_t)protobuf_c_empty_string;
 	return copy;

@@ -44,6 +44,29 @@ static void test_content_of_every_form(void **state)
 	free(bytes);
 }
 
+/* Another reference to an open file does not make what is known of it any newer. */
+static void test_a_reference_is_no_news(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(3000, 8);
+	struct file_io *io = fixture_create(&cluster, client, "again", &inode);
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 1000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	struct file_io *io_other = fixture_open(&cluster, other, inode);
+	fixture_expect(&cluster, io_other, bytes, 1000);
+	assert_int_equal(fixture_truncate(&cluster, io, 0), OK);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes + 1000, 2000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_ptr_equal(file_io_ref(io_other), io_other);
+	fixture_expect(&cluster, io_other, bytes + 1000, 2000);
+	file_io_close(io_other);
+	fixture_expect(&cluster, io_other, bytes + 1000, 2000);
+	fixture_close(client, io, inode);
+	fixture_close(other, io_other, inode);
+	free(bytes);
+}
+
 static void test_a_growing_file_is_followed(void **state)
 {
 	uint64_t inode;
@@ -202,6 +225,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_content_of_every_form, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_reference_is_no_news, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_growing_file_is_followed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),

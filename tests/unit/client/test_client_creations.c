@@ -116,6 +116,27 @@ static void test_own_changes_are_known(void **state)
 	free(bytes);
 }
 
+/* The answer to a change of the times alone tells of content that may be another's. */
+static void test_what_the_other_changes_is_not_ours(void **state)
+{
+	struct file_io *io = make("file");
+	(void)state;
+	assert_int_equal(fixture_write(&cluster, io, 0, "abc", 3), OK);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	uint64_t own = file_io_own_change(io);
+	struct file_io *io_other = fixture_open(&cluster, other, file_io_inode(io));
+	assert_int_equal(fixture_truncate(&cluster, io_other, 0), OK);
+	assert_int_equal(fixture_write(&cluster, io_other, 0, "def", 3), OK);
+	assert_int_equal(fixture_flush(&cluster, io_other, false), OK);
+	assert_true(file_io_own_change(io_other) > own);
+	file_io_set_times(io, 0, 7000);
+	assert_int_equal(fixture_flush(&cluster, io, false), OK);
+	assert_int_equal(file_io_attr(io)->data_change, file_io_own_change(io_other));
+	assert_int_equal(file_io_own_change(io), own);
+	fixture_close(other, io_other, file_io_inode(io));
+	file_io_close(io);
+}
+
 static void test_the_other_cannot_make_the_same(void **state)
 {
 	struct file_io *io = make("file");
@@ -287,6 +308,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_the_other_sees_it_at_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_own_changes_are_known, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_the_other_changes_is_not_ours, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_the_other_cannot_make_the_same, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_attributes_go_with_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_larger_than_a_blob, setup, teardown),
