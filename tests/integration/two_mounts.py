@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from cluster import DIR, Cluster, check, fails, read, step, wait_for, write  # noqa: E402
@@ -163,6 +164,22 @@ def opened_without_asking(a, b):
         write(f"{b}/known/{number}", data[number])
 
 
+def copied_by_the_cluster(a, b):
+    """copy_file_range of a file that has been open for longer than a lease lasts, and that the other one has changed since."""
+    old, new = os.urandom(1000), os.urandom(1000)
+    for number in range(8):
+        write(f"{a}/source{number}", old)
+    sources = [os.open(f"{b}/source{number}", os.O_RDONLY) for number in range(8)]
+    opened = time.monotonic()
+    wait_for(lambda: time.monotonic() - opened > 1.5, 10, "the lease on the files has run out")
+    for number, source in enumerate(sources):
+        write(f"{a}/source{number}", new)
+        with open(f"{b}/target{number}", "wb") as target:
+            check(os.copy_file_range(source, target.fileno(), 1000, 0, 0) == 1000, "copied in part")
+        check(read(f"{b}/target{number}") == new, "what was copied is what the file was before")
+        os.close(source)
+
+
 def locks(a, b):
     write(f"{a}/locked", b"0" * 100)
     with open(f"{a}/locked", "r+b") as one, open(f"{b}/locked", "r+b") as two:
@@ -204,7 +221,7 @@ def main():
     with Cluster(mount=True, chunkservers=3) as cluster:
         a, b = cluster.mnt, os.path.join(DIR, "mnt2")
         process = cluster.mount_again(b)
-        for part in close_to_open, names, looked_up_ahead, open_but_deleted, opened_without_asking, locks:
+        for part in close_to_open, names, looked_up_ahead, open_but_deleted, opened_without_asking, copied_by_the_cluster, locks:
             step(part.__name__.replace("_", " "))
             part(a, b)
         step("a killed mount gives its locks back")
