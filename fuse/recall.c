@@ -344,7 +344,6 @@ void recall_refresh(struct mount *mount, struct node *node, const Granary__Inode
 	*refresh = (struct refresh){.mount = mount, .node = node, .done = done, .arg = arg};
 	refresh->attr = (Granary__Inode *)message_copy(&attr->base);
 	refresh->io = file_io_open(mount->client, node->inode, attr);
-	file_io_update(refresh->io, attr);
 	node_hold(node);
 	mount_busy(mount);
 	recall_pages(mount, node, refresh_read, refresh);
