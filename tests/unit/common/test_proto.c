@@ -167,6 +167,7 @@ static void test_message_open_whole(void **state)
 	result->name = message_alloc_bytes(&reply->base, slice_text("name"));
 	result->value = message_alloc_bytes(&reply->base, slice_of(NULL, 0));
 	memset(message_alloc(&reply->base, 3 * MIB), 1, 3 * MIB);
+	assert_string_equal(message_alloc_text(&reply->base, "text"), "text");
 	message_ref(&reply->base);
 	message_unref(&reply->base);
 	for (uint64_t i = 0; i < 1000; i++)
