@@ -18,14 +18,14 @@
 /* Waking a processor that sleeps takes longer than answering most requests. A loop whose waits were mostly short of late looks on
  * for a moment before it sleeps (as KVM's halt polling does); whoever else is ready to run goes first. An idle loop never
  * does. */
-#define LOOK_ON_NS 40000u
-#define SHORT_WAIT_NS 80000u /* would have been short, had we looked on */
+#define LOOK_ON_NS 100000u
+#define SHORT_WAIT_NS 200000u /* would have been short, had we looked on */
 #define LUCK_MAX 256u	     /* moving average over some eight waits */
 #define LUCK_MIN 160u
 /* A yield that took so long gave the processor to others: there is work enough, and a loop that sleeps is woken before one that
  * yields gets its next turn. */
-#define YIELD_LONG_NS 20000u
-#define REST_NS 100000000u
+#define YIELD_LONG_NS 50000u
+#define REST_NS 5000000u
 
 struct signal_watch {
 	uv_signal_t handle;
