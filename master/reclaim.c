@@ -96,7 +96,7 @@ static void propose(struct reclaim *reclaim)
 
 	HASH_ITER(hh, reclaim->orphans, orphan, next)
 	{
-		if (count == RECLAIM_INODES_MAX || orphan->seen_ms + CACHE_LEASE_MS >= settled_ms)
+		if (count == RECLAIM_INODES_MAX || orphan->seen_ms >= settled_ms)
 			break;
 		/* One that is open is seen again by a later scan. */
 		if (!sessions_inode_is_open(reclaim->sessions, orphan->inode))
