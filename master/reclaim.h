@@ -1,10 +1,10 @@
 /* Frees unlinked inodes (orphans) that nobody has open, in the background.
  *
- * The pass looks through the orphans of the state machine in bounded steps and remembers when it first saw each. One
- * is reclaimed when no session has it open, although every session has announced what it had open by then
- * (sessions_settled_ms: two keepalives later, or the session is newer, or gone). That covers what a mount opened under a lease without
- * asking: the recall reaches it before the answer to the first of the two, and the second tells what is open. Files without a name yet belong to their session and are left alone while it
- * lives.
+ * The pass looks through the orphans of the state machine in bounded steps and remembers when it first saw each.
+ * One is reclaimed when no session has it open, although every session has announced what it had open by then
+ * (sessions_settled_ms: two keepalives later, or the session is newer, or gone). That covers what a mount opened
+ * under a lease without asking: the recall reaches it before the answer to the first of the two, and the second
+ * tells what is open. Files without a name yet belong to their session and are left alone while it lives.
  * At most RECLAIM_INODES_MAX go into one entry every RECLAIM_MS, one entry at a time, so that the foreground's commits
  * do not wait for it.
  * Thread: the loop's. */
