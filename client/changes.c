@@ -479,7 +479,7 @@ static void setattr_resolve(Granary__Setattr *change, int64_t now)
 
 static void attr_change(Granary__Inode *attr, const Granary__Setattr *change)
 {
-	attr_set_owner(attr, change);
+	setattr_owner(attr, change);
 	if (change->mask & SETATTR_ATIME)
 		attr->atime = change->atime;
 	if (change->mask & SETATTR_MTIME)

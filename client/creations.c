@@ -8,7 +8,6 @@
 #include "client/file_io_internal.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/proto/mode.h"
 #include "common/proto/setattr.h"
 #include "common/sys/log.h"
 
@@ -95,7 +94,7 @@ bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change)
 	int64_t now = (int64_t)loop_wall_ms(io->client->loop) * 1000000;
 	if (!creation || creation->sent || (change->mask & SETATTR_SIZE))
 		return false;
-	attr_set_owner(io->attr, change);
+	setattr_owner(io->attr, change);
 	int64_t atime = change->mask & SETATTR_ATIME_NOW ? now : change->mask & SETATTR_ATIME ? change->atime : 0;
 	int64_t mtime = change->mask & SETATTR_MTIME_NOW ? now : change->mask & SETATTR_MTIME ? change->mtime : 0;
 	file_io_set_times(io, atime, mtime);

@@ -7,7 +7,6 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
-#include "common/proto/setattr.h"
 
 #define NAMES_MIN 64u
 #define EXPIRY_LOOK_MS 50u
@@ -345,18 +344,6 @@ void made_attr(const Granary__Create *create, int64_t time_ns, Granary__Inode *a
 		attr->symlink = create->symlink;
 		attr->size = create->symlink.len;
 	}
-}
-
-void attr_set_owner(Granary__Inode *attr, const Granary__Setattr *change)
-{
-	if (change->mask & SETATTR_MODE)
-		attr->mode = (attr->mode & ~MODE_PERMISSIONS) | (change->mode & MODE_PERMISSIONS);
-	if (change->mask & SETATTR_UID)
-		attr->uid = change->uid;
-	if (change->mask & SETATTR_GID)
-		attr->gid = change->gid;
-	if (change->by_owner_only && !mode_is_directory(attr->mode))
-		attr->mode = mode_unprivileged(attr->mode);
 }
 
 static void nothing(void *arg)

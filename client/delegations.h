@@ -55,8 +55,6 @@ void delegation_add_name(struct delegation *delegation, struct slice name);
 void delegation_forget_attr(struct delegation *delegation);
 /* Attributes of what we make ourselves, at that time. attr's symlink is create's. */
 void made_attr(const Granary__Create *create, int64_t time_ns, Granary__Inode *attr);
-/* Mode, user and group as a Setattr changes them. */
-void attr_set_owner(Granary__Inode *attr, const Granary__Setattr *change);
 /* The kernel may have been told that it may cache both until the delegation's end: it no longer may. */
 void made_uncache(struct client *client, uint64_t inode, uint64_t directory, struct slice name);
 

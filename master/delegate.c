@@ -33,6 +33,12 @@ static bool is_in_reply(const Granary__MetaReply *reply, uint64_t inode)
 	return false;
 }
 
+/* In a directory with set-group-id the master chooses the group. In one that was removed nothing can be made. */
+static bool can_be_given(const Granary__Inode *attr)
+{
+	return mode_is_directory(attr->mode) && !(attr->mode & MODE_SETGID) && attr->nlink > 0;
+}
+
 static void give(const struct delegate *delegate, uint64_t inode)
 {
 	Granary__Inode *attr = NULL;
@@ -41,8 +47,7 @@ static void give(const struct delegate *delegate, uint64_t inode)
 	if (inode == 0 || is_in_reply(delegate->reply, inode) ||
 	    !delegations_grant(delegate->delegations, delegate->now_ms, delegate->asked_ms, delegate->session, inode, &fresh))
 		return;
-	/* In a directory with set-group-id the master chooses the group. In one that was removed nothing can be made. */
-	if (fresh && (meta_inode(delegate->meta, inode, &delegate->reply->base, &attr) || !mode_is_directory(attr->mode) || attr->mode & MODE_SETGID || attr->nlink == 0)) {
+	if (fresh && (meta_inode(delegate->meta, inode, &delegate->reply->base, &attr) || !can_be_given(attr))) {
 		delegations_ended(delegate->delegations, delegate->session, inode);
 		return;
 	}

@@ -1,8 +1,8 @@
 /* Which directories a request touches: before it is carried out, delegations of them that other sessions hold are to be recalled.
  *
  * Of a change: the directories in which it looks for names or changes them, the directory that it changes, and what the names lead to
- * (a directory that is removed, replaced or moved). They are in use from then on: not given away while it is on its way. Of a query that was carried out for trial: also every inode in its answer,
- * whose attributes a holder may have changed.
+ * (a directory that is removed, replaced or moved). They are in use from then on: not given away while it is on its way. Of a query
+ * that was carried out for trial: also every inode in its answer, whose attributes a holder may have changed.
  *
  * That may be more than once. */
 #ifndef GRANARY_MASTER_GATE_H

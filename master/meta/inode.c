@@ -197,18 +197,6 @@ static enum err setattr_check(const Granary__Inode *inode, const Granary__Setatt
 	return op->size > FILE_BYTES_MAX ? ERR_TOO_LARGE : OK;
 }
 
-static void setattr_owner(Granary__Inode *inode, const Granary__Setattr *op)
-{
-	if (op->mask & SETATTR_MODE)
-		inode->mode = (inode->mode & ~MODE_PERMISSIONS) | (op->mode & MODE_PERMISSIONS);
-	if (op->mask & SETATTR_UID)
-		inode->uid = op->uid;
-	if (op->mask & SETATTR_GID)
-		inode->gid = op->gid;
-	if (op->by_owner_only && !mode_is_directory(inode->mode))
-		inode->mode = mode_unprivileged(inode->mode);
-}
-
 enum err op_setattr(struct context *context, const Granary__Setattr *op, Granary__MetaResult *result)
 {
 	uint64_t id = context_inode(context, op->inode);

@@ -6,6 +6,7 @@ compared. As posix.py otherwise. Needs root.
 """
 # test: timeout=180
 import contextlib
+import ctypes
 import errno
 import itertools
 import mmap
@@ -16,7 +17,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
-from posix_kit import Told, child, drop_caches, equal, joined, main, put, root_only, test, test_pair  # noqa: E402
+from posix_kit import Told, child, drop_caches, equal, joined, libc, main, put, root_only, test, test_pair  # noqa: E402
 
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
 NOBODY = 65534
@@ -198,10 +199,8 @@ def punched(d):
 
     def punch():
         with opened(f"{d}/a", os.O_RDWR) as descriptor:
-            import ctypes
-            call = ctypes.CDLL(None, use_errno=True).fallocate
-            call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-            equal(call(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), 0)
+            mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+            equal(libc.fallocate(descriptor, mode, ctypes.c_long(0), ctypes.c_long(4096)), 0)
     joined(child(punch, uid=NOBODY))
     equal(outcome(f"{d}/a"), ("0o777", False))
 
