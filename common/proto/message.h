@@ -46,7 +46,7 @@ enum message_type {
 	MESSAGE_LIST(X)
 #undef X
 };
-#define MESSAGE_TYPES_MAX 64u
+#define MESSAGE_TYPES_MAX 128u
 
 /* NULL for a number that is unknown here. */
 const ProtobufCMessageDescriptor *message_request(unsigned type);
