@@ -25,6 +25,7 @@ struct write {
 	uint64_t mark;
 	struct raft_message *held;
 	size_t held_count;
+	size_t fill_count; /* damaged entries that it makes good */
 	struct write *next;
 };
 
@@ -268,6 +269,8 @@ static void on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, ui
 		struct write *write = replica->writes;
 		replica->writes = write->next;
 		send_all(replica, write->held, write->held_count);
+		if (write->fill_count > 0)
+			raft_filled(replica->raft, write->fill_count);
 		write_free(write);
 	}
 	if (!replica->writes)
@@ -289,14 +292,21 @@ static void hold(struct write *write, const struct raft_message *messages, size_
 static enum err write_start(struct replica *replica, const struct raft_ready *ready)
 {
 	uint64_t mark;
-	enum err err = wal_append(replica->wal, &ready->hard, ready->entries, ready->entry_count, &mark);
+	enum err err = OK;
 
+	if (ready->reset)
+		err = wal_reset(replica->wal, &ready->hard, ready->reset_index, ready->reset_term, &mark);
+	if (err == OK && ready->fill_count > 0)
+		err = wal_fill(replica->wal, ready->fills, ready->fill_count, &mark);
+	if (err == OK)
+		err = wal_append(replica->wal, &ready->hard, ready->entries, ready->entry_count, &mark);
 	if (err) {
 		replica_fail(replica, "log", err);
 		return err;
 	}
 	struct write *write = mem_zero(1, sizeof(*write));
 	write->mark = mark;
+	write->fill_count = ready->fill_count;
 	for (size_t i = 0; i < ready->entry_count; i++)
 		replica->bytes_since_cut += ready->entries[i].payload.size;
 	hold(write, ready->messages_after_sync, ready->message_after_sync_count);
@@ -308,7 +318,7 @@ static enum err write_start(struct replica *replica, const struct raft_ready *re
 static void take_effects(struct replica *replica, const struct raft_ready *ready)
 {
 	send_all(replica, ready->messages, ready->message_count);
-	if (ready->hard_changed || ready->entry_count > 0) {
+	if (ready->hard_changed || ready->entry_count > 0 || ready->fill_count > 0 || ready->reset) {
 		if (write_start(replica, ready))
 			return;
 	} else if (replica->writes) {
@@ -569,8 +579,9 @@ static enum err open_log(struct replica *replica)
 				loaded.entry_count, &replica->raft);
 	if (err == OK)
 		log_info("master_restored",
-			 "term=%" PRIu64 " first=%" PRIu64 " entries=%zu applied=%" PRIu64 " torn_bytes=%" PRIu64,
-			 loaded.hard.term, loaded.first_index, loaded.entry_count, raft_options.applied, loaded.torn_bytes);
+			 "term=%" PRIu64 " first=%" PRIu64 " entries=%zu damaged=%zu applied=%" PRIu64 " torn_bytes=%" PRIu64,
+			 loaded.hard.term, loaded.first_index, loaded.entry_count, loaded.damaged_count,
+			 raft_options.applied, loaded.torn_bytes);
 	wal_loaded_free(&loaded);
 	buf_deinit(&path);
 	return err;
