@@ -105,6 +105,8 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->chunks = counts.chunks;
 	out->sessions = counts.sessions;
 	out->garbage = counts.garbage;
+	out->trash_files = counts.trash;
+	out->trash_bytes = counts.trash_bytes;
 	out->chunks_one_copy = status->copies.one;
 	out->chunks_under_replicated = status->copies.few;
 	out->chunks_unavailable = status->copies.none;

@@ -275,7 +275,9 @@ void meta_counts(const struct meta *meta, struct meta_counts *out)
 	*out = (struct meta_counts){.inodes = meta->state->inodes,
 				    .chunks = meta->state->chunks,
 				    .sessions = meta->state->sessions,
-				    .garbage = meta->state->garbage};
+				    .garbage = meta->state->garbage,
+				    .trash = meta->state->trash,
+				    .trash_bytes = meta->state->trash_bytes};
 }
 
 enum err meta_digest(struct meta *meta, uint32_t *out)

@@ -13,6 +13,7 @@
  *   'L' inode                -> LockTable        'l' session, inode      -> (empty: session holds locks there)
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
+ *   'T' id                   -> TrashEntry       'U' parent, name, id    -> (empty: in the trash under that name)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
  *   'M' "settings"           -> Settings: what an operator has changed
  */
@@ -94,8 +95,12 @@ MUST_USE enum err meta_each_chunk_on(struct meta *meta, uint64_t server, uint64_
 MUST_USE enum err meta_each_chunk(struct meta *meta, uint64_t after,
 				  bool (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *), void *arg);
 
+/* In order of removal. */
+MUST_USE enum err meta_each_trash(struct meta *meta, uint64_t after,
+				  bool (*fn)(void *arg, uint64_t id, const Granary__TrashEntry *), void *arg);
+
 struct meta_counts {
-	uint64_t inodes, chunks, sessions, garbage;
+	uint64_t inodes, chunks, sessions, garbage, trash, trash_bytes;
 };
 void meta_counts(const struct meta *meta, struct meta_counts *out);
 /* CRC-32C over all pairs: equal on all masters at an equal applied index. Slow; for tests and fsck. */

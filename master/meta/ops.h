@@ -16,6 +16,7 @@
 	X(op_open, open, OPEN, Granary__Open, false)                                                                   \
 	X(op_walk, walk, WALK, Granary__Walk, false)                                                                   \
 	X(op_test_lock, test_lock, TEST_LOCK, Granary__TestLock, false)                                                \
+	X(op_trash_list, trash_list, TRASH_LIST, Granary__TrashList, false)                                            \
 	X(op_create, create, CREATE, Granary__Create, true)                                                            \
 	X(op_link, link, LINK, Granary__Link, true)                                                                    \
 	X(op_unlink, unlink, UNLINK, Granary__Unlink, true)                                                            \
@@ -28,6 +29,8 @@
 	X(op_commit_blob, commit_blob, COMMIT_BLOB, Granary__CommitBlob, true)                                         \
 	X(op_commit_chunks, commit_chunks, COMMIT_CHUNKS, Granary__CommitChunks, true)                                 \
 	X(op_set_lock, set_lock, SET_LOCK, Granary__SetLock, true)                                                     \
+	X(op_undelete, undelete, UNDELETE, Granary__Undelete, true)                                                    \
+	X(op_trash_remove, trash_remove, TRASH_REMOVE, Granary__TrashRemove, true)                                     \
 	X(op_session_begin, session_begin, SESSION_BEGIN, Granary__SessionBegin, true)                                 \
 	X(op_session_end, session_end, SESSION_END, Granary__SessionEnd, true)                                         \
 	X(op_server_register, server_register, SERVER_REGISTER, Granary__ServerRegister, true)                         \

@@ -16,6 +16,7 @@ static void test_settings(void **state)
 	(void)state;
 	struct fixture fixture;
 	fixture_open(&fixture);
+	trash_keep(&fixture, 0);
 	assert_int_equal(setting_value(meta_settings(fixture.meta), SETTING_TRASH), 86400);
 	uint64_t revision = meta_settings(fixture.meta)->revision;
 	assert_int_equal(set(&fixture, revision, 60), OK);
