@@ -60,6 +60,8 @@ static const struct array_bound {
 	{ &granary__meta_result__descriptor, "names", XATTRS_PER_INODE_MAX },
 	{ &granary__meta_result__descriptor, "trash", READDIR_ENTRIES_MAX },
 	{ &granary__trash_remove__descriptor, "ids", TRASH_REMOVE_MAX },
+	{ &granary__copy_remove__descriptor, "chunks", COPY_REMOVE_MAX },
+	{ &granary__copy_remove__descriptor, "versions", COPY_REMOVE_MAX },
 	{ &granary__chunk_write__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__chunk_sync__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__chunk_trim__descriptor, "replicas", REPLICAS_MAX },

@@ -25,6 +25,7 @@ enum key_table {
 	KEY_SERVER = 'V',
 	KEY_TRASH = 'T',
 	KEY_TRASH_NAME = 'U',
+	KEY_REMOVED = 'Z',
 	KEY_SINGLE = 'M',
 };
 
@@ -35,7 +36,7 @@ struct key {
 	uint8_t bytes[KEY_BYTES_MAX];
 };
 
-/* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U'. */
+/* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T', 'Z' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U'. */
 struct key key_of(enum key_table table, uint64_t id);
 /* 'S', 'l'. */
 struct key key_of_pair(enum key_table table, uint64_t first, uint64_t second);

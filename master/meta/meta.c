@@ -265,6 +265,17 @@ enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLo
 	return *out ? OK : ERR_NO_CHUNK;
 }
 
+bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk)
+{
+	struct key key = key_of(KEY_REMOVED, chunk);
+	return store_has(&meta->store, &key);
+}
+
+uint64_t meta_newest_chunk(const struct meta *meta)
+{
+	return meta->state->newest_chunk;
+}
+
 bool meta_session_exists(struct meta *meta, uint64_t session)
 {
 	return session_exists(meta, session);

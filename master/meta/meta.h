@@ -14,6 +14,7 @@
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
  *   'T' id                   -> TrashEntry       'U' parent, name, id    -> (empty: in the trash under that name)
+ *   'Z' chunk                -> (empty: there was such a chunk, and it was removed)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
  *   'M' "settings"           -> Settings: what an operator has changed
  */
@@ -79,6 +80,10 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* There was such a chunk, and it was removed (garbage.h says what that proves). The memory is bounded: false proves nothing. */
+bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
+/* The highest id of any chunk that this state has ever known. */
+uint64_t meta_newest_chunk(const struct meta *meta);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody

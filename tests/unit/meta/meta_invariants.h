@@ -45,7 +45,7 @@ struct invariants {
 	struct seen_session *sessions;
 	struct seen_trash *trash;
 	Granary__MetaState *state;
-	uint64_t garbage, bytes_used, trash_bytes;
+	uint64_t garbage, bytes_used, trash_bytes, removed_chunks;
 };
 
 static inline void must(bool condition, const char *what, uint64_t id)
@@ -209,6 +209,10 @@ static inline void invariants_refer(struct invariants *all, struct slice key, st
 	case KEY_REPLY:
 		must(key_parse_index(key, &first, &slot) && seen_session(all, first), "slot of a session", first);
 		break;
+	case KEY_REMOVED:
+		must(key_parse(key, &first) && !seen_chunk(all, first), "removed chunk is gone", first);
+		all->removed_chunks++;
+		break;
 	case KEY_TRASH_NAME:
 		invariants_trash_name(all, key);
 		break;
@@ -261,6 +265,7 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 {
 	const Granary__Chunk *chunk = seen->chunk;
 	must(chunk->version > 0, "version", seen->id);
+	must(seen->id <= all->state->newest_chunk, "newest chunk", seen->id);
 	must(chunk->n_replicas == seen->holders, "holders agree", seen->id);
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK) {
 		must(seen->is_pointed_to, "chunk has an owner", seen->id);
@@ -338,6 +343,7 @@ static inline void invariants_check(struct kv *kv)
 	HASH_ITER(hh, all.trash, trash, next_trash)
 	must(trash->is_named && trash->id <= all.state->trash_last, "name of an entry", trash->id);
 	must(all.state->trash == HASH_COUNT(all.trash), "count of trash", all.state->trash);
+	must(all.state->removed_chunks == all.removed_chunks, "count of removed chunks", all.state->removed_chunks);
 	must(all.state->trash_bytes == all.trash_bytes, "bytes in the trash", all.state->trash_bytes);
 	invariants_free(&all);
 }
