@@ -92,6 +92,10 @@ granary_status granary_mkdir(struct granary_cluster *, const char *path, uint32_
 granary_status granary_rmdir(struct granary_cluster *, const char *path);
 granary_status granary_unlink(struct granary_cluster *, const char *path);
 granary_status granary_unlink_id(struct granary_cluster *, uint64_t id);
+/* What is removed goes to the trash, if that is not off (`granary admin set trash_seconds`); with GRANARY_REMOVE_NOW it is gone. */
+enum granary_remove_flags { GRANARY_REMOVE_NOW = 1, GRANARY_REMOVE_DIRECTORY = 2 };
+granary_status granary_remove(struct granary_cluster *, const char *path, unsigned flags);
+granary_status granary_remove_id(struct granary_cluster *, uint64_t id, unsigned flags);
 enum granary_rename_flags { GRANARY_RENAME_NOREPLACE = 1, GRANARY_RENAME_EXCHANGE = 2 };
 granary_status granary_rename(struct granary_cluster *, const char *from, const char *to, unsigned flags);
 granary_status granary_link(struct granary_cluster *, const char *existing, const char *path);
@@ -120,8 +124,36 @@ granary_status granary_xattr_remove(struct granary_cluster *, const char *path, 
 granary_status granary_xattr_list(struct granary_cluster *, const char *path, bool (*fn)(void *arg, const char *name),
 				  void *arg);
 
+/* The trash. An entry is a file or directory whose last name was removed; ids follow the order of removal. A removed directory
+ * comes back empty: what was in it has entries of its own, in the trash of its inode. */
+struct granary_trash_entry {
+	uint64_t id;
+	uint64_t parent;	/* inode of the directory that it was removed from; 0: it was kept by its id */
+	const char *name;	/* its last one; valid for the call */
+	int64_t removed_ns;
+	int64_t parent_mtime_ns; /* of the directory, before the removal */
+	struct granary_stat stat;
+};
+typedef bool granary_trash_fn(void *arg, const struct granary_trash_entry *);
+/* What was removed from a directory (living or removed; 0: blobs kept by id) by name, each name's in order of removal; only that of
+ * one name, if it is not NULL. fn returns false to stop. */
+granary_status granary_trash_list(struct granary_cluster *, uint64_t directory, const char *name, granary_trash_fn *fn, void *arg);
+/* Everything, in order of removal. */
+granary_status granary_trash_list_all(struct granary_cluster *, granary_trash_fn *fn, void *arg);
+struct granary_undelete {
+	uint64_t id;
+	uint64_t parent;       /* inode of a directory; 0: keep it by its id */
+	const char *name;      /* free there */
+	granary_status status; /* out */
+};
+/* Each by itself, in order. The first status that is not 0. */
+granary_status granary_undelete(struct granary_cluster *, struct granary_undelete *, size_t count);
+/* For good. What is not in the trash (any more) is no error. */
+granary_status granary_trash_remove(struct granary_cluster *, const uint64_t *ids, size_t count);
+
 struct granary_space {
 	uint64_t bytes_total, bytes_free, bytes_used, inodes;
+	uint64_t trash_bytes, trash_files; /* in the trash; they count among the used bytes and the inodes */
 };
 granary_status granary_space(struct granary_cluster *, struct granary_space *);
 

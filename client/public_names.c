@@ -85,7 +85,7 @@ granary_status granary_symlink(struct granary_cluster *cluster, const char *targ
 	return public_result(cluster, "ln -s", path, err);
 }
 
-static enum err unlink_at(struct granary_cluster *cluster, const char *path, bool directory)
+static enum err unlink_at(struct granary_cluster *cluster, const char *path, bool directory, bool no_trash)
 {
 	struct walked walked;
 	public_walk(cluster, path, false, &walked);
@@ -98,6 +98,7 @@ static enum err unlink_at(struct granary_cluster *cluster, const char *path, boo
 		unlink.parent = walked.parent;
 		unlink.name = message_borrow(walked.name);
 		unlink.directory = directory;
+		unlink.no_trash = no_trash;
 		op.op_case = GRANARY__META_OP__OP_UNLINK;
 		op.unlink = &unlink;
 		err = one_op(cluster, &op);
@@ -108,19 +109,32 @@ static enum err unlink_at(struct granary_cluster *cluster, const char *path, boo
 
 granary_status granary_rmdir(struct granary_cluster *cluster, const char *path)
 {
-	return public_result(cluster, "rmdir", path, unlink_at(cluster, path, true));
+	return public_result(cluster, "rmdir", path, unlink_at(cluster, path, true, false));
 }
 
 granary_status granary_unlink(struct granary_cluster *cluster, const char *path)
 {
-	return public_result(cluster, "rm", path, unlink_at(cluster, path, false));
+	return public_result(cluster, "rm", path, unlink_at(cluster, path, false, false));
+}
+
+granary_status granary_remove(struct granary_cluster *cluster, const char *path, unsigned flags)
+{
+	bool directory = (flags & GRANARY_REMOVE_DIRECTORY) != 0;
+	return public_result(cluster, directory ? "rmdir" : "rm", path,
+			     unlink_at(cluster, path, directory, (flags & GRANARY_REMOVE_NOW) != 0));
 }
 
 granary_status granary_unlink_id(struct granary_cluster *cluster, uint64_t id)
 {
+	return granary_remove_id(cluster, id, 0);
+}
+
+granary_status granary_remove_id(struct granary_cluster *cluster, uint64_t id, unsigned flags)
+{
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Unlink unlink = GRANARY__UNLINK__INIT;
 	unlink.inode = id;
+	unlink.no_trash = (flags & GRANARY_REMOVE_NOW) != 0;
 	op.op_case = GRANARY__META_OP__OP_UNLINK;
 	op.unlink = &unlink;
 	return public_result_id(cluster, "rm", id, one_op(cluster, &op));
@@ -410,6 +424,8 @@ granary_status granary_space(struct granary_cluster *cluster, struct granary_spa
 		    .bytes_free = statfs_out->bytes_free,
 		    .bytes_used = statfs_out->bytes_used,
 		    .inodes = statfs_out->inodes,
+		    .trash_bytes = statfs_out->trash_bytes,
+		    .trash_files = statfs_out->trash_files,
 		};
 	}
 	if (reply)

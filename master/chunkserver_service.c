@@ -64,6 +64,7 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 	servers_connected(server, now_ms(service), request->conn, message->incarnation);
 	server->bytes_total = message->bytes_total;
 	server->bytes_free = message->bytes_free;
+	server->inventory_open = false;
 	meta_counts(replica_meta(service->replica), &counts);
 	if (counts.garbage == 0 && server->drops == 0 && replica_can_read(service->replica)) {
 		servers_cleaned(server, now_ms(service));
@@ -224,13 +225,43 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->malformed_frames = message->malformed_frames;
 	}
 	reply.register_again = again;
+	/* Borrowed: packed before rpc_reply returns. */
+	reply.settings = (Granary__Settings *)(uintptr_t)meta_settings(replica_meta(service->replica));
 	rpc_reply(request, &reply.base);
 }
 
 /* ---- inventory */
 
+/* No record. */
+static Granary__ChunkCommand *judge_unknown(struct chunkserver_service *service, struct server *server, const Granary__ChunkHeld *held)
+{
+	struct meta *meta = replica_meta(service->replica);
+
+#ifndef PLANT_COLLECTION_ON_A_STALE_MAP
+	if (!meta_chunk_was_removed(meta, held->chunk)) {
+		server->orphans++;
+		server->orphans_newer += held->chunk > meta_newest_chunk(meta);
+		return NULL;
+	}
+#endif
+	return command_delete(0, held->chunk, NULL, 0);
+}
+
+/* It is no member, and its copy is older than that of every member, all of which are there. */
+static bool copy_is_useless(const struct chunkserver_service *service, const Granary__Chunk *chunk, uint64_t version)
+{
+	if (version >= chunk->version)
+		return false;
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		const struct server *member = servers_find(service->servers, chunk->replicas[i]);
+		if (!member || !servers_is_usable(member, now_ms(service)))
+			return false;
+	}
+	return true;
+}
+
 /* What the server is to do about a chunk that it holds; NULL: nothing. */
-static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_t server, const Granary__ChunkHeld *held,
+static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct server *server, const Granary__ChunkHeld *held,
 				    bool *unknown)
 {
 	struct meta *meta = replica_meta(service->replica);
@@ -242,14 +273,15 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_
 
 	if (err == ERR_NO_CHUNK) {
 		*unknown = true;
-		return command_delete(0, held->chunk, NULL, 0);
+		return judge_unknown(service, server, held);
 	}
 	if (err)
 		return NULL;
 	for (size_t i = 0; i < chunk->n_replicas; i++)
-		member = member || chunk->replicas[i] == server;
+		member = member || chunk->replicas[i] == server->id;
 	if (!member) {
-		command = command_delete(0, held->chunk, NULL, 0);
+		if (copy_is_useless(service, chunk, held->version))
+			command = command_delete(0, held->chunk, NULL, 0);
 	} else if (held->version < chunk->version && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
 		message_unref(&location->base);
@@ -261,7 +293,7 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_
 static void serve_inventory(struct chunkserver_service *service, struct rpc_request *request)
 {
 	const Granary__Inventory *message = (const Granary__Inventory *)request->message;
-	const struct server *server = servers_find(service->servers, message->server);
+	struct server *server = servers_find(service->servers, message->server);
 	Granary__InventoryReply reply = GRANARY__INVENTORY_REPLY__INIT;
 	enum err err = OK;
 
@@ -274,15 +306,21 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 		refuse(service, request, err);
 		return;
 	}
+	if (!server->inventory_open)
+		server->orphans = server->orphans_newer = 0;
+	server->inventory_open = !message->last;
 	for (size_t i = 0; i < message->n_chunks; i++) {
 		bool unknown = false;
-		Granary__ChunkCommand *command = judge(service, message->server, message->chunks[i], &unknown);
+		Granary__ChunkCommand *command = judge(service, server, message->chunks[i], &unknown);
 		reply.unknown += unknown;
 		if (command && !commands_add(service->options.commands, message->server, command))
 			log_warn("inventory_command_dropped", "server=%016" PRIx64, message->server);
 	}
 	if (reply.unknown > 0)
 		log_info("inventory_unknown_chunks", "server=%016" PRIx64 " count=%u", message->server, reply.unknown);
+	if (message->last && server->orphans > 0)
+		log_warn("orphan_copies", "server=%016" PRIx64 " count=%" PRIu64 " newer_than_known=%" PRIu64, server->id,
+			 server->orphans, server->orphans_newer);
 	rpc_reply(request, &reply.base);
 }
 

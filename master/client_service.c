@@ -222,6 +222,8 @@ static bool change_propose(struct client_service *service, struct change *change
 				    &change->full);
 
 	replica_time_used(replica, fill_time_ms(service->options.fill));
+	if (change->full)
+		trash_no_space(service->options.trash);
 	if (err)
 		return false;
 	replica_propose(replica, &change->proposal);
@@ -250,6 +252,7 @@ static bool needs_room(const Granary__MetaRequest *request)
 		switch (request->ops[i]->op_case) {
 		case GRANARY__META_OP__OP_UNLINK:
 		case GRANARY__META_OP__OP_REMOVE_XATTR:
+		case GRANARY__META_OP__OP_TRASH_REMOVE:
 		case GRANARY__META_OP__OP_SET_LOCK:
 			return false;
 		default:

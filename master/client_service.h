@@ -15,6 +15,7 @@
 #include "master/replica.h"
 #include "master/servers.h"
 #include "master/sessions.h"
+#include "master/trash.h"
 
 struct client_service;
 
@@ -25,6 +26,7 @@ struct client_service_options {
 	struct sessions *sessions;
 	struct servers *servers;
 	struct fill *fill;
+	struct trash *trash;
 };
 
 /* What is in the options outlives it. */

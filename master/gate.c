@@ -21,6 +21,9 @@ static void parents(const Granary__MetaRequest *request, gate_fn *fn, void *arg)
 			fn(arg, op->rename->parent);
 			fn(arg, op->rename->new_parent);
 			break;
+		case GRANARY__META_OP__OP_UNDELETE:
+			fn(arg, op->undelete->parent);
+			break;
 		default:
 			break;
 		}
@@ -104,6 +107,8 @@ void gate_query(const Granary__MetaRequest *request, const Granary__MetaReply *r
 #endif
 			if (op->op_case == GRANARY__META_OP__OP_READDIR)
 			fn(arg, op->readdir->inode);
+		else if (op->op_case == GRANARY__META_OP__OP_TRASH_LIST)
+			fn(arg, op->trash_list->parent);
 	}
 	for (size_t i = 0; i < reply->n_results; i++) {
 		const Granary__MetaResult *result = reply->results[i];
@@ -126,6 +131,7 @@ bool gate_query_tells_names(const Granary__MetaRequest *request, const Granary__
 		case GRANARY__META_OP__OP_LOOKUP:
 		case GRANARY__META_OP__OP_READDIR:
 		case GRANARY__META_OP__OP_WALK:
+		case GRANARY__META_OP__OP_TRASH_LIST:
 			return true;
 		default:
 			if (attr && mode_is_directory(attr->mode))
@@ -147,7 +153,9 @@ bool gate_change_needs_names(const Granary__MetaRequest *request)
 		case GRANARY__META_OP__OP_LOOKUP:
 		case GRANARY__META_OP__OP_READDIR:
 		case GRANARY__META_OP__OP_WALK:
+		case GRANARY__META_OP__OP_TRASH_LIST:
 		case GRANARY__META_OP__OP_LINK:
+		case GRANARY__META_OP__OP_UNDELETE:
 			return true;
 		case GRANARY__META_OP__OP_UNLINK:
 			if (op->unlink->inode == 0)

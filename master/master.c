@@ -13,7 +13,9 @@
 #include "master/failure.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
+#include "master/settings_service.h"
 #include "master/status.h"
+#include "master/trash.h"
 
 /* The entry that gives a new cluster its id. */
 struct cluster_init {
@@ -44,6 +46,7 @@ struct master {
 	struct chunkserver_service *chunkservers;
 	struct failure *failure;
 	struct reclaim *reclaim;
+	struct trash *trash;
 	struct status *status;
 	struct timer housekeeping;
 	struct cluster_init init;
@@ -90,6 +93,7 @@ static void on_leading(void *arg)
 	client_service_leading(master->clients);
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
+	trash_leading(master->trash);
 	cluster_init(master);
 }
 
@@ -100,6 +104,7 @@ static void on_deposed(void *arg)
 	client_service_deposed(master->clients);
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
+	trash_deposed(master->trash);
 	status_deposed(master->status);
 }
 
@@ -178,6 +183,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		break;
+	case MESSAGE_SETTINGS:
+		settings_serve(master->replica, request);
 		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
@@ -273,12 +281,14 @@ static void services_open(struct master *master)
 	master->garbage = garbage_open(loop, master->replica, master->servers);
 	garbage_set_commands(master->garbage, master->commands);
 	master->reclaim = reclaim_open(loop, master->replica, master->sessions);
+	master->trash = trash_open(loop, master->replica, master->servers);
 	master->clients = client_service_open(&(struct client_service_options){ .loop = loop,
 										.rpc = master->rpc,
 										.replica = master->replica,
 										.sessions = master->sessions,
 										.servers = master->servers,
-										.fill = &master->fill });
+										.fill = &master->fill,
+										.trash = master->trash });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -350,6 +360,7 @@ void master_close(struct master *master)
 	master->chunkservers = NULL;
 	failure_close(master->failure);
 	reclaim_close(master->reclaim);
+	trash_close(master->trash);
 	commands_close(master->commands);
 	garbage_close(master->garbage);
 	rpc_close(master->rpc);

@@ -34,6 +34,10 @@ struct server {
 	unsigned drops;		 /* changes proposed that leave it out of a chunk */
 	bool failed;		 /* says that its store is out of service */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
+	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
+	 * newer than anything it knows. */
+	bool inventory_open; /* a page has come that was not the last */
+	uint64_t orphans, orphans_newer;
 };
 
 struct servers;

@@ -67,6 +67,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->chunks = server->chunks;
 	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
 	out->failed = server->failed;
+	out->orphan_copies = server->orphans;
 }
 
 static void add_servers(const struct status *status, bool wanted, Granary__ClusterStatus *out)
@@ -78,6 +79,8 @@ static void add_servers(const struct status *status, bool wanted, Granary__Clust
 	for (size_t i = 0; i < count; i++) {
 		const struct server *server = servers_at(status->options.servers, i);
 		out->malformed_frames += server->malformed_frames;
+		out->orphan_copies += server->orphans;
+		out->orphan_copies_newer += server->orphans_newer;
 		if (servers_is_usable(server, now_ms(status))) {
 			out->bytes_total += server->bytes_total;
 			out->bytes_free += server->bytes_free;
@@ -105,6 +108,8 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->chunks = counts.chunks;
 	out->sessions = counts.sessions;
 	out->garbage = counts.garbage;
+	out->trash_files = counts.trash;
+	out->trash_bytes = counts.trash_bytes;
 	out->chunks_one_copy = status->copies.one;
 	out->chunks_under_replicated = status->copies.few;
 	out->chunks_unavailable = status->copies.none;

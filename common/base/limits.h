@@ -87,6 +87,11 @@
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
 #define GARBAGE_SLOTS_MAX 1024u			     /* of a pack in one Garbage */
+#define REMOVED_CHUNKS_MAX 1000000u		     /* removed chunks that are remembered, so that copies that turn up are known */
+#define REMOVED_CHUNKS_STEP 4096u		     /* of which so many are forgotten at once */
+#define COPY_REMOVE_MAX 256u			     /* copies in one CopyRemove */
+#define TRASH_REMOVE_MAX 256u			     /* entries in one TrashRemove */
+#define TRASH_ENTRIES_MAX 4000000u		     /* above it the oldest go before their time */
 
 /* Master: the shell around raft and the state machine. */
 #define SERVERS_MAX 1024u
@@ -109,8 +114,12 @@
 #define ORPHANS_SCAN_MAX 4096u			     /* looked at in one step */
 #define RECLAIM_INODES_MAX 256u			     /* in one entry */
 #define RECLAIM_MS 100u
+#define TRASH_MS 100u				     /* between two steps of the pass that empties the trash */
+#define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
+#define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
+#define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */

@@ -74,6 +74,8 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 	store_put_message(&meta->store, &key, &chunk->base);
 	holders_add(meta, options->id, chunk->replicas, chunk->n_replicas);
 	meta->state->chunks++;
+	if (meta->state->newest_chunk < options->id)
+		meta->state->newest_chunk = options->id;
 	return OK;
 }
 
@@ -83,6 +85,7 @@ void chunk_remove(struct meta *meta, uint64_t id)
 	if (!chunk)
 		return;
 	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
+	garbage_note_removed(meta, id);
 	holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
 	struct key key = key_of(KEY_CHUNK, id);
 	store_delete(&meta->store, &key);

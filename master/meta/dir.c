@@ -314,8 +314,8 @@ enum err op_link(struct context *context, const Granary__Link *op, Granary__Meta
 	if (existing.inode != id) {
 		link_raise(context, id, inode);
 		if (existing.inode) {
+			inode_drop_link(context, existing.inode, inode_edit(meta, existing.inode), &at, result);
 			dir_replace(context, &at, id, inode);
-			inode_drop_link(context, existing.inode, inode_edit(meta, existing.inode), result);
 		} else {
 			dir_add(context, &at, id, inode);
 		}
@@ -334,7 +334,7 @@ static enum err unlink_kept(struct context *context, const Granary__Unlink *op, 
 		return ERR_NOT_FOUND;
 	Granary__Inode *inode = inode_edit(context->meta, id);
 	inode->kept = false;
-	inode_drop_link(context, id, inode, result);
+	inode_drop_link(context, id, inode, NULL, result);
 	return OK;
 }
 
@@ -371,8 +371,8 @@ enum err op_unlink(struct context *context, const Granary__Unlink *op, Granary__
 	if (err)
 		return err;
 	Granary__Inode *inode = inode_edit(meta, dirent.inode);
+	inode_drop_link(context, dirent.inode, inode, &at, result);
 	dir_remove(context, &at, inode);
-	inode_drop_link(context, dirent.inode, inode, result);
 	return OK;
 }
 

@@ -41,6 +41,7 @@ struct each_caller {
 	bool (*server)(void *arg, uint64_t id, const Granary__Server *server);
 	bool (*garbage)(void *arg, uint64_t id, const Granary__Garbage *garbage);
 	bool (*chunk)(void *arg, uint64_t id, const Granary__Chunk *chunk);
+	bool (*trash)(void *arg, uint64_t id, const Granary__TrashEntry *entry);
 	void *arg;
 };
 
@@ -67,6 +68,12 @@ static bool each_chunk(void *arg, uint64_t id, const ProtobufCMessage *message)
 {
 	const struct each_caller *caller = arg;
 	return caller->chunk(caller->arg, id, (const Granary__Chunk *)message);
+}
+
+static bool each_trash(void *arg, uint64_t id, const ProtobufCMessage *message)
+{
+	const struct each_caller *caller = arg;
+	return caller->trash(caller->arg, id, (const Granary__TrashEntry *)message);
 }
 
 enum err meta_each_session(struct meta *meta, bool (*fn)(void *arg, uint64_t session), void *arg)
@@ -99,6 +106,15 @@ enum err meta_each_chunk(struct meta *meta, uint64_t after,
 	struct each_caller caller = {.chunk = fn, .arg = arg};
 	struct each each = {
 	    .table = KEY_CHUNK, .descriptor = &granary__chunk__descriptor, .fn = each_chunk, .arg = &caller};
+	return each_run(meta, &each, after);
+}
+
+enum err meta_each_trash(struct meta *meta, uint64_t after,
+			 bool (*fn)(void *arg, uint64_t id, const Granary__TrashEntry *), void *arg)
+{
+	struct each_caller caller = {.trash = fn, .arg = arg};
+	struct each each = {
+	    .table = KEY_TRASH, .descriptor = &granary__trash_entry__descriptor, .fn = each_trash, .arg = &caller};
 	return each_run(meta, &each, after);
 }
 

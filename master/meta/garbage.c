@@ -31,6 +31,35 @@ void garbage_add_chunk(struct meta *meta, uint64_t chunk, const uint64_t *server
 		garbage_put(meta, garbage_open(chunk, servers, server_count));
 }
 
+/* Many at once, so that the scan does not go over what was forgotten before each time. Ids are in order of creation. */
+static void removed_forget(struct meta *meta)
+{
+	struct key *keys = mem_alloc(REMOVED_CHUNKS_STEP * sizeof(*keys));
+	size_t count = 0;
+	struct key prefix = key_of_table(KEY_REMOVED);
+	struct scan scan;
+	scan_open(&scan, &meta->store, &prefix, NULL);
+	while (count < REMOVED_CHUNKS_STEP && scan_next(&scan)) {
+		uint64_t chunk;
+		if (key_parse(scan.key, &chunk))
+			keys[count++] = key_of(KEY_REMOVED, chunk);
+	}
+	scan_close(&scan);
+	for (size_t i = 0; i < count; i++)
+		store_delete(&meta->store, &keys[i]);
+	meta->state->removed_chunks -= count;
+	free(keys);
+}
+
+void garbage_note_removed(struct meta *meta, uint64_t chunk)
+{
+	struct key key = key_of(KEY_REMOVED, chunk);
+	if (meta->state->removed_chunks >= REMOVED_CHUNKS_MAX + REMOVED_CHUNKS_STEP)
+		removed_forget(meta);
+	store_put(&meta->store, &key, (struct slice){0});
+	meta->state->removed_chunks++;
+}
+
 void garbage_add_slot(struct meta *meta, uint64_t pack, uint32_t slot)
 {
 	struct slot_garbage *slots = NULL;
@@ -93,5 +122,28 @@ enum err op_garbage_done(struct context *context, const Granary__GarbageDone *op
 		store_delete(&meta->store, &key);
 		meta->state->garbage--;
 	}
+	return OK;
+}
+
+static bool copy_is_useless(const Granary__Chunk *chunk, uint64_t server, uint64_t version)
+{
+	if (!chunk)
+		return true;
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		if (chunk->replicas[i] == server)
+			return false;
+	return version < chunk->version;
+}
+
+/* Looked at again here: what is a member, or has a record, by now is left alone. */
+enum err op_copy_remove(struct context *context, const Granary__CopyRemove *op, Granary__MetaResult *result)
+{
+	(void)result;
+	struct meta *meta = context->meta;
+	if (op->server == 0 || op->n_chunks != op->n_versions)
+		return ERR_INVALID;
+	for (size_t i = 0; i < op->n_chunks; i++)
+		if (copy_is_useless(chunk_get(meta, op->chunks[i]), op->server, op->versions[i]))
+			garbage_add_chunk(meta, op->chunks[i], &op->server, 1);
 	return OK;
 }

@@ -10,7 +10,7 @@
 #include "master/meta/chunk_map.h"
 #include "master/meta/ops.h"
 #include "master/meta/pack.h"
-
+#include "master/meta/trash.h"
 
 const Granary__Inode *inode_get(struct meta *meta, uint64_t id)
 {
@@ -97,6 +97,8 @@ void inode_data_changed(struct context *context, uint64_t id, Granary__Inode *in
 void inode_set_blocks(struct meta *meta, Granary__Inode *inode, uint64_t blocks)
 {
 	meta->state->bytes_used += (blocks - inode->blocks) * 512;
+	if (inode->trash)
+		meta->state->trash_bytes += (blocks - inode->blocks) * 512;
 	inode->blocks = blocks;
 }
 
@@ -114,12 +116,13 @@ void orphan_add(struct meta *meta, uint64_t id, uint64_t session)
 	meta->orphans_added = true;
 }
 
-void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode, Granary__MetaResult *result)
+void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode, const struct dir_name *at,
+		     Granary__MetaResult *result)
 {
 	check(inode->nlink > 0);
 	inode->nlink = mode_is_directory(inode->mode) ? 0 : inode->nlink - 1;
 	inode_changed(context, id, inode);
-	if (inode->nlink == 0)
+	if (inode->nlink == 0 && !trash_add(context, id, inode, at))
 		orphan_add(context->meta, id, 0);
 	result->replaced = id;
 	result->replaced_nlink = inode->nlink;

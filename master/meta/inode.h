@@ -28,8 +28,11 @@ void inode_set_blocks(struct meta *meta, Granary__Inode *inode, uint64_t blocks)
 /* Blocks that a file of this size can fill at most. */
 uint64_t inode_blocks_max(uint64_t size_bytes);
 
-/* One link less. The last one leaves an orphan for Reclaim. Fills in replaced and replaced_nlink of the result. */
-void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode, Granary__MetaResult *result);
+/* One link less: the name `at`, before the directory is changed; NULL: its id. With the last one it goes to the trash, or is an orphan
+ * for Reclaim. Fills in replaced and replaced_nlink of the result. */
+struct dir_name;
+void inode_drop_link(struct context *context, uint64_t id, Granary__Inode *inode, const struct dir_name *at,
+		     Granary__MetaResult *result);
 /* With a session: held by it until it ends. */
 void orphan_add(struct meta *meta, uint64_t id, uint64_t session);
 

@@ -53,6 +53,17 @@ struct key key_of_name(enum key_table table, uint64_t id, struct slice name)
 	return key;
 }
 
+struct key key_of_trash_name(uint64_t parent, struct slice name, uint64_t id)
+{
+	struct key key = key_of_name(KEY_TRASH_NAME, parent, name);
+	key.bytes[key.size++] = 0;
+	if (id) {
+		put_be64(key.bytes + key.size, id);
+		key.size += 8;
+	}
+	return key;
+}
+
 struct key key_of_single(const char *name)
 {
 	size_t size = strlen(name);
@@ -121,5 +132,15 @@ bool key_parse_name(struct slice key, uint64_t *id, struct slice *name)
 		return false;
 	*id = get_be64(key.bytes + 1);
 	*name = slice_of(key.bytes + ID_END, key.size - ID_END);
+	return true;
+}
+
+bool key_parse_trash_name(struct slice key, uint64_t *parent, struct slice *name, uint64_t *id)
+{
+	if (key.size < ID_END + 1 + 8 || key.bytes[key.size - 9] != 0)
+		return false;
+	*parent = get_be64(key.bytes + 1);
+	*name = slice_of(key.bytes + ID_END, key.size - ID_END - 9);
+	*id = get_be64(key.bytes + key.size - 8);
 	return true;
 }

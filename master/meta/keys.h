@@ -23,17 +23,20 @@ enum key_table {
 	KEY_ORPHAN = 'O',
 	KEY_GARBAGE = 'G',
 	KEY_SERVER = 'V',
+	KEY_TRASH = 'T',
+	KEY_TRASH_NAME = 'U',
+	KEY_REMOVED = 'Z',
 	KEY_SINGLE = 'M',
 };
 
-#define KEY_BYTES_MAX (1u + 8u + NAME_BYTES_MAX)
+#define KEY_BYTES_MAX (1u + 8u + NAME_BYTES_MAX + 1u + 8u)
 
 struct key {
 	uint32_t size;
 	uint8_t bytes[KEY_BYTES_MAX];
 };
 
-/* 'I', 'C', 'N', 'L', 'O', 'G', 'V' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l'. */
+/* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T', 'Z' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U'. */
 struct key key_of(enum key_table table, uint64_t id);
 /* 'S', 'l'. */
 struct key key_of_pair(enum key_table table, uint64_t first, uint64_t second);
@@ -41,6 +44,8 @@ struct key key_of_pair(enum key_table table, uint64_t first, uint64_t second);
 struct key key_of_index(enum key_table table, uint64_t id, uint32_t index);
 /* 'D', 'X'. The name has at most NAME_BYTES_MAX bytes. */
 struct key key_of_name(enum key_table table, uint64_t id, struct slice name);
+/* 'U': the name ends with a zero byte, so that those of one name are together. 0 as last: a prefix of a scan. */
+struct key key_of_trash_name(uint64_t parent, struct slice name, uint64_t id);
 /* 'M'. */
 struct key key_of_single(const char *name);
 /* All keys of a table. */
@@ -59,5 +64,6 @@ bool key_parse_pair(struct slice key, uint64_t *first, uint64_t *second);
 bool key_parse_index(struct slice key, uint64_t *id, uint32_t *index);
 /* The name borrows from the key. */
 bool key_parse_name(struct slice key, uint64_t *id, struct slice *name);
+bool key_parse_trash_name(struct slice key, uint64_t *parent, struct slice *name, uint64_t *id);
 
 #endif

@@ -10,6 +10,7 @@
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/session.h"
+#include "master/meta/settings.h"
 #include "master/meta/state.h"
 
 #define ROOT_MODE (MODE_DIRECTORY | 0755u)
@@ -60,6 +61,8 @@ enum err meta_open(struct kv *kv, struct meta **out)
 	struct meta *meta = mem_zero(1, sizeof(*meta));
 	store_init(&meta->store, kv);
 	enum err err = meta_load(meta);
+	if (!err)
+		err = settings_load(meta);
 	if (err) {
 		meta_close(meta);
 		return err;
@@ -75,6 +78,7 @@ void meta_close(struct meta *meta)
 	garbage_deinit(meta);
 	store_deinit(&meta->store);
 	message_free(meta->state ? &meta->state->base : NULL);
+	message_free(meta->settings ? &meta->settings->base : NULL);
 	free(meta->touches);
 	free(meta->touch_names);
 	buf_deinit(&meta->names);
@@ -99,6 +103,11 @@ uint64_t meta_cluster(const struct meta *meta)
 uint64_t meta_last_time_ns(const struct meta *meta)
 {
 	return meta->state->time_ns;
+}
+
+const Granary__Settings *meta_settings(const struct meta *meta)
+{
+	return meta->settings;
 }
 
 /* ---- effects */
@@ -256,6 +265,17 @@ enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLo
 	return *out ? OK : ERR_NO_CHUNK;
 }
 
+bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk)
+{
+	struct key key = key_of(KEY_REMOVED, chunk);
+	return store_has(&meta->store, &key);
+}
+
+uint64_t meta_newest_chunk(const struct meta *meta)
+{
+	return meta->state->newest_chunk;
+}
+
 bool meta_session_exists(struct meta *meta, uint64_t session)
 {
 	return session_exists(meta, session);
@@ -266,7 +286,9 @@ void meta_counts(const struct meta *meta, struct meta_counts *out)
 	*out = (struct meta_counts){.inodes = meta->state->inodes,
 				    .chunks = meta->state->chunks,
 				    .sessions = meta->state->sessions,
-				    .garbage = meta->state->garbage};
+				    .garbage = meta->state->garbage,
+				    .trash = meta->state->trash,
+				    .trash_bytes = meta->state->trash_bytes};
 }
 
 enum err meta_digest(struct meta *meta, uint32_t *out)

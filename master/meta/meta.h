@@ -13,7 +13,10 @@
  *   'L' inode                -> LockTable        'l' session, inode      -> (empty: session holds locks there)
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
+ *   'T' id                   -> TrashEntry       'U' parent, name, id    -> (empty: in the trash under that name)
+ *   'Z' chunk                -> (empty: there was such a chunk, and it was removed)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
+ *   'M' "settings"           -> Settings: what an operator has changed
  */
 #ifndef GRANARY_MASTER_META_META_H
 #define GRANARY_MASTER_META_META_H
@@ -51,6 +54,8 @@ uint64_t meta_applied_index(const struct meta *meta);
 uint64_t meta_applied_term(const struct meta *meta);
 uint64_t meta_cluster(const struct meta *meta);
 uint64_t meta_last_time_ns(const struct meta *meta);
+/* Never NULL; until the next apply. Read through common/proto/settings.h. */
+const Granary__Settings *meta_settings(const struct meta *meta);
 
 /* Applies one committed entry (index is the applied index + 1; `entry` is NULL for a barrier). replies[i] answers
  * entry->requests[i]: whole messages, message_unref each. A request seen before (session, slot, sequence) gets its first answer again.
@@ -75,6 +80,10 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* There was such a chunk, and it was removed (garbage.h says what that proves). The memory is bounded: false proves nothing. */
+bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
+/* The highest id of any chunk that this state has ever known. */
+uint64_t meta_newest_chunk(const struct meta *meta);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody
@@ -91,8 +100,12 @@ MUST_USE enum err meta_each_chunk_on(struct meta *meta, uint64_t server, uint64_
 MUST_USE enum err meta_each_chunk(struct meta *meta, uint64_t after,
 				  bool (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *), void *arg);
 
+/* In order of removal. */
+MUST_USE enum err meta_each_trash(struct meta *meta, uint64_t after,
+				  bool (*fn)(void *arg, uint64_t id, const Granary__TrashEntry *), void *arg);
+
 struct meta_counts {
-	uint64_t inodes, chunks, sessions, garbage;
+	uint64_t inodes, chunks, sessions, garbage, trash, trash_bytes;
 };
 void meta_counts(const struct meta *meta, struct meta_counts *out);
 /* CRC-32C over all pairs: equal on all masters at an equal applied index. Slow; for tests and fsck. */

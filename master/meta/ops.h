@@ -16,6 +16,7 @@
 	X(op_open, open, OPEN, Granary__Open, false)                                                                   \
 	X(op_walk, walk, WALK, Granary__Walk, false)                                                                   \
 	X(op_test_lock, test_lock, TEST_LOCK, Granary__TestLock, false)                                                \
+	X(op_trash_list, trash_list, TRASH_LIST, Granary__TrashList, false)                                            \
 	X(op_create, create, CREATE, Granary__Create, true)                                                            \
 	X(op_link, link, LINK, Granary__Link, true)                                                                    \
 	X(op_unlink, unlink, UNLINK, Granary__Unlink, true)                                                            \
@@ -28,13 +29,17 @@
 	X(op_commit_blob, commit_blob, COMMIT_BLOB, Granary__CommitBlob, true)                                         \
 	X(op_commit_chunks, commit_chunks, COMMIT_CHUNKS, Granary__CommitChunks, true)                                 \
 	X(op_set_lock, set_lock, SET_LOCK, Granary__SetLock, true)                                                     \
+	X(op_undelete, undelete, UNDELETE, Granary__Undelete, true)                                                    \
+	X(op_trash_remove, trash_remove, TRASH_REMOVE, Granary__TrashRemove, true)                                     \
 	X(op_session_begin, session_begin, SESSION_BEGIN, Granary__SessionBegin, true)                                 \
 	X(op_session_end, session_end, SESSION_END, Granary__SessionEnd, true)                                         \
 	X(op_server_register, server_register, SERVER_REGISTER, Granary__ServerRegister, true)                         \
 	X(op_chunk_change, chunk_change, CHUNK_CHANGE, Granary__ChunkChange, true)                                     \
 	X(op_reclaim, reclaim, RECLAIM, Granary__Reclaim, true)                                                        \
 	X(op_garbage_done, garbage_done, GARBAGE_DONE, Granary__GarbageDone, true)                                     \
-	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)
+	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)                                     \
+	X(op_copy_remove, copy_remove, COPY_REMOVE, Granary__CopyRemove, true)                                         \
+	X(op_set_settings, set_settings, SET_SETTINGS, Granary__SetSettings, true)
 
 #define X(function, member, name, type, changes)                                                                       \
 	enum err function(struct context *context, const type *op, Granary__MetaResult *result);

@@ -84,6 +84,8 @@ enum err op_statfs(struct context *context, const Granary__StatfsOp *op, Granary
 	Granary__Statfs *statfs = message_alloc_message(context->reply, &granary__statfs__descriptor);
 	statfs->inodes = context->meta->state->inodes;
 	statfs->bytes_used = context->meta->state->bytes_used;
+	statfs->trash_files = context->meta->state->trash;
+	statfs->trash_bytes = context->meta->state->trash_bytes;
 	result->statfs = statfs;
 	return OK;
 }

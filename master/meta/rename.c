@@ -125,9 +125,9 @@ enum err op_rename(struct context *context, const Granary__Rename *op, Granary__
 			rename_exchange(context, &rename);
 		} else if (rename.target) {
 			Granary__Inode *target = inode_edit(meta, rename.target_id);
+			inode_drop_link(context, rename.target_id, target, &rename.to, result);
 			dir_remove(context, &rename.from, source);
 			dir_replace(context, &rename.to, rename.source_id, source);
-			inode_drop_link(context, rename.target_id, target, result);
 		} else {
 			dir_remove(context, &rename.from, source);
 			dir_add(context, &rename.to, rename.source_id, source);

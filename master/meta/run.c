@@ -51,6 +51,7 @@ void op_run(struct context *context, const Granary__MetaOp *op, Granary__MetaRes
 	if (!reply_reserve(context, RESULT_BYTES_MAX))
 		return;
 	context->done_ns = op_time(op);
+	context->no_trash = op->op_case == GRANARY__META_OP__OP_UNLINK && op->unlink->no_trash;
 	result->error = op_dispatch(context, op, result);
 	context->done_ns = 0;
 	/* Most answers are short and give back what they did not use. Lists of names are not measured again. */

@@ -18,6 +18,7 @@ struct slot_garbage {
 struct meta {
 	struct store store;
 	Granary__MetaState *state; /* written by each commit */
+	Granary__Settings *settings; /* as stored */
 	struct meta_touch *touches;
 	size_t *touch_names; /* offset of each touch's name in `names`, which moves as it grows */
 	size_t touch_count, touch_capacity;
@@ -40,6 +41,7 @@ struct context {
 	uint64_t made_in;
 	int64_t made_ns, made_ctime_ns;
 	int64_t done_ns;    /* a client did what this operation says earlier; 0: it is done now */
+	bool no_trash;	    /* this operation's removals are for good */
 	size_t reply_bytes; /* an upper bound of the reply so far, at most META_REPLY_BYTES_MAX */
 };
 

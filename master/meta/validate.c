@@ -41,6 +41,10 @@ static bool op_is_valid(const Granary__MetaOp *op)
 		return !has_nul(op->get_xattr->name);
 	case GRANARY__META_OP__OP_REMOVE_XATTR:
 		return !has_nul(op->remove_xattr->name);
+	case GRANARY__META_OP__OP_TRASH_LIST:
+		return name_is_possible(op->trash_list->name) && name_is_possible(op->trash_list->after_name);
+	case GRANARY__META_OP__OP_UNDELETE:
+		return name_is_possible(op->undelete->name);
 	case GRANARY__META_OP__OP_SET_LOCK:
 		return op->set_lock->range != NULL;
 	case GRANARY__META_OP__OP_TEST_LOCK:
@@ -52,6 +56,8 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_RECLAIM:
 	case GRANARY__META_OP__OP_GARBAGE_DONE:
 	case GRANARY__META_OP__OP_CLUSTER_INIT:
+	case GRANARY__META_OP__OP_SET_SETTINGS:
+	case GRANARY__META_OP__OP_COPY_REMOVE:
 		return false;
 	default:
 		return true;

@@ -80,6 +80,7 @@ def main():
         for blob in by_id:
             cluster.granary("rm", blob)
         cluster.granary("rm", "-r", "/blobs")
+        cluster.granary("admin", "trash", "empty")
         wait_for(lambda: cluster.status()["garbage"] == 0 and cluster.status()["inodes"] <= 1, 30, "deletion on the chunkservers")
     print("done")
 

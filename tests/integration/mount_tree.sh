@@ -62,6 +62,7 @@ changed=$(rsync -aHcn --itemize-changes "$tree/" "$mnt/cp/")
 
 step "rm -r"
 rm -r "$mnt/tar" "$mnt/cp"
+granary admin trash empty > /dev/null
 equal "$(ls -A "$mnt")" ""
 wait_for 30 "what was deleted is gone from the chunkservers" \
 	sh -c 'granary admin status --json | python3 -c "import json,sys; x = json.load(sys.stdin); sys.exit(x[\"inodes\"] > 1 or x[\"garbage\"] > 0)"'

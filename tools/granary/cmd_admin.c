@@ -56,6 +56,13 @@ static void print_status(const Granary__ClusterStatus *s)
 	printf("files and directories: %" PRIu64 ", chunks: %" PRIu64 ", sessions: %" PRIu64 ", to be deleted: %" PRIu64
 	       "\n",
 	       s->inodes, s->chunks, s->sessions, s->garbage);
+	if (s->trash_files)
+		printf("in the trash: %" PRIu64 " of them, %s\n", s->trash_files, text_size(s->trash_bytes, space));
+	if (s->orphan_copies_newer)
+		printf("MASTERS ARE BEHIND: chunkservers hold %" PRIu64 " copies of chunks that are newer than all that the masters know: "
+		       "their state is that of an older snapshot or backup\n", s->orphan_copies_newer);
+	if (s->orphan_copies)
+		printf("orphans: %" PRIu64 " copies of chunks that no file has, kept (`granary admin fsck` tells more)\n", s->orphan_copies);
 	if (s->malformed_frames)
 		printf("malformed frames refused: %" PRIu64 "\n", s->malformed_frames);
 }
@@ -115,6 +122,10 @@ static void print_status_json(const Granary__ClusterStatus *s)
 	json_number(&json, "inodes", s->inodes);
 	json_number(&json, "sessions", s->sessions);
 	json_number(&json, "garbage", s->garbage);
+	json_number(&json, "orphan_copies", s->orphan_copies);
+	json_number(&json, "orphan_copies_newer", s->orphan_copies_newer);
+	json_number(&json, "trash_files", s->trash_files);
+	json_number(&json, "trash_bytes", s->trash_bytes);
 	json_number(&json, "bytes_total", s->bytes_total);
 	json_number(&json, "bytes_free", s->bytes_free);
 	json_number(&json, "malformed_frames", s->malformed_frames);

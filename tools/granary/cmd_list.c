@@ -270,15 +270,18 @@ int cmd_df(struct cli *cli, int argc, char **argv)
 		json_number(&json, "bytes_free", space.bytes_free);
 		json_number(&json, "bytes_used", space.bytes_used);
 		json_number(&json, "inodes", space.inodes);
+		json_number(&json, "trash_bytes", space.trash_bytes);
+		json_number(&json, "trash_files", space.trash_files);
 		json_close(&json, '}');
 		return EXIT_DONE;
 	}
-	const uint64_t values[] = {space.bytes_total, taken, space.bytes_free, space.bytes_used};
-	static const char *const titles[] = {"disks", "taken", "free", "data"};
-	for (int i = 0; i < 4; i++)
+	/* What is in the trash is used, until it is removed for good. */
+	const uint64_t values[] = {space.bytes_total, taken, space.bytes_free, space.bytes_used, space.trash_bytes};
+	static const char *const titles[] = {"disks", "taken", "free", "data", "of it trash"};
+	for (int i = 0; i < 5; i++)
 		printf("%16s", titles[i]);
 	printf("%12s\n", "files");
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		char size[24];
 		if (human)
 			text_size(values[i], size);

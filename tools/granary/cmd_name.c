@@ -13,20 +13,35 @@
 
 struct rm_tree {
 	struct jobs *jobs;
+	unsigned flags; /* GRANARY_REMOVE_NOW, or 0 */
 	char **directories; /* each after those that hold it */
 	size_t count;
 };
 
+struct rm_job {
+	unsigned flags;
+	char path[];
+};
+
 static int rm_job_run(struct cli *cli, void *arg)
 {
-	char *path = arg;
+	struct rm_job *job = arg;
 	int result = cli_connect(cli);
 	if (result == EXIT_DONE) {
-		granary_status status = granary_unlink(cli->cluster, path);
-		result = status && status != ERR_NOT_FOUND ? cli_error(cli, path, status) : EXIT_DONE;
+		granary_status status = granary_remove(cli->cluster, job->path, job->flags);
+		result = status && status != ERR_NOT_FOUND ? cli_error(cli, job->path, status) : EXIT_DONE;
 	}
-	free(path);
+	free(job);
 	return result;
+}
+
+static struct rm_job *rm_job(const char *path, unsigned flags)
+{
+	size_t size = strlen(path) + 1;
+	struct rm_job *job = mem_alloc(sizeof *job + size);
+	job->flags = flags;
+	memcpy(job->path, path, size);
+	return job;
 }
 
 static int rm_visit(struct cli *cli, const struct visited *visited, void *arg)
@@ -34,7 +49,7 @@ static int rm_visit(struct cli *cli, const struct visited *visited, void *arg)
 	(void)cli;
 	struct rm_tree *tree = arg;
 	if (visited->visit == VISIT_FILE) {
-		jobs_submit(tree->jobs, rm_job_run, mem_string(visited->path));
+		jobs_submit(tree->jobs, rm_job_run, rm_job(visited->path, tree->flags));
 	} else if (visited->visit == VISIT_BEFORE) {
 		if ((tree->count & (tree->count - 1)) == 0)
 			tree->directories = mem_resize(tree->directories,
@@ -44,15 +59,16 @@ static int rm_visit(struct cli *cli, const struct visited *visited, void *arg)
 	return EXIT_DONE;
 }
 
-static int rm_recursive(struct cli *cli, const char *path, uint64_t threads)
+static int rm_recursive(struct cli *cli, const char *path, unsigned flags, uint64_t threads)
 {
-	struct rm_tree tree = {.jobs = jobs_open(cli, threads)};
+	struct rm_tree tree = {.jobs = jobs_open(cli, threads), .flags = flags};
 	int result = tree_walk(cli, path, rm_visit, &tree);
 	result = cli_worst(result, jobs_close(tree.jobs));
 	while (tree.count > 0) {
 		char *directory = tree.directories[--tree.count];
-		granary_status status =
-		    result == EXIT_DONE && strcmp(directory, "/") != 0 ? granary_rmdir(cli->cluster, directory) : 0;
+		granary_status status = 0;
+		if (result == EXIT_DONE && strcmp(directory, "/") != 0)
+			status = granary_remove(cli->cluster, directory, flags | GRANARY_REMOVE_DIRECTORY);
 		if (status)
 			result = cli_worst(result, cli_error(cli, directory, status));
 		free(directory);
@@ -61,13 +77,14 @@ static int rm_recursive(struct cli *cli, const char *path, uint64_t threads)
 	return result;
 }
 
-static int rm_one(struct cli *cli, const char *path, bool recursive, bool force, uint64_t threads)
+static int rm_one(struct cli *cli, const char *path, unsigned flags, bool recursive, bool force, uint64_t threads)
 {
 	uint64_t id;
 	bool is_id = cli_parse_id(path, &id);
-	granary_status status = is_id ? granary_unlink_id(cli->cluster, id) : granary_unlink(cli->cluster, path);
+	granary_status status =
+	    is_id ? granary_remove_id(cli->cluster, id, flags) : granary_remove(cli->cluster, path, flags);
 	if (status == ERR_IS_DIRECTORY && recursive)
-		return rm_recursive(cli, path, threads);
+		return rm_recursive(cli, path, flags, threads);
 	if (status == ERR_IS_DIRECTORY)
 		return cli_error_text(cli, path, "is a directory (rm -r removes it)");
 	if (status == ERR_NOT_FOUND && force)
@@ -77,11 +94,12 @@ static int rm_one(struct cli *cli, const char *path, bool recursive, bool force,
 
 int cmd_rm(struct cli *cli, int argc, char **argv)
 {
-	bool recursive = false, force = false;
+	bool recursive = false, force = false, now = false;
 	uint64_t threads = JOBS_DEFAULT;
 	const struct cli_option options[] = {
 	    {"recursive", 'r', CLI_FLAG, &recursive, NULL, "directories and all that is in them"},
 	    {"force", 'f', CLI_FLAG, &force, NULL, "what is not there is no error"},
+	    {"now", 0, CLI_FLAG, &now, NULL, "for good: nothing of it goes to the trash"},
 	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
 	    {0},
 	};
@@ -92,7 +110,7 @@ int cmd_rm(struct cli *cli, int argc, char **argv)
 		return result;
 	result = cli_connect(cli);
 	for (int i = 0; i < argc && cli->cluster; i++)
-		result = cli_worst(result, rm_one(cli, argv[i], recursive, force, threads));
+		result = cli_worst(result, rm_one(cli, argv[i], now ? GRANARY_REMOVE_NOW : 0, recursive, force, threads));
 	return result;
 }
 

@@ -31,10 +31,13 @@ int cmd_mkdir(struct cli *cli, int argc, char **argv);
 int cmd_rmdir(struct cli *cli, int argc, char **argv);
 int cmd_ln(struct cli *cli, int argc, char **argv);
 int cmd_readlink(struct cli *cli, int argc, char **argv);
+int cmd_undelete(struct cli *cli, int argc, char **argv);
 
 int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
+int cmd_admin_set(struct cli *cli, int argc, char **argv);
+int cmd_admin_trash(struct cli *cli, int argc, char **argv);
 
 int cmd_dev_up(struct cli *cli, int argc, char **argv);
 int cmd_dev_down(struct cli *cli, int argc, char **argv);

@@ -27,7 +27,13 @@ static const struct command files[] = {
     {"cat", cmd_cat, 1, -1, "PATH|ID...", "Print files", NULL},
     {"ls", cmd_ls, 0, -1, "[-lRh] [--json] [PATH...]", "List directories", NULL},
     {"stat", cmd_stat, 1, -1, "[--json] PATH|ID...", "Show what is known about files", NULL},
-    {"rm", cmd_rm, 1, -1, "[-rf] PATH|ID...", "Remove files", NULL},
+    {"rm", cmd_rm, 1, -1, "[-rf] [--now] PATH|ID...", "Remove files",
+     "They go to the trash, from which `granary undelete` takes them back for as long as `granary admin set trash_seconds` says.\n"},
+    {"undelete", cmd_undelete, 1, -1, "[-r] [--list] [--id ID] [--to PATH] PATH|ID...",
+     "Take removed files back out of the trash, or list what is there",
+     "The newest of each name comes back, with its content and attributes, and with the directories that it was in. A directory\n"
+     "needs -r; one that is there gets back all that was removed from it. Names that are taken are left alone. Of a file with\n"
+     "several names the one that was removed last comes back.\n"},
     {"mv", cmd_mv, 2, -1, "[-n | --exchange] SRC... DST", "Rename files, or move them into a directory", NULL},
     {"cp", cmd_cp, 2, -1, "[-r] SRC... DST", "Copy files within the cluster", NULL},
     {"mkdir", cmd_mkdir, 1, -1, "[-p] [-m MODE] PATH...", "Make directories", NULL},
@@ -59,6 +65,12 @@ static const struct command admin[] = {
      NULL},
     {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
     {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
+    {"trash", cmd_admin_trash, 1, 2, "list [--json] [PATH] | empty [--older-than TIME] [PATH]",
+     "Show what is in the trash, or remove it for good",
+     "In order of removal. With PATH only what was removed at or below it.\n"},
+    {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
+     "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
+     "force within a heartbeat.\n"},
     {0},
 };
 static const struct command dev[] = {

@@ -296,6 +296,30 @@ static void test_silence(void **state)
 	cluster_close(&cluster);
 }
 
+static void test_settings(void **state)
+{
+	struct cluster cluster;
+
+	(void)state;
+	cluster_open(&cluster);
+	assert_int_equal(fixture_set(&cluster.fixture, "trash_seconds", 1000), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 3), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 1u << 30), ERR_RANGE);
+	assert_int_equal(fixture_set(&cluster.fixture, "revision", 3), ERR_NOT_SUPPORTED);
+	/* Chunkservers have them with the next heartbeat. */
+	Granary__Heartbeat message = GRANARY__HEARTBEAT__INIT;
+	message.server = cluster.fakes[0].identity.id;
+	message.incarnation = cluster.fakes[0].incarnation;
+	Granary__HeartbeatReply *reply =
+		(Granary__HeartbeatReply *)fake_call(&cluster.fakes[0], MESSAGE_HEARTBEAT, &message.base);
+	assert_non_null(reply->settings);
+	assert_int_equal(reply->settings->trash_seconds, 1000);
+	assert_int_equal(reply->settings->scrub_days, 3);
+	assert_int_equal(reply->settings->revision, 2);
+	message_free(&reply->base);
+	cluster_close(&cluster);
+}
+
 static void test_garbage(void **state)
 {
 	struct cluster cluster;
@@ -310,7 +334,7 @@ static void test_garbage(void **state)
 	uint64_t chunk = reply->results[0]->chunks[0]->chunk;
 	message_free(&reply->base);
 
-	/* What a server holds without being a member is deleted, what it holds rightly is not. */
+	/* What a server holds rightly is not deleted, nor what the masters do not know of. */
 	Granary__Inventory inventory = GRANARY__INVENTORY__INIT;
 	Granary__ChunkHeld held[2] = { GRANARY__CHUNK_HELD__INIT, GRANARY__CHUNK_HELD__INIT }, *list[] = { &held[0], &held[1] };
 	held[0].chunk = chunk;
@@ -326,10 +350,13 @@ static void test_garbage(void **state)
 		(Granary__InventoryReply *)fake_call(&cluster.fakes[0], MESSAGE_INVENTORY, &inventory.base);
 	assert_int_equal(judged->unknown, 1);
 	message_free(&judged->base);
-	for (int i = 0; i < 1000 && cluster.fakes[0].deletes == 0; i++)
-		fixture_run(&cluster.fixture, 5, NULL);
-	assert_int_equal(cluster.fakes[0].deletes, 1);
-	assert_int_equal(cluster.fakes[0].deleted, chunk + 1);
+	fixture_run(&cluster.fixture, 100, NULL);
+	assert_int_equal(cluster.fakes[0].deletes, 0);
+	Granary__ClusterStatus *told = fixture_status(&cluster.fixture);
+	assert_int_equal(told->orphan_copies, 1);
+	assert_int_equal(told->orphan_copies_newer, 1);
+	message_free(&told->base);
+	assert_int_equal(fixture_set(&cluster.fixture, "trash_seconds", UINT64_MAX), OK);
 
 	/* An unlinked file: reclaimed once the session has twice said what it has open, deleted on all replicas. */
 	unlink_file(&cluster, session, 3, "f");
@@ -359,6 +386,17 @@ static void test_garbage(void **state)
 	assert_true(done);
 	for (int i = 0; i < FAKES; i++)
 		assert_int_equal(cluster.fakes[i].deleted, chunk);
+
+	/* It turns up again: now that is known to be gone. The other one is not. */
+	unsigned deletes = cluster.fakes[0].deletes;
+	judged = (Granary__InventoryReply *)fake_call(&cluster.fakes[0], MESSAGE_INVENTORY, &inventory.base);
+	assert_int_equal(judged->unknown, 2);
+	message_free(&judged->base);
+	for (int i = 0; i < 1000 && cluster.fakes[0].deletes == deletes; i++)
+		fixture_run(&cluster.fixture, 5, NULL);
+	fixture_run(&cluster.fixture, 50, NULL);
+	assert_int_equal(cluster.fakes[0].deletes, deletes + 1);
+	assert_int_equal(cluster.fakes[0].deleted, chunk);
 	cluster_close(&cluster);
 }
 
@@ -367,6 +405,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_allocation_and_failure),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_garbage),
 	};
 

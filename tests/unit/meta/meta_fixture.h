@@ -135,6 +135,8 @@ OP(open_pack, OPEN_PACK, OpenPack)
 OP(commit_blob, COMMIT_BLOB, CommitBlob)
 OP(commit_chunks, COMMIT_CHUNKS, CommitChunks)
 OP(set_lock, SET_LOCK, SetLock)
+OP(trash_list, TRASH_LIST, TrashList)
+OP(undelete, UNDELETE, Undelete)
 #undef OP
 #define OP(member, name, type)                                                                                         \
 	static inline enum err run_##member(struct fixture *fixture, Granary__##type message)                          \
@@ -151,6 +153,8 @@ OP(chunk_change, CHUNK_CHANGE, ChunkChange)
 OP(reclaim, RECLAIM, Reclaim)
 OP(garbage_done, GARBAGE_DONE, GarbageDone)
 OP(cluster_init, CLUSTER_INIT, ClusterInit)
+OP(set_settings, SET_SETTINGS, SetSettings)
+OP(trash_remove, TRASH_REMOVE, TrashRemove)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */
@@ -170,6 +174,14 @@ static inline uint64_t session_begin(struct fixture *fixture)
 static inline enum err session_end(struct fixture *fixture, uint64_t session)
 {
 	return run_session_end(fixture, MESSAGE(SessionEnd, session_end, .session = session));
+}
+
+/* As stored: 0 for the default, UINT64_MAX for none. */
+static inline void trash_keep(struct fixture *fixture, uint64_t seconds)
+{
+	Granary__Settings settings = *meta_settings(fixture->meta);
+	settings.trash_seconds = seconds;
+	check(run_set_settings(fixture, MESSAGE(SetSettings, set_settings, .settings = &settings)) == OK);
 }
 
 static inline void server_add(struct fixture *fixture, uint64_t id)
@@ -195,6 +207,8 @@ static inline void fixture_open(struct fixture *fixture)
 	for (uint64_t id = 1; id <= 4; id++)
 		server_add(fixture, id);
 	fixture->session = session_begin(fixture);
+	/* What is removed is gone, where a test does not say otherwise. */
+	trash_keep(fixture, UINT64_MAX);
 }
 
 static inline bool fixture_remove_file(void *arg, const char *name)

@@ -18,7 +18,7 @@ struct seen_inode {
 	uint64_t id;
 	Granary__Inode *inode;
 	uint64_t names, subdirectories, entries, xattrs, chunks; /* as counted */
-	bool is_orphan;
+	bool is_orphan, in_trash;
 	UT_hash_handle hh;
 };
 struct seen_chunk {
@@ -26,6 +26,12 @@ struct seen_chunk {
 	Granary__Chunk *chunk;
 	uint64_t live_bytes, live_count, holders;
 	bool is_pointed_to;
+	UT_hash_handle hh;
+};
+struct seen_trash {
+	uint64_t id;
+	Granary__TrashEntry *entry;
+	bool is_named;
 	UT_hash_handle hh;
 };
 struct seen_session {
@@ -37,8 +43,9 @@ struct invariants {
 	struct seen_inode *inodes;
 	struct seen_chunk *chunks;
 	struct seen_session *sessions;
+	struct seen_trash *trash;
 	Granary__MetaState *state;
-	uint64_t garbage, bytes_used;
+	uint64_t garbage, bytes_used, trash_bytes, removed_chunks;
 };
 
 static inline void must(bool condition, const char *what, uint64_t id)
@@ -87,6 +94,8 @@ static inline void invariants_collect(struct invariants *all, struct slice key, 
 		must(key_parse(key, &seen->id), "inode key", 0);
 		seen->inode = unpacked(&granary__inode__descriptor, value);
 		all->bytes_used += seen->inode->blocks * 512;
+		if (seen->inode->trash)
+			all->trash_bytes += seen->inode->blocks * 512;
 		HASH_ADD(hh, all->inodes, id, sizeof(seen->id), seen);
 		break;
 	}
@@ -103,6 +112,13 @@ static inline void invariants_collect(struct invariants *all, struct slice key, 
 		HASH_ADD(hh, all->sessions, id, sizeof(seen->id), seen);
 		break;
 	}
+	case KEY_TRASH: {
+		struct seen_trash *seen = mem_zero(1, sizeof(*seen));
+		must(key_parse(key, &seen->id), "trash key", 0);
+		seen->entry = unpacked(&granary__trash_entry__descriptor, value);
+		HASH_ADD(hh, all->trash, id, sizeof(seen->id), seen);
+		break;
+	}
 	case KEY_GARBAGE: {
 		must(key_parse(key, &id), "garbage key", 0);
 		Granary__Garbage *garbage = unpacked(&granary__garbage__descriptor, value);
@@ -112,6 +128,8 @@ static inline void invariants_collect(struct invariants *all, struct slice key, 
 		break;
 	}
 	case KEY_SINGLE:
+		if (slice_equal(key, slice_text("Msettings")))
+			break;
 		all->state = unpacked(&granary__meta_state__descriptor, value);
 		break;
 	default:
@@ -154,6 +172,19 @@ static inline void invariants_pointer(struct invariants *all, struct slice key, 
 	message_free(&pointer->base);
 }
 
+static inline void invariants_trash_name(struct invariants *all, struct slice key)
+{
+	uint64_t parent, id;
+	struct slice name;
+	struct seen_trash *seen;
+	must(key_parse_trash_name(key, &parent, &name, &id), "name in the trash", 0);
+	HASH_FIND(hh, all->trash, &id, sizeof(id), seen);
+	must(seen && seen->entry->parent == parent && slice_equal(message_bytes(seen->entry->name), name), "entry of a name", id);
+	struct seen_inode *inode = seen_inode(all, seen->entry->inode);
+	must(inode && inode->inode->trash == id && !inode->in_trash, "inode of an entry", id);
+	inode->in_trash = seen->is_named = true;
+}
+
 /* Second pass: what refers to them. */
 static inline void invariants_refer(struct invariants *all, struct slice key, struct slice value)
 {
@@ -177,6 +208,13 @@ static inline void invariants_refer(struct invariants *all, struct slice key, st
 		break;
 	case KEY_REPLY:
 		must(key_parse_index(key, &first, &slot) && seen_session(all, first), "slot of a session", first);
+		break;
+	case KEY_REMOVED:
+		must(key_parse(key, &first) && !seen_chunk(all, first), "removed chunk is gone", first);
+		all->removed_chunks++;
+		break;
+	case KEY_TRASH_NAME:
+		invariants_trash_name(all, key);
 		break;
 	case KEY_ORPHAN:
 		must(key_parse(key, &first) && seen_inode(all, first), "orphan is an inode", first);
@@ -204,7 +242,9 @@ static inline void invariants_inode(struct invariants *all, const struct seen_in
 	} else {
 		must(inode->nlink == seen->names + inode->kept, "links of a file", id);
 	}
-	must(seen->is_orphan == (inode->nlink == 0), "orphans have no link", id);
+	must((seen->is_orphan || seen->in_trash) == (inode->nlink == 0), "orphans have no link", id);
+	must(!seen->is_orphan || !seen->in_trash, "orphan or in the trash", id);
+	must(seen->in_trash == (inode->trash != 0), "in the trash", id);
 	must(inode->entries == seen->entries, "count of names", id);
 	must(inode->xattrs == seen->xattrs, "count of attributes", id);
 	must(inode->chunks == seen->chunks, "count of chunks", id);
@@ -225,6 +265,7 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 {
 	const Granary__Chunk *chunk = seen->chunk;
 	must(chunk->version > 0, "version", seen->id);
+	must(seen->id <= all->state->newest_chunk, "newest chunk", seen->id);
 	must(chunk->n_replicas == seen->holders, "holders agree", seen->id);
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK) {
 		must(seen->is_pointed_to, "chunk has an owner", seen->id);
@@ -265,6 +306,13 @@ static inline void invariants_free(struct invariants *all)
 		message_free(&chunk->chunk->base);
 		free(chunk);
 	}
+	struct seen_trash *trash, *next_trash;
+	HASH_ITER(hh, all->trash, trash, next_trash)
+	{
+		HASH_DEL(all->trash, trash);
+		message_free(&trash->entry->base);
+		free(trash);
+	}
 	struct seen_session *session, *next_session;
 	HASH_ITER(hh, all->sessions, session, next_session)
 	{
@@ -291,6 +339,12 @@ static inline void invariants_check(struct kv *kv)
 	must(all.state->sessions == HASH_COUNT(all.sessions), "count of sessions", all.state->sessions);
 	must(all.state->garbage == all.garbage, "count of garbage", all.state->garbage);
 	must(all.state->bytes_used == all.bytes_used, "bytes used", all.state->bytes_used);
+	struct seen_trash *trash, *next_trash;
+	HASH_ITER(hh, all.trash, trash, next_trash)
+	must(trash->is_named && trash->id <= all.state->trash_last, "name of an entry", trash->id);
+	must(all.state->trash == HASH_COUNT(all.trash), "count of trash", all.state->trash);
+	must(all.state->removed_chunks == all.removed_chunks, "count of removed chunks", all.state->removed_chunks);
+	must(all.state->trash_bytes == all.trash_bytes, "bytes in the trash", all.state->trash_bytes);
 	invariants_free(&all);
 }
 

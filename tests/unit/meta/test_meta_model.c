@@ -17,6 +17,7 @@ struct node {
 	uint32_t type;
 	uint32_t nlink;
 	uint64_t size;
+	uint64_t trash;   /* the entry that keeps it; 0: none */
 	int parent;       /* of a directory */
 	int names[NAMES]; /* of a directory: nodes, -1 for none */
 };
@@ -29,6 +30,8 @@ struct model {
 	struct buf log; /* packed entries, each after its size */
 	unsigned step;
 	size_t cache_bytes;
+	bool keeps_trash;
+	uint64_t trash_last;
 };
 
 static const char *const names[NAMES] = {"a", "b", "c", "d", "e", "f"};
@@ -103,9 +106,11 @@ static bool model_empty(const struct node *dir)
 	return true;
 }
 
-static void model_drop(struct node *node)
+static void model_drop(struct model *m, struct node *node)
 {
 	node->nlink = is_dir(node) ? 0 : node->nlink - 1;
+	if (node->nlink == 0 && m->keeps_trash)
+		node->trash = ++m->trash_last;
 }
 
 static bool model_above(struct model *m, int ancestor, int node)
@@ -203,7 +208,7 @@ static void step_link(struct model *m)
 	model_put(m, dir, name, node);
 	inode->nlink++;
 	if (old >= 0)
-		model_drop(&m->nodes[old]);
+		model_drop(m, &m->nodes[old]);
 }
 
 static void step_unlink(struct model *m)
@@ -227,7 +232,7 @@ static void step_unlink(struct model *m)
 	expect(m, "unlink", run(m, &op, m->fixture.session), expected);
 	if (!expected) {
 		model_put(m, dir, name, -1);
-		model_drop(&m->nodes[old]);
+		model_drop(m, &m->nodes[old]);
 	}
 }
 
@@ -289,7 +294,7 @@ static void step_rename(struct model *m)
 	model_put(m, move.from_dir, move.from_name, move.exchange ? target : -1);
 	model_put(m, move.to_dir, move.to_name, source);
 	if (!move.exchange && target >= 0)
-		model_drop(&m->nodes[target]);
+		model_drop(m, &m->nodes[target]);
 }
 
 static void step_truncate(struct model *m)
@@ -368,7 +373,8 @@ static void step_reclaim(struct model *m)
 	for (int i = 0; i < m->count && count < 9; i++) {
 		if (m->nodes[i].id && m->nodes[i].nlink == 0) {
 			ids[count++] = m->nodes[i].id;
-			m->nodes[i].id = 0;
+			if (!m->nodes[i].trash) /* what is in the trash is left alone, too */
+				m->nodes[i].id = 0;
 		}
 	}
 	Granary__Reclaim reclaim_op = MESSAGE(Reclaim, reclaim, .inodes = ids, .n_inodes = count);
@@ -376,6 +382,67 @@ static void step_reclaim(struct model *m)
 	op.op_case = GRANARY__META_OP__OP_RECLAIM;
 	op.reclaim = &reclaim_op;
 	expect(m, "reclaim", run(m, &op, 0), OK);
+}
+
+static void step_settings(struct model *m)
+{
+	Granary__Settings settings = *meta_settings(m->fixture.meta);
+	settings.trash_seconds = m->keeps_trash ? UINT64_MAX : 0;
+	Granary__SetSettings set = MESSAGE(SetSettings, set_settings, .settings = &settings);
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	op.op_case = GRANARY__META_OP__OP_SET_SETTINGS;
+	op.set_settings = &set;
+	expect(m, "settings", run(m, &op, 0), OK);
+	m->keeps_trash = !m->keeps_trash;
+}
+
+/* Something of the trash, if there is any. */
+static struct node *pick_trash(struct model *m)
+{
+	struct node *found = NULL;
+	uint64_t count = 0;
+	for (int i = 0; i < m->count; i++)
+		if (m->nodes[i].id && m->nodes[i].trash && rng_below(&m->rng, ++count) == 0)
+			found = &m->nodes[i];
+	return found;
+}
+
+static void step_undelete(struct model *m)
+{
+	struct node *node = pick_trash(m);
+	int dir = pick_dir(m), name = (int)rng_below(&m->rng, NAMES);
+	struct node *parent = &m->nodes[dir];
+	Granary__Undelete undelete = MESSAGE(Undelete, undelete, .id = node ? node->trash : 999999,
+					     .parent = parent->id ? parent->id : 999999, .name = text(names[name]));
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	op.op_case = GRANARY__META_OP__OP_UNDELETE;
+	op.undelete = &undelete;
+	enum err expected = !node ? ERR_NOT_FOUND : model_parent(parent);
+	if (!expected && parent->names[name] >= 0)
+		expected = ERR_EXISTS;
+	expect(m, "undelete", run(m, &op, m->fixture.session), expected);
+	if (expected)
+		return;
+	node->trash = 0;
+	node->nlink = is_dir(node) ? 2 : 1;
+	model_put(m, dir, name, (int)(node - m->nodes));
+}
+
+static void step_trash_remove(struct model *m)
+{
+	uint64_t ids[3] = {999999, 0, 0};
+	for (int i = 1; i < 3; i++) {
+		struct node *node = pick_trash(m);
+		if (node) {
+			ids[i] = node->trash;
+			node->trash = 0;
+		}
+	}
+	Granary__TrashRemove remove = MESSAGE(TrashRemove, trash_remove, .ids = ids, .n_ids = 3);
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	op.op_case = GRANARY__META_OP__OP_TRASH_REMOVE;
+	op.trash_remove = &remove;
+	expect(m, "trash remove", run(m, &op, 0), OK);
 }
 
 /* ---- comparison */
@@ -414,6 +481,8 @@ static void compare(struct model *m)
 			fail_msg("step %u: inode %d has %u links, the model %u; size %llu, the model %llu", m->step,
 				 (int)node->id, inode->nlink, node->nlink, (unsigned long long)inode->size,
 				 (unsigned long long)node->size);
+		if (inode->trash != node->trash)
+			fail_msg("step %u: inode %d in the trash", m->step, (int)node->id);
 		if (is_dir(node))
 			compare_directory(m, node);
 	}
@@ -464,8 +533,14 @@ static void model_step(struct model *m)
 		step_rename(m);
 	else if (what < 82)
 		step_truncate(m);
-	else if (what < 97)
+	else if (what < 90)
 		step_data(m);
+	else if (what < 95)
+		step_undelete(m);
+	else if (what < 97)
+		step_trash_remove(m);
+	else if (what < 98 && rng_below(&m->rng, 4) == 0)
+		step_settings(m);
 	else
 		step_reclaim(m);
 }
