@@ -13,6 +13,7 @@
 #include "master/garbage.h"
 #include "master/replica.h"
 #include "master/servers.h"
+#include "master/sessions.h"
 
 struct chunkserver_service;
 
@@ -21,6 +22,7 @@ struct chunkserver_service_options {
 	struct rpc *rpc;
 	struct replica *replica;
 	struct servers *servers;
+	struct sessions *sessions;
 	struct commands *commands;
 	struct garbage *garbage;
 };
