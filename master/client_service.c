@@ -7,6 +7,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
+#include "common/proto/settings.h"
 #include "common/sys/log.h"
 #include "master/delegate.h"
 #include "master/fences.h"
@@ -439,13 +440,18 @@ static struct session_change *session_change_open(struct client_service *service
 	return change;
 }
 
+static uint64_t session_timeout_ms(const struct client_service *service)
+{
+	return setting_value(meta_settings(replica_meta(service->replica)), SETTING_SESSION_TIMEOUT);
+}
+
 static void reply_info(struct client_service *service, struct rpc_request *request, uint64_t session)
 {
 	Granary__SessionInfo info = GRANARY__SESSION_INFO__INIT;
 
 	info.session = session;
 	info.term = replica_term(service->replica);
-	info.timeout_ms = SESSION_TIMEOUT_MS;
+	info.timeout_ms = (uint32_t)session_timeout_ms(service);
 	info.cluster = meta_cluster(replica_meta(service->replica));
 	info.send_full = sessions_announced_term(service->sessions, session) != info.term;
 	rpc_reply(request, &info.base);
@@ -573,7 +579,7 @@ void client_service_expire(struct client_service *service)
 
 	service->checked_ms = now;
 	if (replica_can_read(service->replica) && !paused)
-		sessions_expire(service->sessions, now, SESSION_TIMEOUT_MS, session_expired, service);
+		sessions_expire(service->sessions, now, session_timeout_ms(service), session_expired, service);
 }
 
 /* ---- leadership */
