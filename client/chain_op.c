@@ -189,6 +189,7 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 		chain_failed(op, result->err);
 		return;
 	}
+	op->client->answered_ms = loop_now_ms(op->client->loop);
 	uint32_t slot = 0;
 	if (op->request.type == MESSAGE_BLOB_APPEND)
 		slot = ((const Granary__BlobAppendReply *)result->reply)->slot;

@@ -194,6 +194,11 @@ enum err client_state(const struct client *client)
 	return session_state(client->session);
 }
 
+uint64_t client_answered_ms(const struct client *client)
+{
+	return client->answered_ms;
+}
+
 struct loop *client_loop(struct client *client)
 {
 	return client->loop;

@@ -156,6 +156,7 @@ static void read_answered(void *arg, const struct rpc_result *result)
 		replica_failed(op, err);
 		return;
 	}
+	client->answered_ms = loop_now_ms(client->loop);
 	uint64_t now_us = loop_now_us(client->loop);
 	server_answered(op->order[op->tried - 1], now_us > op->sent_us ? now_us - op->sent_us : 0);
 	read_end(op, OK, result->data, op->request.place.map ? op->request.offset % BLOCK_BYTES : 0);
