@@ -126,6 +126,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	if (err)
 		goto done;
 	client->servers.rpc = client->rpc;
+	client->servers.hedge_credit = CLIENT_HEDGES_MAX * CLIENT_READS_PER_HEDGE;
 	struct buf name = {0};
 	buf_printf(&name, "client-%016llx", (unsigned long long)client->id);
 	buf_append(&name, "", 1);

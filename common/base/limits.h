@@ -137,7 +137,11 @@
 #define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */
 #define CLIENT_DONE_ATTEMPT_MS 300u		     /* the same of what was done under a delegation: the next leader waits for it for CACHE_LEASE_MS */
 #define CLIENT_DONE_RETRY_MS_MAX 50u
-#define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
+#define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica */
+#define CLIENT_HEDGE_MS_MIN 30u			     /* a read that is not answered by then, or by 8 times what is usual, is asked of another replica, too */
+#define CLIENT_HEDGE_MS_MAX 300u
+#define CLIENT_HEDGES_MAX 16u			     /* in a row; one more for every so many reads: */
+#define CLIENT_READS_PER_HEDGE 16u
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
 #define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */
 #define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */
