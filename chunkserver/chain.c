@@ -205,6 +205,17 @@ void chain_forward(struct chunk_op *op)
 	}
 }
 
+bool chain_is_full(const struct chunk_op *op)
+{
+	struct service *service = op->service;
+	const Granary__Replica *successor = successor_of(service, op->replicas, op->replica_count);
+	if (successor == NULL)
+		return false;
+	unsigned place = (unsigned)service_position(service, op->replicas, op->replica_count);
+	const struct rpc_peer *peer = chain_peer(service, successor->address, CHAIN_LANE_FIRST + place);
+	return peer != NULL && rpc_peer_is_full(peer);
+}
+
 /* Blocks below `first` have been written since: they are left alone. */
 static void send_trim(struct chunk_op *op, const Granary__Replica *successor, uint32_t first)
 {

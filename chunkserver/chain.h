@@ -18,6 +18,8 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk);
 void chain_watch(struct service *service, struct chunk *chunk);
 /* The chunk has a new chain: what waits for a server that is no longer in it has been waiting in vain. */
 void chain_drop_lost(struct service *service, struct chunk *chunk);
+/* So much is queued for the operation's successor that it takes no more: back to the client. */
+bool chain_is_full(const struct chunk_op *op);
 /* The lane to the successor in the chunk's present chain. */
 unsigned chain_lane(const struct service *service, const struct chunk *chunk);
 /* The server at the address; lanes as in rpc.h. NULL: too many are known. */

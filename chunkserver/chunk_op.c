@@ -7,6 +7,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/chunk_write.h"
+#include "chunkserver/master_link.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
 #include "chunkserver/rejoin.h"
@@ -210,6 +211,15 @@ static bool mark_dirty(struct chunk_op *op)
 static void start_write(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
+	/* It may have waited, or this process may have stood still, since it came. */
+	if (op->from_client && !master_link_has_lease(op->service->link)) {
+		refuse(op, ERR_NO_LEASE);
+		return;
+	}
+	if (op->from_client && fence_refuses(&op->service->fence, op->session)) {
+		refuse(op, ERR_NO_SESSION);
+		return;
+	}
 	enum err err = op->kind == OP_WRITE ? chunk_store_admit(chunk->store, op->size) : OK;
 	if (err != OK) {
 		refuse(op, err);
@@ -408,6 +418,8 @@ static void admit(struct chunk_op *op)
 	bool changes = chunk_op_is_write(op) || op->kind == OP_APPEND;
 	if (err == OK && changes && !op->from_client)
 		err = check_sequence(op);
+	if (err == OK && changes && op->from_client && chain_is_full(op))
+		err = ERR_BUSY;
 	if (err != OK) {
 		refuse(op, err);
 		return;

@@ -53,6 +53,7 @@ struct chunk_op {
 	bool for_predecessor;	/* a read */
 	uint64_t version;
 	uint64_t client, operation;
+	uint64_t session;	/* of the client; 0: of none */
 	uint32_t offset, size;	/* trim: offset is the new end */
 	uint32_t first, end;	/* blocks; none: overlaps nothing */
 	Granary__Replica *const *replicas; /* in the message: valid while there is a request */

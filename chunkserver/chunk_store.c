@@ -368,7 +368,10 @@ static void opening_failed(struct opening *opening)
 	struct chunk_store *store = chunk->store;
 	log_error("chunk_not_opened", "chunk=%016" PRIx64 " create=%d error=%s", chunk->id, opening->create,
 		  err_name(opening->err));
-	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS)
+	/* Nothing is wrong with the disk where this process, or the machine, lacks descriptors. */
+	if (opening->err == ERR_TOO_MANY)
+		opening->err = ERR_BUSY;
+	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS && opening->err != ERR_BUSY)
 		chunk_store_fail(store, "create", opening->err);
 	chunk->state = CHUNK_DELETED;
 	store->events->opened(store->arg, chunk, opening->err == ERR_NOT_FOUND ? ERR_CORRUPT : opening->err);
@@ -408,11 +411,19 @@ static void opened(struct work *work)
 	chunk_store_work_end(store);
 }
 
+/* Of the half of the descriptors that connections do not take: two for each chunk, and twice as many chunks may be in use. */
+static uint32_t open_max(const struct chunk_store *store)
+{
+	size_t descriptors = loop_descriptors_max(store->loop);
+	size_t chunks = descriptors > 2 * DESCRIPTORS_RESERVED ? (descriptors - DESCRIPTORS_RESERVED) / 8 : 4;
+	return chunks < CHUNKS_OPEN_MAX ? (uint32_t)chunks : CHUNKS_OPEN_MAX;
+}
+
 /* Closes the one not used for the longest time, or has it synced for next time. */
 static enum err make_room(struct chunk_store *store)
 {
 	struct chunk *chunk, *next;
-	if (store->open_count < CHUNKS_OPEN_MAX)
+	if (store->open_count < open_max(store))
 		return OK;
 	unsigned looked = 0;
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {
@@ -425,7 +436,7 @@ static enum err make_room(struct chunk_store *store)
 		if (!store->failed && !chunk->sync_running && looked++ < 4)
 			chunk_sync(chunk, NULL, NULL);
 	}
-	return store->open_count < 2 * CHUNKS_OPEN_MAX ? OK : ERR_BUSY;
+	return store->open_count < 2 * open_max(store) ? OK : ERR_BUSY;
 }
 
 static struct chunk *enter_chunk(struct chunk_store *store, uint64_t id, enum chunk_kind kind)

@@ -103,6 +103,18 @@ static void configured(void *arg, const Granary__ChunkLocation *location)
 		log_debug("not_configured", "chunk=%016" PRIx64 " error=%s", location->chunk, err_name(err));
 }
 
+static void sessions_told(void *arg, uint64_t known, const uint64_t *live, size_t live_count)
+{
+	struct chunkserver *server = arg;
+	fence_set(&server->service.fence, known, live, live_count);
+}
+
+static bool wants_registration(void *arg)
+{
+	const struct chunkserver *server = arg;
+	return fence_is_full(&server->service.fence);
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -124,6 +136,8 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.cluster = server->identity.cluster,
 		.joined = joined,
 		.configured = configured,
+		.sessions = sessions_told,
+		.wants_registration = wants_registration,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;
@@ -186,6 +200,7 @@ static void stop_poll(void *arg)
 		close_network(server);
 	chunk_store_each_open(server->store, abandon, NULL);
 	commands_abandon(&server->service);
+	fence_abandon(&server->service);
 	if (service_busy(&server->service) || chunk_store_busy(server->store)) {
 		timer_start(&server->stop_timer, STOP_POLL_MS);
 		return;
@@ -226,6 +241,7 @@ void chunkserver_close(struct chunkserver *server)
 	server->link = server->service.link = NULL;
 	close_network(server);
 	commands_abandon(&server->service);
+	fence_abandon(&server->service);
 	chunk_store_each_open(server->store, abandon, NULL);
 	chunk_store_close(server->store, store_closed, server);
 }

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "chunkserver/chunkserver.h"
@@ -11,8 +10,6 @@
 #include "common/sys/options.h"
 
 #define HOST_BYTES_MAX 256
-/* Open chunks (two descriptors each) and connections, with room to spare. */
-#define DESCRIPTORS (4 * CHUNKS_OPEN_MAX + CONNECTIONS_MAX + 1024)
 
 struct config {
 	char *data, *listen, *masters, *host, *address;
@@ -59,16 +56,6 @@ static void on_reload(void *arg)
 	log_info("reload", "changed=%d", 0);
 }
 
-static void raise_descriptors(void)
-{
-	struct rlimit limit;
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= DESCRIPTORS)
-		return;
-	limit.rlim_cur = limit.rlim_max < DESCRIPTORS ? limit.rlim_max : DESCRIPTORS;
-	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < DESCRIPTORS)
-		log_warn("few_descriptors", "limit=%llu wanted=%u", (unsigned long long)limit.rlim_cur, DESCRIPTORS);
-}
-
 static void on_terminate(void *arg)
 {
 	struct process *process = arg;
@@ -108,7 +95,6 @@ static int run(const struct config *config)
 		fprintf(stderr, "granary-chunkserver: start: %s\n", err_text(err));
 		return 1;
 	}
-	raise_descriptors();
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		log_warn("no_host_name", "label=%s", host);
 	struct chunkserver_options options = {

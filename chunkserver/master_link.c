@@ -149,6 +149,8 @@ static void on_register(void *arg, const struct rpc_result *result)
 	}
 	log_info("registered", "master=%s lease_ms=%" PRIu32, rpc_peer_address(link->peer), reply->lease_ms);
 	link->registered = true;
+	/* Before the lease: what it says must hold for all that is served under it. */
+	link->options.sessions(link->options.arg, reply->sessions_known, reply->sessions, reply->n_sessions);
 	take_lease(link, reply->lease_ms);
 	if (reply->send_inventory) {
 		link->inventory_after = 0;
@@ -201,7 +203,7 @@ static void on_heartbeat(void *arg, const struct rpc_result *result)
 	}
 	take_lease(link, reply->lease_ms);
 	take_settings(link, reply->settings);
-	if (reply->register_again) {
+	if (reply->register_again || link->options.wants_registration(link->options.arg)) {
 		send_register(link);
 		return;
 	}

@@ -24,6 +24,10 @@ struct master_link_options {
 	void (*joined)(void *arg, uint64_t cluster);
 	/* The master's newer word on a chunk. */
 	void (*configured)(void *arg, const Granary__ChunkLocation *location);
+	/* Which sessions there are (fence.h), with each registration. */
+	void (*sessions)(void *arg, uint64_t known, const uint64_t *live, size_t live_count);
+	/* Whether to register anew, asked with each heartbeat. */
+	bool (*wants_registration)(void *arg);
 	void *arg;
 };
 

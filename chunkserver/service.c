@@ -22,6 +22,7 @@ void service_deinit(struct service *service)
 {
 	defer_cancel(&service->run_ready);
 	check(service->ready == NULL);
+	fence_deinit(&service->fence);
 }
 
 bool service_busy(const struct service *service)
@@ -45,6 +46,7 @@ struct change {
 	uint64_t chunk, version;
 	uint64_t client, operation;
 	uint64_t sequence; /* 0: from the client, to the head */
+	uint64_t session;  /* of writes and trims */
 	Granary__Replica **replicas;
 	size_t replica_count;
 };
@@ -68,6 +70,8 @@ static enum err check_chain(const struct service *service, Granary__Replica *con
 
 static enum err check_change(const struct service *service, const struct change *change)
 {
+	if (change->sequence == 0 && fence_refuses(&service->fence, change->session))
+		return ERR_NO_SESSION;
 	return check_chain(service, change->replicas, change->replica_count, change->sequence == 0);
 }
 
@@ -80,6 +84,7 @@ static struct chunk_op *change_new(struct service *service, enum op_kind kind, s
 	op->client = change->client;
 	op->operation = change->operation;
 	op->sequence = change->sequence;
+	op->session = change->session;
 	op->replicas = change->replicas;
 	op->replica_count = change->replica_count;
 	return op;
@@ -107,6 +112,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	const Granary__ChunkWrite *message = (const Granary__ChunkWrite *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
+	change.session = message->session;
 	enum err err = check_change(service, &change);
 	if (err == OK)
 		err = chunk_pieces_verify(message->offset, data, crcs);
@@ -131,6 +137,7 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 {
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
+	change.session = message->session;
 	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;
@@ -277,6 +284,8 @@ void service_serve(void *arg, struct rpc_request *request)
 		serve_status(service, request);
 	else if (request->type == MESSAGE_CHUNK_COMMANDS)
 		commands_serve(service, request);
+	else if (request->type == MESSAGE_FENCE)
+		fence_serve(service, request);
 	else
 		serve_data(service, request);
 }
@@ -305,6 +314,7 @@ void service_tick(struct service *service)
 	chunk_store_tick(service->store);
 	settle_all(service);
 	chunk_ops_expire(service);
+	fence_tick(service);
 }
 
 static void chunk_opened(void *arg, struct chunk *chunk, enum err err)

@@ -4,6 +4,7 @@
 
 #include "chunkserver/chunk_op.h"
 #include "chunkserver/chunk_store.h"
+#include "chunkserver/fence.h"
 #include "common/sys/rpc.h"
 
 struct master_link;
@@ -23,6 +24,7 @@ struct service {
 	struct chain_peer *peers; /* chain.c */
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
+	struct fence fence;	  /* sessions that write no more */
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };

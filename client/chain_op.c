@@ -18,6 +18,7 @@ struct chain_op {
 	enum chain_state state;
 	struct chain_request request;
 	uint64_t operation;
+	uint64_t session; /* in which it was asked for; 0: the next one */
 	uint8_t crcs[CRCS_MAX * 4]; /* of the blocks' parts; of a blob: one */
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
@@ -112,6 +113,17 @@ static void chain_report(struct chain_op *op, uint64_t server)
 	place_report(op->client, &op->request.place, op->chunk, op->version, server, chain_reported, op);
 }
 
+/* Whether the session is over the master knows; until it has said so the change is tried again. */
+static void chain_fenced(struct chain_op *op)
+{
+	if (op->session != session_id(op->client->session)) {
+		chain_end(op, ERR_NO_SESSION, 0);
+		return;
+	}
+	session_doubt(op->client->session);
+	chain_pause(op);
+}
+
 /* Which replica is to blame for a broken chain only its predecessor knows, and says so to the leader; ours is a second
  * opinion. A server that is alive is not harmed by it. */
 static uint64_t chain_suspect(struct chain_op *op)
@@ -152,6 +164,9 @@ static void chain_failed(struct chain_op *op, enum err err)
 	case ERR_CANCELLED:
 		chain_pause(op);
 		return;
+	case ERR_NO_SESSION:
+		chain_fenced(op);
+		return;
 	default:
 		break;
 	}
@@ -174,6 +189,7 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 		chain_failed(op, result->err);
 		return;
 	}
+	op->client->answered_ms = loop_now_ms(op->client->loop);
 	uint32_t slot = 0;
 	if (op->request.type == MESSAGE_BLOB_APPEND)
 		slot = ((const Granary__BlobAppendReply *)result->reply)->slot;
@@ -225,6 +241,7 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.replicas = chain->pointers;
 	message.crcs = (ProtobufCBinaryData){.len = op->crc_bytes, .data = op->crcs};
 	message.sync = op->request.sync;
+	message.session = op->session;
 	chain_send(op, &message.base);
 }
 
@@ -252,6 +269,7 @@ static void send_trim(struct chain_op *op, struct location_chain *chain)
 	message.operation = op->operation;
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
+	message.session = op->session;
 	chain_send(op, &message.base);
 }
 
@@ -265,6 +283,30 @@ static void send_sync(struct chain_op *op, struct location_chain *chain)
 	chain_send(op, &message.base);
 }
 
+/* Only writes and trims are fenced: what is appended counts when it is committed, in a session. */
+static bool is_fenced(const struct chain_op *op)
+{
+	return op->request.type == MESSAGE_CHUNK_WRITE || op->request.type == MESSAGE_CHUNK_TRIM;
+}
+
+/* False: the operation has ended, or waits for a session. */
+static bool chain_in_session(struct chain_op *op)
+{
+	uint64_t session = session_id(op->client->session);
+	if (!is_fenced(op) || (session != 0 && op->session == session))
+		return true;
+	if (op->session != 0) {
+		chain_end(op, ERR_NO_SESSION, 0);
+		return false;
+	}
+	op->session = session;
+	if (session != 0)
+		return true;
+	op->last = ERR_NO_SESSION;
+	chain_pause(op);
+	return false;
+}
+
 static void chain_step(struct chain_op *op)
 {
 	struct client *client = op->client;
@@ -274,6 +316,8 @@ static void chain_step(struct chain_op *op)
 		chain_end(op, client->closing ? ERR_CANCELLED : why, 0);
 		return;
 	}
+	if (!chain_in_session(op))
+		return;
 	const struct location *location = place_find(client, &op->request.place);
 	if (!location) {
 		op->state = CHAIN_LOCATING;
@@ -351,6 +395,7 @@ void chain_call(struct client *client, const struct chain_request *request, chai
 	op->client = client;
 	op->request = *request;
 	op->operation = ++client->operation;
+	op->session = session_id(client->session);
 	op->deadline_ms = loop_now_ms(client->loop) + client->timeout_ms;
 	op->backoff_ms = CLIENT_RETRY_MS_MIN;
 	op->done = done;

@@ -13,7 +13,10 @@
  * The operation id (client, operation) stays the same however often it is sent, so that the replicas apply it once. A
  * chain that is silent for CLIENT_SUSPECT_MS is reported while its answer is still waited for: the leader knows whether
  * the head is gone. ERR_NO_SPACE, ERR_PACK_FULL and ERR_INVALID are answers; other failures are retried until
- * timeout_ms. */
+ * timeout_ms.
+ *
+ * A write or trim belongs to the session in which it was asked for: when that has expired others may hold locks on what it changes, and
+ * the chunkservers refuse it (master/fences.h). It ends with ERR_NO_SESSION and is not sent in another session. */
 #ifndef GRANARY_CLIENT_CHAIN_OP_H
 #define GRANARY_CLIENT_CHAIN_OP_H
 

@@ -126,6 +126,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	if (err)
 		goto done;
 	client->servers.rpc = client->rpc;
+	client->servers.hedge_credit = CLIENT_HEDGES_MAX * CLIENT_READS_PER_HEDGE;
 	struct buf name = {0};
 	buf_printf(&name, "client-%016llx", (unsigned long long)client->id);
 	buf_append(&name, "", 1);
@@ -192,6 +193,11 @@ void client_leave(struct client *client, void (*done)(void *arg), void *arg)
 enum err client_state(const struct client *client)
 {
 	return session_state(client->session);
+}
+
+uint64_t client_answered_ms(const struct client *client)
+{
+	return client->answered_ms;
 }
 
 struct loop *client_loop(struct client *client)

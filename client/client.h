@@ -46,6 +46,8 @@ void client_close(struct client *client);
 void client_leave(struct client *client, void (*done)(void *arg), void *arg);
 /* ERR_NO_LEADER, ERR_UNREACHABLE: why nothing answers at the moment; OK once a leader has answered. */
 enum err client_state(const struct client *client);
+/* When a chunkserver last stored or gave data, on the loop's clock; 0: never. */
+uint64_t client_answered_ms(const struct client *client);
 struct loop *client_loop(struct client *client);
 uint64_t client_session(const struct client *client);
 

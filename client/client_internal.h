@@ -71,6 +71,7 @@ struct client {
 	uint64_t id; /* of this process's operations on chunks: with `operation` it recognises a repeated one */
 	uint64_t operation;
 	uint64_t timeout_ms;
+	uint64_t answered_ms; /* when a chunkserver did last */
 	const struct client_events *events;
 	void *events_arg;
 	bool undelegated;

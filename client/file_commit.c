@@ -270,6 +270,11 @@ void file_commit_hurry(struct file_io *io)
 void file_commit(struct file_io *io)
 {
 	struct client *client = io->client;
+	/* What is to be committed was written in a session that has expired. */
+	if (!io->creation && io->error == ERR_NO_SESSION) {
+		flush_committed(io, ERR_NO_SESSION, NULL);
+		return;
+	}
 	io->flush_state = FLUSH_COMMIT;
 	timer_stop(&io->mtime_timer);
 	if (io->creation && !client->closing && commit_waits(io))

@@ -14,27 +14,45 @@
 
 enum read_state { READ_LOCATING, READ_SENT, READ_PAUSED };
 
+/* One replica that was asked in this round. */
+struct attempt {
+	struct read_op *op;
+	struct server *server;
+	rpc_call_id rpc_call; /* 0: ended */
+	uint64_t sent_us;
+};
+
 struct read_op {
 	struct running running;
 	struct client *client;
 	enum read_state state;
 	struct read_request request;
-	uint64_t deadline_ms, backoff_ms, sent_us;
+	uint64_t deadline_ms, backoff_ms;
 	/* The round: every replica of one location once. */
 	uint64_t chunk, version;
 	struct server *order[REPLICAS_MAX];
-	unsigned count, tried, rounds_damaged;
+	struct attempt attempts[REPLICAS_MAX]; /* in that order */
+	unsigned count, tried, asked, rounds_damaged; /* asked: of those tried, not answered yet */
 	unsigned without_chunk,
 	    rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
 	bool stale;               /* a replica says that the location is old */
 	enum err last;
-	rpc_call_id rpc_call;
-	struct timer timer;
+	struct timer timer; /* READ_SENT: another replica is asked as well; READ_PAUSED: the pause */
 	read_done_fn *done;
 	void *arg;
 };
 
 static void read_step(struct read_op *op);
+
+static void attempts_cancel(struct read_op *op)
+{
+	for (unsigned i = 0; i < op->tried; i++) {
+		if (op->attempts[i].rpc_call != 0)
+			rpc_call_cancel(op->client->rpc, op->attempts[i].rpc_call);
+		op->attempts[i].rpc_call = 0;
+	}
+	op->asked = 0;
+}
 
 static void read_end(struct read_op *op, enum err err, struct iobuf *data, uint32_t skip)
 {
@@ -42,8 +60,7 @@ static void read_end(struct read_op *op, enum err err, struct iobuf *data, uint3
 	void *arg = op->arg;
 	timer_stop(&op->timer);
 	running_remove(op->client, &op->running);
-	if (op->rpc_call != 0)
-		rpc_call_cancel(op->client->rpc, op->rpc_call);
+	attempts_cancel(op);
 	free(op);
 	done(arg, err, data, skip);
 }
@@ -99,6 +116,8 @@ static void round_failed(struct read_op *op)
 	const struct location *location = place_find(op->client, &op->request.place);
 	if (location && location->version == op->version && location->chunk == op->chunk)
 		place_forget(op->client, &op->request.place);
+	attempts_cancel(op);
+	timer_stop(&op->timer);
 	op->chunk = 0;
 	/* In its first version a chunk that none of its servers ever had was allocated and never written: zeros. (One
 	 * that was lost is reported as damaged by the server that lost it.) Asked twice, with the location fetched in
@@ -119,9 +138,11 @@ static void round_failed(struct read_op *op)
 	read_pause(op);
 }
 
-static void replica_failed(struct read_op *op, enum err err)
+static void read_send(struct read_op *op);
+
+static void replica_failed(struct read_op *op, const struct attempt *attempt, enum err err)
 {
-	struct server *server = op->order[op->tried - 1];
+	struct server *server = attempt->server;
 	if (err == ERR_NOT_SUPPORTED || err == ERR_INVALID) {
 		read_end(op, err, NULL, 0);
 		return;
@@ -136,28 +157,36 @@ static void replica_failed(struct read_op *op, enum err err)
 	/* Damage on one replica is what the reader hears of only if no other one would do. */
 	if (op->last == OK || err != ERR_CORRUPT)
 		op->last = err;
-	if (err == ERR_STALE_VERSION || op->tried == op->count || op->client->closing)
+	if (err == ERR_STALE_VERSION || op->client->closing || (op->tried == op->count && op->asked == 0))
 		round_failed(op);
-	else
+	else if (op->tried < op->count)
 		read_step(op);
 }
 
 static void read_answered(void *arg, const struct rpc_result *result)
 {
-	struct read_op *op = arg;
+	struct attempt *attempt = arg;
+	struct read_op *op = attempt->op;
 	struct client *client = op->client;
 	enum err err = result->err;
-	op->rpc_call = 0;
+	attempt->rpc_call = 0;
+	op->asked--;
 	if (err == OK && op->request.place.map)
 		err = verify_chunk(op, (const Granary__ChunkReadReply *)result->reply, result->data);
 	else if (err == OK)
 		err = verify_blob((const Granary__BlobReadReply *)result->reply, result->data);
 	if (err) {
-		replica_failed(op, err);
+		replica_failed(op, attempt, err);
 		return;
 	}
+	client->answered_ms = loop_now_ms(client->loop);
 	uint64_t now_us = loop_now_us(client->loop);
-	server_answered(op->order[op->tried - 1], now_us > op->sent_us ? now_us - op->sent_us : 0);
+	server_answered(attempt->server, now_us > attempt->sent_us ? now_us - attempt->sent_us : 0);
+	/* Asked earlier and not answered yet, though this answer was quick: where all are slow none is to blame. */
+	for (const struct attempt *slow = op->attempts; slow < attempt; slow++) {
+		if (slow->rpc_call != 0 && now_us - slow->sent_us > 2 * (now_us - attempt->sent_us))
+			server_failed(slow->server, client->answered_ms);
+	}
 	read_end(op, OK, result->data, op->request.place.map ? op->request.offset % BLOCK_BYTES : 0);
 }
 
@@ -193,10 +222,31 @@ static void read_send(struct read_op *op)
 		blob_read.version = op->version;
 		blob_read.slot = op->request.slot;
 	}
+	struct attempt *attempt = &op->attempts[op->tried];
+	*attempt = (struct attempt){.op = op, .server = op->order[op->tried], .sent_us = loop_now_us(op->client->loop)};
+	op->tried++;
+	op->asked++;
 	op->state = READ_SENT;
-	op->sent_us = loop_now_us(op->client->loop);
-	op->rpc_call =
-	    rpc_peer_call(op->order[op->tried++]->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, op);
+	server_asked(attempt->server, loop_now_ms(op->client->loop));
+	attempt->rpc_call = rpc_peer_call(attempt->server->peer, type, message, NULL, CLIENT_READ_ATTEMPT_MS, read_answered, attempt);
+	if (op->tried < op->count)
+		timer_start(&op->timer, server_hedge_ms(attempt->server));
+	else
+		timer_stop(&op->timer);
+}
+
+/* The replica that was asked takes its time: the next one is asked as well. Where others have found out meanwhile that it does not
+ * answer, that costs no credit. */
+static void read_hedge(struct read_op *op)
+{
+	struct client *client = op->client;
+	uint64_t now_ms = loop_now_ms(client->loop);
+	const struct server *slow = op->attempts[op->tried - 1].server;
+	bool known = slow->sick_ms != 0 && slow->sick_until_ms > now_ms;
+	if (known || servers_may_hedge(&client->servers))
+		read_send(op);
+	else
+		timer_start(&op->timer, server_hedge_ms(slow));
 }
 
 /* This client reads the same place from the same replica as long as that is as good as the others: what it has in memory is
@@ -241,7 +291,11 @@ static void read_step(struct read_op *op)
 
 static void read_timer(void *arg)
 {
-	read_step(arg);
+	struct read_op *op = arg;
+	if (op->state == READ_SENT && op->asked > 0 && !op->client->closing)
+		read_hedge(op);
+	else
+		read_step(op);
 }
 
 void read_call(struct client *client, const struct read_request *request, read_done_fn *done, void *arg)
@@ -256,5 +310,6 @@ void read_call(struct client *client, const struct read_request *request, read_d
 	op->running.cancel = read_cancel;
 	timer_init(&op->timer, client->loop, read_timer, op);
 	running_add(client, &op->running);
+	servers_read_begins(&client->servers);
 	read_step(op);
 }

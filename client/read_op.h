@@ -1,7 +1,8 @@
 /* One read of up to FRAME_DATA_BYTES_MAX of a chunk, or of one blob, from whichever replica answers with right bytes.
  *
- * The replicas are tried in an order shuffled by their latency, CLIENT_READ_ATTEMPT_MS each; every byte is checked
- * against its CRC. When the location was old, or no replica would do, it is fetched again, until timeout_ms. Bytes that
+ * The replicas are tried in an order shuffled by their latency, those that were slow or silent lately last. One that takes much longer
+ * than usual is not waited for: the next one is asked as well (servers.h: how often), and the first right answer counts. Every byte is
+ * checked against its CRC. When the location was old, or no replica would do, it is fetched again, until timeout_ms. Bytes that
  * no replica has right are ERR_CORRUPT after two rounds. */
 #ifndef GRANARY_CLIENT_READ_OP_H
 #define GRANARY_CLIENT_READ_OP_H

@@ -8,7 +8,10 @@
 #define LATENCY_FIRST_US 1000u
 #define LATENCY_LEAST_US 50u
 #define LATENCY_SAMPLES 32u /* that the moving average looks back on, roughly */
-#define SICK_MS 3000u
+#define SICK_MS_MIN 1000u
+#define SICK_MS_MAX 30000u
+#define PROBE_MS 500u /* for one read to find out whether it is well again */
+#define HEDGE_FACTOR 8u
 
 void servers_deinit(struct servers *servers)
 {
@@ -34,7 +37,7 @@ struct server *servers_get(struct servers *servers, uint64_t id, const char *add
 	} else if (strcmp(rpc_peer_address(server->peer), address) != 0) {
 		struct rpc_peer *old = server->peer;
 		server->peer = rpc_peer_open(servers->rpc, address);
-		server->sick_until_ms = 0;
+		server->sick_until_ms = server->sick_ms = 0;
 		rpc_peer_close(old);
 	}
 	return server;
@@ -43,12 +46,43 @@ struct server *servers_get(struct servers *servers, uint64_t id, const char *add
 void server_answered(struct server *server, uint64_t latency_us)
 {
 	server->latency_us = (server->latency_us * (LATENCY_SAMPLES - 1) + latency_us) / LATENCY_SAMPLES;
-	server->sick_until_ms = 0;
+	server->sick_until_ms = server->sick_ms = 0;
 }
 
 void server_failed(struct server *server, uint64_t now_ms)
 {
-	server->sick_until_ms = now_ms + SICK_MS;
+	/* What was asked before it was known counts once. */
+	if (server->sick_until_ms > now_ms + PROBE_MS)
+		return;
+	server->sick_ms = server->sick_ms == 0 ? SICK_MS_MIN : server->sick_ms * 2 < SICK_MS_MAX ? server->sick_ms * 2 : SICK_MS_MAX;
+	server->sick_until_ms = now_ms + server->sick_ms;
+}
+
+void server_asked(struct server *server, uint64_t now_ms)
+{
+	if (server->sick_ms != 0 && server->sick_until_ms <= now_ms)
+		server->sick_until_ms = now_ms + PROBE_MS;
+}
+
+uint64_t server_hedge_ms(const struct server *server)
+{
+	uint64_t usual_ms = HEDGE_FACTOR * server->latency_us / 1000;
+	usual_ms = usual_ms < CLIENT_HEDGE_MS_MIN ? CLIENT_HEDGE_MS_MIN : usual_ms;
+	return usual_ms < CLIENT_HEDGE_MS_MAX ? usual_ms : CLIENT_HEDGE_MS_MAX;
+}
+
+void servers_read_begins(struct servers *servers)
+{
+	if (servers->hedge_credit < CLIENT_HEDGES_MAX * CLIENT_READS_PER_HEDGE)
+		servers->hedge_credit++;
+}
+
+bool servers_may_hedge(struct servers *servers)
+{
+	if (servers->hedge_credit < CLIENT_READS_PER_HEDGE)
+		return false;
+	servers->hedge_credit -= CLIENT_READS_PER_HEDGE;
+	return true;
 }
 
 enum err location_parse(struct servers *servers, const Granary__ChunkLocation *message, struct location *out)
@@ -86,6 +120,28 @@ static uint64_t weight(const struct server *server)
 	return weight;
 }
 
+static void shuffle(struct server **servers, unsigned count, struct rng *rng)
+{
+	for (unsigned i = 0; i + 1 < count; i++) {
+		uint64_t sum = 0;
+		for (unsigned j = i; j < count; j++)
+			sum += weight(servers[j]);
+		/* Not rng_below: the same draw shall mean the same server while the sum changes a little. */
+		uint64_t drawn = (rng_next(rng) >> 32) * sum >> 32;
+		unsigned chosen = i;
+		for (unsigned j = i; j < count; j++) {
+			if (drawn < weight(servers[j])) {
+				chosen = j;
+				break;
+			}
+			drawn -= weight(servers[j]);
+		}
+		struct server *server = servers[chosen];
+		servers[chosen] = servers[i];
+		servers[i] = server;
+	}
+}
+
 void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
 		      struct server *out[REPLICAS_MAX])
 {
@@ -97,22 +153,6 @@ void location_shuffle(const struct location *location, struct rng *rng, uint64_t
 	for (unsigned i = 0; i < location->count; i++)
 		if (location->replicas[i]->sick_until_ms > now_ms)
 			out[count++] = location->replicas[i];
-	for (unsigned i = 0; i + 1 < healthy; i++) {
-		uint64_t sum = 0;
-		for (unsigned j = i; j < healthy; j++)
-			sum += weight(out[j]);
-		/* Not rng_below: the same draw shall mean the same server while the sum changes a little. */
-		uint64_t drawn = (rng_next(rng) >> 32) * sum >> 32;
-		unsigned chosen = i;
-		for (unsigned j = i; j < healthy; j++) {
-			if (drawn < weight(out[j])) {
-				chosen = j;
-				break;
-			}
-			drawn -= weight(out[j]);
-		}
-		struct server *server = out[chosen];
-		out[chosen] = out[i];
-		out[i] = server;
-	}
+	shuffle(out, healthy, rng);
+	shuffle(out + healthy, count - healthy, rng);
 }

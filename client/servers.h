@@ -16,13 +16,17 @@ struct server {
 	uint64_t id;
 	struct rpc_peer *peer;
 	uint64_t latency_us;    /* of recent answers, moving average */
-	uint64_t sick_until_ms; /* did not answer: asked last until then */
+	/* Did not answer, or much later than another: asked last until then. When it is over one read tries it, and all others follow
+	 * once that has been answered; else twice as long, up to SICK_MS_MAX. */
+	uint64_t sick_until_ms;
+	uint64_t sick_ms; /* how long it was for, 0: it is well */
 	UT_hash_handle hh;
 };
 
 struct servers {
 	struct rpc *rpc;
 	struct server *table;
+	uint32_t hedge_credit; /* in reads */
 };
 
 void servers_deinit(struct servers *servers);
@@ -31,6 +35,14 @@ struct server *servers_get(struct servers *servers, uint64_t id, const char *add
 void server_answered(struct server *server, uint64_t latency_us);
 /* now_ms: of the loop. */
 void server_failed(struct server *server, uint64_t now_ms);
+/* It is asked now. */
+void server_asked(struct server *server, uint64_t now_ms);
+/* After so long without its answer another replica is asked as well. */
+uint64_t server_hedge_ms(const struct server *server);
+/* A read begins; a second replica is to be asked: false when that has been done too often lately: then all are slow, and asking
+ * twice would make it worse. */
+void servers_read_begins(struct servers *servers);
+MUST_USE bool servers_may_hedge(struct servers *servers);
 
 /* Where a chunk is, as the master gave it out with `version`. count 0: there is no such chunk (a hole). */
 struct location {

@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/rng.h"
+#include "common/proto/setattr.h"
 #include "common/sys/log.h"
 
 #define LEAVE_MS 500u
@@ -23,6 +24,7 @@ struct call {
 	struct buf packed; /* the message; of MESSAGE_META without session, slot and sequence */
 	bool change, busy_ends;
 	bool sends_done;
+	bool bound;	/* ends with the session */
 	bool ambiguous; /* an attempt may have been carried out */
 	int slot;       /* -1: none */
 	uint64_t sequence;
@@ -227,6 +229,18 @@ static void call_pause(struct call *call, uint64_t pause_ms)
 	timer_start(&call->timer, pause_ms < left ? pause_ms : left);
 }
 
+/* Those that wait for a slot. */
+static void end_bound(struct session *session)
+{
+	struct call *call;
+	DL_FOREACH2(session->waiting_changes, call, next)
+	if (call->bound) {
+		call->last = ERR_NO_SESSION;
+		call->deadline_ms = 0;
+		timer_start(&call->timer, 0);
+	}
+}
+
 static void session_is_lost(struct session *session)
 {
 	log_warn("session_lost", "session=%llu", (unsigned long long)session->id);
@@ -237,6 +251,7 @@ static void session_is_lost(struct session *session)
 	session->broken_slots = 0;
 	rpc_call_cancel(session->rpc, session->rpc_call);
 	session->rpc_call = 0;
+	end_bound(session);
 	timer_start(&session->timer, 0);
 	if (session->lost)
 		session->lost(session->arg);
@@ -245,7 +260,7 @@ static void session_is_lost(struct session *session)
 /* The call's slot was in a session that is gone. */
 static void call_without_session(struct call *call, const char *text)
 {
-	if (call->change && call->ambiguous) {
+	if (call->bound || (call->change && call->ambiguous)) {
 		call_end(call, ERR_NO_SESSION, NULL, text);
 		return;
 	}
@@ -393,6 +408,29 @@ static struct call *call_open(struct session *session, enum message_type type, b
 	return call;
 }
 
+/* What changes the content of a file. One that is being made nobody else can have. */
+static bool is_bound(Granary__MetaOp *const *ops, size_t op_count)
+{
+	bool content = false;
+	for (size_t i = 0; i < op_count; i++) {
+		switch (ops[i]->op_case) {
+		case GRANARY__META_OP__OP_CREATE:
+			return false;
+		case GRANARY__META_OP__OP_COMMIT_BLOB:
+		case GRANARY__META_OP__OP_COMMIT_CHUNKS:
+		case GRANARY__META_OP__OP_ALLOCATE_CHUNK:
+			content = true;
+			break;
+		case GRANARY__META_OP__OP_SETATTR:
+			content |= ops[i]->setattr->mask & SETATTR_SIZE;
+			break;
+		default:
+			break;
+		}
+	}
+	return content;
+}
+
 static void call_first(struct call *call, const ProtobufCMessage *message)
 {
 	uint64_t now = loop_now_ms(call->session->loop);
@@ -411,6 +449,7 @@ void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t o
 		change |= ops[i]->op_case >= GRANARY__META_OP__OP_CREATE;
 	struct call *call = call_open(session, MESSAGE_META, change, done, arg);
 	call->sends_done = wants & SESSION_SENDS_DONE;
+	call->bound = !call->sends_done && is_bound(ops, op_count);
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	request.uncached = session->uncached;
 	request.want_delegations = wants & SESSION_WANTS_DELEGATIONS;
@@ -603,6 +642,12 @@ uint64_t session_id(const struct session *session)
 enum err session_state(const struct session *session)
 {
 	return session->state;
+}
+
+void session_doubt(struct session *session)
+{
+	if (session->id != 0 && session->rpc_call == 0)
+		timer_start(&session->timer, 0);
 }
 
 /* Told soon: until then the leader knows of an open file only if it answered an Open for it. */

@@ -16,7 +16,8 @@
  * answered or the session ends: the slot's sequence is not known before.
  *
  * An expired session: requests that were never sent go on in the next session; those that may have been done end with
- * ERR_NO_SESSION. */
+ * ERR_NO_SESSION. So do those that change the content of a file: what was written belongs to the session in which it was, since
+ * others may have its locks by now. */
 #ifndef GRANARY_CLIENT_SESSION_H
 #define GRANARY_CLIENT_SESSION_H
 
@@ -50,6 +51,8 @@ void session_cancel(struct session *session);
 uint64_t session_id(const struct session *session);
 /* Why nothing answers; OK once a leader has answered. */
 enum err session_state(const struct session *session);
+/* Somebody says that it is over: the master is asked now. */
+void session_doubt(struct session *session);
 
 /* reply is valid for the call, NULL unless err is OK. text explains an error or is "". */
 typedef void session_done_fn(void *arg, enum err err, const ProtobufCMessage *reply, const char *text);

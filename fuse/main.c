@@ -14,7 +14,10 @@
 #include "common/sys/options.h"
 #include "fuse/kernel.h"
 #include "fuse/ops.h"
+#include "fuse/patience.h"
 #include "fuse/recall.h"
+
+#define STOPPING_TIMEOUT_MS 5000u /* of requests, once the mount is to end */
 
 enum status { STATUS_DONE = 0, STATUS_FAILED = 1, STATUS_USAGE = 2, STATUS_UNREACHABLE = 4 };
 
@@ -33,7 +36,7 @@ struct config {
 static const struct option_spec specs[] = {
     {"cluster", 0, OPTION_TEXT, offsetof(struct config, cluster), "HOST:PORT,...", "the masters", NULL},
     {"timeout", 0, OPTION_DURATION, offsetof(struct config, timeout_ms), "TIME",
-     "how long a request may wait for the cluster", "30s"},
+     "how long an operation may wait for the cluster before it fails with ETIMEDOUT", "30s"},
     {"read-only", 0, OPTION_FLAG, offsetof(struct config, read_only), NULL, "refuse all changes", NULL},
     {"dirsync", 0, OPTION_FLAG, offsetof(struct config, dirsync), NULL,
      "answer changes of names when they are on the masters' disks, not before", NULL},
@@ -171,6 +174,7 @@ static void on_terminate(void *arg)
 	struct process *process = arg;
 
 	process->terminated = true;
+	patience_shorten(&process->mount, STOPPING_TIMEOUT_MS);
 	if (process->kernel)
 		kernel_stop(process->kernel);
 	else
@@ -197,6 +201,7 @@ static void close_all(struct process *process)
 		loop_run(mount->loop);
 	}
 	kernel_close(process->kernel);
+	patience_close(mount);
 	HASH_ITER(by_inode, mount->handles.by_inode, newest, next)
 	for (struct node *node = newest; node; node = node->older) {
 		if (node->io)
@@ -241,6 +246,7 @@ static enum status run(struct process *process)
 		fail(process, STATUS_USAGE, options.cluster, err_text(err));
 		goto done;
 	}
+	patience_open(mount, config->timeout_ms);
 	loop_on_terminate(mount->loop, on_terminate, process);
 	ask_root(process);
 	loop_run(mount->loop);

@@ -17,9 +17,11 @@
 #define MOUNT_IO_PARTS (MOUNT_IO_BYTES_MAX / FRAME_DATA_BYTES_MAX)
 #define MOUNT_READAHEAD_BYTES (4u * MOUNT_IO_BYTES_MAX)
 #define MOUNT_REQUESTS_PER_TURN 64u	   /* read from the kernel before the loop looks at anything else */
+#define MOUNT_INTERRUPT_MS 3000u	   /* a caught signal ends a wait for the cluster after so long */
 #define MOUNT_BACKGROUND_MAX 48u	   /* readahead and writeback requests that the kernel may have outstanding */
 
 struct dir_handle;
+struct request;
 struct notice;
 
 struct mount {
@@ -38,6 +40,11 @@ struct mount {
 	struct notice *notices; /* not yet acknowledged to the master */
 	struct notice *waiting_first, *waiting_last; /* for a worker */
 	uint32_t notices_running;
+	uint64_t unique;	/* the kernel's number of the request that is being handled */
+	struct request *requests; /* patience.h: those that somebody waits for */
+	struct timer sweep;
+	uint64_t timeout_ms;
+	uint64_t away_ms; /* when data was last not to be had in time */
 	bool initialised;	/* the kernel's INIT has been answered */
 	/* privileges.h */
 	uint64_t init_unique;	/* of an INIT that is being answered, and offers to leave set-id bits to us; 0: none */

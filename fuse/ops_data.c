@@ -21,6 +21,7 @@ static struct request *open_data(fuse_req_t fuse, fuse_ino_t nodeid)
 
 	if (!request)
 		return NULL;
+	request->moves_data = true;
 	if (request->node->io && !request->node->lost)
 		return request;
 	request_end_errno(request, request->node->lost ? EIO : EBADF);

@@ -186,6 +186,9 @@ static void reply_names(struct request *request)
 	char *bytes = mem_alloc(request->size);
 	size_t used = 0;
 
+	/* Nobody will forget the entries that nobody gets. */
+	if (request->given_up)
+		position = UINT64_MAX;
 	for (; position < CURSOR_DOTS + cursor->count; position++) {
 		size_t i = (size_t)(position - CURSOR_DOTS);
 		struct cursor_name name;

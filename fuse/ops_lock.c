@@ -236,6 +236,7 @@ static void wait_start(struct request *request, const Granary__LockRange *range,
 	struct node *node = request->node;
 	struct lock_entry entry = entry_of(range);
 
+	request->waits_for_lock = true; /* or for its own time-out */
 	wait->request = request;
 	wait->range = *range;
 	wait->sleep = sleep;

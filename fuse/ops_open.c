@@ -6,6 +6,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/sys/log.h"
 #include "fuse/open_reply.h"
 #include "fuse/ops.h"
 #include "fuse/privileges.h"
@@ -403,6 +404,7 @@ void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 		return;
 	node = request->node;
 	request->file = *file;
+	request->moves_data = true;
 	if (node->lost) {
 		request_end(request, ERR_IO);
 	} else if (node->io && file_io_may_be_behind(node->io)) {
@@ -446,10 +448,13 @@ static void release_flushed(void *arg, enum err err)
 	struct request *request = arg;
 
 	/* close(2) has reported what it could; nobody waits any more. */
-	if (err == OK)
+	if (err == OK) {
 		node_learn(request->node, file_io_attr(request->node->io));
-	else
+	} else {
+		log_error("written_data_lost", "inode=%llu error=%s after=close", (unsigned long long)request->node->inode,
+			  err_name(err));
 		recall_lost(request->mount, request->node);
+	}
 	release_unlock(request);
 }
 

@@ -48,6 +48,7 @@ static void setxattr_stored(void *arg, enum err err)
 	struct request *request = late->request;
 
 	if (err == OK) {
+		request->mount->unique = request->unique;
 		on_setxattr(request->fuse, late->nodeid, request->name, (const char *)late->value.bytes, late->value.size,
 			    late->flags);
 		request_close(request);

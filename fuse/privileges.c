@@ -37,6 +37,7 @@ void privileges_look(struct mount *mount, const void *bytes, size_t size)
 	mount->wants_drop = false;
 	if (size < sizeof *header)
 		return;
+	mount->unique = header->unique;
 	size -= sizeof *header;
 	mount->wants_drop = wants_drop(header->opcode, header + 1, size);
 	if (header->opcode == FUSE_INIT && size >= offsetof(struct fuse_init_in, flags) + sizeof init->flags &&

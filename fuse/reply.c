@@ -12,9 +12,23 @@
 
 int reply_errno(enum err err)
 {
-	int number = err_errno(err);
+	int number;
 
-	return number > 0 ? number : EIO;
+	switch (err) {
+	/* Nothing in the cluster has answered in time, whatever the last attempt met. */
+	case ERR_CLOSED:
+	case ERR_UNREACHABLE:
+	case ERR_BUSY:
+	case ERR_NOT_LEADER:
+	case ERR_NO_LEADER:
+	case ERR_NO_LEASE:
+	case ERR_CHAIN_BROKEN:
+	case ERR_STALE_VERSION:
+		return ETIMEDOUT;
+	default:
+		number = err_errno(err);
+		return number > 0 ? number : EIO;
+	}
 }
 
 static struct timespec timespec_of(int64_t ns)

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "common/base/check.h"
+#include "fuse/patience.h"
 #include "fuse/recall.h"
 #include "fuse/reply.h"
 
@@ -33,6 +34,7 @@ struct request *request_open(fuse_req_t fuse, uint64_t nodeid)
 	request = request_open_silent(mount, node);
 	request->fuse = fuse;
 	request->drop = mount->wants_drop;
+	patience_add(request);
 	return request;
 }
 
@@ -72,6 +74,8 @@ void request_close(struct request *request)
 		request->changing[i]->mutating--;
 		node_drop(&mount->handles, request->changing[i]);
 	}
+	if (request->opened_ms != 0)
+		patience_remove(request);
 	if (request->io)
 		file_io_close(request->io);
 	for (int i = 0; i < (int)MOUNT_IO_PARTS; i++)
@@ -92,7 +96,11 @@ void request_end_errno(struct request *request, int number)
 
 void request_end(struct request *request, enum err err)
 {
-	request_end_errno(request, err == OK ? 0 : reply_errno(err));
+	int number = err == OK ? 0 : reply_errno(err);
+
+	if (number == ETIMEDOUT && request->moves_data)
+		request->mount->away_ms = loop_now_ms(request->mount->loop);
+	request_end_errno(request, number);
 }
 
 static void barrier_done(void *arg)

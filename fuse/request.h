@@ -5,6 +5,8 @@
 #ifndef GRANARY_FUSE_REQUEST_H
 #define GRANARY_FUSE_REQUEST_H
 
+#include <sys/types.h>
+
 #include "fuse/mount.h"
 
 struct dir_handle;
@@ -13,6 +15,13 @@ struct request {
 	struct mount *mount;
 	fuse_req_t fuse;	 /* NULL: nobody waits */
 	uint64_t started_ms;	 /* leases run from here */
+	/* patience.h */
+	struct request *previous, *next;
+	uint64_t unique, opened_ms, interrupted_ms;
+	pid_t thread;
+	bool moves_data;     /* takes as long as it takes, while chunkservers answer */
+	bool waits_for_lock; /* as long as it takes */
+	bool given_up;	     /* has been answered: the reply goes nowhere */
 	struct node *node;	 /* held */
 	struct node *changing[2]; /* held and marked */
 

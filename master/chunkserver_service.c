@@ -50,6 +50,32 @@ static void refuse(struct chunkserver_service *service, struct rpc_request *requ
 
 /* ---- registration */
 
+struct session_list {
+	uint64_t *ids;
+	size_t count;
+};
+
+static void list_session(void *arg, uint64_t session)
+{
+	struct session_list *list = arg;
+
+	list->ids[list->count++] = session;
+}
+
+/* Who may write: what expired while the server was away is never said to it again (fences.h). */
+static void accept_reply(struct chunkserver_service *service, struct rpc_request *request, Granary__RegisterReply *reply)
+{
+	const struct sessions *sessions = service->options.sessions;
+	struct session_list list = { .ids = mem_alloc((sessions_count(sessions) + 1) * sizeof(uint64_t)) };
+
+	sessions_each_live(sessions, list_session, &list);
+	reply->sessions_known = sessions_known(sessions);
+	reply->sessions = list.ids;
+	reply->n_sessions = list.count;
+	rpc_reply(request, &reply->base);
+	free(list.ids);
+}
+
 static void accept_server(struct chunkserver_service *service, struct rpc_request *request)
 {
 	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
@@ -76,7 +102,7 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 		 server->id, server->address, server->incarnation, server->cleaning);
 	reply.cluster = meta_cluster(replica_meta(service->replica));
 	reply.send_inventory = true;
-	rpc_reply(request, &reply.base);
+	accept_reply(service, request, &reply);
 }
 
 static void on_registered(struct proposal *proposal, enum err err, Granary__MetaReply **reply)

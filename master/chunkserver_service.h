@@ -17,6 +17,7 @@
 #include "master/garbage.h"
 #include "master/replica.h"
 #include "master/servers.h"
+#include "master/sessions.h"
 
 struct chunkserver_service;
 
@@ -25,6 +26,7 @@ struct chunkserver_service_options {
 	struct rpc *rpc;
 	struct replica *replica;
 	struct servers *servers;
+	struct sessions *sessions;
 	struct commands *commands;
 	struct garbage *garbage;
 };

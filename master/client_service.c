@@ -7,8 +7,10 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
+#include "common/proto/settings.h"
 #include "common/sys/log.h"
 #include "master/delegate.h"
+#include "master/fences.h"
 #include "master/gate.h"
 #include "master/grant.h"
 #include "master/recall.h"
@@ -57,6 +59,7 @@ struct client_service {
 	struct leases *leases;
 	struct delegations *delegations;
 	struct recalls *recalls;
+	struct fences *fences;
 	struct change *parked; /* wait for chunkservers to come back after an election */
 	struct timer parked_timer;
 	/* An earlier leader may have granted leases until then: to one session, or (0) to several. */
@@ -149,6 +152,7 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 				     recalls_hold_all(service->recalls, &change->wait);
 #endif
 	if (held) {
+		rpc_request_waits(change->request);
 		change->reply = *reply;
 		*reply = NULL;
 		return;
@@ -282,6 +286,7 @@ static void change_start(struct client_service *service, struct rpc_request *req
 	}
 	if (change_propose(service, change))
 		return;
+	rpc_request_waits(request);
 	DL_APPEND(service->parked, change);
 	if (!timer_is_running(&service->parked_timer))
 		timer_start(&service->parked_timer, PARKED_RETRY_MS);
@@ -321,6 +326,7 @@ static struct recall_wait *gate_close(struct gate *gate)
 		gate->gated->service = gate->service;
 		gate->gated->request = gate->request;
 		gate->gated->wait.released = on_gate_open;
+		rpc_request_waits(gate->request);
 	}
 	return &gate->gated->wait;
 }
@@ -437,13 +443,18 @@ static struct session_change *session_change_open(struct client_service *service
 	return change;
 }
 
+static uint64_t session_timeout_ms(const struct client_service *service)
+{
+	return setting_value(meta_settings(replica_meta(service->replica)), SETTING_SESSION_TIMEOUT);
+}
+
 static void reply_info(struct client_service *service, struct rpc_request *request, uint64_t session)
 {
 	Granary__SessionInfo info = GRANARY__SESSION_INFO__INIT;
 
 	info.session = session;
 	info.term = replica_term(service->replica);
-	info.timeout_ms = SESSION_TIMEOUT_MS;
+	info.timeout_ms = (uint32_t)session_timeout_ms(service);
 	info.cluster = meta_cluster(replica_meta(service->replica));
 	info.send_full = sessions_announced_term(service->sessions, session) != info.term;
 	rpc_reply(request, &info.base);
@@ -500,8 +511,10 @@ static void on_session_ended(struct proposal *proposal, enum err err, Granary__M
 	struct session_change *change = container_of(proposal, struct session_change, proposal);
 
 	(void)reply;
-	if (err == OK)
+	if (err == OK || err == ERR_NO_SESSION)
 		sessions_remove(change->service->sessions, change->session);
+	else
+		sessions_expire_again(change->service->sessions, change->session);
 	free(change);
 }
 
@@ -553,6 +566,14 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 	}
 }
 
+static void session_expired(void *arg, uint64_t session)
+{
+	struct client_service *service = arg;
+
+	log_info("session_expired", "session=%016" PRIx64, session);
+	fences_add(service->fences, session);
+}
+
 void client_service_expire(struct client_service *service)
 {
 	uint64_t now = now_ms(service);
@@ -561,7 +582,7 @@ void client_service_expire(struct client_service *service)
 
 	service->checked_ms = now;
 	if (replica_can_read(service->replica) && !paused)
-		sessions_expire(service->sessions, now, SESSION_TIMEOUT_MS, session_end, service);
+		sessions_expire(service->sessions, now, session_timeout_ms(service), session_expired, service);
 }
 
 /* ---- leadership */
@@ -586,11 +607,15 @@ void client_service_leading(struct client_service *service)
 	struct meta *meta = replica_meta(service->replica);
 
 	sessions_clear(service->sessions);
+	fences_clear(service->fences);
 	leases_clear(service->leases);
 	delegations_clear(service->delegations);
 	service->foreign_session = 0;
 	service->foreign_until_ms = now_ms(service) + CACHE_LEASE_MS;
 	enum err err = meta_each_session(meta, add_session, service);
+	/* All that began before are in the log; those that begin from now on get later ids. */
+	sessions_know(service->sessions, fill_id(service->options.fill, replica_time_ms(service->replica)));
+	replica_time_used(service->replica, fill_time_ms(service->options.fill));
 	if (err == OK && sessions_count(service->sessions) == 1)
 		err = meta_each_session(meta, first_session, &service->foreign_session);
 	if (sessions_count(service->sessions) == 0)
@@ -615,6 +640,7 @@ static void parked_end(struct client_service *service, enum err err)
 void client_service_deposed(struct client_service *service)
 {
 	parked_end(service, ERR_NOT_LEADER);
+	fences_clear(service->fences);
 	sessions_clear(service->sessions);
 }
 
@@ -653,6 +679,11 @@ struct client_service *client_service_open(const struct client_service_options *
 	service->leases = leases_open(CACHE_LEASES_MAX, CACHE_LEASE_MS);
 	service->delegations = delegations_open(DELEGATION_DIRECTORIES_MAX, CACHE_LEASE_MS);
 	service->recalls = recalls_open(options->loop, options->rpc, service->leases, service->delegations, options->sessions);
+	service->fences = fences_open(&(struct fences_options){ .loop = options->loop,
+								.rpc = options->rpc,
+								.servers = options->servers,
+								.fenced = session_end,
+								.arg = service });
 	timer_init(&service->parked_timer, options->loop, on_parked, service);
 	return service;
 }
@@ -663,6 +694,7 @@ void client_service_close(struct client_service *service)
 		return;
 	service->closing = true;
 	parked_end(service, ERR_CANCELLED);
+	fences_close(service->fences);
 	recalls_close(service->recalls);
 	delegations_close(service->delegations);
 	leases_close(service->leases);

@@ -294,6 +294,7 @@ static void services_open(struct master *master)
 										.rpc = master->rpc,
 										.replica = master->replica,
 										.servers = master->servers,
+										.sessions = master->sessions,
 										.commands = master->commands,
 										.garbage = master->garbage });
 	master->failure = failure_open(&(struct failure_options){ .loop = loop,

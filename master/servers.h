@@ -33,6 +33,7 @@ struct server {
 	bool cleaning;		 /* no lease yet: garbage is being delivered */
 	unsigned drops;		 /* changes proposed that leave it out of a chunk */
 	bool failed;		 /* says that its store is out of service */
+	uint64_t fenced;	 /* the last fence that it has confirmed (fences.h) */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
 	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
 	 * newer than anything it knows. */

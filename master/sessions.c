@@ -22,6 +22,7 @@ struct session {
 	uint64_t sequences[SESSION_SLOTS]; /* last ones seen */
 	void *connection;
 	bool expired;
+	bool reported; /* as expired */
 	struct opened *opened;
 	UT_hash_handle hh;
 };
@@ -29,6 +30,7 @@ struct session {
 struct sessions {
 	struct session *table;
 	struct opened *opened;
+	uint64_t known;
 };
 
 struct sessions *sessions_open(void)
@@ -109,12 +111,33 @@ void sessions_clear(struct sessions *sessions)
 	{
 		session_remove(sessions, session);
 	}
+	sessions->known = 0;
+}
+
+uint64_t sessions_known(const struct sessions *sessions)
+{
+	return sessions->known;
+}
+
+void sessions_know(struct sessions *sessions, uint64_t id)
+{
+	if (id > sessions->known)
+		sessions->known = id;
+}
+
+void sessions_each_live(const struct sessions *sessions, void (*fn)(void *arg, uint64_t session), void *arg)
+{
+	for (const struct session *session = sessions->table; session; session = session->hh.next) {
+		if (!session->expired)
+			fn(arg, session->id);
+	}
 }
 
 enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint64_t id, bool begun)
 {
 	struct session *session;
 
+	sessions_know(sessions, id);
 	if (session_find(sessions, id))
 		return OK;
 	if (HASH_COUNT(sessions->table) >= SESSIONS_MAX)
@@ -150,7 +173,7 @@ bool sessions_heard(struct sessions *sessions, uint64_t now_ms, uint64_t id, voi
 {
 	struct session *session = session_find(sessions, id);
 
-	if (!session)
+	if (!session || session->expired)
 		return false;
 	session->heard_ms = now_ms;
 	session->connection = connection;
@@ -186,11 +209,19 @@ void sessions_expire(struct sessions *sessions, uint64_t now_ms, uint64_t timeou
 		     void *arg)
 {
 	for (struct session *session = sessions->table; session; session = session->hh.next) {
-		if (session->expired || now_ms - session->heard_ms < timeout_ms)
+		if (session->reported || (!session->expired && now_ms - session->heard_ms < timeout_ms))
 			continue;
-		session->expired = true;
+		session->expired = session->reported = true;
 		fn(arg, session->id);
 	}
+}
+
+void sessions_expire_again(struct sessions *sessions, uint64_t id)
+{
+	struct session *session = session_find(sessions, id);
+
+	if (session)
+		session->reported = false;
 }
 
 enum err sessions_inode_opened(struct sessions *sessions, uint64_t id, uint64_t inode)

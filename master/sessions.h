@@ -25,7 +25,13 @@ MUST_USE enum err sessions_add(struct sessions *sessions, uint64_t now_ms, uint6
 void sessions_remove(struct sessions *sessions, uint64_t session);
 bool sessions_has(const struct sessions *sessions, uint64_t session);
 size_t sessions_count(const struct sessions *sessions);
-/* A request came: false when there is no such session. The connection is where it is called from now on. */
+/* Ids above it are of sessions that begin later; below it there are, or were, only those of sessions_each_live. Raised by
+ * sessions_add, too. */
+uint64_t sessions_known(const struct sessions *sessions);
+void sessions_know(struct sessions *sessions, uint64_t id);
+/* Those that have not expired. */
+void sessions_each_live(const struct sessions *sessions, void (*fn)(void *arg, uint64_t session), void *arg);
+/* A request came: false when there is no such session, or it has expired. The connection is where it is called from now on. */
 bool sessions_heard(struct sessions *sessions, uint64_t now_ms, uint64_t session, void *connection);
 /* A keepalive came, after sessions_heard. */
 void sessions_kept_alive(struct sessions *sessions, uint64_t now_ms, uint64_t session);
@@ -33,9 +39,13 @@ void sessions_connection_lost(struct sessions *sessions, const void *connection)
 /* NULL when it is not connected. */
 void *sessions_connection(const struct sessions *sessions, uint64_t session);
 
-/* Sessions not heard for timeout_ms, each reported once. fn must not change the sessions. */
+/* Sessions not heard for timeout_ms, each reported once. They have expired, whatever is heard from now on. fn must not change the
+ * sessions. */
 void sessions_expire(struct sessions *sessions, uint64_t now_ms, uint64_t timeout_ms, void (*fn)(void *arg, uint64_t session),
 		     void *arg);
+
+/* Its end did not get through: it is reported again. */
+void sessions_expire_again(struct sessions *sessions, uint64_t session);
 
 /* Open inodes. Opening twice is one opening. ERR_TOO_MANY above SESSION_OPEN_FILES_MAX, ERR_NO_SESSION. */
 MUST_USE enum err sessions_inode_opened(struct sessions *sessions, uint64_t session, uint64_t inode);

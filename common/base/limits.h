@@ -37,13 +37,22 @@
 #define IOBUF_FREE_BYTES_MAX (64u * MIB)
 
 /* Connections and rpc. */
-#define CONNECTIONS_MAX 4096u
+#define CONNECTIONS_MAX 4096u			     /* half of the descriptors, where there are fewer; clients get three quarters of them */
+#define DESCRIPTORS_RESERVED 64u		     /* for databases, folders, what is opened for a moment */
 #define CONN_OUT_BYTES_MAX (32u * MIB)		     /* queued to send; above it the peer's requests are not read */
+#define CONN_OUT_TOTAL_BYTES_MAX (512u * MIB)	     /* queued in answers of all connections; above it each is full with CONN_OUT_SHARE_BYTES */
+#define CONN_OUT_SHARE_BYTES (1u * MIB)
 #define CONN_EVENT_BYTES_MAX (1u * MIB)		     /* read or written for one connection before others get a turn */
 #define CONN_FRAME_TIMEOUT_MS 10000u		     /* a frame that was begun moves on within this, both ways */
+#define CONN_PROGRESS_BYTES_MIN (16u * KIB)	     /* moved within that of a larger frame or queue; else the peer is taken for stuck */
 #define CONN_UNACKED_TIMEOUT_MS 5000u		     /* the peer's host acknowledges within this; else the connection is broken */
 #define RPC_SENDS_WHILE_CONNECTING_MAX 64u	     /* one-way messages kept for a connection that is not up yet */
 #define RPC_SERVED_PER_CONN_MAX 256u		     /* requests being served for one connection */
+#define RPC_SERVED_BYTES_PER_CONN_MAX (16u * MIB)    /* of those requests; one is always served */
+#define RPC_SERVED_SHARED_MAX 128u		     /* divided among clients, while several ask */
+#define RPC_SERVED_SHARED_BYTES_MAX (16u * MIB)	     /* the same */
+#define RPC_SERVED_SHARE_MIN 4u			     /* for each of them */
+#define RPC_TURN_COST_MAX 64u			     /* requests taken from one client before the others get their turn */
 #define RPC_CALLS_PER_CONN_MAX 4096u		     /* calls awaiting a reply on one connection */
 #define RPC_CALLS_MAX 262144u			     /* of one process, over all connections */
 #define RPC_TIMEOUT_MS 5000u
@@ -74,6 +83,9 @@
 #define DELEGATION_DIRECTORIES_MAX 65536u	     /* directories in recent use that the leader knows the users of */
 #define CHUNKSERVER_HEARTBEAT_MS 300u
 #define CHUNKSERVER_LEASE_MS 1500u
+#define FENCE_SESSIONS_MAX 1024u		     /* expired ones, in one Fence */
+#define FENCE_WAIT_MS_MAX 10000u		     /* for a chunkserver to be done with what an expired session has begun */
+#define FENCED_SESSIONS_MAX 16384u		     /* that began after a chunkserver registered; above it it registers anew */
 #define META_OPS_PER_BATCH_MAX 1024u
 /* What is granted of a lease that lasts so long at the leader: the holder's clock may be slower, and counts in milliseconds. */
 #define LEASE_GRANTED_MS(lease_ms) ((lease_ms) - (lease_ms) * RAFT_CLOCK_DRIFT_PERCENT / 100u - 2u)
@@ -134,7 +146,11 @@
 #define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */
 #define CLIENT_DONE_ATTEMPT_MS 300u		     /* the same of what was done under a delegation: the next leader waits for it for CACHE_LEASE_MS */
 #define CLIENT_DONE_RETRY_MS_MAX 50u
-#define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica, before the next is asked */
+#define CLIENT_READ_ATTEMPT_MS 1000u		     /* one read from one replica */
+#define CLIENT_HEDGE_MS_MIN 30u			     /* a read that is not answered by then, or by 8 times what is usual, is asked of another replica, too */
+#define CLIENT_HEDGE_MS_MAX 300u
+#define CLIENT_HEDGES_MAX 16u			     /* in a row; one more for every so many reads: */
+#define CLIENT_READS_PER_HEDGE 16u
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
 #define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */
 #define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */

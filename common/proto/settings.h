@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "common/base/limits.h"
 #include "common/proto/message.h"
 
 #define SETTING_ZERO UINT64_MAX
@@ -22,6 +23,8 @@ enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING
 	  "bytes a second that each chunkserver spends on new copies")                                                 \
 	X(SETTING_REPAIR_DELAY, repair_delay_ms, SETTING_MILLISECONDS, 15000, 1, 604800000, true,                      \
 	  "a chunkserver is away for so long before its chunks get new copies elsewhere")                              \
+	X(SETTING_SESSION_TIMEOUT, session_timeout_ms, SETTING_MILLISECONDS, SESSION_TIMEOUT_MS, 5000, 3600000, false,  \
+	  "a client that is silent for so long loses its locks and what it had not written")                           \
 	X(SETTING_SCRUB, scrub_days, SETTING_DAYS, 14, 1, 3650, true,                                                  \
 	  "every block of a disk is read and checked once in so many days; 0: only on demand")
 

@@ -20,8 +20,7 @@
 #define SCRATCH_BYTES (16u * KIB)
 #define ACCEPTS_PER_EVENT_MAX 64
 #define ACCEPT_RETRY_MS 100
-/* A peer that moves fewer bytes than this in CONN_FRAME_TIMEOUT_MS is taken for stuck. */
-#define PROGRESS_BYTES_MIN 1024u
+#define WARN_MS 1000u /* between two lines about the same shortage */
 
 /* Receiving:
  *
@@ -38,8 +37,10 @@ struct conn {
 	bool connecting;
 	bool closed;
 	bool paused;
+	bool paused_lately; /* since `stuck` was started */
 	bool write_full; /* the socket took no more: wait until it is writable */
 	bool was_full;	 /* conn_is_full has been true since the last `drained` */
+	bool accepted;
 	struct conn_out out;
 	struct defer flush;
 	struct defer resume;
@@ -53,7 +54,7 @@ struct conn {
 
 	uint64_t received, sent;		   /* bytes in all */
 	uint64_t frames;			   /* delivered */
-	uint64_t received_before, sent_before, frames_before; /* when `stuck` was started */
+	uint64_t received_before, sent_before, frames_before, queued_before; /* when `stuck` was started */
 	char peer[ADDRESS_TEXT_BYTES];
 };
 
@@ -94,6 +95,7 @@ void conn_close(struct conn *conn)
 	defer_cancel(&conn->resume);
 	timer_stop(&conn->stuck);
 	loop_conn_counts(conn->loop)->open--;
+	loop_conn_counts(conn->loop)->queued -= conn->accepted ? conn->out.queued : 0;
 	/* The memory stays until libuv lets go of the handle: frames may be on the stack above us. */
 	uv_close((uv_handle_t *)&conn->poll, on_handle_closed);
 	close(conn->descriptor);
@@ -127,24 +129,27 @@ static void start_stuck(struct conn *conn)
 	conn->received_before = conn->received;
 	conn->sent_before = conn->sent;
 	conn->frames_before = conn->frames;
+	conn->queued_before = conn->out.queued;
+	conn->paused_lately = conn->paused;
 	timer_start(&conn->stuck, CONN_FRAME_TIMEOUT_MS);
 }
 
 static void on_stuck(void *arg)
 {
 	struct conn *conn = arg;
-	bool receiving = !conn->paused && (conn->in.size > 0 || conn->data != NULL);
+	bool receiving = !conn->paused && !conn->paused_lately && (conn->in.size > 0 || conn->data != NULL);
 	bool sending = conn->out.queued > 0;
+	uint64_t wanted = conn->queued_before < CONN_PROGRESS_BYTES_MIN ? conn->queued_before : CONN_PROGRESS_BYTES_MIN;
 	bool stuck = (receiving && conn->frames == conn->frames_before &&
-		      conn->received - conn->received_before < PROGRESS_BYTES_MIN) ||
-		     (sending && conn->sent - conn->sent_before < PROGRESS_BYTES_MIN);
+		      conn->received - conn->received_before < CONN_PROGRESS_BYTES_MIN) ||
+		     (sending && conn->sent - conn->sent_before < wanted);
 	if (stuck) {
 		log_warn("conn_stuck", "peer=%s receiving=%d queued=%llu", conn->peer, receiving,
 			 (unsigned long long)conn->out.queued);
 		fail(conn, ERR_TIMEOUT);
 		return;
 	}
-	if (receiving || sending)
+	if (conn->in.size > 0 || conn->data != NULL || sending)
 		start_stuck(conn);
 }
 
@@ -157,6 +162,13 @@ static void watch_progress(struct conn *conn)
 	start_stuck(conn);
 }
 
+/* Answers that are not read take memory: with many such peers each may have less. */
+static uint64_t full_bytes(const struct conn *conn)
+{
+	bool much = conn->accepted && loop_conn_counts(conn->loop)->queued > CONN_OUT_TOTAL_BYTES_MAX;
+	return much ? CONN_OUT_SHARE_BYTES : CONN_OUT_BYTES_MAX;
+}
+
 static void on_flush(void *arg)
 {
 	struct conn *conn = arg;
@@ -165,6 +177,7 @@ static void on_flush(void *arg)
 	uint64_t before = conn->out.queued;
 	enum err err = before > 2ull * CONN_OUT_BYTES_MAX ? ERR_BUSY : conn_out_flush(&conn->out, conn->descriptor);
 	conn->sent += before - conn->out.queued;
+	loop_conn_counts(conn->loop)->queued -= conn->accepted ? before - conn->out.queued : 0;
 	if (err != OK && err != ERR_WOULD_BLOCK) {
 		fail(conn, err);
 		return;
@@ -172,7 +185,7 @@ static void on_flush(void *arg)
 	conn->write_full = err == ERR_WOULD_BLOCK;
 	update_poll(conn);
 	watch_progress(conn);
-	if (conn->was_full && conn->out.queued < CONN_OUT_BYTES_MAX / 2) {
+	if (conn->was_full && conn->out.queued < full_bytes(conn) / 2) {
 		conn->was_full = false;
 		if (conn->events != NULL && conn->events->drained != NULL)
 			conn->events->drained(conn->arg);
@@ -183,7 +196,9 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 {
 	if (conn->closed)
 		return;
+	uint64_t before = conn->out.queued;
 	conn_out_append(&conn->out, header, message, data);
+	loop_conn_counts(conn->loop)->queued += conn->accepted ? conn->out.queued - before : 0;
 	if (conn_is_full(conn))
 		conn->was_full = true;
 	if (!conn->write_full && !conn->connecting)
@@ -192,7 +207,7 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 
 bool conn_is_full(const struct conn *conn)
 {
-	return conn->out.queued > CONN_OUT_BYTES_MAX;
+	return conn->out.queued > full_bytes(conn);
 }
 
 static void deliver(struct conn *conn, const struct frame_header *header, struct slice message, struct iobuf *data)
@@ -370,6 +385,7 @@ void conn_pause(struct conn *conn, bool paused)
 	if (conn->closed || conn->paused == paused)
 		return;
 	conn->paused = paused;
+	conn->paused_lately = true;
 	/* The poll is changed at the end of the iteration: a pause taken back by then costs nothing. */
 	defer_post(&conn->resume);
 }
@@ -418,6 +434,7 @@ static enum err conn_adopt(struct loop *loop, int descriptor, bool connecting, s
 	conn->loop = loop;
 	conn->descriptor = descriptor;
 	conn->connecting = connecting;
+	conn->accepted = !connecting;
 	int status = uv_poll_init_socket(loop_uv(loop), &conn->poll, descriptor);
 	if (status < 0) {
 		close(descriptor);
@@ -485,7 +502,7 @@ enum err conn_connect(struct loop *loop, const char *address_text, const struct 
 	enum err err = address_parse(address_text, false, &address);
 	if (err != OK)
 		return err;
-	if (loop_conn_counts(loop)->open >= CONNECTIONS_MAX)
+	if (loop_conn_counts(loop)->open >= conn_count_max(loop))
 		return ERR_TOO_MANY;
 	int descriptor = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (descriptor < 0)
@@ -515,6 +532,13 @@ const char *conn_peer(const struct conn *conn)
 	return conn->peer;
 }
 
+size_t conn_count_max(struct loop *loop)
+{
+	size_t descriptors = loop_descriptors_max(loop);
+	size_t half = (descriptors > 2 * DESCRIPTORS_RESERVED ? descriptors - DESCRIPTORS_RESERVED : descriptors / 2) / 2;
+	return half < CONNECTIONS_MAX ? half : CONNECTIONS_MAX;
+}
+
 uint64_t conn_malformed_count(struct loop *loop)
 {
 	return loop_conn_counts(loop)->malformed;
@@ -525,6 +549,7 @@ struct listener {
 	int descriptor;
 	uv_poll_t poll;
 	struct timer retry;
+	uint64_t warned_ms;
 	void (*accepted)(void *arg, struct conn *conn);
 	void *arg;
 	bool closed;
@@ -532,6 +557,16 @@ struct listener {
 };
 
 static void on_acceptable(uv_poll_t *handle, int status, int events);
+
+/* Connections that come and come are not to fill the log as well. */
+static bool may_warn(struct listener *listener)
+{
+	uint64_t now = loop_now_ms(listener->loop);
+	if (listener->warned_ms != 0 && now - listener->warned_ms < WARN_MS)
+		return false;
+	listener->warned_ms = now;
+	return true;
+}
 
 static void on_accept_retry(void *arg)
 {
@@ -553,15 +588,18 @@ static void on_acceptable(uv_poll_t *handle, int status, int events)
 				continue;
 			if (errno != EAGAIN) {
 				/* No descriptors or no memory: it would be readable for ever. Look again a little later. */
-				log_error("accept_failed", "address=%s errno=%d", listener->address, errno);
+				if (may_warn(listener))
+					log_error("accept_failed", "address=%s errno=%d", listener->address, errno);
 				uv_poll_stop(&listener->poll);
 				timer_start(&listener->retry, ACCEPT_RETRY_MS);
 			}
 			return;
 		}
 		struct conn *conn = NULL;
-		if (loop_conn_counts(listener->loop)->open >= CONNECTIONS_MAX) {
-			log_warn("connections_max", "address=%s", listener->address);
+		if (loop_conn_counts(listener->loop)->open >= conn_count_max(listener->loop)) {
+			if (may_warn(listener))
+				log_warn("connections_max", "address=%s count=%zu", listener->address,
+					 conn_count_max(listener->loop));
 			close(descriptor);
 		} else if (conn_adopt(listener->loop, descriptor, false, &conn) == OK) {
 			address_print(&address, conn->peer);

@@ -48,7 +48,7 @@ struct conn_data {
 
 /* Queues a frame. header->message_bytes and data_bytes are filled in here. `data` may be NULL. */
 void conn_send(struct conn *conn, const struct frame_header *header, struct slice message, const struct conn_data *data);
-/* More than CONN_OUT_BYTES_MAX are queued to send. */
+/* More than CONN_OUT_BYTES_MAX are queued to send; of an accepted connection less, while much is queued for all of them. */
 bool conn_is_full(const struct conn *conn);
 /* While paused no frame is delivered and the peer is held back. */
 void conn_pause(struct conn *conn, bool paused);
@@ -56,6 +56,9 @@ void conn_pause(struct conn *conn, bool paused);
 void conn_reject(struct conn *conn);
 /* The peer's address as text; valid as long as the connection. */
 const char *conn_peer(const struct conn *conn);
+
+/* How many there may be at once in this process: CONNECTIONS_MAX, or what its descriptors allow. */
+size_t conn_count_max(struct loop *loop);
 
 /* Accepts on "host:port"; port 0 takes a free one. `accepted` owns the new connection and sets its events at once. */
 MUST_USE enum err listener_open(struct loop *loop, const char *address, void (*accepted)(void *arg, struct conn *conn),

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <uv.h>
 
@@ -41,6 +42,7 @@ struct loop {
 	uv_check_t check_handle;
 	struct workers *workers;
 	struct conn_counts conn_counts;
+	size_t descriptors_max;
 	struct signal_watch terminate, interrupt, reload;
 	void (*on_terminate)(void *arg);
 	void *on_terminate_arg;
@@ -143,6 +145,25 @@ static void on_check(uv_check_t *handle)
 	arm(loop);
 }
 
+static size_t raise_descriptors(void)
+{
+	struct rlimit limit = { 0 };
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return FD_SETSIZE;
+	if (limit.rlim_cur < limit.rlim_max) {
+		rlim_t before = limit.rlim_cur;
+		limit.rlim_cur = limit.rlim_max;
+		if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+			limit.rlim_cur = before;
+	}
+	return limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > SIZE_MAX ? SIZE_MAX : (size_t)limit.rlim_cur;
+}
+
+size_t loop_descriptors_max(struct loop *loop)
+{
+	return loop->descriptors_max;
+}
+
 enum err loop_open(struct loop **out)
 {
 	*out = NULL;
@@ -153,6 +174,7 @@ enum err loop_open(struct loop **out)
 		return err_from_errno(-status);
 	}
 	signal(SIGPIPE, SIG_IGN);
+	loop->descriptors_max = raise_descriptors();
 	loop->armed_ms = UINT64_MAX;
 	uv_timer_init(&loop->uv, &loop->timer);
 	loop->timer.data = loop;

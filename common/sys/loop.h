@@ -29,6 +29,9 @@ void loop_on_terminate(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* Calls fn on the loop when SIGHUP arrives. */
 void loop_on_reload(struct loop *loop, void (*fn)(void *arg), void *arg);
 
+/* Descriptors that this process may have open; loop_open raises the soft limit to the hard one. */
+size_t loop_descriptors_max(struct loop *loop);
+
 /* Monotonic, never runs backwards; as of the start of this iteration. */
 uint64_t loop_now_ms(struct loop *loop);
 /* Monotonic, read from the clock now: for measuring. */

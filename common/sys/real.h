@@ -13,6 +13,7 @@ uv_loop_t *loop_uv(struct loop *loop);
 struct conn_counts {
 	uint64_t malformed;
 	uint32_t open;
+	uint64_t queued; /* bytes, at accepted ones */
 };
 struct conn_counts *loop_conn_counts(struct loop *loop);
 

@@ -11,6 +11,7 @@
 #include "common/sys/log.h"
 #include "common/sys/options.h"
 #include "common/sys/rpc_calls.h"
+#include "common/sys/rpc_share.h"
 
 #define PROTOCOL 1u
 #define PROTOCOL_MIN 1u
@@ -34,8 +35,11 @@ struct rpc_conn {
 	void *data;
 	struct rpc_call_list calls;
 	struct served *served_first;
-	size_t served_count;
-	bool held; /* not read, by update_hold */
+	struct rpc_claim claim;
+	bool held;	/* not read, by update_hold */
+	bool turn_over; /* in the list of those that wait for the next turn */
+	struct rpc_conn *next_turn;
+	bool counted; /* in rpc->clients */
 	unsigned sends_while_connecting;
 	struct timer patience; /* for connecting; for an inbound hello */
 	struct rpc_conn *previous, *next;
@@ -53,6 +57,8 @@ struct rpc_peer {
 struct served {
 	struct rpc_request request;
 	bool one_way;
+	bool waits;
+	uint64_t bytes;
 	struct served *previous, *next; /* of its connection */
 };
 
@@ -66,6 +72,11 @@ struct rpc {
 	struct rpc_peer *peers;
 	struct rpc_calls calls;
 	struct buf scratch; /* for packing */
+	struct rpc_share share;
+	struct rpc_conn *turns; /* have had theirs */
+	struct timer turn;
+	struct defer turn_end;
+	size_t clients;		/* inbound connections of theirs */
 	bool closing;
 };
 
@@ -114,11 +125,23 @@ static void send_error(struct rpc_conn *conn, unsigned type, uint64_t id, enum e
 
 static struct rpc_conn *conn_add(struct rpc *rpc, struct rpc_peer *peer, enum rpc_conn_state state);
 
+static void turn_forget(struct rpc_conn *conn)
+{
+	struct rpc_conn **link = &conn->rpc->turns;
+	if (!conn->turn_over)
+		return;
+	while (*link != conn)
+		link = &(*link)->next_turn;
+	*link = conn->next_turn;
+}
+
 /* Everything but the frame connection, which is closed already. */
 static void conn_remove(struct rpc_conn *conn, enum err why, const char *text)
 {
 	struct rpc *rpc = conn->rpc;
 	timer_stop(&conn->patience);
+	turn_forget(conn);
+	rpc->clients -= conn->counted;
 	if (conn->previous != NULL)
 		conn->previous->next = conn->next;
 	else
@@ -192,11 +215,15 @@ static void on_closed(void *arg, enum err why)
 
 /* ---------------------------------------------------------------- serving */
 
-/* Let go again a good deal below the bound: holding and letting go costs system calls. */
+static bool is_client(const struct rpc_conn *conn)
+{
+	return conn->role != RPC_MASTER && conn->role != RPC_CHUNKSERVER;
+}
+
 static bool must_hold(const struct rpc_conn *conn)
 {
-	size_t bound = conn->held ? RPC_SERVED_PER_CONN_MAX * 3 / 4 : RPC_SERVED_PER_CONN_MAX;
-	return conn->served_count >= bound || conn_is_full(conn->conn);
+	return conn->turn_over || conn_is_full(conn->conn) ||
+	       rpc_share_is_used_up(&conn->rpc->share, &conn->claim, is_client(conn), conn->held);
 }
 
 /* Holds an inbound peer back while it has too much here. An outbound connection is always read: were both ends to wait
@@ -208,6 +235,42 @@ static void update_hold(struct rpc_conn *conn)
 		return;
 	conn->held = hold;
 	conn_pause(conn->conn, hold);
+}
+
+/* The next turn of the loop: those that had theirs are read again. */
+static void on_turn(void *arg)
+{
+	struct rpc *rpc = arg;
+	struct rpc_conn *conn = rpc->turns;
+	rpc->turns = NULL;
+	while (conn != NULL) {
+		struct rpc_conn *next = conn->next_turn;
+		conn->turn_over = false;
+		update_hold(conn);
+		conn = next;
+	}
+}
+
+static void on_turn_end(void *arg)
+{
+	struct rpc *rpc = arg;
+	rpc->share.turn++;
+}
+
+/* Requests that are answered at once do not add up in its share, but in its turn. */
+static void count_request(struct rpc_conn *conn, const struct served *served)
+{
+	struct rpc *rpc = conn->rpc;
+	if (conn->peer != NULL)
+		return;
+	rpc_share_ask(&rpc->share, &conn->claim, loop_now_ms(rpc->loop), served->bytes, is_client(conn));
+	defer_post(&rpc->turn_end);
+	if (conn->turn_over || !rpc_share_turn_is_over(&rpc->share, &conn->claim, is_client(conn)))
+		return;
+	conn->turn_over = true;
+	conn->next_turn = rpc->turns;
+	rpc->turns = conn;
+	timer_start(&rpc->turn, 0);
 }
 
 static void on_drained(void *arg)
@@ -226,7 +289,8 @@ static void served_remove(struct rpc_request *request)
 			conn->served_first = served->next;
 		if (served->next != NULL)
 			served->next->previous = served->previous;
-		conn->served_count--;
+		if (conn->peer == NULL)
+			rpc_share_end(&conn->claim, served->bytes, served->waits);
 		update_hold(conn);
 	}
 	message_free((ProtobufCMessage *)(uintptr_t)request->message);
@@ -257,13 +321,25 @@ static void serve(struct rpc_conn *conn, const struct frame_header *header, stru
 		.conn = conn, .type = header->type, .id = header->id, .message = message, .data = data
 	};
 	served->one_way = one_way;
+	served->bytes = header->message_bytes + (uint64_t)header->data_bytes;
 	served->next = conn->served_first;
 	if (served->next != NULL)
 		served->next->previous = served;
 	conn->served_first = served;
-	conn->served_count++;
+	count_request(conn, served);
 	update_hold(conn);
 	rpc->service->serve(rpc->service_arg, &served->request);
+}
+
+void rpc_request_waits(struct rpc_request *request)
+{
+	struct served *served = container_of(request, struct served, request);
+	struct rpc_conn *conn = request->conn;
+	if (served->waits || conn == NULL || conn->peer != NULL)
+		return;
+	served->waits = true;
+	conn->claim.waiting++;
+	update_hold(conn);
 }
 
 void rpc_reply_data(struct rpc_request *request, const ProtobufCMessage *reply, const struct conn_data *data)
@@ -301,10 +377,26 @@ static enum err hello_check(const struct rpc *rpc, const Granary__Hello *hello)
 	return OK;
 }
 
+/* Servers find room however many clients there are. */
+static enum err client_admit(struct rpc_conn *conn)
+{
+	struct rpc *rpc = conn->rpc;
+	if (!is_client(conn))
+		return OK;
+	if (rpc->clients >= conn_count_max(rpc->loop) / 4 * 3)
+		return ERR_TOO_MANY;
+	conn->counted = true;
+	rpc->clients++;
+	return OK;
+}
+
 static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 {
 	struct rpc *rpc = conn->rpc;
 	enum err err = hello_check(rpc, hello);
+	conn->role = hello->role;
+	if (err == OK)
+		err = client_admit(conn);
 	if (err != OK) {
 		log_warn("hello_refused", "peer=%s error=%s cluster=%" PRIu64 " protocol=%u", conn_peer(conn->conn),
 			 err_name(err), hello->cluster, hello->protocol);
@@ -315,7 +407,6 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 		return;
 	}
 	timer_stop(&conn->patience);
-	conn->role = hello->role;
 	conn->peer_id = hello->id;
 	conn->state = CONN_OPEN;
 	send_hello(conn, FRAME_REPLY);
@@ -434,13 +525,18 @@ static rpc_call_id call_refused(struct rpc *rpc, enum message_type type, rpc_don
 	return call->id;
 }
 
+static bool conn_is_used_up(const struct rpc_conn *conn)
+{
+	return conn->calls.count >= RPC_CALLS_PER_CONN_MAX || conn_is_full(conn->conn) || rpc_calls_full(&conn->rpc->calls);
+}
+
 static rpc_call_id conn_call(struct rpc_conn *conn, enum message_type type, const ProtobufCMessage *message,
 			     const struct conn_data *data, uint64_t timeout_ms, rpc_done_fn *done, void *arg)
 {
 	check(message->descriptor == message_request(type));
 	if (conn->conn == NULL)
 		return call_refused(conn->rpc, type, done, arg, ERR_CLOSED);
-	if (conn->calls.count >= RPC_CALLS_PER_CONN_MAX || conn_is_full(conn->conn) || rpc_calls_full(&conn->rpc->calls))
+	if (conn_is_used_up(conn))
 		return call_refused(conn->rpc, type, done, arg, ERR_BUSY);
 	struct rpc_call *call = rpc_calls_add(&conn->rpc->calls, &conn->calls, type, done, arg);
 	call->conn = conn;
@@ -460,8 +556,10 @@ static enum err peer_connect(struct rpc_peer *peer)
 	struct rpc_conn *conn = conn_add(peer->rpc, peer, CONN_CONNECTING);
 	enum err err = conn_connect(peer->rpc->loop, peer->address, &conn_events, conn, &conn->conn);
 	if (err != OK) {
-		conn_remove(conn, ERR_UNREACHABLE, "");
-		return ERR_UNREACHABLE;
+		/* Without a descriptor for it the peer has not been asked. */
+		err = err == ERR_TOO_MANY ? ERR_BUSY : ERR_UNREACHABLE;
+		conn_remove(conn, err, "");
+		return err;
 	}
 	peer->conn = conn;
 	timer_start(&conn->patience, RPC_CONNECT_TIMEOUT_MS);
@@ -554,6 +652,11 @@ void rpc_peer_close(struct rpc_peer *peer)
 	peer_free(peer);
 }
 
+bool rpc_peer_is_full(const struct rpc_peer *peer)
+{
+	return peer->conn != NULL && conn_is_used_up(peer->conn);
+}
+
 const char *rpc_peer_address(const struct rpc_peer *peer)
 {
 	return peer->address;
@@ -570,6 +673,8 @@ enum err rpc_open(struct loop *loop, const struct rpc_identity *identity, const 
 	rpc->service = service;
 	rpc->service_arg = service_arg;
 	rpc_calls_init(&rpc->calls, loop);
+	timer_init(&rpc->turn, loop, on_turn, rpc);
+	defer_init(&rpc->turn_end, loop, on_turn_end, rpc);
 	*out = rpc;
 	return OK;
 }
@@ -579,6 +684,8 @@ void rpc_close(struct rpc *rpc)
 	if (rpc == NULL)
 		return;
 	rpc->closing = true;
+	timer_stop(&rpc->turn);
+	defer_cancel(&rpc->turn_end);
 	listener_close(rpc->listener);
 	/* Calls made by the `done` of others are refused, and end in the last step. */
 	while (rpc->conns != NULL)
@@ -587,6 +694,8 @@ void rpc_close(struct rpc *rpc)
 	check(rpc->conns == NULL);
 	while (rpc->peers != NULL)
 		peer_free(rpc->peers);
+	timer_stop(&rpc->turn);
+	defer_cancel(&rpc->turn_end);
 	rpc_calls_deinit(&rpc->calls);
 	buf_deinit(&rpc->scratch);
 	free(rpc);

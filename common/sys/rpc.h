@@ -8,7 +8,9 @@
  * connection broke after the request was queued: it may or may not have been done), ERR_UNREACHABLE (never sent) or
  * ERR_BUSY (too many calls outstanding; never sent). `done` is never called from within rpc_*_call itself.
  * Requests of one connection are handed to the service in the order in which they were sent. When RPC_SERVED_PER_CONN_MAX
- * are being served, or the replies queue up, the connection is not read any further: that is the backpressure.
+ * are being served, or a client has its share (rpc_share.h), or the replies queue up, the connection is not read any further: that
+ * is the backpressure. A client that does not read its replies is cut off after CONN_FRAME_TIMEOUT_MS.
+ * ERR_BUSY also says that this process lacks descriptors for the connection: the other side is not to blame.
  *
  * The first frame each way is a hello (protocol version, role, id); see granary.proto. Rpc answers it by itself. */
 #ifndef GRANARY_COMMON_SYS_RPC_H
@@ -57,6 +59,8 @@ void rpc_set_cluster(struct rpc *rpc, uint64_t cluster);
 void rpc_reply(struct rpc_request *request, const ProtobufCMessage *reply);
 /* As rpc_reply, followed by data. */
 void rpc_reply_data(struct rpc_request *request, const ProtobufCMessage *reply, const struct conn_data *data);
+/* The request waits for requests of other clients: it does not count in its own client's share (rpc_share.h). */
+void rpc_request_waits(struct rpc_request *request);
 /* text (may be NULL) explains it to a person; with ERR_NOT_LEADER it is the leader's address, for the caller to try. */
 void rpc_reply_error(struct rpc_request *request, enum err err, const char *text);
 
@@ -82,6 +86,8 @@ struct rpc_peer *rpc_peer_open(struct rpc *rpc, const char *address);
 struct rpc_peer *rpc_peer_open_lane(struct rpc *rpc, const char *address, unsigned lane);
 void rpc_peer_close(struct rpc_peer *peer);
 const char *rpc_peer_address(const struct rpc_peer *peer);
+/* A call now would end with ERR_BUSY. */
+bool rpc_peer_is_full(const struct rpc_peer *peer);
 /* timeout_ms covers connecting, too. `data` may be NULL. */
 rpc_call_id rpc_peer_call(struct rpc_peer *peer, enum message_type type, const ProtobufCMessage *message,
 			  const struct conn_data *data, uint64_t timeout_ms, rpc_done_fn *done, void *arg);

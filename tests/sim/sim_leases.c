@@ -155,12 +155,17 @@ static void on_server_request(void *arg, struct rpc_request *request)
 	struct server *server = arg;
 	struct world *world = server->world;
 	Granary__ChunkserverStatus status = GRANARY__CHUNKSERVER_STATUS__INIT;
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
 	Granary__ChunkCommandsReply reply = GRANARY__CHUNK_COMMANDS_REPLY__INIT;
 	uint32_t errors[COMMANDS_PER_PUSH_MAX] = { 0 };
 
 	if (request->type == MESSAGE_CHUNKSERVER_STATUS) {
 		status.server = server->identity.id;
 		rpc_reply(request, &status.base);
+		return;
+	}
+	if (request->type == MESSAGE_FENCE) {
+		rpc_reply(request, &empty.base);
 		return;
 	}
 	check(request->type == MESSAGE_CHUNK_COMMANDS);

@@ -294,6 +294,12 @@ bool conn_is_full(const struct conn *conn)
 	return conn->out_bytes > CONN_OUT_BYTES_MAX;
 }
 
+size_t conn_count_max(struct loop *loop)
+{
+	(void)loop;
+	return CONNECTIONS_MAX;
+}
+
 void conn_reject(struct conn *conn)
 {
 	const struct conn_events *events = conn->events;

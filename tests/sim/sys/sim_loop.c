@@ -148,6 +148,12 @@ uint64_t loop_wall_ms(struct loop *loop)
 	return 1717200000000u + local_us(loop->host) / 1000 + (uint64_t)loop->host->wall_offset_ms;
 }
 
+size_t loop_descriptors_max(struct loop *loop)
+{
+	(void)loop;
+	return 65536;
+}
+
 uint64_t loop_random(struct loop *loop)
 {
 	return rng_next(&loop->sim->rng);

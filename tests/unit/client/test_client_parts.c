@@ -151,12 +151,77 @@ static void test_shuffle(void **state)
 	assert_int_equal(order[0]->id, 1);
 }
 
+static bool is_avoided(struct server *server, struct server *other, uint64_t now_ms)
+{
+	struct location location = {.count = 2, .replicas = {server, other}};
+	struct server *order[REPLICAS_MAX];
+	struct rng rng;
+	rng_init(&rng, now_ms);
+	for (unsigned i = 0; i < 50; i++) {
+		location_shuffle(&location, &rng, now_ms, order);
+		if (order[0] == server)
+			return false;
+	}
+	return true;
+}
+
+/* Left for longer and longer; one read finds out whether it is back. */
+static void test_ejection_and_return(void **state)
+{
+	struct server server = {.id = 1, .latency_us = 100}, other = {.id = 2, .latency_us = 100};
+	(void)state;
+	server_failed(&server, 1000);
+	server_failed(&server, 1001); /* another read that was under way */
+	assert_true(is_avoided(&server, &other, 1999));
+	assert_false(is_avoided(&server, &other, 2000));
+	server_asked(&server, 2000);
+	assert_true(is_avoided(&server, &other, 2001));
+	server_failed(&server, 2030);
+	assert_true(is_avoided(&server, &other, 4029));
+	assert_false(is_avoided(&server, &other, 4030));
+	uint64_t now = 4030;
+	for (unsigned i = 0; i < 10; i++) {
+		server_asked(&server, now);
+		server_failed(&server, now + 30);
+		now = server.sick_until_ms;
+	}
+	assert_int_equal(server.sick_ms, 30000);
+	server_asked(&server, now);
+	server_answered(&server, 100);
+	assert_false(is_avoided(&server, &other, now + 1));
+	server_failed(&server, now + 10);
+	assert_false(is_avoided(&server, &other, now + 1010));
+}
+
+static void test_hedges_are_bounded(void **state)
+{
+	struct servers servers = {0};
+	unsigned hedges = 0;
+	(void)state;
+	assert_false(servers_may_hedge(&servers));
+	for (unsigned i = 0; i < 10000; i++)
+		servers_read_begins(&servers);
+	for (unsigned i = 0; i < 100; i++)
+		hedges += servers_may_hedge(&servers);
+	assert_int_equal(hedges, CLIENT_HEDGES_MAX);
+	for (unsigned i = 0; i < CLIENT_READS_PER_HEDGE; i++)
+		servers_read_begins(&servers);
+	assert_true(servers_may_hedge(&servers));
+	assert_false(servers_may_hedge(&servers));
+	struct server usual = {.latency_us = 200}, slow = {.latency_us = 20000}, very_slow = {.latency_us = 2000000};
+	assert_int_equal(server_hedge_ms(&usual), CLIENT_HEDGE_MS_MIN);
+	assert_int_equal(server_hedge_ms(&slow), 160);
+	assert_int_equal(server_hedge_ms(&very_slow), CLIENT_HEDGE_MS_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_find_cluster),
 		cmocka_unit_test(test_open_files),
 		cmocka_unit_test(test_shuffle),
+		cmocka_unit_test(test_ejection_and_return),
+		cmocka_unit_test(test_hedges_are_bounded),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
