@@ -245,6 +245,8 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 	struct sim_host *host = kv->loop->host;
 	if (!sim_disk_operation(kv->loop) || sim_chance(host->sim, host->faults.write_error_per_million))
 		return ERR_IO;
+	if (!sim_disk_has_room(host->disk, 0))
+		return ERR_NO_SPACE;
 	struct sim_store *store = kv->store;
 	struct node *root = node_ref(newest(kv));
 	for (size_t i = 0; i < batch->count; i++) {
