@@ -23,6 +23,8 @@ static void on_stopped_by_itself(void *arg)
 static void on_failed(void *arg, enum err err)
 {
 	struct node *node = arg;
+	if (sim_process_is_dead(node->loop)) /* its host lost power just now */
+		return;
 	if (node->faulty) {
 		sim_after(node->world->sim, 0, on_stopped_by_itself, node);
 		return;
@@ -199,10 +201,11 @@ void world_calm(struct world *world)
 		sim_host_stick_disk(node->host, false);
 		for (unsigned j = 0; j < world_node_count(world); j++)
 			sim_set_link(world->sim, node->host, world->nodes[j].host, NULL);
-		node->held = node->faulty = false;
 		world_on_resume(node);
-		if (node->loop && sim_process_is_dead(node->loop))
+		/* A store that has failed stays out of service until its process starts anew. */
+		if (node->loop && (sim_process_is_dead(node->loop) || node->faulty))
 			node_stop(node, false);
+		node->held = node->faulty = false;
 		node_start(node);
 	}
 }

@@ -58,6 +58,26 @@ static void lost_and_misdirected(struct sim_host *host, struct loop *loop)
 	file_unref(file);
 }
 
+/* What a failed sync did not write the next one does not either, though it says so. */
+static void failed_sync(uint64_t seed)
+{
+	struct sim *sim = sim_open(&(struct sim_options){ .seed = seed });
+	struct sim_host *host = sim_host_open(sim, "a");
+	struct loop *loop = sim_process_open(host, "p");
+	struct file *file = open_file(loop, "/d/f");
+	char text[4];
+	check(file_write(file, 0, "old!", 4) == OK && file_sync(file) == OK && dir_sync(loop, "/d") == OK);
+	check(file_write(file, 0, "new!", 4) == OK);
+	check(sim_host_break_file(host, "/d/f", &(struct sim_file_faults){ .sync_fails = true }) && file_sync(file) == ERR_IO);
+	check(sim_host_break_file(host, "/d/f", &(struct sim_file_faults){ .sync_fails = false }) && file_sync(file) == OK);
+	check(sim_host_read_durable(host, "/d/f", 0, text, 4) && memcmp(text, "old!", 4) == 0);
+	check(file_write(file, 0, "new!", 4) == OK && file_sync(file) == OK);
+	check(sim_host_read_durable(host, "/d/f", 0, text, 4) && memcmp(text, "new!", 4) == 0);
+	file_unref(file);
+	loop_close(loop);
+	sim_close(sim);
+}
+
 static void no_space(struct sim_host *host, struct loop *loop)
 {
 	struct file *file = open_file(loop, "/d/full");
@@ -120,6 +140,7 @@ void sys_disk_faults(uint64_t seed)
 	slow_and_stuck(sim, host, loop);
 	loop_close(loop);
 	sim_close(sim);
+	failed_sync(seed);
 }
 
 /* ---- names */

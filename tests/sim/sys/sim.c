@@ -39,6 +39,7 @@ struct sim *sim_open(const struct sim_options *options)
 void sim_close(struct sim *sim)
 {
 	check(sim->loops == NULL);
+	sim_conns_close(sim);
 	for (size_t i = 0; i < sim->heap_count; i++)
 		if (sim->heap[i].drop != NULL)
 			sim->heap[i].drop(sim->heap[i].arg);
@@ -46,7 +47,6 @@ void sim_close(struct sim *sim)
 		sim_disk_close(sim->hosts[i]->disk);
 		free(sim->hosts[i]);
 	}
-	sim_conns_close(sim);
 	free(sim->heap);
 	free(sim->trace);
 	free(sim);

@@ -16,7 +16,8 @@
  *   end: messages of a former life.
  * - Disk: writes are in the page cache until synced; a power cut keeps, for every 512-byte sector written since, the old or
  *   the new content at random; unsynced names: a random prefix of the changes survives, of all or of each directory. A killed process
- *   loses nothing. Errors by chance (sim_disk_faults) or of one file (sim_file_faults); writes that are lost or go to another place
+ *   loses nothing. Errors by chance (sim_disk_faults) or of one file (sim_file_faults); what a failed sync did not write no later
+ *   sync writes, unless it is written anew; writes that are lost or go to another place
  *   though they are reported done; bits that flip at rest; no space, also for the key-value store; slow; stuck: work of workers waits
  *   until it is released, perhaps for ever (what the loop does itself, from the page cache, goes on).
  * - Key-value store: a power cut keeps the batches up to some point at or after the last sync.

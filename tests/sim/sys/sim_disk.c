@@ -20,6 +20,7 @@ struct page {
 	uint8_t *now;	  /* NULL: zeros */
 	uint8_t *durable; /* with dirty; NULL: zeros */
 	bool dirty;
+	bool doomed; /* a sync of it failed: the system takes it for clean, and no later sync makes it durable unless it is written again */
 };
 
 struct inode {
@@ -219,7 +220,7 @@ static void page_cut(struct sim *sim, struct page *page)
 	}
 	free(page->durable);
 	page->durable = NULL;
-	page->dirty = false;
+	page->dirty = page->doomed = false;
 }
 
 static uint32_t directory_hash(const char *path)
@@ -445,6 +446,7 @@ static struct page *page_touch(struct file *file, size_t index)
 			memcpy(page->durable, page->now, PAGE);
 		}
 	}
+	page->doomed = false;
 	if (page->now == NULL) {
 		page->now = mem_zero(1, PAGE);
 		inode->pages_used++;
@@ -524,19 +526,27 @@ enum err file_write_parts(struct file *file, uint64_t offset, const struct slice
 enum err file_sync(struct file *file)
 {
 	struct sim_host *host = file->loop->host;
-	if (!sim_disk_operation(file->loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
-		return ERR_IO;
 	struct inode *inode = file->inode;
-	if (inode->faults.sync_fails)
+	if (!sim_disk_operation(file->loop))
 		return ERR_IO;
+	if (inode->faults.sync_fails || sim_chance(host->sim, host->faults.sync_error_per_million)) {
+		for (size_t i = 0; i < inode->dirty_count; i++)
+			inode->pages[inode->dirty[i]].doomed = true;
+		return ERR_IO;
+	}
 	inode->size_durable = inode->size;
+	size_t doomed = 0;
 	for (size_t i = 0; i < inode->dirty_count; i++) {
 		struct page *page = &inode->pages[inode->dirty[i]];
+		if (page->doomed) {
+			inode->dirty[doomed++] = inode->dirty[i];
+			continue;
+		}
 		free(page->durable);
 		page->durable = NULL;
 		page->dirty = false;
 	}
-	inode->dirty_count = 0;
+	inode->dirty_count = doomed;
 	return OK;
 }
 
