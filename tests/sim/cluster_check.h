@@ -17,7 +17,7 @@ void check_close(struct check *check);
 
 struct check_want {
 	bool replicated;     /* every chunk has all its copies again (needs the repair of lost copies) */
-	bool may_be_damaged; /* unsynced data was lost in power cuts: blocks whose checksum does not fit, on disks, are not compared */
+	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared */
 };
 /* Steps the simulation until all of it holds; ends the program, saying what does not, when it does not within limit_us. */
 void check_end(struct check *check, const struct check_want *want, uint64_t limit_us);
