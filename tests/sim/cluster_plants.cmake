@@ -5,7 +5,8 @@ set(cluster_plants
 	CLIENT_SYNC_IS_FLUSH:file_flush:40	# a sync does not wait for the disks
 	CLIENT_FLUSH_TOO_EARLY:file_flush:20	# a flush does not wait for the replicas
 	CLIENT_RECALL_IGNORED:file_io:20)	# attributes are relied on after the master has taken them back
-add_library(sim_cluster_parts OBJECT sim/sim_cluster.c sim/cluster_world.c)
+file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
+add_library(sim_cluster_parts OBJECT sim/sim_cluster.c ${cluster_parts})
 target_link_libraries(sim_cluster_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${cluster_plants})
 	string(REPLACE ":" ";" plant ${plant})

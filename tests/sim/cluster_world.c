@@ -5,56 +5,89 @@
 
 #include "chunkserver/chunkserver.h"
 #include "common/base/check.h"
+#include "master/replica.h"
 #include "tests/sim/masters.h"
+
+#define TRY_AGAIN_US 300000u /* to start what did not start */
+#define LATE_US_MAX 2500000u
+
+static void on_stopped_by_itself(void *arg)
+{
+	struct node *node = arg;
+	if (!node->loop)
+		return;
+	node_stop(node, false);
+	sim_after(node->world->sim, TRY_AGAIN_US, world_on_restart, node);
+}
 
 static void on_failed(void *arg, enum err err)
 {
 	struct node *node = arg;
+	if (sim_process_is_dead(node->loop)) /* its host lost power just now */
+		return;
+	if (node->faulty) {
+		sim_after(node->world->sim, 0, on_stopped_by_itself, node);
+		return;
+	}
 	sim_print_trace(node->world->sim, stderr);
-	fprintf(stderr, "master %u: its store failed: %s\n", node->number + 1, err_name(err));
+	fprintf(stderr, "%s: its store failed: %s\n", node->name, err_name(err));
 	check(false);
 }
 
 static void start_chunkserver(struct node *node)
 {
-	static const char *const addresses[WORLD_CHUNKSERVERS] = { "k1:7101", "k2:7101", "k3:7101", "k4:7101" };
-	static const char *const hosts[WORLD_CHUNKSERVERS] = { "k1", "k2", "k3", "k4" };
-	struct chunkserver_options options = { .data = "data",
-					       .listen = addresses[node->number],
-					       .masters = WORLD_MASTER_ADDRESSES,
-					       .host = hosts[node->number] };
-	check(chunkserver_open(node->loop, &options, &node->chunkserver) == OK);
+	char address[16];
+	char host[4] = { 'k', (char)('1' + node->number), 0 };
+	snprintf(address, sizeof address, "%s:7101", host);
+	struct chunkserver_options options = { .data = "data", .listen = address, .masters = WORLD_MASTER_ADDRESSES, .host = host };
+	enum err err = chunkserver_open(node->loop, &options, &node->chunkserver);
+	if (err)
+		sim_trace(node->world->sim, "%s does not start: %s", node->name, err_name(err));
+}
+
+static void loop_end(struct node *node)
+{
+	if (!sim_process_is_dead(node->loop))
+		sim_process_kill(node->loop);
+	sim_process_drop_work(node->loop);
+	loop_close(node->loop);
+	node->loop = NULL;
 }
 
 void node_start(struct node *node)
 {
-	static const char *const names[] = { "master", "chunkserver", "client" };
-	char name[24];
-	if (node->loop)
+	if (node->loop || node->held)
 		return;
 	if (!sim_host_is_up(node->host))
 		sim_host_start(node->host);
-	snprintf(name, sizeof name, "%s%u", names[node->kind], node->number + 1);
-	node->loop = sim_process_open(node->host, name);
+	node->loop = sim_process_open(node->host, node->name);
 	node->world->starts++;
 	if (node->kind == NODE_MASTER)
-		node->master = master_on(node->loop, node->number + 1, on_failed, node);
+		node->master = master_try(node->loop, node->number + 1, on_failed, node);
 	else if (node->kind == NODE_CHUNKSERVER)
 		start_chunkserver(node);
 	else
 		node->program = node->world->client_start(node->world, node->number, node->loop);
+	if (node->master || node->chunkserver || node->program)
+		return;
+	bool excused = node->faulty || sim_process_is_dead(node->loop);
+	loop_end(node);
+	if (!excused) {
+		sim_print_trace(node->world->sim, stderr);
+		fprintf(stderr, "%s does not start\n", node->name);
+		check(false);
+	}
+	sim_after(node->world->sim, TRY_AGAIN_US, world_on_restart, node);
 }
 
 void node_stop(struct node *node, bool power)
 {
-	if (!node->loop)
-		return;
 	if (power)
 		sim_host_power_cut(node->host);
-	else
+	if (!node->loop)
+		return;
+	if (!sim_process_is_dead(node->loop))
 		sim_process_kill(node->loop);
-	if (power && node->kind == NODE_CHUNKSERVER && node->world->power_lost)
-		node->world->power_lost(node->world);
 	if (node->kind == NODE_MASTER)
 		master_close(node->master);
 	else if (node->kind == NODE_CHUNKSERVER)
@@ -64,35 +97,59 @@ void node_stop(struct node *node, bool power)
 	node->master = NULL;
 	node->chunkserver = NULL;
 	node->program = NULL;
-	sim_process_drop_work(node->loop);
-	loop_close(node->loop);
-	node->loop = NULL;
+	loop_end(node);
 }
 
-static unsigned node_count(const struct world *world)
+static unsigned chunkservers_of(const struct world *world)
 {
-	return WORLD_MASTERS + WORLD_CHUNKSERVERS + world->clients;
+	return world->chunkservers ? world->chunkservers : WORLD_CHUNKSERVERS;
+}
+
+unsigned world_node_count(const struct world *world)
+{
+	return WORLD_MASTERS + chunkservers_of(world) + world->clients;
 }
 
 struct node *world_node(struct world *world, enum node_kind kind, unsigned number)
 {
-	unsigned first = kind == NODE_MASTER ? 0 : kind == NODE_CHUNKSERVER ? WORLD_MASTERS : WORLD_MASTERS + WORLD_CHUNKSERVERS;
-	check(first + number < node_count(world));
+	unsigned first = kind == NODE_MASTER ? 0 : kind == NODE_CHUNKSERVER ? WORLD_MASTERS : WORLD_MASTERS + chunkservers_of(world);
+	check(first + number < world_node_count(world));
 	return &world->nodes[first + number];
+}
+
+struct node *world_node_of_host(struct world *world, const struct sim_host *host)
+{
+	for (unsigned i = 0; i < world_node_count(world); i++)
+		if (world->nodes[i].host == host)
+			return &world->nodes[i];
+	return NULL;
+}
+
+static void on_power_cut(void *arg, struct sim_host *host)
+{
+	struct world *world = arg;
+	const struct node *node = world_node_of_host(world, host);
+	if (node && node->kind == NODE_CHUNKSERVER && world->power_lost)
+		world->power_lost(world, node->number);
 }
 
 void world_open(struct world *world, uint64_t seed)
 {
-	const unsigned counts[] = { WORLD_MASTERS, WORLD_CHUNKSERVERS, world->clients };
-	check(world->clients <= WORLD_CLIENTS_MAX);
+	static const char *const kinds[] = { "master", "chunkserver", "client" };
+	const unsigned counts[] = { WORLD_MASTERS, chunkservers_of(world), world->clients };
+	check(world->clients <= WORLD_CLIENTS_MAX && counts[1] <= WORLD_CHUNKSERVERS_MAX);
 	world->sim = sim_open(&(struct sim_options){ .seed = seed,
 						     .break_per_million = world->break_per_million ? world->break_per_million : 20,
+						     .late_per_million = world->late_per_million,
+						     .late_us_max = LATE_US_MAX,
 						     .verbose = getenv("SIM_VERBOSE") != NULL });
+	sim_on_power_cut(world->sim, on_power_cut, world);
 	for (unsigned kind = NODE_MASTER; kind <= NODE_CLIENT; kind++)
 		for (unsigned i = 0; i < counts[kind]; i++) {
 			struct node *node = world_node(world, kind, i);
 			char name[3] = { "mkc"[kind], (char)('1' + i), 0 };
 			*node = (struct node){ .world = world, .kind = kind, .number = i, .host = sim_host_open(world->sim, name) };
+			snprintf(node->name, sizeof node->name, "%s%u", kinds[kind], i + 1);
 			if (kind != NODE_CLIENT)
 				node_start(node);
 		}
@@ -100,12 +157,21 @@ void world_open(struct world *world, uint64_t seed)
 
 void world_close(struct world *world)
 {
-	for (unsigned i = node_count(world); i-- > 0;)
+	sim_on_power_cut(world->sim, NULL, NULL);
+	for (unsigned i = world_node_count(world); i-- > 0;)
 		node_stop(&world->nodes[i], false);
 	sim_close(world->sim);
 }
 
-/* ---- faults ---- */
+struct node *world_leader(struct world *world)
+{
+	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
+		struct node *node = world_node(world, NODE_MASTER, i);
+		if (node->master && !sim_process_is_dead(node->loop) && replica_is_leading(master_replica(node->master)))
+			return node;
+	}
+	return NULL;
+}
 
 void world_on_restart(void *arg)
 {
@@ -124,59 +190,22 @@ void world_on_heal(void *arg)
 	sim_heal(((struct world *)arg)->sim);
 }
 
-static void stop_for_a_while(struct node *node, bool power)
-{
-	sim_trace(node->world->sim, "fault: %s of %u.%u", power ? "power cut" : "kill", node->kind, node->number + 1);
-	node_stop(node, power);
-	sim_after(node->world->sim, 50000 + rng_below(sim_rng(node->world->sim), 3000000), world_on_restart, node);
-}
-
-static void on_fault(void *arg)
-{
-	struct world *world = arg;
-	struct rng *rng = sim_rng(world->sim);
-	struct node *node = &world->nodes[rng_below(rng, node_count(world))];
-	struct node *other = &world->nodes[rng_below(rng, node_count(world))];
-	if (world->quiet)
-		return;
-	world->faults++;
-	switch (rng_below(rng, 6)) {
-	case 0:
-	case 1:
-		stop_for_a_while(node, false);
-		break;
-	case 2:
-		stop_for_a_while(node, node->kind != NODE_CHUNKSERVER || world->power_cuts);
-		break;
-	case 3:
-		if (node->loop) {
-			sim_trace(world->sim, "fault: pause of %u.%u", node->kind, node->number + 1);
-			sim_process_pause(node->loop, true);
-			sim_after(world->sim, 100000 + rng_below(rng, 4000000), world_on_resume, node);
-		}
-		break;
-	default:
-		sim_trace(world->sim, "fault: cut %u.%u - %u.%u", node->kind, node->number + 1, other->kind, other->number + 1);
-		sim_cut(world->sim, node->host, other->host, true);
-		if (rng_below(rng, 2) == 0)
-			sim_cut(world->sim, other->host, node->host, true);
-		sim_after(world->sim, 100000 + rng_below(rng, 4000000), world_on_heal, world);
-		break;
-	}
-	sim_after(world->sim, 300000 + rng_below(rng, 2000000), on_fault, world);
-}
-
-void world_break(struct world *world)
-{
-	sim_after(world->sim, 100000, on_fault, world);
-}
-
 void world_calm(struct world *world)
 {
 	world->quiet = true;
 	sim_heal(world->sim);
-	for (unsigned i = 0; i < node_count(world); i++) {
-		world_on_resume(&world->nodes[i]);
-		node_start(&world->nodes[i]);
+	for (unsigned i = 0; i < world_node_count(world); i++) {
+		struct node *node = &world->nodes[i];
+		sim_host_power_cut_after(node->host, 0);
+		sim_host_set_disk(node->host, &(struct sim_disk_faults){ 0 });
+		sim_host_stick_disk(node->host, false);
+		for (unsigned j = 0; j < world_node_count(world); j++)
+			sim_set_link(world->sim, node->host, world->nodes[j].host, NULL);
+		world_on_resume(node);
+		/* A store that has failed stays out of service until its process starts anew. */
+		if (node->loop && (sim_process_is_dead(node->loop) || node->faulty))
+			node_stop(node, false);
+		node->held = node->faulty = false;
+		node_start(node);
 	}
 }

@@ -10,12 +10,13 @@
 #include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/sys/log.h"
 
 #define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
 
 const char *const master_addresses[MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
 
-struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg)
+struct master *master_try(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg)
 {
 	struct buf message = { 0 };
 	struct master *master = NULL;
@@ -27,12 +28,18 @@ struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *ar
 					  .cache_bytes = 16u * MIB,
 					  .failed = failed,
 					  .arg = arg };
-	enum err err = master_open(loop, &options, &master, &message);
 
-	if (err)
-		fprintf(stderr, "master %u does not start: %.*s\n", id, (int)message.size, (const char *)message.bytes);
-	check(err == OK);
+	if (master_open(loop, &options, &master, &message))
+		log_error("does_not_start", "master=%u why=%.*s", id, (int)message.size, (const char *)message.bytes);
 	buf_deinit(&message);
+	return master;
+}
+
+struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg)
+{
+	struct master *master = master_try(loop, id, failed, arg);
+
+	check(master != NULL);
 	return master;
 }
 

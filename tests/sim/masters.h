@@ -23,7 +23,9 @@ struct member {
 	unsigned starts;
 };
 
-/* The master `id` on a fresh loop of its host; it must start. `arg` goes to `failed`. */
+/* The master `id` on a fresh loop of its host. `arg` goes to `failed`. NULL: it does not start, as the trace then says. */
+struct master *master_try(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg);
+/* It must start. */
 struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *arg, enum err err), void *arg);
 
 /* Makes the hosts m1.. and starts all. A store that fails ends the program. */

@@ -10,6 +10,7 @@
 #include "common/sys/kv.h"
 #include "common/sys/log.h"
 #include "tests/sim/sys/sim.h"
+#include "tests/sim/sys_faults.h"
 
 #define FRAMES 200u
 
@@ -242,13 +243,17 @@ static void run_kv(uint64_t seed)
 
 int main(void)
 {
-	unsigned lost = 0, kept = 0;
+	unsigned lost = 0, kept = 0, apart = 0, late = 0;
 	for (uint64_t seed = 1; seed <= 50; seed++) {
 		check(run_network(seed) == run_network(seed));
 		run_disk(seed, &lost, &kept);
 		run_kv(seed);
+		sys_disk_faults(seed);
+		sys_name_faults(seed, &apart);
+		sys_link_faults(seed, &late);
+		sys_clock_faults(seed);
 	}
-	check(lost > 0 && kept > 0);
+	check(lost > 0 && kept > 0 && apart > 0 && late > 0 && late < 50);
 	check(run_network(1) != run_network(2));
 	printf("sim_sys: 50 seeds, a power cut lost %u and kept %u unsynced writes\n", lost, kept);
 	return 0;

@@ -1,5 +1,6 @@
 #include "tests/sim/sys/sim_internal.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ struct sim *sim_open(const struct sim_options *options)
 void sim_close(struct sim *sim)
 {
 	check(sim->loops == NULL);
+	sim_conns_close(sim);
 	for (size_t i = 0; i < sim->heap_count; i++)
 		if (sim->heap[i].drop != NULL)
 			sim->heap[i].drop(sim->heap[i].arg);
@@ -247,6 +249,14 @@ void sim_host_power_cut(struct sim_host *host)
 		sim_disk_process_died(host->disk, loop);
 	}
 	sim_disk_power_cut(host->disk);
+	if (host->sim->power_cut != NULL)
+		host->sim->power_cut(host->sim->power_cut_arg, host);
+}
+
+void sim_on_power_cut(struct sim *sim, void (*fn)(void *arg, struct sim_host *host), void *arg)
+{
+	sim->power_cut = fn;
+	sim->power_cut_arg = arg;
 }
 
 void sim_host_start(struct sim_host *host)
@@ -265,6 +275,12 @@ void sim_host_power_cut_after(struct sim_host *host, uint64_t disk_operations)
 void sim_host_set_disk(struct sim_host *host, const struct sim_disk_faults *faults)
 {
 	host->faults = *faults;
+}
+
+void sim_host_stick_disk(struct sim_host *host, bool stuck)
+{
+	sim_trace(host->sim, "disk %s host=%s", stuck ? "stuck" : "released", host->name);
+	host->stuck = stuck;
 }
 
 void sim_process_kill(struct loop *loop)
@@ -309,6 +325,13 @@ void sim_heal(struct sim *sim)
 {
 	sim_trace(sim, "heal_all");
 	memset(sim->cut, 0, sizeof(sim->cut));
+}
+
+void sim_set_link(struct sim *sim, struct sim_host *from, struct sim_host *to, const struct sim_link *link)
+{
+	sim_trace(sim, "link from=%s to=%s delay_us=%" PRIu64 " bytes_per_second=%" PRIu64, from->name, to->name,
+		  link == NULL ? 0 : link->delay_us, link == NULL ? 0 : link->bytes_per_second);
+	sim->links[from->index][to->index] = (struct link){ .how = link == NULL ? (struct sim_link){ 0 } : *link };
 }
 
 void sim_trace(struct sim *sim, const char *format, ...)

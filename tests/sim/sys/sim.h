@@ -10,11 +10,18 @@
  *
  * Model, by fault:
  * - Network: every frame takes a random time; connections keep order, break as a whole. Frames into a cut wait until it is
- *   healed (TCP sends again). Connecting to a host that is down or cut off never answers.
+ *   healed (TCP sends again). Connecting to a host that is down or cut off never answers. A cut is one way: bridges, rings and islands
+ *   are made of several (sim_cut); a link that flaps is a cut that comes and goes. A link may be slow: longer delay, so many bytes a
+ *   second, shared by its connections. What a process had sent when it was killed may still arrive, late, before its peers learn of the
+ *   end: messages of a former life.
  * - Disk: writes are in the page cache until synced; a power cut keeps, for every 512-byte sector written since, the old or
- *   the new content at random; unsynced names: a random prefix of the changes survives. A killed process loses nothing.
+ *   the new content at random; unsynced names: a random prefix of the changes survives, of all or of each directory. A killed process
+ *   loses nothing. Errors by chance (sim_disk_faults) or of one file (sim_file_faults); what a failed sync did not write no later
+ *   sync writes, unless it is written anew; writes that are lost or go to another place
+ *   though they are reported done; bits that flip at rest; no space, also for the key-value store; slow; stuck: work of workers waits
+ *   until it is released, perhaps for ever (what the loop does itself, from the page cache, goes on).
  * - Key-value store: a power cut keeps the batches up to some point at or after the last sync.
- * - Clock: per host an offset of the wall clock and a rate of both clocks. */
+ * - Clock: per host an offset of the wall clock, which jumps, and a rate of both clocks (-500000 ppm: half speed). */
 #ifndef GRANARY_TESTS_SIM_SYS_SIM_H
 #define GRANARY_TESTS_SIM_SYS_SIM_H
 
@@ -34,6 +41,8 @@ struct sim_options {
 	uint64_t net_us_min, net_us_max;   /* delay of a frame; 0, 0: 50..500 */
 	uint64_t disk_us_min, disk_us_max; /* of an item of work; 0, 0: 50..1000 */
 	uint32_t break_per_million;	   /* chance that a frame breaks its connection instead of arriving */
+	uint32_t late_per_million;	   /* chance that what a killed process had sent on a connection arrives after all; */
+	uint64_t late_us_max;		   /* so much later */
 	bool verbose;			   /* log lines go to standard error as they are made, too */
 };
 
@@ -78,25 +87,51 @@ void sim_host_start(struct sim_host *host);
 bool sim_host_is_up(const struct sim_host *host);
 /* The power cut comes by itself within the n-th disk operation from now (1: the next); 0: not. Look with sim_host_is_up. */
 void sim_host_power_cut_after(struct sim_host *host, uint64_t disk_operations);
+/* Called whenever a host loses power, at once; from within an event of it. */
+void sim_on_power_cut(struct sim *sim, void (*fn)(void *arg, struct sim_host *host), void *arg);
 /* wall_ms is added to the wall clock; rate_ppm is how much faster both clocks run (may be negative). */
 void sim_host_set_clock(struct sim_host *host, int64_t wall_ms, int32_t rate_ppm);
 
 /* Frames from `from` to `to` wait while cut. One way: call twice for both. */
 void sim_cut(struct sim *sim, struct sim_host *from, struct sim_host *to, bool cut);
 void sim_heal(struct sim *sim);
+struct sim_link {
+	uint64_t delay_us;	   /* added to each frame's */
+	uint64_t bytes_per_second; /* 0: any number */
+};
+/* One way; NULL: as others. */
+void sim_set_link(struct sim *sim, struct sim_host *from, struct sim_host *to, const struct sim_link *link);
 
 struct sim_disk_faults {
 	uint32_t read_error_per_million;
 	uint32_t write_error_per_million;
 	uint32_t sync_error_per_million;
+	uint32_t lost_per_million;	  /* a write is reported done and has no effect */
+	uint32_t misdirected_per_million; /* a write goes to another place of the file */
 	uint64_t space_bytes; /* 0: 1 TiB */
 	uint64_t slow_us;     /* added to each item of work */
 };
 void sim_host_set_disk(struct sim_host *host, const struct sim_disk_faults *faults);
+/* Work of this host's processes does not end before it is released. */
+void sim_host_stick_disk(struct sim_host *host, bool stuck);
+/* Of one file, as long as it exists. False when there is no such file. */
+struct sim_file_faults {
+	bool read_fails, write_fails, sync_fails;
+};
+bool sim_host_break_file(struct sim_host *host, const char *path, const struct sim_file_faults *faults);
 /* Flips a bit at rest. False when there is no such file or byte. */
 bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset, unsigned bit);
 /* All files and stores of the host are gone: an empty disk. The host is down. */
 void sim_host_wipe(struct sim_host *host);
+
+/* What is on a disk, for checks: as programs see it. */
+void sim_host_each_file(struct sim_host *host, bool (*fn)(void *arg, const char *path, uint64_t size), void *arg);
+/* False: there is no such file, or it ends before that. */
+bool sim_host_read_file(struct sim_host *host, const char *path, uint64_t offset, void *bytes, size_t size);
+/* The same of what is synced: bytes within one page of 4 KiB. */
+bool sim_host_read_durable(struct sim_host *host, const char *path, uint64_t offset, void *bytes, size_t size);
+/* Pages of 4 KiB that files take. */
+uint64_t sim_host_pages_used(const struct sim_host *host);
 
 /* The newest log lines and events of the run, oldest first: what a failing seed prints. */
 void sim_print_trace(const struct sim *sim, FILE *out);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <uthash.h>
+
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/conn.h"
@@ -18,7 +20,8 @@ struct sim_frame {
 };
 
 struct conn {
-	struct loop *loop;
+	struct loop *loop; /* NULL: of a former life, see sim->late */
+	struct sim_host *host;
 	const struct conn_events *events;
 	void *arg;
 	uint64_t id, peer_id; /* the other end; ids are never used again, so that a stale one is recognised */
@@ -27,9 +30,11 @@ struct conn {
 	struct sim_frame *out_first, *out_last; /* sent and not yet arrived, in order */
 	struct sim_frame *in_first, *in_last;	/* arrived while paused */
 	size_t out_bytes;
+	uint64_t late_until_us; /* of a former life: nothing arrives before */
 	bool connecting, paused, sending, delivering;
 	bool was_full; /* `drained` is due when out_bytes has become half */
 	struct conn *next;
+	UT_hash_handle hh; /* by id */
 };
 
 struct listener {
@@ -42,24 +47,21 @@ struct listener {
 
 /* Names a connection end in an event: the end may be gone when it happens. */
 struct end {
-	struct loop *loop;
 	uint64_t id;
 	enum err why;
 };
 
 static struct conn *find_end(struct sim *sim, uint64_t id)
 {
-	for (struct loop *loop = sim->loops; loop != NULL; loop = loop->next)
-		for (struct conn *conn = loop->conns; conn != NULL; conn = conn->next)
-			if (conn->id == id)
-				return conn;
-	return NULL;
+	struct conn *conn = NULL;
+	HASH_FIND(hh, sim->conns_by_id, &id, sizeof(id), conn);
+	return conn;
 }
 
 static struct end *end_of(const struct conn *conn, enum err why)
 {
 	struct end *end = mem_zero(1, sizeof(*end));
-	*end = (struct end){ .loop = conn->loop, .id = conn->id, .why = why };
+	*end = (struct end){ .id = conn->id, .why = why };
 	return end;
 }
 
@@ -78,7 +80,9 @@ static struct conn *conn_new(struct loop *loop, struct sim_host *peer_host, cons
 {
 	struct conn *conn = mem_zero(1, sizeof(*conn));
 	conn->loop = loop;
+	conn->host = loop->host;
 	conn->id = ++loop->sim->next_id;
+	HASH_ADD(hh, loop->sim->conns_by_id, id, sizeof(conn->id), conn);
 	conn->peer_host = peer_host;
 	snprintf(conn->peer, sizeof(conn->peer), "%s", peer);
 	conn->next = loop->conns;
@@ -86,12 +90,18 @@ static struct conn *conn_new(struct loop *loop, struct sim_host *peer_host, cons
 	return conn;
 }
 
+static void conn_unlink(struct conn *conn, struct conn **list)
+{
+	while (*list != conn)
+		list = &(*list)->next;
+	*list = conn->next;
+}
+
 static void conn_free(struct conn *conn)
 {
-	struct conn **link = &conn->loop->conns;
-	while (*link != conn)
-		link = &(*link)->next;
-	*link = conn->next;
+	struct sim *sim = conn->host->sim;
+	conn_unlink(conn, conn->loop == NULL ? &sim->late : &conn->loop->conns);
+	HASH_DEL(sim->conns_by_id, conn);
 	free_frames(conn->out_first);
 	free_frames(conn->in_first);
 	free(conn);
@@ -102,7 +112,7 @@ static void conn_free(struct conn *conn)
 static void on_reset(void *arg)
 {
 	struct end *end = arg;
-	struct conn *conn = find_end(end->loop->sim, end->id);
+	struct conn *conn = find_end(sim_current(), end->id);
 	enum err why = end->why;
 	free(end);
 	if (conn == NULL)
@@ -124,14 +134,20 @@ static uint64_t net_delay(struct sim *sim)
 	return sim_between(sim, sim->options.net_us_min, sim->options.net_us_max);
 }
 
+/* Nobody is there any more to hear of it. */
+static bool is_dead(const struct conn *conn)
+{
+	return conn->loop == NULL || conn->loop->dead;
+}
+
 /* The other end hears of the end of this one, unless it cannot. */
 static void reset_peer(struct conn *conn)
 {
-	struct sim *sim = conn->loop->sim;
+	struct sim *sim = conn->host->sim;
 	struct conn *peer = find_end(sim, conn->peer_id);
-	if (peer == NULL || peer->loop->dead)
+	if (peer == NULL || is_dead(peer))
 		return;
-	if (sim->cut[conn->loop->host->index][peer->loop->host->index]) {
+	if (sim->cut[conn->host->index][peer->host->index]) {
 		peer->peer_id = 0; /* found out when it sends */
 		return;
 	}
@@ -146,13 +162,45 @@ void conn_close(struct conn *conn)
 	conn_free(conn);
 }
 
+/* The process is gone, what it sent is still on its way, and will be for a while. Its owner is yet to close the connection: for him it is
+ * as if it had sent nothing. */
+static void becomes_late(struct conn *conn)
+{
+	struct sim *sim = conn->host->sim;
+	struct conn *late = mem_zero(1, sizeof(*late));
+	sim_trace(sim, "fault: what %s has sent to %s arrives late", conn->loop->name, conn->peer_host->name);
+	HASH_DEL(sim->conns_by_id, conn);
+	*late = (struct conn){ .host = conn->host, .id = conn->id, .peer_id = conn->peer_id, .peer_host = conn->peer_host, .sending = true,
+			       .out_first = conn->out_first, .out_last = conn->out_last, .next = sim->late };
+	late->late_until_us = sim->now_us + rng_below(&sim->rng, sim->options.late_us_max + 1);
+	sim->late = late;
+	HASH_ADD(hh, sim->conns_by_id, id, sizeof(late->id), late);
+	conn->id = ++sim->next_id;
+	conn->peer_id = 0;
+	conn->out_first = conn->out_last = NULL;
+	conn->sending = false;
+	HASH_ADD(hh, sim->conns_by_id, id, sizeof(conn->id), conn);
+}
+
 void sim_conns_killed(struct loop *loop, bool silently)
 {
-	for (struct conn *conn = loop->conns; conn != NULL && !silently; conn = conn->next)
-		reset_peer(conn);
+	for (struct conn *conn = loop->conns; conn != NULL && !silently; conn = conn->next) {
+		if (conn->sending && sim_chance(loop->sim, loop->sim->options.late_per_million))
+			becomes_late(conn);
+		else
+			reset_peer(conn);
+	}
+}
+
+void sim_conns_close(struct sim *sim)
+{
+	while (sim->late != NULL)
+		conn_free(sim->late);
 }
 
 /* ---- frames */
+
+static void on_arrival(void *arg);
 
 static void deliver(struct conn *conn)
 {
@@ -180,7 +228,7 @@ static void deliver(struct conn *conn)
 static void on_deliver(void *arg)
 {
 	struct end *end = arg;
-	struct conn *conn = find_end(end->loop->sim, end->id);
+	struct conn *conn = find_end(sim_current(), end->id);
 	free(end);
 	if (conn != NULL && !conn->delivering)
 		deliver(conn);
@@ -189,13 +237,63 @@ static void on_deliver(void *arg)
 static void on_drained(void *arg)
 {
 	struct end *end = arg;
-	struct conn *conn = find_end(end->loop->sim, end->id);
+	struct conn *conn = find_end(sim_current(), end->id);
 	free(end);
 	if (conn != NULL && conn->events != NULL && conn->events->drained != NULL)
 		conn->events->drained(conn->arg);
 }
 
-static void send_first(struct conn *conn, uint64_t delay_us);
+static void send_first(struct conn *conn, uint64_t delay_us)
+{
+	conn->sending = true;
+	sim_schedule(conn->host->sim, delay_us, NULL, on_arrival, end_of(conn, OK), free);
+}
+
+/* How long the first frame takes, after what others send over the same link. */
+static uint64_t frame_delay(const struct conn *conn, uint64_t least_us, uint64_t most_us)
+{
+	struct sim *sim = conn->host->sim;
+	struct link *link = &sim->links[conn->host->index][conn->peer_host->index];
+	uint64_t delay = sim_between(sim, least_us, most_us) + link->how.delay_us;
+	if (link->how.bytes_per_second == 0)
+		return delay;
+	const struct frame_header *header = &conn->out_first->header;
+	uint64_t bytes = FRAME_HEADER_BYTES + header->message_bytes + header->data_bytes;
+	if (link->busy_until_us < sim->now_us)
+		link->busy_until_us = sim->now_us;
+	link->busy_until_us += bytes * 1000000 / link->how.bytes_per_second;
+	return link->busy_until_us - sim->now_us + delay;
+}
+
+static void send_next(struct conn *conn, bool again)
+{
+	const struct sim_options *options = &conn->host->sim->options;
+	send_first(conn, again ? frame_delay(conn, 1, 20) : frame_delay(conn, options->net_us_min, options->net_us_max));
+}
+
+/* The frame takes its place in the other end's queue. */
+static void arrive(struct conn *conn, struct conn *peer)
+{
+	struct sim *sim = conn->host->sim;
+	struct sim_frame *frame = conn->out_first;
+	conn->out_first = frame->next;
+	if (conn->out_first == NULL)
+		conn->out_last = NULL;
+	conn->out_bytes -= frame->header.message_bytes + frame->header.data_bytes;
+	if (conn->was_full && conn->out_bytes < CONN_OUT_BYTES_MAX / 2) {
+		conn->was_full = false;
+		if (!is_dead(conn))
+			sim_schedule(sim, 0, conn->loop, on_drained, end_of(conn, OK), free);
+	}
+	frame->next = NULL;
+	if (peer->in_last != NULL)
+		peer->in_last->next = frame;
+	else
+		peer->in_first = frame;
+	peer->in_last = frame;
+	if (!peer->paused)
+		sim_schedule(sim, 0, peer->loop, on_deliver, end_of(peer, OK), free);
+}
 
 /* The first frame of the sender's queue reaches the other host. Runs outside of both processes: the sender may be dead. */
 static void on_arrival(void *arg)
@@ -208,46 +306,31 @@ static void on_arrival(void *arg)
 		return;
 	conn->sending = false;
 	struct conn *peer = find_end(sim, conn->peer_id);
-	if (sim->cut[conn->loop->host->index][conn->peer_host->index] || !conn->peer_host->up) {
+	bool late = conn->loop == NULL;
+	if (sim->cut[conn->host->index][conn->peer_host->index] || !conn->peer_host->up ||
+	    (late && sim->now_us < conn->late_until_us)) {
 		send_first(conn, RETRY_US);
 		return;
 	}
-	if (peer == NULL || peer->loop->dead || sim_chance(sim, sim->options.break_per_million)) {
-		if (peer != NULL && !peer->loop->dead) {
+	if (peer == NULL || is_dead(peer) || sim_chance(sim, sim->options.break_per_million)) {
+		if (peer != NULL && !is_dead(peer)) {
 			peer->peer_id = 0;
 			reset_later(peer, ERR_CLOSED, net_delay(sim));
 		}
-		if (!conn->loop->dead)
+		if (!is_dead(conn))
 			reset_later(conn, ERR_CLOSED, net_delay(sim));
 		conn->peer_id = 0;
+		if (late)
+			conn_free(conn);
 		return;
 	}
-	struct sim_frame *frame = conn->out_first;
-	conn->out_first = frame->next;
-	if (conn->out_first == NULL)
-		conn->out_last = NULL;
-	conn->out_bytes -= frame->header.message_bytes + frame->header.data_bytes;
-	if (conn->was_full && conn->out_bytes < CONN_OUT_BYTES_MAX / 2) {
-		conn->was_full = false;
-		if (!conn->loop->dead)
-			sim_schedule(sim, 0, conn->loop, on_drained, end_of(conn, OK), free);
+	arrive(conn, peer);
+	if (conn->out_first != NULL) {
+		send_next(conn, true);
+	} else if (late) {
+		reset_peer(conn);
+		conn_free(conn);
 	}
-	frame->next = NULL;
-	if (peer->in_last != NULL)
-		peer->in_last->next = frame;
-	else
-		peer->in_first = frame;
-	peer->in_last = frame;
-	if (!peer->paused)
-		sim_schedule(sim, 0, peer->loop, on_deliver, end_of(peer, OK), free);
-	if (conn->out_first != NULL)
-		send_first(conn, sim_between(sim, 1, 20));
-}
-
-static void send_first(struct conn *conn, uint64_t delay_us)
-{
-	conn->sending = true;
-	sim_schedule(conn->loop->sim, delay_us, NULL, on_arrival, end_of(conn, OK), free);
 }
 
 /* What sendfile would read at the moment of sending. */
@@ -286,7 +369,7 @@ void conn_send(struct conn *conn, const struct frame_header *header, struct slic
 		conn->out_first = frame;
 	conn->out_last = frame;
 	if (!conn->sending && !conn->connecting)
-		send_first(conn, net_delay(conn->loop->sim));
+		send_next(conn, false);
 }
 
 bool conn_is_full(const struct conn *conn)
@@ -365,13 +448,13 @@ struct accepting {
 static void on_connected(void *arg)
 {
 	struct end *end = arg;
-	struct conn *conn = find_end(end->loop->sim, end->id);
+	struct conn *conn = find_end(sim_current(), end->id);
 	free(end);
 	if (conn == NULL)
 		return;
 	conn->connecting = false;
 	if (conn->out_first != NULL && !conn->sending)
-		send_first(conn, net_delay(conn->loop->sim));
+		send_next(conn, false);
 	if (conn->events != NULL)
 		conn->events->connected(conn->arg);
 }

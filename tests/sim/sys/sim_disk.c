@@ -1,10 +1,12 @@
 /* file.h, simulated: a host's disk is a table of names and of inodes made of pages. A page that was written since the last
  * sync keeps its durable content beside it. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/base/crc32c.h"
 #include "common/base/limits.h"
 #include "common/sys/file.h"
 #include "tests/sim/sys/sim_internal.h"
@@ -12,16 +14,21 @@
 #define PAGE 4096u
 #define SECTOR 512u
 #define DISK_BYTES (1ull << 40)
+#define NAMES_CUT_MAX 256u
 
 struct page {
 	uint8_t *now;	  /* NULL: zeros */
 	uint8_t *durable; /* with dirty; NULL: zeros */
 	bool dirty;
+	bool doomed; /* a sync of it failed: the system takes it for clean, and no later sync makes it durable unless it is written again */
 };
 
 struct inode {
 	struct page *pages;
 	size_t page_count, pages_used;
+	uint32_t *dirty; /* pages that are */
+	size_t dirty_count, dirty_capacity;
+	struct sim_file_faults faults;
 	uint64_t size, size_durable;
 	unsigned references; /* names now, pending names, open files */
 	const struct loop *lock;
@@ -80,6 +87,7 @@ static void inode_unref(struct sim_disk *disk, struct inode *inode)
 	}
 	disk->pages_used -= inode->pages_used;
 	free(inode->pages);
+	free(inode->dirty);
 	free(inode);
 }
 
@@ -200,8 +208,6 @@ bool sim_disk_operation(struct loop *loop)
 
 static void page_cut(struct sim *sim, struct page *page)
 {
-	if (!page->dirty)
-		return;
 	if (page->now == NULL)
 		page->now = mem_zero(1, PAGE);
 	for (size_t at = 0; at < PAGE; at += SECTOR) {
@@ -214,19 +220,44 @@ static void page_cut(struct sim *sim, struct page *page)
 	}
 	free(page->durable);
 	page->durable = NULL;
-	page->dirty = false;
+	page->dirty = page->doomed = false;
+}
+
+static uint32_t directory_hash(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return crc32c(path, slash == NULL ? 0 : (size_t)(slash - path));
+}
+
+/* Which unsynced changes of names are there after a power cut. File systems with one journal (ext4, xfs) keep a prefix of all; others
+ * (btrfs) one of each directory, where a rename from one to another is in both, or in neither. */
+static void names_cut(struct sim_disk *disk)
+{
+	struct rng *rng = &disk->host->sim->rng;
+	bool one_journal = rng_below(rng, 2) == 0;
+	uint32_t ended[NAMES_CUT_MAX]; /* directories whose prefix is over */
+	size_t ended_count = 0, count = 0;
+	for (const struct name_change *change = disk->first; change != NULL; change = change->next)
+		count++;
+	uint64_t kept = rng_below(rng, count + 1);
+	for (const struct name_change *change = disk->first; change != NULL; change = change->next) {
+		uint32_t folders[2] = { directory_hash(change->path), directory_hash(change->from == NULL ? change->path : change->from) };
+		bool lost = one_journal ? kept == 0 : rng_below(rng, count + 1) == 0;
+		for (size_t i = 0; i < ended_count && !one_journal; i++)
+			lost = lost || ended[i] == folders[0] || ended[i] == folders[1] || ended_count + 2 > NAMES_CUT_MAX;
+		if (!lost)
+			change_apply(disk, &disk->durable, change);
+		for (size_t i = 0; i < 2 && lost && ended_count < NAMES_CUT_MAX; i++)
+			ended[ended_count++] = folders[i];
+		kept -= kept > 0;
+	}
+	changes_clear(disk);
 }
 
 void sim_disk_power_cut(struct sim_disk *disk)
 {
 	struct sim *sim = disk->host->sim;
-	uint64_t count = 0;
-	for (struct name_change *change = disk->first; change != NULL; change = change->next)
-		count++;
-	uint64_t kept = rng_below(&sim->rng, count + 1);
-	for (struct name_change *change = disk->first; change != NULL && kept > 0; change = change->next, kept--)
-		change_apply(disk, &disk->durable, change);
-	changes_clear(disk);
+	names_cut(disk);
 	names_clear(disk, &disk->names);
 	for (struct name *name = disk->durable; name != NULL; name = name->next) {
 		struct inode *inode = name->inode;
@@ -234,8 +265,9 @@ void sim_disk_power_cut(struct sim_disk *disk)
 		if (inode->size != inode->size_durable && rng_below(&sim->rng, 2) == 0)
 			inode->size = inode->size_durable;
 		inode->size_durable = inode->size;
-		for (size_t i = 0; i < inode->page_count; i++)
-			page_cut(sim, &inode->pages[i]);
+		for (size_t i = 0; i < inode->dirty_count; i++)
+			page_cut(sim, &inode->pages[inode->dirty[i]]);
+		inode->dirty_count = 0;
 	}
 	sim_stores_power_cut(disk->host, disk->stores);
 }
@@ -257,6 +289,63 @@ bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset,
 		return false;
 	page->now[offset % PAGE] ^= (uint8_t)(1u << (bit % 8));
 	return true;
+}
+
+bool sim_host_break_file(struct sim_host *host, const char *path, const struct sim_file_faults *faults)
+{
+	struct inode **slot = name_slot(host->disk->names, path);
+	if (slot == NULL)
+		return false;
+	(*slot)->faults = *faults;
+	return true;
+}
+
+void sim_host_each_file(struct sim_host *host, bool (*fn)(void *arg, const char *path, uint64_t size), void *arg)
+{
+	for (const struct name *name = host->disk->names; name != NULL; name = name->next)
+		if (!fn(arg, name->path, name->inode->size))
+			return;
+}
+
+static void inode_copy(const struct inode *inode, uint64_t offset, uint8_t *to, size_t size)
+{
+	for (size_t at = 0; at < size;) {
+		size_t index = (size_t)((offset + at) / PAGE), within = (size_t)((offset + at) % PAGE);
+		size_t part = size - at < PAGE - within ? size - at : PAGE - within;
+		if (index < inode->page_count && inode->pages[index].now != NULL)
+			memcpy(to + at, inode->pages[index].now + within, part);
+		else
+			memset(to + at, 0, part);
+		at += part;
+	}
+}
+
+bool sim_host_read_file(struct sim_host *host, const char *path, uint64_t offset, void *bytes, size_t size)
+{
+	struct inode **slot = name_slot(host->disk->names, path);
+	if (slot == NULL || offset > (*slot)->size || size > (*slot)->size - offset)
+		return false;
+	inode_copy(*slot, offset, bytes, size);
+	return true;
+}
+
+bool sim_host_read_durable(struct sim_host *host, const char *path, uint64_t offset, void *bytes, size_t size)
+{
+	struct inode **slot = name_slot(host->disk->names, path);
+	const struct page *page = slot == NULL || offset / PAGE >= (*slot)->page_count ? NULL : &(*slot)->pages[offset / PAGE];
+	if (page == NULL || offset % PAGE + size > PAGE)
+		return false;
+	const uint8_t *from = page->dirty ? page->durable : page->now;
+	if (from == NULL)
+		memset(bytes, 0, size);
+	else
+		memcpy(bytes, from + offset % PAGE, size);
+	return true;
+}
+
+uint64_t sim_host_pages_used(const struct sim_host *host)
+{
+	return host->disk->pages_used;
 }
 
 /* ---- files */
@@ -313,20 +402,13 @@ enum err file_read(struct file *file, uint64_t offset, void *bytes, size_t size,
 	if (file->loop->dead || sim_chance(host->sim, host->faults.read_error_per_million))
 		return ERR_IO;
 	const struct inode *inode = file->inode;
+	if (inode->faults.read_fails)
+		return ERR_IO;
 	if (offset >= inode->size)
 		return OK;
 	if (size > inode->size - offset)
 		size = (size_t)(inode->size - offset);
-	uint8_t *to = bytes;
-	for (size_t at = 0; at < size;) {
-		size_t index = (size_t)((offset + at) / PAGE), within = (size_t)((offset + at) % PAGE);
-		size_t part = size - at < PAGE - within ? size - at : PAGE - within;
-		if (index < inode->page_count && inode->pages[index].now != NULL)
-			memcpy(to + at, inode->pages[index].now + within, part);
-		else
-			memset(to + at, 0, part);
-		at += part;
-	}
+	inode_copy(inode, offset, bytes, size);
 	*done = size;
 	return OK;
 }
@@ -352,6 +434,11 @@ static struct page *page_touch(struct file *file, size_t index)
 	}
 	struct page *page = &inode->pages[index];
 	if (!page->dirty) {
+		if (inode->dirty_count == inode->dirty_capacity) {
+			inode->dirty_capacity = inode->dirty_capacity == 0 ? 16 : 2 * inode->dirty_capacity;
+			inode->dirty = mem_resize(inode->dirty, inode->dirty_capacity * sizeof(inode->dirty[0]));
+		}
+		inode->dirty[inode->dirty_count++] = (uint32_t)index;
 		page->dirty = true;
 		page->durable = NULL;
 		if (page->now != NULL) {
@@ -359,6 +446,7 @@ static struct page *page_touch(struct file *file, size_t index)
 			memcpy(page->durable, page->now, PAGE);
 		}
 	}
+	page->doomed = false;
 	if (page->now == NULL) {
 		page->now = mem_zero(1, PAGE);
 		inode->pages_used++;
@@ -386,15 +474,32 @@ void file_will_need(struct file *file, uint64_t offset, size_t size)
 	(void)size;
 }
 
+bool sim_disk_has_room(const struct sim_disk *disk, size_t bytes)
+{
+	uint64_t space = disk->host->faults.space_bytes == 0 ? DISK_BYTES : disk->host->faults.space_bytes;
+	return (disk->pages_used + bytes / PAGE + 1) * PAGE <= space;
+}
+
 enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_t size)
 {
 	check(file->writable);
 	struct sim_host *host = file->loop->host;
 	if (!sim_disk_operation(file->loop) || sim_chance(host->sim, host->faults.write_error_per_million))
 		return ERR_IO;
-	uint64_t space = host->faults.space_bytes == 0 ? DISK_BYTES : host->faults.space_bytes;
-	if ((file->disk->pages_used + size / PAGE + 1) * PAGE > space)
+	if (file->inode->faults.write_fails)
+		return ERR_IO;
+	if (!sim_disk_has_room(file->disk, size))
 		return ERR_NO_SPACE;
+	if (sim_chance(host->sim, host->faults.lost_per_million)) {
+		sim_trace(host->sim, "fault: host=%s a write of %zu at %" PRIu64 " is lost", host->name, size, offset);
+		return OK;
+	}
+	if (offset + size <= file->inode->size && sim_chance(host->sim, host->faults.misdirected_per_million)) {
+		uint64_t pages = (file->inode->size - size) / PAGE + 1, to = rng_below(&host->sim->rng, pages) * PAGE + offset % PAGE;
+		sim_trace(host->sim, "fault: host=%s a write of %zu at %" PRIu64 " goes to %" PRIu64, host->name, size, offset, to);
+		if (to + size <= file->inode->size)
+			offset = to;
+	}
 	const uint8_t *from = bytes;
 	for (size_t at = 0; at < size;) {
 		size_t within = (size_t)((offset + at) % PAGE);
@@ -421,15 +526,27 @@ enum err file_write_parts(struct file *file, uint64_t offset, const struct slice
 enum err file_sync(struct file *file)
 {
 	struct sim_host *host = file->loop->host;
-	if (!sim_disk_operation(file->loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
-		return ERR_IO;
 	struct inode *inode = file->inode;
-	inode->size_durable = inode->size;
-	for (size_t i = 0; i < inode->page_count; i++) {
-		free(inode->pages[i].durable);
-		inode->pages[i].durable = NULL;
-		inode->pages[i].dirty = false;
+	if (!sim_disk_operation(file->loop))
+		return ERR_IO;
+	if (inode->faults.sync_fails || sim_chance(host->sim, host->faults.sync_error_per_million)) {
+		for (size_t i = 0; i < inode->dirty_count; i++)
+			inode->pages[inode->dirty[i]].doomed = true;
+		return ERR_IO;
 	}
+	inode->size_durable = inode->size;
+	size_t doomed = 0;
+	for (size_t i = 0; i < inode->dirty_count; i++) {
+		struct page *page = &inode->pages[inode->dirty[i]];
+		if (page->doomed) {
+			inode->dirty[doomed++] = inode->dirty[i];
+			continue;
+		}
+		free(page->durable);
+		page->durable = NULL;
+		page->dirty = false;
+	}
+	inode->dirty_count = doomed;
 	return OK;
 }
 

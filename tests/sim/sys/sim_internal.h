@@ -36,6 +36,7 @@ struct sim_host {
 	uint64_t cut_after; /* disk operations until the power cut; 0: none */
 	uint16_t next_port;
 	struct sim_disk_faults faults;
+	bool stuck; /* work waits */
 	struct sim_disk *disk;
 };
 
@@ -59,6 +60,11 @@ struct loop {
 	void *on_terminate_arg;
 };
 
+struct link {
+	struct sim_link how;
+	uint64_t busy_until_us; /* what was sent before has gone by then */
+};
+
 struct sim {
 	struct sim_options options;
 	struct rng rng;
@@ -68,9 +74,14 @@ struct sim {
 	struct sim_host *hosts[SIM_HOSTS_MAX];
 	size_t host_count;
 	bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+	struct link links[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+	struct conn *conns_by_id;
+	struct conn *late; /* ends of processes that were killed, with frames that are still on their way */
 	struct loop *loops;
 	struct loop *current; /* whose event is running; for log lines */
 	struct sim_host *open_host;
+	void (*power_cut)(void *arg, struct sim_host *host);
+	void *power_cut_arg;
 	char (*trace)[SIM_LINE_BYTES];
 	uint64_t trace_count;
 	uint64_t trace_digest;
@@ -86,6 +97,7 @@ bool sim_chance(struct sim *sim, uint32_t per_million);
 
 /* conn: the process died (with a reset to its peers) or its host lost power (silently). */
 void sim_conns_killed(struct loop *loop, bool silently);
+void sim_conns_close(struct sim *sim);
 
 struct sim_disk *sim_disk_open(struct sim_host *host);
 void sim_disk_close(struct sim_disk *disk);
@@ -93,6 +105,7 @@ void sim_disk_power_cut(struct sim_disk *disk);
 void sim_disk_process_died(struct sim_disk *disk, const struct loop *loop);
 /* Counts one disk operation; false: the power was cut just now or before, nothing has an effect any more. */
 bool sim_disk_operation(struct loop *loop);
+bool sim_disk_has_room(const struct sim_disk *disk, size_t bytes);
 
 /* Ordered maps with old versions (sim_map.c): the stores of a host's disk. */
 struct sim_store;

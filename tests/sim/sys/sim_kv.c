@@ -10,12 +10,18 @@
 
 #define ROOTS_MAX 64 /* states since the last sync that a power cut chooses from */
 
-struct node {
-	struct node *left, *right;
-	uint32_t priority;
+/* Shared by all nodes that stand for it. */
+struct pair {
 	uint32_t references;
+	uint32_t priority;
 	size_t key_size, value_size;
 	uint8_t bytes[];
+};
+
+struct node {
+	struct node *left, *right;
+	struct pair *pair;
+	uint32_t references;
 };
 
 struct sim_store {
@@ -55,11 +61,18 @@ static struct node *node_ref(struct node *node)
 	return node;
 }
 
+static void pair_unref(struct pair *pair)
+{
+	if (--pair->references == 0)
+		free(pair);
+}
+
 static void node_unref(struct node *node)
 {
 	while (node != NULL && --node->references == 0) {
 		struct node *right = node->right;
 		node_unref(node->left);
+		pair_unref(node->pair);
 		free(node);
 		node = right;
 	}
@@ -67,28 +80,39 @@ static void node_unref(struct node *node)
 
 static struct slice node_key(const struct node *node)
 {
-	return slice_of(node->bytes, node->key_size);
+	return slice_of(node->pair->bytes, node->pair->key_size);
+}
+
+static struct slice node_value(const struct node *node)
+{
+	return slice_of(node->pair->bytes + node->pair->key_size, node->pair->value_size);
+}
+
+/* Takes over the children's references, and takes one of the pair. */
+static struct node *node_of(struct pair *pair, struct node *left, struct node *right)
+{
+	struct node *node = mem_alloc(sizeof(*node));
+	*node = (struct node){ .left = left, .right = right, .pair = pair, .references = 1 };
+	pair->references++;
+	return node;
 }
 
 static struct node *node_new(struct slice key, struct slice value)
 {
-	struct node *node = mem_alloc(sizeof(*node) + key.size + value.size);
-	*node = (struct node){ .references = 1, .key_size = key.size, .value_size = value.size };
-	node->priority = crc32c(key.bytes, key.size) * 2654435761u;
+	struct pair *pair = mem_alloc(sizeof(*pair) + key.size + value.size);
+	*pair = (struct pair){ .key_size = key.size, .value_size = value.size };
+	pair->priority = crc32c(key.bytes, key.size) * 2654435761u;
 	if (key.size > 0)
-		memcpy(node->bytes, key.bytes, key.size);
+		memcpy(pair->bytes, key.bytes, key.size);
 	if (value.size > 0)
-		memcpy(node->bytes + key.size, value.bytes, value.size);
-	return node;
+		memcpy(pair->bytes + key.size, value.bytes, value.size);
+	return node_of(pair, NULL, NULL);
 }
 
 /* A copy with other children; takes over both references. */
 static struct node *node_with(const struct node *node, struct node *left, struct node *right)
 {
-	struct node *copy = node_new(node_key(node), slice_of(node->bytes + node->key_size, node->value_size));
-	copy->left = left;
-	copy->right = right;
-	return copy;
+	return node_of(node->pair, left, right);
 }
 
 /* Splits into keys below and above `key`; a node of that key is left out. Results have references of their own. */
@@ -115,7 +139,8 @@ static void split(struct node *node, struct slice key, struct node **below, stru
 
 static bool is_above(const struct node *a, const struct node *b)
 {
-	return a->priority != b->priority ? a->priority > b->priority : slice_compare(node_key(a), node_key(b)) < 0;
+	const struct pair *first = a->pair, *second = b->pair;
+	return first->priority != second->priority ? first->priority > second->priority : slice_compare(node_key(a), node_key(b)) < 0;
 }
 
 /* All keys of `below` are less than those of `above`; takes over both references. */
@@ -236,7 +261,7 @@ enum err kv_get(struct kv *kv, struct slice key, struct buf *value)
 	const struct node *node = find_at_or_after(newest(kv), key, false);
 	if (node == NULL || !slice_equal(node_key(node), key))
 		return ERR_NOT_FOUND;
-	buf_append(value, node->bytes + node->key_size, node->value_size);
+	buf_append_slice(value, node_value(node));
 	return OK;
 }
 
@@ -245,6 +270,8 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 	struct sim_host *host = kv->loop->host;
 	if (!sim_disk_operation(kv->loop) || sim_chance(host->sim, host->faults.write_error_per_million))
 		return ERR_IO;
+	if (!sim_disk_has_room(host->disk, 0))
+		return ERR_NO_SPACE;
 	struct sim_store *store = kv->store;
 	struct node *root = node_ref(newest(kv));
 	for (size_t i = 0; i < batch->count; i++) {
@@ -357,7 +384,7 @@ struct slice kv_iterator_key(const struct kv_iterator *iterator)
 
 struct slice kv_iterator_value(const struct kv_iterator *iterator)
 {
-	return slice_of(iterator->at->bytes + iterator->at->key_size, iterator->at->value_size);
+	return node_value(iterator->at);
 }
 
 enum err kv_iterator_error(const struct kv_iterator *iterator)

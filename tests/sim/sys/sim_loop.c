@@ -88,8 +88,8 @@ void sim_loop_arm(struct loop *loop)
 	uint64_t local = local_us(loop->host);
 	uint64_t wait = due_ms * 1000 > local ? due_ms * 1000 - local : 0;
 	/* The local wait in simulated time; one too short only wakes once more. */
-	int64_t scaled = (int64_t)wait - (int64_t)(wait / 1000000) * loop->host->rate_ppm;
-	uint64_t at = loop->sim->now_us + (uint64_t)(scaled < 0 ? 0 : scaled);
+	uint64_t rate = (uint64_t)(1000000 + loop->host->rate_ppm);
+	uint64_t at = loop->sim->now_us + wait / rate * 1000000 + wait % rate * 1000000 / rate;
 	if (wait > 0 && at == loop->sim->now_us)
 		at++;
 	if (at >= loop->wake_us && loop->wake_us >= loop->sim->now_us)
@@ -162,10 +162,16 @@ uint64_t loop_random(struct loop *loop)
 /* Work: `run` in one event at the end of its latency, `done` in the same. */
 static void start_work(struct work *work);
 
+#define STUCK_RETRY_US 5000u /* how often stuck work looks whether it may go on */
+
 static void on_work(void *arg)
 {
 	struct work *work = arg;
 	struct work_lane *lane = work->lane;
+	if (work->loop->host->stuck) {
+		sim_schedule(work->loop->sim, STUCK_RETRY_US, work->loop, on_work, work, NULL);
+		return;
+	}
 	work->run(work);
 	if (lane != NULL) {
 		lane->running = false;

@@ -1,0 +1,203 @@
+/* Tables: opened -> (write some blocks -> flush or sync | read some) again and again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "tests/sim/cluster_load.h"
+
+static void fill(uint8_t *block, uint64_t version, unsigned table, uint64_t number)
+{
+	for (uint32_t i = 0; i < BLOCK_BYTES; i += 16) {
+		put_le64(block + i, version);
+		put_le64(block + i + 8, (uint64_t)table << 32 | number << 12 | i);
+	}
+}
+
+/* Far enough into the file for chunks (a shorter one would be a blob, replaced as a whole). */
+static uint64_t base_of(const struct block_actor *actor)
+{
+	return actor->table % 2 ? CHUNK_BYTES - BLOCKS / 2 * BLOCK_BYTES : 4ull * BLOB_BYTES_MAX;
+}
+
+static uint32_t register_of(const struct block_actor *actor, unsigned block)
+{
+	return REGISTER_BLOCKS + actor->table * BLOCKS + block;
+}
+
+static void next(struct block_actor *actor)
+{
+	free(actor->bytes);
+	actor->bytes = NULL;
+	load_later(actor->program, &actor->timer);
+}
+
+/* ---- writing ---- */
+
+static void on_flushed(void *arg, enum err err)
+{
+	struct block_actor *actor = arg;
+	struct run *run = actor->program->run;
+	if (actor->program->dead)
+		return;
+	if (err) { /* whether it is there, wholly or in part, or will be, nobody knows */
+		load_failed(actor->program, actor->sync ? "sync of table" : "flush of table", actor->table, err);
+		next(actor);
+		return;
+	}
+	for (unsigned i = 0; i < actor->count; i++) {
+		if (actor->sync)
+			history_done_synced(run->history, actor->operations[i], load_now(actor->program));
+		else
+			history_done(run->history, actor->operations[i], 0, load_now(actor->program));
+	}
+	run->counts.writes++;
+	run->counts.syncs += actor->sync;
+	sim_trace(run->world.sim, "client%u: table %u, blocks %u to %u: version %u is %s", actor->program->number + 1, actor->table,
+		  actor->first, actor->first + actor->count - 1, (unsigned)actor->version, actor->sync ? "synced" : "flushed");
+	if (!load_is_made(run)) {
+		run->tables_ready++;
+		return;
+	}
+	next(actor);
+}
+
+static void on_written(void *arg, enum err err)
+{
+	struct block_actor *actor = arg;
+	if (actor->program->dead)
+		return;
+	if (err) {
+		load_failed(actor->program, "write to table", actor->table, err);
+		next(actor);
+		return;
+	}
+	(actor->sync ? file_io_sync : file_io_flush)(actor->io, on_flushed, actor);
+}
+
+static void write_some(struct block_actor *actor, unsigned first, unsigned count)
+{
+	struct program *program = actor->program;
+	actor->first = first;
+	actor->count = count;
+	actor->version = ++program->run->version;
+	actor->bytes = mem_alloc(count * BLOCK_BYTES);
+	for (unsigned i = 0; i < count; i++) {
+		fill(actor->bytes + i * BLOCK_BYTES, actor->version, actor->table, first + i);
+		actor->operations[i] = load_begin(program, register_of(actor, first + i), HISTORY_WRITE, actor->version);
+	}
+	sim_trace(program->run->world.sim, "client%u: table %u, blocks %u to %u: writes version %u", program->number + 1, actor->table, first,
+		  first + count - 1, (unsigned)actor->version);
+	file_io_write(actor->io, base_of(actor) + first * BLOCK_BYTES, slice_of(actor->bytes, count * BLOCK_BYTES), on_written, actor);
+}
+
+/* ---- reading ---- */
+
+static void check_block(struct block_actor *actor, unsigned i, const uint8_t *bytes)
+{
+	uint8_t whole[BLOCK_BYTES];
+	uint64_t version = get_le64(bytes);
+	fill(whole, version, actor->table, actor->first + i);
+	if (memcmp(whole, bytes, BLOCK_BYTES) != 0)
+		load_wrong(actor->program, "a block is not one version: table", actor->table, version, actor->first + i);
+	history_done(actor->program->run->history, actor->operations[i], version, load_now(actor->program));
+}
+
+static void on_read(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct block_actor *actor = arg;
+	struct run *run = actor->program->run;
+	size_t size = actor->count * BLOCK_BYTES, at = 0;
+	if (actor->program->dead)
+		return;
+	if (err) {
+		if (!run->may_lose)
+			load_failed(actor->program, "read of table", actor->table, err);
+		run->counts.errors++;
+		actor->checked = run->ending && run->may_lose;
+		next(actor);
+		return;
+	}
+	actor->bytes = mem_zero(1, size);
+	for (size_t i = 0; i < part_count; i++) {
+		check(parts[i].size <= size - at);
+		memcpy(actor->bytes + at, parts[i].bytes, parts[i].size);
+		at += parts[i].size;
+	}
+	for (unsigned i = 0; i < actor->count; i++)
+		check_block(actor, i, actor->bytes + i * BLOCK_BYTES);
+	run->counts.reads++;
+	actor->checked = run->ending;
+	next(actor);
+}
+
+static void read_some(struct block_actor *actor, unsigned first, unsigned count)
+{
+	actor->first = first;
+	actor->count = count;
+	for (unsigned i = 0; i < count; i++)
+		actor->operations[i] = load_begin(actor->program, register_of(actor, first + i), HISTORY_READ, 0);
+	file_io_read(actor->io, base_of(actor) + first * BLOCK_BYTES, count * BLOCK_BYTES, on_read, actor);
+}
+
+/* ---- */
+
+static void on_opened(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct block_actor *actor = arg;
+	struct program *program = actor->program;
+	err = load_result(err, reply);
+	if (program->dead)
+		return;
+	if (err) {
+		client_note_closed(program->client, program->run->tables[actor->table]);
+		load_failed(program, "open of table", actor->table, err);
+	} else {
+		actor->io = file_io_open(program->client, program->run->tables[actor->table], reply->results[0]->attr);
+	}
+	if (actor->io && !load_is_made(program->run)) {
+		actor->sync = true;
+		write_some(actor, 0, BLOCKS);
+	} else {
+		next(actor);
+	}
+}
+
+void blocks_write_all(struct block_actor *actor)
+{
+	load_open_inode(actor->program, actor->program->run->tables[actor->table], on_opened, actor);
+}
+
+static void step(void *arg)
+{
+	struct block_actor *actor = arg;
+	struct run *run = actor->program->run;
+	struct rng *rng = load_rng(actor->program);
+	unsigned first = (unsigned)rng_below(rng, BLOCKS);
+	unsigned count = 1 + (unsigned)rng_below(rng, rng_below(rng, 4) == 0 ? BLOCKS : 3);
+	if (count > BLOCKS - first)
+		count = BLOCKS - first;
+	if (actor->checked)
+		return;
+	if (!actor->io) {
+		blocks_write_all(actor);
+	} else if (run->ending) {
+		read_some(actor, 0, BLOCKS);
+	} else if (rng_below(rng, 2) == 0) {
+		actor->sync = rng_below(rng, 2) == 0 && !run->never_sync;
+		write_some(actor, first, count);
+	} else {
+		read_some(actor, first, count);
+	}
+}
+
+void blocks_init(struct block_actor *actor)
+{
+	timer_init(&actor->timer, actor->program->loop, step, actor);
+}
+
+void blocks_stop(struct block_actor *actor)
+{
+	timer_stop(&actor->timer);
+	free(actor->bytes);
+}

@@ -1,0 +1,464 @@
+#include "tests/sim/cluster_check.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uthash.h>
+
+#include "chunkserver/chunk_format.h"
+#include "chunkserver/chunkserver.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "master/replica.h"
+
+#define LOOK_US 10000u
+#define LOOKS_PER_DIGEST 10u /* digests cost more */
+#define WHY_BYTES 240u
+
+struct leader {
+	uint64_t term;
+	unsigned master;
+	UT_hash_handle hh;
+};
+
+struct applied {
+	uint64_t index;
+	uint32_t digest;
+	UT_hash_handle hh;
+};
+
+struct on_disk {
+	uint64_t key; /* chunk, by server */
+	uint64_t version;
+	UT_hash_handle hh;
+};
+
+struct check {
+	struct world *world;
+	struct leader *leaders;
+	struct applied *applied;
+	struct on_disk *versions;
+	uint64_t term_led[WORLD_MASTERS]; /* the newest in which it led */
+	unsigned looks;
+	const struct check_want *want;
+	char why[WHY_BYTES]; /* the end does not hold yet */
+};
+
+_Noreturn static void wrong(const struct check *check, const char *format, ...)
+{
+	va_list args;
+	sim_print_trace(check->world->sim, stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fprintf(stderr, "\n");
+	abort();
+}
+
+/* ---- all along ---- */
+
+static void look_at_term(struct check *check, const struct node *node, const struct raft_view *view)
+{
+	struct leader *leader;
+	if (view->term < check->term_led[node->number])
+		wrong(check, "%s is in term %" PRIu64 ", and has led in term %" PRIu64, node->name, view->term, check->term_led[node->number]);
+	if (view->role != RAFT_LEADER)
+		return;
+	check->term_led[node->number] = view->term;
+	HASH_FIND(hh, check->leaders, &view->term, sizeof view->term, leader);
+	if (!leader) {
+		leader = mem_zero(1, sizeof *leader);
+		*leader = (struct leader){ .term = view->term, .master = node->number };
+		HASH_ADD(hh, check->leaders, term, sizeof leader->term, leader);
+		sim_trace(check->world->sim, "%s leads in term %" PRIu64, node->name, view->term);
+	}
+	if (leader->master != node->number)
+		wrong(check, "term %" PRIu64 " has two leaders: master%u and %s", view->term, leader->master + 1, node->name);
+}
+
+static void look_at_state(struct check *check, const struct node *node)
+{
+	struct meta *meta = replica_meta(master_replica(node->master));
+	struct applied *applied;
+	uint64_t index = meta_applied_index(meta);
+	uint32_t digest;
+	check(meta_digest(meta, &digest) == OK);
+	HASH_FIND(hh, check->applied, &index, sizeof index, applied);
+	if (!applied) {
+		applied = mem_zero(1, sizeof *applied);
+		*applied = (struct applied){ .index = index, .digest = digest };
+		HASH_ADD(hh, check->applied, index, sizeof applied->index, applied);
+	}
+	if (applied->digest != digest)
+		wrong(check, "%s has applied index %" PRIu64 " and is in another state than others were then", node->name, index);
+}
+
+static void look_at_masters(struct check *check, bool states)
+{
+	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
+		const struct node *node = world_node(check->world, NODE_MASTER, i);
+		struct raft_view view;
+		if (!node->master || sim_process_is_dead(node->loop))
+			continue;
+		replica_view(master_replica(node->master), &view);
+		look_at_term(check, node, &view);
+		if (states)
+			look_at_state(check, node);
+	}
+}
+
+struct looking {
+	struct check *check;
+	const struct node *node;
+};
+
+static bool is_chunk_path(const char *path)
+{
+	size_t length = strlen(path);
+	return strstr(path, "/chunks/") && length > 6 && (strcmp(path + length - 6, ".chunk") == 0 || strcmp(path + length - 5, ".pack") == 0);
+}
+
+static bool look_at_file(void *arg, const char *path, uint64_t size)
+{
+	struct looking *looking = arg;
+	struct check *check = looking->check;
+	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
+	struct chunk_header header;
+	struct on_disk *known;
+	(void)size;
+	if (!is_chunk_path(path) || !sim_host_read_durable(looking->node->host, path, 0, bytes, sizeof bytes))
+		return true;
+	if (chunk_header_parse(bytes, &header) != OK) /* not synced yet */
+		return true;
+	uint64_t key = header.chunk * WORLD_CHUNKSERVERS_MAX + looking->node->number;
+	HASH_FIND(hh, check->versions, &key, sizeof key, known);
+	if (!known) {
+		known = mem_zero(1, sizeof *known);
+		known->key = key;
+		HASH_ADD(hh, check->versions, key, sizeof known->key, known);
+	}
+	if (header.version < known->version)
+		wrong(check, "%s: chunk %016" PRIx64 " goes from version %" PRIu64 " back to %" PRIu64, looking->node->name, header.chunk,
+		      known->version, header.version);
+	known->version = header.version;
+	return true;
+}
+
+static void on_look(void *arg)
+{
+	struct check *check = arg;
+	bool deep = check->looks++ % LOOKS_PER_DIGEST == 0;
+	look_at_masters(check, deep);
+	for (unsigned i = 0; i < world_node_count(check->world) && deep; i++) {
+		struct looking looking = { check, &check->world->nodes[i] };
+		if (looking.node->kind == NODE_CHUNKSERVER)
+			sim_host_each_file(looking.node->host, look_at_file, &looking);
+	}
+	sim_after(check->world->sim, LOOK_US, on_look, check);
+}
+
+struct check *check_begin(struct world *world)
+{
+	struct check *check = mem_zero(1, sizeof *check);
+	check->world = world;
+	sim_after(world->sim, LOOK_US, on_look, check);
+	return check;
+}
+
+/* After the simulation. */
+void check_close(struct check *check)
+{
+	struct leader *leader, *next_leader;
+	struct applied *applied, *next_applied;
+	struct on_disk *version, *next_version;
+	HASH_ITER (hh, check->leaders, leader, next_leader) {
+		HASH_DEL(check->leaders, leader);
+		free(leader);
+	}
+	HASH_ITER (hh, check->applied, applied, next_applied) {
+		HASH_DEL(check->applied, applied);
+		free(applied);
+	}
+	HASH_ITER (hh, check->versions, version, next_version) {
+		HASH_DEL(check->versions, version);
+		free(version);
+	}
+	free(check);
+}
+
+/* ---- when it is quiet ---- */
+
+static bool not_yet(struct check *check, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	vsnprintf(check->why, sizeof check->why, format, args);
+	va_end(args);
+	return false;
+}
+
+static bool masters_agree(struct check *check)
+{
+	struct raft_view first, view;
+	replica_view(master_replica(world_node(check->world, NODE_MASTER, 0)->master), &first);
+	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
+		replica_view(master_replica(world_node(check->world, NODE_MASTER, i)->master), &view);
+		if (view.applied != view.last || view.applied != first.applied)
+			return not_yet(check, "master%u has applied %" PRIu64 " of %" PRIu64, i + 1, view.applied, view.last);
+	}
+	return true;
+}
+
+static const struct node *server_of(struct check *check, uint64_t id)
+{
+	for (unsigned i = 0; i < world_node_count(check->world); i++) {
+		const struct node *node = &check->world->nodes[i];
+		if (node->kind == NODE_CHUNKSERVER && chunkserver_id(node->chunkserver) == id)
+			return node;
+	}
+	return NULL;
+}
+
+struct finding {
+	uint64_t chunk;
+	const char *path;
+	uint64_t size;
+};
+
+static bool find_file(void *arg, const char *path, uint64_t size)
+{
+	struct finding *finding = arg;
+	const char *name = strrchr(path, '/');
+	if (!is_chunk_path(path) || strtoull(name + 1, NULL, 16) != finding->chunk)
+		return true;
+	finding->path = path;
+	finding->size = size;
+	return false;
+}
+
+/* One replica as it lies on the disk. */
+struct copy {
+	const struct node *node;
+	struct finding file; /* path NULL: nothing was ever written there */
+	struct chunk_header header;
+	bool lost; /* it was new, and not synced, when the power was cut */
+};
+
+static bool copy_open(struct check *check, uint64_t id, const Granary__Chunk *chunk, uint64_t server, struct copy *copy)
+{
+	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
+	*copy = (struct copy){ .node = server_of(check, server) };
+	copy->file = (struct finding){ .chunk = id };
+	if (!copy->node)
+		return not_yet(check, "chunk %016" PRIx64 " is on server %" PRIx64 ", which does not exist", id, server);
+	sim_host_each_file(copy->node->host, find_file, &copy->file);
+	if (!copy->file.path)
+		return true;
+	if (!sim_host_read_file(copy->node->host, copy->file.path, 0, bytes, sizeof bytes) ||
+	    chunk_header_parse(bytes, &copy->header) != OK)
+		copy->lost = true;
+	if (copy->lost && check->want->may_be_damaged)
+		return true;
+	if (copy->lost)
+		return not_yet(check, "chunk %016" PRIx64 " at %s has no header", id, copy->node->name);
+	if (copy->header.version != chunk->version)
+		return not_yet(check, "chunk %016" PRIx64 " at %s has version %" PRIu64 ", the masters have %" PRIu64, id, copy->node->name,
+			       copy->header.version, chunk->version);
+	return true;
+}
+
+static void read_padded(const struct copy *copy, uint64_t offset, uint8_t *bytes, size_t size)
+{
+	memset(bytes, 0, size);
+	if (!copy->file.path || offset >= copy->file.size)
+		return;
+	if (size > copy->file.size - offset)
+		size = (size_t)(copy->file.size - offset);
+	check(sim_host_read_file(copy->node->host, copy->file.path, offset, bytes, size));
+}
+
+static bool block_fits(const uint8_t *block, const uint8_t *crc)
+{
+	static const uint8_t zeros[BLOCK_BYTES];
+	return (crc32c(block, BLOCK_BYTES) ^ crc32c(zeros, BLOCK_BYTES)) == get_le32(crc);
+}
+
+static bool same_blocks(struct check *check, uint64_t id, const struct copy *a, const struct copy *b)
+{
+	static uint8_t crcs_a[CHUNK_CRCS_BYTES], crcs_b[CHUNK_CRCS_BYTES];
+	static const uint8_t nothing[4];
+	uint8_t block_a[BLOCK_BYTES], block_b[BLOCK_BYTES];
+	uint64_t size = a->file.size > b->file.size ? a->file.size : b->file.size;
+	read_padded(a, CHUNK_CRCS_OFFSET, crcs_a, sizeof crcs_a);
+	read_padded(b, CHUNK_CRCS_OFFSET, crcs_b, sizeof crcs_b);
+	for (uint32_t i = 0; CHUNK_DATA_OFFSET + (uint64_t)i * BLOCK_BYTES < size; i++) {
+		if (memcmp(crcs_a + 4 * i, nothing, 4) == 0 && memcmp(crcs_b + 4 * i, nothing, 4) == 0)
+			continue;
+		read_padded(a, CHUNK_DATA_OFFSET + (uint64_t)i * BLOCK_BYTES, block_a, BLOCK_BYTES);
+		read_padded(b, CHUNK_DATA_OFFSET + (uint64_t)i * BLOCK_BYTES, block_b, BLOCK_BYTES);
+		bool fits = block_fits(block_a, crcs_a + 4 * i) && block_fits(block_b, crcs_b + 4 * i);
+		if (!fits)
+			return not_yet(check, "chunk %016" PRIx64 ", block %u: its checksum does not fit at %s or %s", id, i, a->node->name, b->node->name);
+		if (memcmp(block_a, block_b, BLOCK_BYTES) != 0)
+			return not_yet(check, "chunk %016" PRIx64 ", block %u: %s has %" PRIx64 "..., %s has %" PRIx64 "...", id, i, a->node->name,
+				       get_le64(block_a), b->node->name, get_le64(block_b));
+	}
+	return true;
+}
+
+#define SLOTS_MAX 4096u /* of a pack in these runs */
+
+/* What a copy of a pack holds: for each slot the checksum of its blob, 0 where there is none (any more). */
+static void pack_slots(const struct copy *copy, uint32_t crcs[SLOTS_MAX])
+{
+	uint64_t at = PACK_DATA_OFFSET;
+	uint8_t bytes[PACK_RECORD_BYTES];
+	struct pack_record record;
+	memset(crcs, 0, SLOTS_MAX * sizeof crcs[0]);
+	while (copy->file.path && at + PACK_RECORD_BYTES <= copy->file.size) {
+		read_padded(copy, at, bytes, sizeof bytes);
+		if (!pack_record_parse(bytes, copy->header.salt, &record) || at + pack_record_size(record.length) > copy->file.size) {
+			at += PACK_ALIGN_BYTES;
+			continue;
+		}
+		check(record.slot < SLOTS_MAX);
+		crcs[record.slot] = (record.flags & PACK_TOMBSTONE) ? 0 : record.crc;
+		at += pack_record_size(record.length);
+	}
+}
+
+/* A blob that was never acknowledged, or was deleted, may be here and not there; but not another one in its place. */
+static bool same_slots(struct check *check, uint64_t id, const struct copy *a, const struct copy *b)
+{
+	static uint32_t crcs_a[SLOTS_MAX], crcs_b[SLOTS_MAX];
+	pack_slots(a, crcs_a);
+	pack_slots(b, crcs_b);
+	for (unsigned slot = 0; slot < SLOTS_MAX; slot++)
+		if (crcs_a[slot] && crcs_b[slot] && crcs_a[slot] != crcs_b[slot])
+			return not_yet(check, "pack %016" PRIx64 ", slot %u: %s and %s hold different blobs", id, slot, a->node->name,
+				       b->node->name);
+	return true;
+}
+
+/* Every copy has the blob that an inode refers to. */
+static bool has_blob(struct check *check, struct meta *meta, const Granary__Inode *attr)
+{
+	static uint32_t crcs[SLOTS_MAX];
+	Granary__Chunk *chunk = NULL;
+	bool all = true;
+	if (attr->layout != GRANARY__LAYOUT__LAYOUT_BLOB)
+		return true;
+	if (meta_chunk(meta, attr->pack, &chunk) != OK)
+		return not_yet(check, "an inode refers to pack %016" PRIx64 ", which does not exist", attr->pack);
+	for (size_t i = 0; i < chunk->n_replicas && all; i++) {
+		struct copy copy;
+		all = copy_open(check, attr->pack, chunk, chunk->replicas[i], &copy);
+		if (!all)
+			break;
+		pack_slots(&copy, crcs);
+		if (!crcs[attr->slot])
+			all = not_yet(check, "pack %016" PRIx64 ", slot %u: not at %s, and an inode refers to it", attr->pack, attr->slot,
+				      copy.node->name);
+	}
+	message_free(&chunk->base);
+	return all;
+}
+
+static bool has_all_blobs(struct check *check, struct meta *meta)
+{
+	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
+	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[] = { &op };
+	Granary__Readdir readdir = GRANARY__READDIR__INIT;
+	Granary__MetaReply *reply;
+	bool all = true;
+	readdir.inode = META_ROOT_INODE;
+	readdir.count = 100;
+	readdir.attributes = true;
+	op.op_case = GRANARY__META_OP__OP_READDIR;
+	op.readdir = &readdir;
+	request.n_ops = 1;
+	request.ops = ops;
+	check(meta_query(meta, &request, &reply) == OK && reply->results[0]->error == OK);
+	for (size_t i = 0; i < reply->results[0]->n_entries && all; i++)
+		all = has_blob(check, meta, reply->results[0]->entries[i]->attr);
+	message_unref(&reply->base);
+	return all;
+}
+
+struct ending {
+	struct check *check;
+	bool holds;
+	struct meta *meta;
+	const struct node *node; /* whose files are looked at */
+};
+
+static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct ending *ending = arg;
+	struct check *check = ending->check;
+	struct copy copies[REPLICAS_MAX];
+	check(chunk->n_replicas <= REPLICAS_MAX);
+	if (check->want->replicated && chunk->n_replicas < REPLICAS_DEFAULT)
+		ending->holds = not_yet(check, "chunk %016" PRIx64 " has %zu copies", id, chunk->n_replicas);
+	for (size_t i = 0; i < chunk->n_replicas && ending->holds; i++) {
+		ending->holds = copy_open(check, id, chunk, chunk->replicas[i], &copies[i]);
+		if (i == 0 || !ending->holds || check->want->may_be_damaged)
+			continue;
+		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
+			ending->holds = same_blocks(check, id, &copies[0], &copies[i]);
+		else
+			ending->holds = same_slots(check, id, &copies[0], &copies[i]);
+	}
+	return ending->holds;
+}
+
+/* Each file on a disk is a replica that the masters know. */
+static bool end_of_file(void *arg, const char *path, uint64_t size)
+{
+	struct ending *ending = arg;
+	Granary__Chunk *chunk = NULL;
+	bool known = false;
+	(void)size;
+	if (!is_chunk_path(path))
+		return true;
+	uint64_t id = strtoull(strrchr(path, '/') + 1, NULL, 16);
+	if (meta_chunk(ending->meta, id, &chunk) == OK) {
+		for (size_t i = 0; i < chunk->n_replicas; i++)
+			known |= chunk->replicas[i] == chunkserver_id(ending->node->chunkserver);
+		message_free(&chunk->base);
+	}
+	if (!known)
+		ending->holds = not_yet(ending->check, "%s has %s, of which the masters do not know", ending->node->name, path);
+	return known;
+}
+
+static bool end_holds(void *arg)
+{
+	struct check *check = arg;
+	struct ending ending = { .check = check, .holds = true };
+	if (!masters_agree(check))
+		return false;
+	ending.meta = replica_meta(master_replica(world_node(check->world, NODE_MASTER, 0)->master));
+	check(meta_each_chunk(ending.meta, 0, end_of_chunk, &ending) == OK);
+	ending.holds = ending.holds && has_all_blobs(check, ending.meta);
+	for (unsigned i = 0; i < world_node_count(check->world) && ending.holds; i++) {
+		ending.node = &check->world->nodes[i];
+		if (ending.node->kind == NODE_CHUNKSERVER)
+			sim_host_each_file(ending.node->host, end_of_file, &ending);
+	}
+	return ending.holds;
+}
+
+void check_end(struct check *check, const struct check_want *want, uint64_t limit_us)
+{
+	uint64_t end = sim_now_us(check->world->sim) + limit_us;
+	check->want = want;
+	while (!end_holds(check)) {
+		if (sim_now_us(check->world->sim) >= end)
+			wrong(check, "at the end: %s", check->why);
+		sim_run(check->world->sim, 100000, NULL, NULL);
+	}
+	look_at_masters(check, true);
+}
