@@ -23,6 +23,7 @@ struct service {
 	struct chain_peer *peers; /* chain.c */
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
+	uint32_t mends;		  /* running */
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };
