@@ -7,7 +7,7 @@
  * Checked:
  *   - what a flush or sync acknowledged is there for every client that reads later; each block is one version, old or new, never
  *     older than what was acknowledged or what another reader has seen, never one that was not written;
- *   - after a power cut of a chunkserver: at least what was synced;
+ *   - after a power cut of a chunkserver: at least what was synced; what was not may be there in part, by sectors;
  *   - an object is always one version, whole, at least the last one acknowledged; a reader finds the name at every time;
  *   - when the faults end everything is answered, and everything can be read.
  *
@@ -41,6 +41,7 @@ struct versions {
 	uint64_t own;	 /* accepted by the writer, which reads it back at once */
 	uint64_t synced; /* survives a power cut */
 	uint64_t last;	 /* written, whatever became of it */
+	uint64_t torn;	 /* the last that a power cut met unsynced: then sectors may be of different versions */
 };
 
 struct table {
@@ -205,12 +206,32 @@ static void table_flush(struct actor *actor)
 	(actor->sync ? file_io_sync : file_io_flush)(actor->io, table_flushed, actor);
 }
 
+#define SECTOR_BYTES 512u
+
+/* If all members of a chain lost power, a block that was not synced is what one of them has of it: old and new sectors. */
+static bool is_torn(const struct actor *actor, uint64_t number, const uint8_t *bytes)
+{
+	const struct versions *versions = &actor->table->blocks[number];
+	uint8_t whole[BLOCK_BYTES];
+	if (versions->least > versions->torn)
+		return false;
+	for (uint32_t at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
+		uint64_t version = get_le64(bytes + at);
+		fill(whole, version, actor->number, number);
+		if (version < versions->synced || version > versions->torn || memcmp(whole + at, bytes + at, SECTOR_BYTES) != 0)
+			return false;
+	}
+	return true;
+}
+
 static void check_block(struct actor *actor, uint64_t number, const uint8_t *bytes)
 {
 	struct versions *versions = &actor->table->blocks[number];
 	uint64_t version = get_le64(bytes), least = actor->least[number];
 	uint8_t whole[BLOCK_BYTES];
 	fill(whole, version, actor->number, number);
+	if (memcmp(whole, bytes, BLOCK_BYTES) != 0 && is_torn(actor, number, bytes))
+		return;
 	if (memcmp(whole, bytes, BLOCK_BYTES) != 0)
 		wrong(actor, "not one version", number, version, versions, least);
 	/* A power cut since the read began takes back what was not synced. */
@@ -566,6 +587,8 @@ static void power_lost(struct world *world)
 		for (unsigned j = 0; j < BLOCKS; j++) {
 			struct versions *block = &history->tables[i].blocks[j];
 			history->tables[i].damaged |= block->last > block->synced;
+			if (block->last > block->synced)
+				block->torn = block->last;
 			block->least = block->synced;
 			block->own = block->own < block->synced ? block->own : block->synced;
 		}
