@@ -224,6 +224,8 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->malformed_frames = message->malformed_frames;
 	}
 	reply.register_again = again;
+	/* Borrowed: packed before rpc_reply returns. */
+	reply.settings = (Granary__Settings *)(uintptr_t)meta_settings(replica_meta(service->replica));
 	rpc_reply(request, &reply.base);
 }
 

@@ -13,6 +13,7 @@
 #include "master/failure.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
+#include "master/settings_service.h"
 #include "master/status.h"
 
 /* The entry that gives a new cluster its id. */
@@ -178,6 +179,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		break;
+	case MESSAGE_SETTINGS:
+		settings_serve(master->replica, request);
 		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);

@@ -110,6 +110,7 @@
 #define RECLAIM_MS 100u
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
+#define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */

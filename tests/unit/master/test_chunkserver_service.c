@@ -296,6 +296,30 @@ static void test_silence(void **state)
 	cluster_close(&cluster);
 }
 
+static void test_settings(void **state)
+{
+	struct cluster cluster;
+
+	(void)state;
+	cluster_open(&cluster);
+	assert_int_equal(fixture_set(&cluster.fixture, "trash_seconds", 1000), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 3), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 1u << 30), ERR_RANGE);
+	assert_int_equal(fixture_set(&cluster.fixture, "revision", 3), ERR_NOT_SUPPORTED);
+	/* Chunkservers have them with the next heartbeat. */
+	Granary__Heartbeat message = GRANARY__HEARTBEAT__INIT;
+	message.server = cluster.fakes[0].identity.id;
+	message.incarnation = cluster.fakes[0].incarnation;
+	Granary__HeartbeatReply *reply =
+		(Granary__HeartbeatReply *)fake_call(&cluster.fakes[0], MESSAGE_HEARTBEAT, &message.base);
+	assert_non_null(reply->settings);
+	assert_int_equal(reply->settings->trash_seconds, 1000);
+	assert_int_equal(reply->settings->scrub_days, 3);
+	assert_int_equal(reply->settings->revision, 2);
+	message_free(&reply->base);
+	cluster_close(&cluster);
+}
+
 static void test_garbage(void **state)
 {
 	struct cluster cluster;
@@ -367,6 +391,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_allocation_and_failure),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_garbage),
 	};
 
