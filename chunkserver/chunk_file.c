@@ -342,51 +342,99 @@ enum err chunk_file_set_version(struct chunk_file *file, uint64_t version)
 	return err;
 }
 
-/* Entries behind the end of the file: of a trim that was cut off (the blocks are holes), or of blocks that were lost. */
-static enum err check_behind_end(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches)
+/* Of a trim that was cut off (the blocks are holes), or of blocks that were lost. */
+enum err chunk_file_check_end(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches)
 {
-	enum err err = OK;
 	uint32_t blocks = file->blocks;
-	for (uint32_t at = file->blocks; err == OK && at < CHUNK_BLOCKS; at++) {
+	for (uint32_t at = file->blocks; at < CHUNK_BLOCKS; at++) {
 		if (file->crcs[at] == 0)
 			continue;
 		*mismatches += 1;
-		if (adopt) {
-			file->crcs[at] = 0;
-			err = store_crcs(file, at, 1);
-		} else {
-			damaged[at / 8] |= (uint8_t)(1u << at % 8);
-			blocks = at + 1; /* so that reads find the damage */
-		}
+		damaged[at / 8] |= (uint8_t)(1u << at % 8);
+		blocks = at + 1;
 	}
 	file->blocks = blocks;
-	return err;
+	return OK;
 }
 
-enum err chunk_file_check(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches)
+uint64_t chunk_file_mismatches(const struct chunk_file *file, uint32_t block, uint32_t count, const void *bytes)
 {
-	uint8_t *bytes = mem_alloc(CHECK_BLOCKS * BLOCK_BYTES);
+	uint64_t bad = 0;
+	check(count <= 64);
+	for (uint32_t i = 0; i < count; i++) {
+		if (crc32c((const uint8_t *)bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != chunk_file_crc(file, block + i))
+			bad |= 1ull << i;
+	}
+	return bad;
+}
+
+/* A block that the disk cannot give is as bad as one that it gives wrong. */
+static enum err check_piece(struct chunk_file *file, uint32_t at, uint32_t count, uint8_t *bytes, uint64_t *bad)
+{
+	enum err err = chunk_file_read_direct(file, at, count, bytes);
+	if (err == OK) {
+		*bad = chunk_file_mismatches(file, at, count, bytes);
+		return OK;
+	}
+	*bad = 0;
+	for (uint32_t i = 0; i < count && (err == OK || err == ERR_IO); i++) {
+		err = chunk_file_read_direct(file, at + i, 1, bytes);
+		if (err != OK || chunk_file_mismatches(file, at + i, 1, bytes) != 0)
+			*bad |= 1ull << i;
+	}
+	return err == ERR_IO ? OK : err;
+}
+
+enum err chunk_file_check(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches)
+{
+	struct iobuf *buffer = iobuf_open(CHECK_BLOCKS * BLOCK_BYTES);
 	enum err err = OK;
 	*mismatches = 0;
 	for (uint32_t at = 0; err == OK && at < file->blocks; at += CHECK_BLOCKS) {
 		uint32_t count = file->blocks - at < CHECK_BLOCKS ? file->blocks - at : CHECK_BLOCKS;
-		uint32_t before = *mismatches;
-		err = chunk_file_read(file, at, count, bytes, false);
+		uint64_t bad = 0;
+		err = check_piece(file, at, count, buffer->bytes, &bad);
 		for (uint32_t i = 0; err == OK && i < count; i++) {
-			uint32_t crc = crc32c(bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES);
-			if (crc == chunk_file_crc(file, at + i))
+			if ((bad >> i & 1) == 0)
 				continue;
 			*mismatches += 1;
-			if (adopt)
-				file->crcs[at + i] = crc ^ crc32c_zero_block();
-			else
-				damaged[(at + i) / 8] |= (uint8_t)(1u << (at + i) % 8);
+			damaged[(at + i) / 8] |= (uint8_t)(1u << (at + i) % 8);
 		}
-		if (err == OK && adopt && *mismatches > before)
-			err = store_crcs(file, at, count);
 	}
 	if (err == OK)
-		err = check_behind_end(file, adopt, damaged, mismatches);
-	free(bytes);
+		err = chunk_file_check_end(file, damaged, mismatches);
+	iobuf_unref(buffer);
+	return err;
+}
+
+enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing)
+{
+	struct iobuf *buffer = iobuf_open(CHUNK_DATA_OFFSET);
+	struct file *fresh = NULL;
+	struct chunk_header header;
+	*differing = 0;
+	enum err err = file_open(loop, path, FILE_READ_ONLY | FILE_DIRECT, &fresh);
+	if (err == OK)
+		err = read_exactly(fresh, 0, buffer->bytes, CHUNK_DATA_OFFSET);
+	if (err != OK)
+		goto done;
+	bool sound = chunk_header_parse(buffer->bytes, &header) == OK;
+	if (sound && (header.chunk != file->id || header.kind != KIND_REPLICATED)) {
+		err = ERR_CORRUPT;
+		goto done;
+	}
+	bool header_differs = !sound || header.version != file->version;
+	for (uint32_t i = 0; i < CHUNK_BLOCKS; i++)
+		*differing += get_le32(buffer->bytes + CHUNK_CRCS_OFFSET + 4u * i) != file->crcs[i];
+	for (uint32_t at = 0; err == OK && *differing > 0 && at < CHUNK_BLOCKS; at += CHECK_BLOCKS)
+		err = store_crcs(file, at, CHECK_BLOCKS);
+	if (err == OK && header_differs)
+		err = write_header(file->file, file->id, file->version);
+	*differing += header_differs;
+	if (err == OK && *differing > 0)
+		err = file_sync(file->file);
+done:
+	file_unref(fresh);
+	iobuf_unref(buffer);
 	return err;
 }

@@ -61,9 +61,16 @@ MUST_USE enum err chunk_file_sync(struct chunk_file *file);
 /* Durable when it returns. */
 MUST_USE enum err chunk_file_set_version(struct chunk_file *file, uint64_t version);
 
-/* Reads every block and counts those that disagree with their entry. With `adopt` their entries are computed anew. Otherwise
- * `damaged` (CHUNK_BLOCKS bits, zeroed by the caller) gets a bit for each. Blocks cut short at the end count as extended
- * by zeros. */
-MUST_USE enum err chunk_file_check(struct chunk_file *file, bool adopt, uint8_t *damaged, uint32_t *mismatches);
+/* Which of the blocks disagree with their entry: bit i is block + i. At most 64. */
+uint64_t chunk_file_mismatches(const struct chunk_file *file, uint32_t block, uint32_t count, const void *bytes);
+/* Reads every block (past the page cache if `direct` was wanted) and counts those that disagree with their entry or cannot be read;
+ * `damaged` (CHUNK_BLOCKS bits, zeroed by the caller) gets a bit for each. Blocks cut short at the end count as extended by zeros. */
+MUST_USE enum err chunk_file_check(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches);
+/* Reads nothing: only entries of blocks behind the end of the file. `blocks` is extended to hold them, so that reads find them. */
+MUST_USE enum err chunk_file_check_end(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches);
+/* What the disk itself says: compares header and entries, past the page cache, with what is in memory, and where they differ writes
+ * them again, synced; *differing is how many entries, 1 more for a header. While nothing else is written or raises the version.
+ * ERR_CORRUPT: `path` leads to the file of another chunk. */
+MUST_USE enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing);
 
 #endif

@@ -99,6 +99,17 @@ enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk)
 	kv_batch_delete(index->batch, key_of('D', chunk, key));
 	kv_batch_delete(index->batch, key_of('L', chunk, key));
 	kv_batch_delete(index->batch, key_of('P', chunk, key));
+	kv_batch_delete(index->batch, key_of('B', chunk, key));
+	enum err err = flush_batch(index);
+	if (err == OK && index->chunks > 0)
+		index->chunks--;
+	return err;
+}
+
+enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	kv_batch_delete(index->batch, key_of('C', chunk, key));
 	enum err err = flush_batch(index);
 	if (err == OK && index->chunks > 0)
 		index->chunks--;
@@ -132,11 +143,12 @@ bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk)
 	return lost;
 }
 
-enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot)
+enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, bool name_new)
 {
-	uint8_t key[KEY_BYTES], value[8];
+	uint8_t key[KEY_BYTES], value[9];
 	put_le64(value, boot);
-	kv_batch_put(index->batch, key_of('D', chunk, key), slice_of(value, sizeof(value)));
+	value[8] = 1;
+	kv_batch_put(index->batch, key_of('D', chunk, key), slice_of(value, name_new ? 9 : 8));
 	return flush_batch(index);
 }
 
@@ -147,13 +159,14 @@ enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk)
 	return flush_batch(index);
 }
 
-bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot)
+bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot, bool *name_new)
 {
 	uint8_t key[KEY_BYTES];
 	struct buf value = { 0 };
 	enum err err = kv_get(index->kv, key_of('D', chunk, key), &value);
 	/* What cannot be read counts as marked in another life: the careful way. */
-	*boot = err == OK && value.size == 8 ? get_le64(value.bytes) : 0;
+	*boot = err == OK && value.size >= 8 ? get_le64(value.bytes) : CHUNK_BOOT_UNKNOWN;
+	*name_new = err == OK && value.size == 9;
 	buf_deinit(&value);
 	return err != ERR_NOT_FOUND;
 }
@@ -203,16 +216,60 @@ enum err chunk_index_each(struct chunk_index *index, uint64_t after, bool (*fn)(
 	return err;
 }
 
-enum err chunk_index_each_mark(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg)
+static enum err each_id(struct chunk_index *index, char table, bool (*fn)(void *arg, uint64_t chunk), void *arg)
 {
 	uint8_t key[KEY_BYTES];
 	struct kv_iterator *iterator = kv_iterator_open(index->kv);
-	for (kv_iterator_seek(iterator, key_of('D', 0, key)); kv_iterator_valid(iterator); kv_iterator_next(iterator)) {
+	for (kv_iterator_seek(iterator, key_of(table, 0, key)); kv_iterator_valid(iterator); kv_iterator_next(iterator)) {
 		struct slice at = kv_iterator_key(iterator);
-		if (at.size != KEY_BYTES || at.bytes[0] != 'D' || !fn(arg, get_be64(at.bytes + 1)))
+		if (at.size != KEY_BYTES || at.bytes[0] != (uint8_t)table || !fn(arg, get_be64(at.bytes + 1)))
 			break;
 	}
 	enum err err = kv_iterator_error(iterator);
 	kv_iterator_close(iterator);
+	return err;
+}
+
+enum err chunk_index_each_mark(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg)
+{
+	return each_id(index, 'D', fn, arg);
+}
+
+enum err chunk_index_each_damage(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg)
+{
+	return each_id(index, 'B', fn, arg);
+}
+
+enum err chunk_index_put_damage(struct chunk_index *index, uint64_t chunk, struct slice runs)
+{
+	uint8_t key[KEY_BYTES];
+	if (runs.size == 0)
+		kv_batch_delete(index->batch, key_of('B', chunk, key));
+	else
+		kv_batch_put(index->batch, key_of('B', chunk, key), runs);
+	return flush_batch(index);
+}
+
+enum err chunk_index_get_damage(struct chunk_index *index, uint64_t chunk, struct buf *runs)
+{
+	uint8_t key[KEY_BYTES];
+	return kv_get(index->kv, key_of('B', chunk, key), runs);
+}
+
+enum err chunk_index_put_note(struct chunk_index *index, const char *name, struct slice bytes)
+{
+	struct buf key = { 0 };
+	buf_printf(&key, "M%s", name);
+	kv_batch_put(index->batch, buf_slice(&key), bytes);
+	buf_deinit(&key);
+	return flush_batch(index);
+}
+
+enum err chunk_index_get_note(struct chunk_index *index, const char *name, struct buf *bytes)
+{
+	struct buf key = { 0 };
+	buf_printf(&key, "M%s", name);
+	enum err err = kv_get(index->kv, buf_slice(&key), bytes);
+	buf_deinit(&key);
 	return err;
 }

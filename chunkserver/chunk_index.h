@@ -3,7 +3,10 @@
  * Keys (numbers big endian):
  *   'C' chunk -> ChunkLocation (version, kind, the chain as last heard)    a file of it is here
  *   'L' chunk -> ChunkLocation                                             a file of it was here and is gone: never made anew
- *   'D' chunk -> boot id, u64 LE                                           dirty mark: writes may be unsynced since that boot
+ *   'D' chunk -> boot id, u64 LE, then maybe u8=1                          dirty mark: writes may be unsynced since that boot; 1: nor is
+ *                                                                          its name
+ *   'B' chunk -> (first, count), u32 LE each, repeated                     blocks (packs: slots) known to be damaged
+ *   'M' name  -> bytes                                                     notes of the store: "scrub" (scrub.c), "server" (whose it is)
  *   'P' pack  -> slot table (pack.h)                                       only saves reading the whole file
  * Puts are not synced (a crash of the process loses nothing); chunk_index_sync makes them durable. Thread: the loop, but
  * for chunk_index_sync. */
@@ -26,17 +29,29 @@ void chunk_index_close(struct chunk_index *index);
 MUST_USE enum err chunk_index_get(struct chunk_index *index, uint64_t chunk, Granary__ChunkLocation **out);
 /* `is_new`: it is not there yet. */
 MUST_USE enum err chunk_index_put(struct chunk_index *index, const Granary__ChunkLocation *location, bool is_new);
-/* With its mark and slot table. */
+/* With its mark, damage and slot table. */
 MUST_USE enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk);
+/* Only table 'C': a mark stays. */
+MUST_USE enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk);
 /* From 'C' to 'L'. */
 MUST_USE enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLocation *location);
 MUST_USE enum err chunk_index_drop_lost(struct chunk_index *index, uint64_t chunk);
 bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk);
 
-MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot);
+/* Boot ids that stand for none: the content may be out of date as after a loss of power; nothing of it counts. */
+#define CHUNK_BOOT_UNKNOWN 0ull
+#define CHUNK_BOOT_BLANK 1ull
+MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, bool name_new);
 MUST_USE enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk);
 /* False: not marked. */
-bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot);
+bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot, bool *name_new);
+
+/* Empty: none is damaged any more. */
+MUST_USE enum err chunk_index_put_damage(struct chunk_index *index, uint64_t chunk, struct slice runs);
+/* ERR_NOT_FOUND: none. */
+MUST_USE enum err chunk_index_get_damage(struct chunk_index *index, uint64_t chunk, struct buf *runs);
+MUST_USE enum err chunk_index_put_note(struct chunk_index *index, const char *name, struct slice bytes);
+MUST_USE enum err chunk_index_get_note(struct chunk_index *index, const char *name, struct buf *bytes);
 
 MUST_USE enum err chunk_index_put_slots(struct chunk_index *index, uint64_t pack, struct slice table);
 MUST_USE enum err chunk_index_get_slots(struct chunk_index *index, uint64_t pack, struct buf *table);
@@ -46,6 +61,8 @@ MUST_USE enum err chunk_index_sync(struct chunk_index *index);
 /* In order of ids, strictly after `after`; fn returns false to stop. */
 MUST_USE enum err chunk_index_each(struct chunk_index *index, uint64_t after,
 				   bool (*fn)(void *arg, const Granary__ChunkLocation *), void *arg);
+/* Those in table 'D', and in 'B'. */
 MUST_USE enum err chunk_index_each_mark(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg);
+MUST_USE enum err chunk_index_each_damage(struct chunk_index *index, bool (*fn)(void *arg, uint64_t chunk), void *arg);
 
 #endif

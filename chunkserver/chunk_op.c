@@ -8,6 +8,7 @@
 #include "chunkserver/chain.h"
 #include "chunkserver/chunk_write.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/mend.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
 #include "chunkserver/rejoin.h"
@@ -57,6 +58,10 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 		char text[24] = "";
 		if (err == ERR_CHAIN_BROKEN)
 			snprintf(text, sizeof(text), "%" PRIu64, op->failed_server);
+		else if (err == ERR_UNCERTAIN && op->chunk != NULL && op->chunk->blank)
+			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
+		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
+			snprintf(text, sizeof(text), MEND_TEXT_TORN);
 		rpc_reply_error(request, err, text);
 		return;
 	}
@@ -220,6 +225,10 @@ static void start_write(struct chunk_op *op)
 		refuse(op, ERR_NO_SESSION);
 		return;
 	}
+	if (op->mends && !mend_is_valid(chunk)) {
+		refuse(op, ERR_BUSY);
+		return;
+	}
 	enum err err = op->kind == OP_WRITE ? chunk_store_admit(chunk->store, op->size) : OK;
 	if (err != OK) {
 		refuse(op, err);
@@ -229,6 +238,10 @@ static void start_write(struct chunk_op *op)
 		return;
 	op->state = OP_RUNNING;
 	op->local_pending = true;
+	if (op->mends)
+		chunk_ops_replaced(chunk, op->first, op->end);
+	else
+		mend_note_write(chunk, op);
 	op->blocks_before = chunk->file.blocks;
 	op->sync_begun = op->sync && chunk_sync_begin(chunk, &op->sync_job);
 	if (op->kind == OP_WRITE && op->size >= CHUNK_DIRECT_BYTES_MIN && op->offset % BLOCK_BYTES == 0)
@@ -263,7 +276,11 @@ static void try_start(struct chunk_op *op)
 		refuse(op, ERR_STORE_FAILED);
 		return;
 	}
-	if (chunk->rejoin != NULL || (chunk->adopting && !reads))
+	if (op->kind == OP_READ && chunk->uncertain && (chunk->blank || !op->even_uncertain) && !op->scrubs) {
+		refuse(op, ERR_UNCERTAIN);
+		return;
+	}
+	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && chunk->uncertain))
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
 	if (op->blocked_by != NULL) {
@@ -302,7 +319,7 @@ static void complete(struct chunk_op *op)
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
 		op_ring_add(&chunk->ring, op->client, op->operation, op->slot);
-	if (err == OK && chunk_op_is_write(op) && !op->from_client)
+	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
 	if (err != OK && chunk_op_is_write(op) && op->successor != 0) {
@@ -315,6 +332,18 @@ static void complete(struct chunk_op *op)
 		return;
 	}
 	chunk_op_remove(op);
+}
+
+void chunk_ops_replaced(struct chunk *chunk, uint32_t first, uint32_t end)
+{
+	struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (op->state != OP_UNSETTLED || !chunk_op_overlaps(op, first, end))
+			continue;
+		op->client = 0;
+		op->failed_server = op->service->server;
+		chunk_op_answer(op, ERR_CHAIN_BROKEN);
+	}
 }
 
 void chunk_op_local_done(struct chunk_op *op, enum err err)
@@ -416,7 +445,7 @@ static void admit(struct chunk_op *op)
 	if (err == OK && op->kind != OP_DELETE_SLOTS)
 		err = check_version(op);
 	bool changes = chunk_op_is_write(op) || op->kind == OP_APPEND;
-	if (err == OK && changes && !op->from_client)
+	if (err == OK && changes && !op->from_client && !op->mends)
 		err = check_sequence(op);
 	if (err == OK && changes && op->from_client && chain_is_full(op))
 		err = ERR_BUSY;
@@ -460,7 +489,7 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 {
 	struct chunk_op *op, *next;
 	chunk_use(chunk);
-	if (err == OK && chunk->recovered)
+	if (err == OK && chunk->recovered && !chunk->uncertain)
 		rejoin_start(service, chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state != OP_ARRIVED)
@@ -470,6 +499,8 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 		else
 			refuse(op, err);
 	}
+	if (err == OK)
+		mend_start(service, chunk);
 	chunk_unuse(chunk);
 }
 
@@ -477,6 +508,7 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 {
 	struct chunk_op *op, *next;
 	rejoin_abort(chunk);
+	mend_abort(chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
 			refuse(op, err);
@@ -498,7 +530,7 @@ static void expire_chunk(void *arg, struct chunk *chunk)
 		/* Another replica may be able to answer a read. */
 		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
 			refuse(op, ERR_BUSY);
-		else if (waited >= CHUNK_WAIT_MS_MAX)
+		else if (waited >= CHUNK_WAIT_MS_MAX || (op->scrubs && waited >= CHUNKSERVER_HEARTBEAT_MS))
 			refuse(op, ERR_TIMEOUT);
 	}
 }

@@ -51,6 +51,9 @@ struct chunk_op {
 	bool from_client;	/* we are the head */
 	bool sync;
 	bool for_predecessor;	/* a read */
+	bool even_uncertain;	/* a read */
+	bool scrubs;		/* a read that only checks; without a request */
+	bool mends;		/* a write or trim here alone (mend.h) */
 	uint64_t version;
 	uint64_t client, operation;
 	uint64_t session;	/* of the client; 0: of none */
@@ -71,6 +74,7 @@ struct chunk_op {
 	struct iobuf *buffer;	/* read results */
 	bool direct;		/* a read: past the page cache; */
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
+	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
 	enum err local_err;
 	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
 	struct pack view;	/* the pack as it was when a read of it started */
@@ -116,5 +120,7 @@ void chunk_ops_run_ready(void *service);
 void chunk_ops_expire(struct service *service);
 bool chunk_op_overlaps(const struct chunk_op *op, uint32_t first, uint32_t end);
 bool chunk_op_is_write(const struct chunk_op *op);
+/* What unsettled operations in the range did is replaced by what another member has: whoever sends one of them again brings a new one. */
+void chunk_ops_replaced(struct chunk *chunk, uint32_t first, uint32_t end);
 
 #endif

@@ -1,4 +1,5 @@
-#include "chunkserver/chunk_store.h"
+/* The store itself; see chunk_store.h. */
+#include "chunkserver/chunk_store_internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -9,51 +10,7 @@
 #include "common/base/check.h"
 #include "common/sys/log.h"
 
-#define DELETED_REMEMBERED 256u
 #define SPACE_ASK_MS 10u
-
-struct chunk_store {
-	struct loop *loop;
-	struct store_files files;
-	struct chunk_index index;
-	const struct chunk_store_events *events;
-	void *arg;
-	struct chunk *chunks; /* open, by id */
-	struct chunk *oldest; /* list by last use: oldest first, linked by `newer` (DL_FOREACH2) */
-	uint32_t open_count;
-	uint32_t works; /* under way */
-	void (*closed)(void *arg);
-	void *closed_arg;
-	uint64_t boot;
-	uint64_t reserved_bytes;
-	struct disk_space space;
-	uint64_t space_asked_ms;
-	bool failed;
-	bool closing;
-	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
-	unsigned deleted_next;
-	uint64_t *marked; /* by a former life, not yet looked at; from the back */
-	size_t marked_count, marked_capacity;
-	struct chunk *checking; /* opened only to be checked */
-	uint64_t blocks_adopted, blocks_damaged;
-};
-
-/* What a worker needs to open or make a chunk's file. */
-struct opening {
-	struct work work;
-	struct chunk *chunk;
-	bool create;
-	bool marked;	/* by a former life of the process … */
-	bool same_boot; /* … in this boot of the machine */
-	uint64_t version;
-	uint64_t salt;
-	struct buf table;
-	char *reuse;
-	int reuse_number;
-	uint32_t mismatches;
-	uint8_t *damaged;
-	enum err err;
-};
 
 /* ---------------------------------------------------------------- start and end */
 
@@ -83,9 +40,11 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 		free(store);
 		return err;
 	}
-	err = store_start(&store->files, &store->index);
+	err = store_start(&store->files, &store->index, store->boot);
 	if (err == OK)
 		err = chunk_index_each_mark(&store->index, note_mark, store);
+	if (err == OK)
+		err = chunk_index_each_damage(&store->index, note_mark, store);
 	if (err != OK) {
 		chunk_index_close(&store->index);
 		store_files_close(&store->files);
@@ -100,10 +59,11 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	return OK;
 }
 
-static void forget(struct chunk *chunk)
+void chunk_store_forget(struct chunk *chunk)
 {
 	struct chunk_store *store = chunk->store;
 	store->events->closing(store->arg, chunk);
+	chunk_store_set_lost(chunk, 0);
 	if (store->checking == chunk)
 		store->checking = NULL;
 	HASH_DEL(store->chunks, chunk);
@@ -115,6 +75,8 @@ static void forget(struct chunk *chunk)
 	if (chunk->chain != NULL)
 		message_free(&chunk->chain->base);
 	free(chunk->damaged);
+	free(chunk->torn);
+	free(chunk->slot_damage);
 	free(chunk->path);
 	free(chunk);
 }
@@ -137,8 +99,8 @@ static void save_slots(struct chunk *chunk)
 /* Synced and idle: the mark can go. */
 static void clear_mark(struct chunk *chunk)
 {
-	/* With damage the mark stays, so that the next life looks again. */
-	if (chunk->mark != MARK_SET || chunk->damaged != NULL || chunk->store->failed)
+	/* What may be out of date or torn is looked at again by the next life. */
+	if (chunk->mark != MARK_SET || chunk->uncertain || chunk->torn != NULL || chunk->store->failed)
 		return;
 	if (chunk_index_unmark(&chunk->store->index, chunk->id) == OK)
 		chunk->mark = MARK_NONE;
@@ -152,7 +114,7 @@ static void close_chunk(struct chunk *chunk)
 		if (chunk->kind == KIND_PACK)
 			save_slots(chunk);
 	}
-	forget(chunk);
+	chunk_store_forget(chunk);
 }
 
 static void close_all(struct chunk_store *store)
@@ -237,6 +199,11 @@ struct store_files *chunk_store_files(struct chunk_store *store)
 	return &store->files;
 }
 
+struct chunk_index *chunk_store_index(struct chunk_store *store)
+{
+	return &store->index;
+}
+
 /* ---------------------------------------------------------------- failure and space */
 
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err)
@@ -288,127 +255,12 @@ void chunk_store_counts(const struct chunk_store *store, struct chunk_store_coun
 	*out = (struct chunk_store_counts){
 		.chunks = store->index.chunks,
 		.chunks_open = store->open_count,
-		.blocks_adopted = store->blocks_adopted,
-		.blocks_damaged = store->blocks_damaged,
+		.damage_found = store->damage_found,
+		.damage_repaired = store->damage_repaired,
+		.damage_lost = store->damage_lost,
 		.bytes_total = store->space.bytes_total,
 		.bytes_free = store->space.bytes_free > reserved ? store->space.bytes_free - reserved : 0,
 	};
-}
-
-/* ---------------------------------------------------------------- opening */
-
-static void recover(struct opening *opening)
-{
-	if (!opening->marked || opening->err != OK)
-		return;
-	struct chunk_file *file = &opening->chunk->file;
-	if (!opening->same_boot)
-		opening->damaged = mem_zero(CHUNK_BLOCKS / 8, 1);
-	opening->err = chunk_file_check(file, opening->same_boot, opening->damaged, &opening->mismatches);
-}
-
-static void open_file(struct work *work)
-{
-	struct opening *opening = container_of(work, struct opening, work);
-	struct chunk *chunk = opening->chunk;
-	struct loop *loop = chunk->store->loop;
-	if (opening->create) {
-		/* The mark is durable before the file is there. */
-		opening->err = kv_sync(chunk->store->index.kv);
-		if (opening->err == OK)
-			opening->err = store_files_make_folder(loop, chunk->path);
-		if (opening->err != OK)
-			return;
-		if (chunk->kind == KIND_PACK)
-			opening->err = pack_create(loop, chunk->path, opening->reuse, chunk->id, opening->version,
-						   opening->salt, &chunk->pack);
-		else
-			opening->err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, opening->version,
-							 &chunk->file);
-		/* What was made just now and by us is in the way of the next attempt. */
-		if (opening->err != OK && opening->err != ERR_EXISTS)
-			(void)!store_files_remove(loop, chunk->path, NULL);
-		return;
-	}
-	if (chunk->kind == KIND_PACK) {
-		opening->err = pack_open(loop, chunk->path, chunk->id, buf_slice(&opening->table), &chunk->pack);
-		return;
-	}
-	opening->err = chunk_file_open(loop, chunk->path, chunk->id, &chunk->file);
-	recover(opening);
-}
-
-static void note_recovery(struct opening *opening)
-{
-	struct chunk *chunk = opening->chunk;
-	if (opening->marked) {
-		chunk->mark = MARK_SET;
-		chunk->recovered = true;
-		chunk->writes_begun = chunk->writes_ended = 1; /* to be synced before the mark goes */
-	}
-	if (opening->mismatches == 0) {
-		free(opening->damaged);
-		return;
-	}
-	if (opening->same_boot) {
-		chunk->store->blocks_adopted += opening->mismatches;
-		log_warn("blocks_adopted", "chunk=%016" PRIx64 " blocks=%" PRIu32 " reason=writes_in_flight", chunk->id,
-			 opening->mismatches);
-	} else {
-		chunk->store->blocks_damaged += opening->mismatches;
-		chunk->damaged = opening->damaged;
-		log_error("blocks_damaged", "chunk=%016" PRIx64 " blocks=%" PRIu32 " reason=machine_crash", chunk->id,
-			  opening->mismatches);
-	}
-}
-
-static void opening_failed(struct opening *opening)
-{
-	struct chunk *chunk = opening->chunk;
-	struct chunk_store *store = chunk->store;
-	log_error("chunk_not_opened", "chunk=%016" PRIx64 " create=%d error=%s", chunk->id, opening->create,
-		  err_name(opening->err));
-	/* Nothing is wrong with the disk where this process, or the machine, lacks descriptors. */
-	if (opening->err == ERR_TOO_MANY)
-		opening->err = ERR_BUSY;
-	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS && opening->err != ERR_BUSY)
-		chunk_store_fail(store, "create", opening->err);
-	chunk->state = CHUNK_DELETED;
-	store->events->opened(store->arg, chunk, opening->err == ERR_NOT_FOUND ? ERR_CORRUPT : opening->err);
-	free(opening->damaged);
-	chunk->uses--;
-	check(chunk->uses == 0 && chunk->first_op == NULL);
-	forget(chunk);
-}
-
-static void opened(struct work *work)
-{
-	struct opening *opening = container_of(work, struct opening, work);
-	struct chunk *chunk = opening->chunk;
-	struct chunk_store *store = chunk->store;
-	if (opening->reuse != NULL)
-		store_files_settle(&store->files, opening->reuse_number, false);
-	if (opening->err != OK) {
-		opening_failed(opening);
-	} else {
-		chunk->state = CHUNK_READY;
-		chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
-		chunk->name_new = opening->create;
-		if (opening->create && chunk->kind == KIND_REPLICATED)
-			chunk->mark = MARK_SET;
-		if (opening->create)
-			chunk->writes_begun = chunk->writes_ended = 1;
-		chunk->written_ms = loop_now_ms(store->loop);
-		note_recovery(opening);
-		if (opening->create)
-			chunk_store_save(chunk);
-		store->events->opened(store->arg, chunk, OK);
-		chunk_unuse(chunk);
-	}
-	buf_deinit(&opening->table);
-	free(opening->reuse);
-	free(opening);
-	chunk_store_work_end(store);
 }
 
 /* Of the half of the descriptors that connections do not take: two for each chunk, and twice as many chunks may be in use. */
@@ -427,7 +279,7 @@ static enum err make_room(struct chunk_store *store)
 		return OK;
 	unsigned looked = 0;
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {
-		if (chunk->uses > 0)
+		if (chunk->uses > 0 || chunk->lost > 0)
 			continue;
 		if (!chunk_is_unsynced(chunk)) {
 			close_chunk(chunk);
@@ -437,77 +289,6 @@ static enum err make_room(struct chunk_store *store)
 			chunk_sync(chunk, NULL, NULL);
 	}
 	return store->open_count < 2 * open_max(store) ? OK : ERR_BUSY;
-}
-
-static struct chunk *enter_chunk(struct chunk_store *store, uint64_t id, enum chunk_kind kind)
-{
-	struct chunk *chunk = mem_zero(1, sizeof(*chunk));
-	chunk->store = store;
-	chunk->id = id;
-	chunk->kind = kind;
-	chunk->state = CHUNK_OPENING;
-	chunk->path = store_files_path(&store->files, id, kind);
-	HASH_ADD(hh, store->chunks, id, sizeof(chunk->id), chunk);
-	DL_APPEND2(store->oldest, chunk, older, newer);
-	store->open_count++;
-	return chunk;
-}
-
-static void submit_opening(struct chunk *chunk, struct opening *opening)
-{
-	struct chunk_store *store = chunk->store;
-	opening->chunk = chunk;
-	opening->work.run = open_file;
-	opening->work.done = opened;
-	chunk->uses++;
-	opening->err = ERR_CANCELLED;
-	chunk_store_submit(store, NULL, &opening->work);
-}
-
-static enum err start_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
-{
-	if (chunk_index_is_lost(&store->index, id))
-		return ERR_CORRUPT;
-	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
-		if (store->deleted[i] == id)
-			return ERR_NO_CHUNK;
-	}
-	enum err err = chunk_store_admit(store, CHUNK_DATA_OFFSET);
-	if (err == OK && create->kind == KIND_REPLICATED)
-		err = chunk_index_mark(&store->index, id, store->boot);
-	if (err != OK)
-		return err;
-	struct opening *opening = mem_zero(1, sizeof(*opening));
-	struct chunk *chunk = enter_chunk(store, id, create->kind);
-	chunk_set_chain(chunk, create->chain);
-	opening->create = true;
-	opening->version = create->version;
-	opening->salt = loop_random(store->loop);
-	opening->reuse_number = store_files_take(&store->files);
-	if (opening->reuse_number >= 0)
-		opening->reuse = store_files_free_path(&store->files, opening->reuse_number);
-	submit_opening(chunk, opening);
-	*out = chunk;
-	return OK;
-}
-
-static void start_open(struct chunk_store *store, Granary__ChunkLocation *location, struct chunk **out)
-{
-	enum chunk_kind kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED;
-	struct opening *opening = mem_zero(1, sizeof(*opening));
-	struct chunk *chunk = enter_chunk(store, location->chunk, kind);
-	uint64_t boot = 0;
-	chunk->chain = location;
-	opening->reuse_number = -1;
-	if (kind == KIND_PACK) {
-		if (chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
-			buf_clear(&opening->table);
-	} else {
-		opening->marked = chunk_index_marked(&store->index, chunk->id, &boot);
-		opening->same_boot = boot == store->boot;
-	}
-	submit_opening(chunk, opening);
-	*out = chunk;
 }
 
 enum err chunk_store_get(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
@@ -520,9 +301,9 @@ enum err chunk_store_get(struct chunk_store *store, uint64_t id, const struct ch
 	if (err == OK)
 		err = chunk_index_get(&store->index, id, &location);
 	if (err == OK)
-		start_open(store, location, out);
+		chunk_open_start(store, location, out);
 	else if (err == ERR_NOT_FOUND)
-		err = create == NULL ? ERR_NO_CHUNK : start_create(store, id, create, out);
+		err = create == NULL ? ERR_NO_CHUNK : chunk_open_create(store, id, create, out);
 	return err;
 }
 
@@ -552,7 +333,9 @@ void chunk_unuse(struct chunk *chunk)
 
 enum err chunk_store_mark(struct chunk *chunk)
 {
-	return chunk_index_mark(&chunk->store->index, chunk->id, chunk->store->boot);
+	/* What is uncertain stays so, whatever is written meanwhile. */
+	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : chunk->uncertain ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
+	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk->name_new);
 }
 
 enum err chunk_store_sync_index(struct chunk_store *store)
@@ -586,109 +369,6 @@ void chunk_store_save(struct chunk *chunk)
 		chunk_store_fail(chunk->store, "index", err);
 }
 
-bool chunk_is_damaged(const struct chunk *chunk, uint32_t first, uint32_t end)
-{
-	if (chunk->damaged == NULL)
-		return false;
-	for (uint32_t block = first; block < end && block < CHUNK_BLOCKS; block++) {
-		if (chunk->damaged[block / 8] & (1u << block % 8))
-			return true;
-	}
-	return false;
-}
-
-void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end)
-{
-	if (chunk->damaged == NULL)
-		return;
-	for (uint32_t block = first; block < end && block < CHUNK_BLOCKS; block++)
-		chunk->damaged[block / 8] &= (uint8_t)~(1u << block % 8);
-	if (chunk_is_damaged(chunk, 0, CHUNK_BLOCKS))
-		return;
-	free(chunk->damaged);
-	chunk->damaged = NULL;
-	/* From now on the mark speaks of this life. */
-	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
-		log_warn("mark_not_renewed", "chunk=%016" PRIx64, chunk->id);
-}
-
-/* ---------------------------------------------------------------- deleting */
-
-struct deleting {
-	struct work work;
-	struct chunk_store *store;
-	char *path;
-	char *free_path;
-	int free_number;
-	void (*done)(void *arg, enum err err);
-	void *arg;
-	enum err err;
-};
-
-static void remove_file(struct work *work)
-{
-	struct deleting *deleting = container_of(work, struct deleting, work);
-	struct loop *loop = deleting->store->loop;
-	deleting->err = kv_sync(deleting->store->index.kv);
-	if (deleting->err == OK)
-		deleting->err = store_files_remove(loop, deleting->path, deleting->free_path);
-	if (deleting->err == OK)
-		deleting->err = store_files_sync_folder(loop, deleting->path);
-}
-
-static void removed(struct work *work)
-{
-	struct deleting *deleting = container_of(work, struct deleting, work);
-	struct chunk_store *store = deleting->store;
-	store_files_settle(&store->files, deleting->free_number, deleting->err == OK);
-	if (deleting->err != OK)
-		chunk_store_fail(store, "delete", deleting->err);
-	deleting->done(deleting->arg, deleting->err);
-	free(deleting->path);
-	free(deleting->free_path);
-	free(deleting);
-	chunk_store_work_end(store);
-}
-
-enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err), void *arg)
-{
-	Granary__ChunkLocation *location = NULL;
-	struct chunk *chunk = chunk_store_find(store, id);
-	if (chunk != NULL && chunk->uses > 0) {
-		if (chunk->state == CHUNK_READY)
-			chunk->state = CHUNK_DELETED;
-		return ERR_BUSY;
-	}
-	enum err err = chunk_index_get(&store->index, id, &location);
-	if (err == ERR_NOT_FOUND && chunk_index_is_lost(&store->index, id))
-		err = chunk_index_drop_lost(&store->index, id);
-	if (err != OK || location == NULL)
-		return err == ERR_NOT_FOUND || err == OK ? ERR_NO_CHUNK : err;
-	if (chunk != NULL)
-		forget(chunk);
-	struct deleting *deleting = mem_zero(1, sizeof(*deleting));
-	*deleting = (struct deleting){ .store = store, .done = done, .arg = arg };
-	deleting->path = store_files_path(&store->files, id,
-					  location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED);
-	message_free(&location->base);
-	err = chunk_index_delete(&store->index, id);
-	if (err != OK) {
-		chunk_store_fail(store, "index", err);
-		free(deleting->path);
-		free(deleting);
-		return err;
-	}
-	store->deleted[store->deleted_next++ % DELETED_REMEMBERED] = id;
-	deleting->free_number = store_files_vacate(&store->files);
-	if (deleting->free_number >= 0)
-		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
-	deleting->work.run = remove_file;
-	deleting->work.done = removed;
-	deleting->err = ERR_CANCELLED;
-	chunk_store_submit(store, NULL, &deleting->work);
-	return OK;
-}
-
 enum err chunk_store_each(struct chunk_store *store, uint64_t after,
 			  bool (*fn)(void *arg, const Granary__ChunkLocation *), void *arg)
 {
@@ -700,6 +380,27 @@ void chunk_store_each_open(struct chunk_store *store, void (*fn)(void *arg, stru
 	struct chunk *chunk, *next;
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer)
 		fn(arg, chunk);
+}
+
+/* ---------------------------------------------------------------- damage */
+
+void chunk_store_count_damage(struct chunk_store *store, uint64_t found, uint64_t repaired)
+{
+	store->damage_found += found;
+	store->damage_repaired += repaired;
+}
+
+void chunk_store_set_lost(struct chunk *chunk, uint32_t blocks)
+{
+	chunk->store->damage_lost += blocks;
+	chunk->store->damage_lost -= chunk->lost;
+	chunk->lost = blocks;
+}
+
+void chunk_store_tell_damaged(struct chunk *chunk)
+{
+	if (chunk->state == CHUNK_READY)
+		chunk->store->events->damaged(chunk->store->arg, chunk);
 }
 
 /* ---------------------------------------------------------------- in the background */
@@ -716,8 +417,16 @@ static void check_next_marked(struct chunk_store *store)
 		if (err == ERR_BUSY)
 			return;
 		store->marked_count--;
-		if (err == ERR_NO_CHUNK && chunk_index_unmark(&store->index, id) != OK)
-			return;
+		/* Marked and not made before the process ended: nothing of it was ever acknowledged. If it was the power that went,
+		 * there may have been something. */
+		uint64_t boot = 0;
+		bool name_new = false;
+		if (err == ERR_NO_CHUNK && chunk_index_marked(&store->index, id, &boot, &name_new)) {
+			if (boot != store->boot)
+				store->events->missing(store->arg, id);
+			else if (chunk_index_unmark(&store->index, id) != OK)
+				return;
+		}
 	}
 }
 

@@ -4,15 +4,19 @@
  * lately used idle clean one makes room. The index knows all others.
  *
  * Dirty marks: a chunk is marked in the index, synced, before its first unsynced write, and the mark goes when it is synced and
- * idle. The mark says in which boot of the machine it was made. Found at the next start it tells what to think of blocks that
- * disagree with their CRC (chunk_format.h).
+ * idle. The mark says in which boot of the machine it was made. Found at the next start it tells what to think of the content
+ * (chunk_format.h): if only the process died all that was acknowledged is there, and blocks that disagree with their CRC were being
+ * written. If the power went, blocks that agree may be old ones, too: the chunk is *uncertain*. It takes writes, but it is not read and
+ * is nobody's source until it has been compared with a copy that is not (mend.h). A *blank* one has nothing that counts: its file was
+ * lost, or was not ours.
  *
- * A failed write or sync is final: the store takes no more writes until the process starts anew and checks what it finds. */
+ * A failed write or sync is final: the store takes no more writes until it is opened anew and has checked what it finds. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_STORE_H
 #define GRANARY_CHUNKSERVER_CHUNK_STORE_H
 
 #include <uthash.h>
 
+#include "chunkserver/chunk_damage.h"
 #include "chunkserver/chunk_file.h"
 #include "chunkserver/chunk_index.h"
 #include "chunkserver/op_ring.h"
@@ -23,6 +27,7 @@ struct chunk_store;
 struct chunk_op;
 struct pack_queue;
 struct rejoin;
+struct mend;
 struct rpc_conn;
 
 enum chunk_state {
@@ -52,6 +57,8 @@ struct chunk {
 	char *path;
 	uint32_t uses;
 	bool recovered;		/* opened with a mark of a former life */
+	bool uncertain;		/* see above */
+	bool blank;		/* uncertain, too */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
 	uint64_t writes_begun, writes_ended; /* counted since opened */
@@ -59,7 +66,11 @@ struct chunk {
 	uint64_t written_ms;	/* last write's end */
 	struct chunk_file file; /* KIND_REPLICATED */
 	struct pack pack;	/* KIND_PACK */
-	uint8_t *damaged;	/* CHUNK_BLOCKS bits: blocks lost by a crash of the machine; NULL: none */
+	/* chunk_damage.c: CHUNK_BLOCKS bits each, or NULL: none; of packs: slots */
+	uint8_t *damaged, *torn;
+	uint32_t *slot_damage, slot_damage_count;
+	bool damage_remembered; /* the index has some of it */
+	uint32_t lost;		/* blocks that no member has */
 
 	/* chunk_sync.c */
 	bool sync_running;
@@ -84,6 +95,9 @@ struct chunk {
 	struct pack_queue *queue;
 	/* rejoin.c: operations wait */
 	struct rejoin *rejoin;
+	/* mend.c */
+	struct mend *mend;
+	uint64_t mend_after_ms; /* not before */
 };
 
 struct chunk_store_events {
@@ -93,6 +107,10 @@ struct chunk_store_events {
 	void (*closing)(void *arg, struct chunk *chunk);
 	/* The store closes: operations of the chunk that wait are given up. */
 	void (*abandon)(void *arg, struct chunk *chunk);
+	/* Damage was found in a chunk that is ready. */
+	void (*damaged)(void *arg, struct chunk *chunk);
+	/* There was a chunk here before the power went, of which nothing was on the disk yet. */
+	void (*missing)(void *arg, uint64_t chunk);
 };
 
 struct chunk_store_options {
@@ -103,8 +121,8 @@ struct chunk_store_options {
 struct chunk_store_counts {
 	uint64_t chunks;	   /* here */
 	uint64_t chunks_open;
-	uint64_t blocks_adopted;   /* after a crash of the process */
-	uint64_t blocks_damaged;   /* found */
+	uint64_t damage_found, damage_repaired; /* blocks, and records of packs, since the store was opened */
+	uint64_t damage_lost;			/* now: no copy has them; counted at the head */
 	uint64_t bytes_total, bytes_free;
 };
 
@@ -123,11 +141,13 @@ bool chunk_store_closing(const struct chunk_store *store);
 bool chunk_store_busy(const struct chunk_store *store);
 struct loop *chunk_store_loop(struct chunk_store *store);
 struct store_files *chunk_store_files(struct chunk_store *store);
+struct chunk_index *chunk_store_index(struct chunk_store *store);
 
 struct chunk_create {
 	enum chunk_kind kind;
 	uint64_t version;
 	const Granary__ChunkLocation *chain; /* copied */
+	bool only_known; /* only one that was here before the power went; otherwise ERR_NO_CHUNK */
 };
 
 /* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was
@@ -155,10 +175,12 @@ MUST_USE enum err chunk_store_sync_index(struct chunk_store *store);
 /* Version and chain of the chunk go into the index. */
 void chunk_store_save(struct chunk *chunk);
 void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain);
-bool chunk_is_damaged(const struct chunk *chunk, uint32_t first, uint32_t end);
-/* The blocks were written whole. */
-void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end);
 bool chunk_is_unsynced(const struct chunk *chunk);
+
+/* For chunk_damage.c and mend.c. */
+void chunk_store_count_damage(struct chunk_store *store, uint64_t found, uint64_t repaired);
+void chunk_store_set_lost(struct chunk *chunk, uint32_t blocks);
+void chunk_store_tell_damaged(struct chunk *chunk);
 
 /* Deletes a chunk, here or not; done(arg, err) once its name is gone for good. ERR_BUSY (returned): it is in use now. */
 MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err),

@@ -66,8 +66,11 @@ void chunk_sync_end(struct chunk_sync_job *job)
 		chunk_store_fail(chunk->store, "sync", job->err);
 	} else {
 		chunk->writes_synced = job->writes_ended;
-		if (job->name_new)
+		if (job->name_new && chunk->name_new) {
 			chunk->name_new = false;
+			if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
+				chunk_store_fail(chunk->store, "mark", ERR_IO);
+		}
 	}
 	if (chunk->syncs_waiting != NULL && !chunk_store_failed(chunk->store))
 		start_group(chunk);

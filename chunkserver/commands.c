@@ -82,12 +82,18 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	struct chunk *chunk = NULL;
 	if (location->n_replicas > REPLICAS_MAX)
 		return ERR_INVALID;
-	enum err err = chunk_store_get(service->store, location->chunk, NULL, &chunk);
+	struct chunk_create create = {
+		.kind = KIND_REPLICATED, .version = location->version, .chain = location, .only_known = true
+	};
+	bool may_be_known = location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED &&
+			    service_position(service, location->replicas, location->n_replicas) >= 0;
+	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);
 	if (err != OK)
 		return err;
 	if (chunk->state == CHUNK_OPENING)
 		return ERR_BUSY;
-	if (location->version > chunk->version)
+	bool unheard = chunk->chain == NULL || chunk->chain->n_replicas == 0;
+	if (location->version > chunk->version || (location->version == chunk->version && unheard))
 		chunk_adopt(service, chunk, location);
 	return OK;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "chunkserver/mend.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
@@ -66,7 +67,7 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
 	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
 	(void)service;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL ||
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->uncertain ||
 	    read->version < chunk->version || read->predecessor)
 		return false;
 	const struct chunk_op *op;
@@ -75,7 +76,7 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 			return false;
 	}
 	if (chunk_is_damaged(chunk, first, end)) {
-		rpc_reply_error(request, ERR_CORRUPT, "lost by a crash of the machine");
+		rpc_reply_error(request, ERR_CORRUPT, chunk_is_torn(chunk, first, end) ? MEND_TEXT_TORN : NULL);
 		return true;
 	}
 	uint32_t count = blocks_present(chunk, first, end);
@@ -83,10 +84,26 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 		return false;
 	struct iobuf *buffer = count == 0 ? NULL : iobuf_open(count * BLOCK_BYTES);
 	enum err err = count == 0 ? OK : chunk_file_read(&chunk->file, first, count, buffer->bytes, true);
+	if (err == OK && count > 0 && chunk_file_mismatches(&chunk->file, first, count, buffer->bytes) != 0)
+		err = ERR_CORRUPT;
 	if (err == OK)
 		reply(chunk, request, first, count, buffer, 0);
 	iobuf_unref(buffer);
 	return err == OK; /* whatever it was, the worker meets it again */
+}
+
+/* Block by block, from the disk itself if that can be: only what is wrong there, or cannot be read, is damaged. */
+static enum err look_again(struct chunk_op *op, uint8_t *bytes)
+{
+	struct chunk_file *file = &op->chunk->file;
+	enum err err = OK;
+	op->bad = 0;
+	for (uint32_t i = 0; i < op->size && (err == OK || err == ERR_IO); i++) {
+		err = chunk_file_read_direct(file, op->first + i, 1, bytes + i * BLOCK_BYTES);
+		if (err == ERR_IO || chunk_file_mismatches(file, op->first + i, 1, bytes + i * BLOCK_BYTES) != 0)
+			op->bad |= 1ull << i;
+	}
+	return err == ERR_IO ? OK : err;
 }
 
 static void read_run(struct work *work)
@@ -98,6 +115,10 @@ static void read_run(struct work *work)
 				    chunk_file_read(file, op->first - op->skip, op->skip + op->size + op->extra, bytes, false);
 	if (err != OK && op->skip + op->extra > 0) /* what was not asked for may be what cannot be read */
 		err = chunk_file_read(file, op->first, op->size, bytes + op->skip * BLOCK_BYTES, false);
+	bytes += op->skip * BLOCK_BYTES;
+	op->bad = err == OK ? chunk_file_mismatches(file, op->first, op->size, bytes) : 0;
+	if (op->bad != 0 || err == ERR_IO)
+		err = look_again(op, bytes);
 	op->local_err = err;
 }
 
@@ -131,10 +152,25 @@ static bool goes_past_cache(struct chunk_op *op, uint32_t count)
 	return !again;
 }
 
+static enum err note_bad(struct chunk_op *op, enum err err)
+{
+	if (err != OK || op->bad == 0)
+		return err;
+	for (uint32_t i = 0; i < op->size; i++) {
+		uint32_t first = i;
+		while (i < op->size && (op->bad >> i & 1) != 0)
+			i++;
+		if (i > first)
+			chunk_found_damaged(op->chunk, op->first + first, op->first + i, op->scrubs ? "scrub" : "read");
+	}
+	return ERR_CORRUPT;
+}
+
 static void read_end(struct chunk_op *op, enum err err)
 {
 	op->local_pending = false;
-	if (err == OK) {
+	err = note_bad(op, err);
+	if (err == OK && op->requests != NULL) {
 		struct op_request *request = op->requests;
 		op->requests = NULL;
 		reply(op->chunk, request->request, op->first, op->size, op->buffer, op->skip);
@@ -158,7 +194,7 @@ void read_op_start(struct chunk_op *op)
 	uint32_t count = blocks_present(chunk, op->first, op->end);
 	op->state = OP_RUNNING;
 	op->size = count;
-	if (chunk_is_damaged(chunk, op->first, op->end)) {
+	if (chunk_is_damaged(chunk, op->first, op->end) && !op->scrubs) {
 		read_end(op, ERR_CORRUPT);
 		return;
 	}
@@ -166,8 +202,8 @@ void read_op_start(struct chunk_op *op)
 		read_end(op, OK);
 		return;
 	}
-	op->direct = goes_past_cache(op, count);
-	if (!is_large(count))
+	op->direct = op->scrubs || goes_past_cache(op, count);
+	if (!op->direct && !is_large(count))
 		read_around(op, count);
 	op->buffer = iobuf_open((op->skip + count + op->extra) * BLOCK_BYTES);
 	if (op->direct)

@@ -317,6 +317,9 @@ static void answered(void *arg, const struct rpc_result *result)
 	case ERR_BUSY:
 		again(rejoin);
 		break;
+	case ERR_UNCERTAIN: /* it lost power and compares itself with us */
+		finish(rejoin);
+		break;
 	default:
 		if (++rejoin->failures >= REPORT_AFTER)
 			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);

@@ -4,6 +4,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/mend.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
 #include "chunkserver/settle.h"
@@ -166,7 +167,14 @@ static void serve_sync(struct service *service, struct rpc_request *request)
 	op->version = message->version;
 	op->replicas = message->replicas;
 	op->replica_count = message->n_replicas;
-	chunk_op_submit(op, message->chunk, NULL);
+	/* If we lost all of it with the power it has to be fetched before it can be synced. */
+	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
+	chain.chunk = message->chunk;
+	chain.version = message->version;
+	chain.n_replicas = message->n_replicas;
+	chain.replicas = message->replicas;
+	struct chunk_create create = { .kind = KIND_REPLICATED, .version = message->version, .chain = &chain, .only_known = true };
+	chunk_op_submit(op, message->chunk, &create);
 }
 
 static void serve_append(struct service *service, struct rpc_request *request)
@@ -214,6 +222,7 @@ static void serve_read(struct service *service, struct rpc_request *request)
 	op->first = block_first(message->offset);
 	op->end = block_end(message->offset, message->bytes);
 	op->for_predecessor = message->predecessor;
+	op->even_uncertain = message->even_uncertain;
 	chunk_op_submit(op, message->chunk, NULL);
 }
 
@@ -315,6 +324,7 @@ void service_tick(struct service *service)
 	settle_all(service);
 	chunk_ops_expire(service);
 	fence_tick(service);
+	mend_tick(service);
 }
 
 static void chunk_opened(void *arg, struct chunk *chunk, enum err err)
@@ -334,6 +344,21 @@ static void chunk_abandon(void *arg, struct chunk *chunk)
 	chunk_ops_abandon(chunk, ERR_CANCELLED);
 }
 
-const struct chunk_store_events service_store_events = {
-	.opened = chunk_opened, .closing = chunk_closing, .abandon = chunk_abandon
-};
+static void chunk_damaged(void *arg, struct chunk *chunk)
+{
+	mend_start(arg, chunk);
+}
+
+/* The master knows where the others are: its answer makes it anew here, uncertain. */
+static void chunk_missing(void *arg, uint64_t chunk)
+{
+	const struct service *service = arg;
+	if (service->link != NULL)
+		master_link_report(service->link, chunk, 0, 0);
+}
+
+const struct chunk_store_events service_store_events = { .opened = chunk_opened,
+							 .closing = chunk_closing,
+							 .abandon = chunk_abandon,
+							 .damaged = chunk_damaged,
+							 .missing = chunk_missing };

@@ -25,6 +25,7 @@ struct service {
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
 	struct fence fence;	  /* sessions that write no more */
+	uint32_t mends;		  /* running */
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };

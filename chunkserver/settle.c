@@ -147,7 +147,8 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 {
 	struct chunk_op *op, *next;
 	unsigned running = 0;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || service->stopping ||
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || chunk->uncertain ||
+	    service->stopping ||
 	    !chain_is_head(service, chunk))
 		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)

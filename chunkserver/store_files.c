@@ -83,6 +83,8 @@ enum err store_files_open(struct loop *loop, const char *root, struct store_file
 	if (err == OK)
 		err = file_lock(files->lock);
 	if (err == OK)
+		err = dir_identity(loop, root, &files->root_id);
+	if (err == OK)
 		err = make(files, "chunks");
 	if (err == OK)
 		err = make(files, "free");
@@ -94,6 +96,17 @@ enum err store_files_open(struct loop *loop, const char *root, struct store_file
 	free(free_files);
 	if (err != OK)
 		store_files_close(files);
+	return err;
+}
+
+enum err store_files_check_root(struct store_files *files)
+{
+	uint64_t id = 0;
+	enum err err = dir_identity(files->loop, files->root, &id);
+	if (err == ERR_NOT_FOUND || (err == OK && id != files->root_id))
+		err = ERR_STALE_HANDLE;
+	if (err != OK)
+		log_error("data_folder_gone", "error=%s", err_name(err));
 	return err;
 }
 

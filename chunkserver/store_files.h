@@ -17,6 +17,7 @@ struct store_files {
 	struct loop *loop;
 	char *root;
 	struct file *lock;
+	uint64_t root_id; /* of the folder itself, whatever its name */
 	bool free_ready[FREE_FILES_MAX]; /* holds an empty file */
 	bool free_taken[FREE_FILES_MAX]; /* being filled or emptied */
 };
@@ -24,6 +25,10 @@ struct store_files {
 /* Makes the directories and takes the lock: ERR_BUSY when another process has it. */
 MUST_USE enum err store_files_open(struct loop *loop, const char *root, struct store_files *files);
 void store_files_close(struct store_files *files);
+
+/* Worker: is the folder still the one that was opened? ERR_STALE_HANDLE: it has another in its place, or none: what was mounted there
+ * is gone, and nothing may be written below its name. */
+MUST_USE enum err store_files_check_root(struct store_files *files);
 
 /* Paths are the caller's (free). */
 char *store_files_path(const struct store_files *files, uint64_t chunk, enum chunk_kind kind);
@@ -42,7 +47,7 @@ char *store_files_free_path(const struct store_files *files, int number);
 /* Worker: removes a chunk's file; into `free_path` emptied, or (NULL) for good. OK if it is not there. */
 MUST_USE enum err store_files_remove(struct loop *loop, const char *path, const char *free_path);
 
-/* Moves a file or directory out of the way. */
+/* Moves a file or directory out of the way. Also on a worker. */
 MUST_USE enum err store_files_quarantine(struct store_files *files, const char *path);
 
 /* Finds all chunk files; those that are not understood go to quarantine. fn gets kind and id. */

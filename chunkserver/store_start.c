@@ -13,6 +13,7 @@ struct start {
 	size_t found_count, found_capacity;
 	uint64_t *lost; /* entries without a file */
 	size_t lost_count, lost_capacity;
+	uint64_t boot;
 	bool rebuilt; /* the index is new: marks are unknown, so every chunk counts as marked in another life */
 	uint64_t added;
 	enum err err;
@@ -60,7 +61,7 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	location.kind = kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	start->err = chunk_index_put(start->index, &location, true);
 	if (start->err == OK && start->rebuilt)
-		start->err = chunk_index_mark(start->index, chunk, 0);
+		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, false);
 	start->added++;
 	push(&start->found, &start->found_count, &start->found_capacity, chunk);
 }
@@ -100,6 +101,21 @@ static bool entry_found(void *arg, const Granary__ChunkLocation *location)
 	return true;
 }
 
+/* A file whose name was never synced may go with the power: nobody relied on it (but the mark stays: something may have been read in
+ * it). Any other should be there. */
+static enum err set_one_lost(struct start *start, const Granary__ChunkLocation *location)
+{
+	uint64_t boot = 0;
+	bool name_new = false;
+	bool marked = chunk_index_marked(start->index, location->chunk, &boot, &name_new);
+	if (marked && name_new && boot != start->boot)
+		return chunk_index_forget(start->index, location->chunk);
+	log_error("chunk_file_missing", "chunk=%016" PRIx64 " version=%" PRIu64, location->chunk, location->version);
+	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
+		return chunk_index_set_lost(start->index, location);
+	return chunk_index_mark(start->index, location->chunk, CHUNK_BOOT_BLANK, false);
+}
+
 static enum err set_lost(struct start *start)
 {
 	enum err err = OK;
@@ -108,8 +124,7 @@ static enum err set_lost(struct start *start)
 		err = chunk_index_get(start->index, start->lost[i], &location);
 		if (err != OK)
 			break;
-		log_error("chunk_file_missing", "chunk=%016" PRIx64 " version=%" PRIu64, location->chunk, location->version);
-		err = chunk_index_set_lost(start->index, location);
+		err = set_one_lost(start, location);
 		message_free(&location->base);
 	}
 	return err;
@@ -130,9 +145,9 @@ static enum err open_index(struct start *start)
 	return err;
 }
 
-enum err store_start(struct store_files *files, struct chunk_index *index)
+enum err store_start(struct store_files *files, struct chunk_index *index, uint64_t boot)
 {
-	struct start start = { .files = files, .index = index };
+	struct start start = { .files = files, .index = index, .boot = boot };
 	enum err err = open_index(&start);
 	if (err != OK)
 		return err;

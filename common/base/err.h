@@ -49,7 +49,8 @@
 	X(ERR_NO_SERVERS, 72, EIO, "too few chunkservers")                                         \
 	X(ERR_WRONG_CLUSTER, 73, EIO, "belongs to another cluster")                                \
 	X(ERR_VERSION_MISMATCH, 74, EPROTO, "protocol version not spoken here")                    \
-	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")
+	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")  \
+	X(ERR_UNCERTAIN, 88, EIO, "not compared with its other copies yet, after a loss of power")
 
 enum err {
 	OK = 0,

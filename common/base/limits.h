@@ -196,5 +196,9 @@
 #define PACK_SLOTS_MAX (1u * MIB)
 #define PACK_COMPACT_BYTES_MIN (1u * MIB)	     /* a smaller pack is not compacted */
 #define INVENTORY_CHUNKS_MAX 4096u		     /* in one page */
+#define MEND_RETRY_MS_MIN 50u			     /* before the other copies are asked for damaged blocks again */
+#define MEND_RETRY_MS_MAX 2000u
+#define MEND_LOST_RETRY_MS 30000u		     /* the same when none of them had it */
+#define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

@@ -64,6 +64,8 @@ MUST_USE enum err file_unlink(struct loop *loop, const char *path);
 /* Like mkdir -p, mode 0700, each new level synced; OK if it is there. */
 MUST_USE enum err dir_make(struct loop *loop, const char *path);
 MUST_USE enum err dir_sync(struct loop *loop, const char *path);
+/* Which directory it is, whatever its name: another one in its place, or below it when a file system was unmounted, has another id. */
+MUST_USE enum err dir_identity(struct loop *loop, const char *path, uint64_t *id);
 /* Calls fn for each name but "." and "..", in no order. fn returns false to stop. */
 MUST_USE enum err dir_list(struct loop *loop, const char *path, bool (*fn)(void *arg, const char *name), void *arg);
 

@@ -42,7 +42,7 @@ static void expect_whole(struct chunk_file *file)
 {
 	uint8_t damaged[CHUNK_BLOCKS / 8] = { 0 };
 	uint32_t mismatches = 9;
-	assert_int_equal(chunk_file_check(file, false, damaged, &mismatches), OK);
+	assert_int_equal(chunk_file_check(file, damaged, &mismatches), OK);
 	assert_int_equal(mismatches, 0);
 }
 
@@ -148,18 +148,35 @@ static void damage_is_not_merged_into(void **state)
 	assert_int_equal(put(&file, 4000, slice_of(pattern, 200)), ERR_CORRUPT);
 	assert_int_equal(chunk_file_read(&file, 0, 1, got, false), OK);
 	assert_memory_equal(got, pattern, 4096);
-	assert_int_equal(chunk_file_check(&file, false, damaged, &mismatches), OK);
+	assert_int_equal(chunk_file_check(&file, damaged, &mismatches), OK);
 	assert_int_equal(mismatches, 1);
 	assert_int_equal(damaged[0], 2);
 	/* Written whole it is right again. */
 	assert_int_equal(put(&file, 4096, slice_of(pattern, 4096)), OK);
 	expect_whole(&file);
-	/* A write in flight when the process died: data without its CRC. */
-	assert_int_equal(file_write(file.file, CHUNK_DATA_OFFSET, "new", 3), OK);
-	assert_int_equal(chunk_file_check(&file, true, NULL, &mismatches), OK);
-	assert_int_equal(mismatches, 1);
+	chunk_file_close(&file);
+}
+
+/* Header and entries on the disk are made again from what is in memory; another chunk's file is left alone. */
+static void table_is_scrubbed(void **state)
+{
+	struct place *place = *state;
+	struct chunk_file file;
+	uint32_t differing = 9;
+	assert_int_equal(chunk_file_create(place->loop, place->path, NULL, 5, 3, &file), OK);
+	assert_int_equal(put(&file, 0, slice_of(pattern, 8192)), OK);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
+	assert_int_equal(differing, 0);
+	assert_int_equal(file_write(file.file, CHUNK_CRCS_OFFSET + 4, "\0\0\0\0", 4), OK);
+	assert_int_equal(file_write(file.file, 20, "rot", 3), OK);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
+	assert_int_equal(differing, 2);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
+	assert_int_equal(differing, 0);
 	open_anew(place, &file);
 	expect_whole(&file);
+	file.id = 6;
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), ERR_CORRUPT);
 	chunk_file_close(&file);
 }
 
@@ -174,7 +191,7 @@ static void lost_end_is_noticed(void **state)
 	assert_int_equal(file_truncate(file.file, CHUNK_DATA_OFFSET + 4096), OK);
 	open_anew(place, &file);
 	assert_int_equal(file.blocks, 1);
-	assert_int_equal(chunk_file_check(&file, false, damaged, &mismatches), OK);
+	assert_int_equal(chunk_file_check(&file, damaged, &mismatches), OK);
 	assert_int_equal(mismatches, 2);
 	assert_int_equal(damaged[0], 6);
 	assert_int_equal(file.blocks, 3);
@@ -296,7 +313,7 @@ int main(void)
 		PLACE_TEST(blocks_are_merged_and_kept),
 		PLACE_TEST(large_writes_bypass_the_cache),
 		PLACE_TEST(runs_are_written_at_once),
-		PLACE_TEST(damage_is_not_merged_into),
+		PLACE_TEST(damage_is_not_merged_into), PLACE_TEST(table_is_scrubbed),
 		PLACE_TEST(lost_end_is_noticed),
 		PLACE_TEST(trim_cuts_and_zeroes),
 		PLACE_TEST(reuse_shows_nothing_old),

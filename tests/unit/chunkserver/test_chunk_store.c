@@ -31,7 +31,15 @@ static void on_closing(void *arg, struct chunk *chunk)
 	(void)chunk;
 }
 
-static const struct chunk_store_events events = { .opened = on_opened, .closing = on_closing, .abandon = on_closing };
+static void on_missing(void *arg, uint64_t chunk)
+{
+	(void)arg;
+	assert_int_equal(chunk, CHUNK);
+}
+
+static const struct chunk_store_events events = {
+	.opened = on_opened, .closing = on_closing, .abandon = on_closing, .damaged = on_closing, .missing = on_missing
+};
 
 static void note_closed(void *arg)
 {
@@ -119,23 +127,28 @@ static void killed_process_loses_nothing(void **state)
 	struct place *place = *state;
 	struct watcher watcher;
 	struct chunk_store_counts counts;
-	uint8_t block[BLOCK_BYTES];
 	live_and_be_killed(place);
 	struct chunk_store *store = open_store(place, &watcher);
 	chunk_store_counts(store, &counts);
 	assert_int_equal(counts.chunks, 1);
 	struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
 	chunk_store_counts(store, &counts);
-	assert_int_equal(counts.blocks_adopted, 1);
-	assert_int_equal(counts.blocks_damaged, 0);
+	assert_int_equal(counts.damage_found, 0);
 	assert_int_equal(chunk->version, 4);
 	assert_int_equal(chunk->file.blocks, 8);
-	assert_int_equal(chunk_file_read(&chunk->file, 2, 1, block, false), OK);
-	assert_memory_equal(block, "in flight", 9);
-	assert_int_equal(crc32c(block, BLOCK_BYTES), chunk_file_crc(&chunk->file, 2));
-	/* Still marked, until it has been synced. */
+	/* What was in flight is torn: not read before the other members have been asked. All else is as it was. */
+	assert_true(chunk_is_damaged(chunk, 2, 3) && chunk_is_torn(chunk, 2, 3));
+	assert_false(chunk_is_damaged(chunk, 0, 2) || chunk_is_damaged(chunk, 3, CHUNK_BLOCKS));
+	assert_false(chunk->uncertain);
+	/* Still marked, until it is whole and has been synced. */
 	assert_int_equal(chunk->mark, MARK_SET);
 	assert_true(chunk_is_unsynced(chunk));
+	close_store(store);
+	store = open_store(place, &watcher);
+	chunk = get(place, store, &watcher, CHUNK, false);
+	assert_int_equal(chunk->mark, MARK_SET);
+	write_blocks(chunk, 2 * BLOCK_BYTES, 'n', 1);
+	chunk_repaired(chunk, 2, 3);
 	close_store(store);
 	store = open_store(place, &watcher);
 	chunk = get(place, store, &watcher, CHUNK, false);
@@ -143,39 +156,141 @@ static void killed_process_loses_nothing(void **state)
 	close_store(store);
 }
 
-static void crash_of_the_machine_is_damage(void **state)
+static bool count_name(void *arg, const char *name)
+{
+	(void)name;
+	*(unsigned *)arg += 1;
+	return true;
+}
+
+/* The mark of a chunk, as another life of the process left it. */
+static void set_mark(struct place *place, uint64_t boot, bool name_new)
+{
+	struct chunk_index index;
+	char path[128];
+	snprintf(path, sizeof(path), "%s/index", place->root);
+	assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, name_new), OK);
+	chunk_index_close(&index);
+}
+
+static void loss_of_power_makes_uncertain(void **state)
 {
 	struct place *place = *state;
 	struct watcher watcher;
-	struct chunk_store_counts counts;
-	struct chunk_index index;
-	char path[128];
 	live_and_be_killed(place);
-	/* The mark is from another boot. */
-	snprintf(path, sizeof(path), "%s/index", place->root);
-	assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, 12345), OK);
-	chunk_index_close(&index);
+	set_mark(place, 12345, false);
 	for (int life = 0; life < 2; life++) {
 		struct chunk_store *store = open_store(place, &watcher);
 		struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
-		chunk_store_counts(store, &counts);
-		assert_int_equal(counts.blocks_damaged, 1);
-		assert_int_equal(counts.blocks_adopted, 0);
-		assert_true(chunk_is_damaged(chunk, 0, 8));
-		assert_true(chunk_is_damaged(chunk, 2, 3));
+		assert_true(chunk->uncertain && !chunk->blank);
+		assert_true(chunk_is_damaged(chunk, 2, 3) && chunk_is_torn(chunk, 2, 3));
 		assert_false(chunk_is_damaged(chunk, 3, 8));
 		if (life == 1) {
-			/* Written whole it is good again. */
+			/* Written whole, and compared. */
 			write_blocks(chunk, 2 * BLOCK_BYTES, 'n', 1);
 			chunk_repaired(chunk, 2, 3);
 			assert_false(chunk_is_damaged(chunk, 0, CHUNK_BLOCKS));
+			chunk->uncertain = false;
+			assert_int_equal(chunk_store_mark(chunk), OK);
 		}
 		close_store(store);
 	}
 	struct chunk_store *store = open_store(place, &watcher);
-	assert_int_equal(get(place, store, &watcher, CHUNK, false)->mark, MARK_NONE);
+	struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
+	assert_int_equal(chunk->mark, MARK_NONE);
+	assert_false(chunk->uncertain);
 	close_store(store);
+}
+
+/* Damage that was found in use is remembered until it is repaired, and never read. */
+static void damage_is_remembered(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk_store_counts counts;
+	struct chunk_store *store = open_store(place, &watcher);
+	struct chunk *chunk = get(place, store, &watcher, CHUNK, true);
+	write_blocks(chunk, 0, 'a', 8);
+	chunk_found_damaged(chunk, 3, 5, "test");
+	chunk_found_damaged(chunk, 4, 6, "test");
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.damage_found, 3);
+	close_store(store);
+	store = open_store(place, &watcher);
+	chunk = get(place, store, &watcher, CHUNK, false);
+	assert_int_equal(chunk_damage_count(chunk), 3);
+	assert_true(chunk_is_damaged(chunk, 5, 6) && !chunk_is_torn(chunk, 5, 6));
+	assert_false(chunk_is_damaged(chunk, 0, 3) || chunk_is_damaged(chunk, 6, CHUNK_BLOCKS));
+	write_blocks(chunk, 3 * BLOCK_BYTES, 'n', 3);
+	chunk_repaired(chunk, 3, 6);
+	chunk_store_counts(store, &counts);
+	assert_int_equal(counts.damage_repaired, 3);
+	close_store(store);
+	store = open_store(place, &watcher);
+	assert_int_equal(chunk_damage_count(get(place, store, &watcher, CHUNK, false)), 0);
+	close_store(store);
+}
+
+/* A clean file that was cut: what is missing is no zeros. */
+static void cut_file_is_damage(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct file *file = NULL;
+	struct chunk_store *store = open_store(place, &watcher);
+	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'a', 8);
+	char *path = store_files_path(chunk_store_files(store), CHUNK, KIND_REPLICATED);
+	close_store(store);
+	assert_int_equal(file_open(place->loop, path, FILE_WRITE, &file), OK);
+	assert_int_equal(file_truncate(file, CHUNK_DATA_OFFSET + 5 * BLOCK_BYTES), OK);
+	file_unref(file);
+	free(path);
+	store = open_store(place, &watcher);
+	struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
+	assert_int_equal(chunk_damage_count(chunk), 3);
+	assert_true(chunk_is_damaged(chunk, 5, 6));
+	assert_int_equal(chunk->file.blocks, 8);
+	close_store(store);
+}
+
+/* Two files swapped, one that is zeros, one put back from long ago: nothing of them counts, and nothing of them is thrown away. */
+static void foreign_content_does_not_count(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	static uint8_t zeros[CHUNK_DATA_OFFSET];
+	struct file *file = NULL;
+	char *paths[3];
+	struct chunk_store *store = open_store(place, &watcher);
+	for (uint64_t id = 1; id <= 3; id++) {
+		write_blocks(get(place, store, &watcher, id, true), 0, 'a', 8);
+		paths[id - 1] = store_files_path(chunk_store_files(store), id, KIND_REPLICATED);
+	}
+	chunk_store_find(store, 3)->version = 5; /* as if the file's header had been lost */
+	chunk_store_save(chunk_store_find(store, 3));
+	close_store(store);
+	assert_int_equal(file_rename(place->loop, paths[0], paths[1]), OK);
+	assert_int_equal(file_open(place->loop, paths[0], FILE_WRITE | FILE_CREATE, &file), OK);
+	assert_int_equal(file_write(file, 0, zeros, sizeof(zeros)), OK);
+	file_unref(file);
+	for (int life = 0; life < 2; life++) {
+		store = open_store(place, &watcher);
+		for (uint64_t id = 1; id <= 3; id++) {
+			struct chunk *chunk = get(place, store, &watcher, id, false);
+			assert_true(chunk->uncertain && chunk->blank);
+			assert_int_equal(chunk->file.blocks, 0);
+			assert_int_equal(chunk->version, id == 3 ? 5 : 4);
+		}
+		close_store(store);
+	}
+	char path[160];
+	unsigned found = 0;
+	snprintf(path, sizeof(path), "%s/quarantine", place->root);
+	assert_int_equal(dir_list(place->loop, path, count_name, &found), OK);
+	assert_int_equal(found, 3);
+	for (int i = 0; i < 3; i++)
+		free(paths[i]);
 }
 
 static void index_is_rebuilt_from_the_files(void **state)
@@ -200,12 +315,11 @@ static void index_is_rebuilt_from_the_files(void **state)
 	close_store(store);
 }
 
-static void missing_file_is_not_made_anew(void **state)
+static void missing_file_is_blank(void **state)
 {
 	struct place *place = *state;
 	struct watcher watcher;
 	struct chunk *chunk = NULL;
-	struct chunk_create fresh = { .kind = KIND_REPLICATED, .version = 4 };
 	struct chunk_store *store = open_store(place, &watcher);
 	write_blocks(get(place, store, &watcher, CHUNK, true), 0, 'x', 1);
 	char *path = store_files_path(chunk_store_files(store), CHUNK, KIND_REPLICATED);
@@ -214,17 +328,33 @@ static void missing_file_is_not_made_anew(void **state)
 	free(path);
 	for (int life = 0; life < 2; life++) {
 		store = open_store(place, &watcher);
-		assert_int_equal(chunk_store_get(store, CHUNK, &fresh, &chunk), ERR_CORRUPT);
+		chunk = get(place, store, &watcher, CHUNK, false);
+		assert_true(chunk->uncertain && chunk->blank);
 		assert_int_equal(chunk_store_get(store, CHUNK + 1, NULL, &chunk), ERR_NO_CHUNK);
 		close_store(store);
 	}
 }
 
-static bool count_name(void *arg, const char *name)
+/* Its name was never synced, and the power went: it is made anew, but what was read in it meanwhile is asked for elsewhere. */
+static void unsynced_name_may_be_gone(void **state)
 {
-	(void)name;
-	*(unsigned *)arg += 1;
-	return true;
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk *chunk = NULL;
+	struct chunk_create known = { .kind = KIND_REPLICATED, .version = 4, .only_known = true };
+	live_and_be_killed(place);
+	set_mark(place, 12345, true);
+	struct store_files files = { .loop = place->loop, .root = place->root };
+	char *path = store_files_path(&files, CHUNK, KIND_REPLICATED);
+	assert_int_equal(file_unlink(place->loop, path), OK);
+	free(path);
+	struct chunk_store *store = open_store(place, &watcher);
+	assert_int_equal(chunk_store_get(store, CHUNK, NULL, &chunk), ERR_NO_CHUNK);
+	assert_int_equal(chunk_store_get(store, CHUNK + 1, &known, &chunk), ERR_NO_CHUNK);
+	assert_int_equal(chunk_store_get(store, CHUNK, &known, &chunk), OK);
+	WAIT_FOR(place->loop, watcher.opened == 1);
+	assert_true(chunk->uncertain && !chunk->blank);
+	close_store(store);
 }
 
 static void unknown_files_go_to_quarantine(void **state)
@@ -319,8 +449,10 @@ static void failed_store_takes_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		PLACE_TEST(killed_process_loses_nothing), PLACE_TEST(crash_of_the_machine_is_damage),
-		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_not_made_anew),
+		PLACE_TEST(killed_process_loses_nothing), PLACE_TEST(loss_of_power_makes_uncertain),
+		PLACE_TEST(damage_is_remembered), PLACE_TEST(cut_file_is_damage),
+		PLACE_TEST(foreign_content_does_not_count), PLACE_TEST(unsynced_name_may_be_gone),
+		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_blank),
 		PLACE_TEST(unknown_files_go_to_quarantine), PLACE_TEST(data_folder_has_one_owner),
 		PLACE_TEST(open_chunks_are_bounded),	  PLACE_TEST(failed_store_takes_nothing),
 	};

@@ -1,0 +1,83 @@
+/* Deleting chunks (chunk_store.h). */
+#include <stdlib.h>
+
+#include "chunkserver/chunk_store_internal.h"
+#include "common/base/check.h"
+
+struct deleting {
+	struct work work;
+	struct chunk_store *store;
+	char *path;
+	char *free_path;
+	int free_number;
+	void (*done)(void *arg, enum err err);
+	void *arg;
+	enum err err;
+};
+
+static void remove_file(struct work *work)
+{
+	struct deleting *deleting = container_of(work, struct deleting, work);
+	struct loop *loop = deleting->store->loop;
+	deleting->err = kv_sync(deleting->store->index.kv);
+	if (deleting->err == OK)
+		deleting->err = store_files_remove(loop, deleting->path, deleting->free_path);
+	if (deleting->err == OK)
+		deleting->err = store_files_sync_folder(loop, deleting->path);
+}
+
+static void removed(struct work *work)
+{
+	struct deleting *deleting = container_of(work, struct deleting, work);
+	struct chunk_store *store = deleting->store;
+	store_files_settle(&store->files, deleting->free_number, deleting->err == OK);
+	if (deleting->err != OK)
+		chunk_store_fail(store, "delete", deleting->err);
+	deleting->done(deleting->arg, deleting->err);
+	free(deleting->path);
+	free(deleting->free_path);
+	free(deleting);
+	chunk_store_work_end(store);
+}
+
+enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err), void *arg)
+{
+	Granary__ChunkLocation *location = NULL;
+	struct chunk *chunk = chunk_store_find(store, id);
+	if (chunk != NULL && chunk->uses > 0) {
+		if (chunk->state == CHUNK_READY)
+			chunk->state = CHUNK_DELETED;
+		return ERR_BUSY;
+	}
+	enum err err = chunk_index_get(&store->index, id, &location);
+	if (err == ERR_NOT_FOUND && chunk_index_is_lost(&store->index, id))
+		err = chunk_index_drop_lost(&store->index, id);
+	else if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) != OK)
+		err = ERR_IO;
+	if (err != OK || location == NULL)
+		return err == ERR_NOT_FOUND || err == OK ? ERR_NO_CHUNK : err;
+	if (chunk != NULL)
+		chunk_store_forget(chunk);
+	struct deleting *deleting = mem_zero(1, sizeof(*deleting));
+	*deleting = (struct deleting){ .store = store, .done = done, .arg = arg };
+	deleting->path = store_files_path(&store->files, id,
+					  location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED);
+	message_free(&location->base);
+	err = chunk_index_delete(&store->index, id);
+	if (err != OK) {
+		chunk_store_fail(store, "index", err);
+		free(deleting->path);
+		free(deleting);
+		return err;
+	}
+	store->deleted[store->deleted_next++ % DELETED_REMEMBERED] = id;
+	deleting->free_number = store_files_vacate(&store->files);
+	if (deleting->free_number >= 0)
+		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
+	deleting->work.run = remove_file;
+	deleting->work.done = removed;
+	deleting->err = ERR_CANCELLED;
+	chunk_store_submit(store, NULL, &deleting->work);
+	return OK;
+}
+

@@ -1,0 +1,291 @@
+/* Opening and making the file of a chunk, and what is thought of its content (chunk_store.h). */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "chunkserver/chunk_store_internal.h"
+#include "common/base/check.h"
+#include "common/sys/log.h"
+
+/* What a worker needs to open or make a chunk's file. */
+struct opening {
+	struct work work;
+	struct chunk *chunk;
+	bool create;
+	bool replace;	/* what is there does not count: set aside, or its version is raised */
+	bool marked;	/* by a former life of the process … */
+	bool same_boot; /* … in this boot of the machine */
+	bool blank;
+	uint64_t version; /* to be made with; or at least */
+	uint64_t salt;
+	struct buf table;
+	char *reuse;
+	int reuse_number;
+	uint32_t mismatches;
+	uint8_t *damaged;
+	enum err err;
+};
+
+/* After a loss of power what the page cache says is not what is on the disk only if a sync had failed: so it is left out. */
+static enum err check_content(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	opening->damaged = mem_zero(CHUNK_BLOCKS / 8, 1);
+	if (!opening->marked)
+		return chunk_file_check_end(&chunk->file, opening->damaged, &opening->mismatches);
+	if (!opening->same_boot)
+		chunk_file_want_direct(&chunk->file, chunk->store->loop, chunk->path);
+	return chunk_file_check(&chunk->file, opening->damaged, &opening->mismatches);
+}
+
+static void make_file(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct loop *loop = chunk->store->loop;
+	/* The mark is durable before the file is there. Nothing is made in a folder that only has the name of ours. */
+	opening->err = kv_sync(chunk->store->index.kv);
+	if (opening->err == OK)
+		opening->err = store_files_check_root(&chunk->store->files);
+	if (opening->err == OK)
+		opening->err = store_files_make_folder(loop, chunk->path);
+	if (opening->err != OK)
+		return;
+	if (chunk->kind == KIND_PACK)
+		opening->err = pack_create(loop, chunk->path, opening->reuse, chunk->id, opening->version, opening->salt,
+					   &chunk->pack);
+	else
+		opening->err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, opening->version, &chunk->file);
+	/* What was made just now and by us is in the way of the next attempt. */
+	if (opening->err != OK && opening->err != ERR_EXISTS)
+		(void)!store_files_remove(loop, chunk->path, NULL);
+}
+
+/* The file is of another chunk, older than what we had, or gone. Its place is taken by one that gets everything from the others. */
+static void replace_file(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	chunk_file_close(&chunk->file);
+	opening->err = kv_sync(chunk->store->index.kv);
+	if (opening->err == OK)
+		opening->err = store_files_check_root(&chunk->store->files);
+	if (opening->err == OK)
+		opening->err = store_files_quarantine(&chunk->store->files, chunk->path);
+	if (opening->err == OK || opening->err == ERR_NOT_FOUND)
+		make_file(opening);
+}
+
+static void open_file(struct work *work)
+{
+	struct opening *opening = container_of(work, struct opening, work);
+	struct chunk *chunk = opening->chunk;
+	struct loop *loop = chunk->store->loop;
+	if (opening->replace) {
+		replace_file(opening);
+	} else if (opening->create) {
+		make_file(opening);
+	} else if (chunk->kind == KIND_PACK) {
+		opening->err = pack_open(loop, chunk->path, chunk->id, buf_slice(&opening->table), &chunk->pack);
+	} else {
+		opening->err = chunk_file_open(loop, chunk->path, chunk->id, &chunk->file);
+		if (opening->err == OK)
+			opening->err = check_content(opening);
+		/* The index is never ahead of the file: this one has been put back, or its header was lost. */
+		if (opening->err == OK && chunk->file.version < opening->version)
+			opening->err = ERR_CORRUPT;
+	}
+}
+
+static void submit(struct opening *opening);
+
+/* False: it is given up. */
+static bool begin_replacing(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct chunk_store *store = chunk->store;
+	bool lost = opening->err == ERR_CORRUPT || opening->err == ERR_NOT_FOUND;
+	if (!lost || opening->create || opening->replace || chunk->kind == KIND_PACK || store->closing || store->failed)
+		return false;
+	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, false) != OK)
+		return false;
+	log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", chunk->id, opening->version,
+		  err_name(opening->err));
+	opening->replace = opening->marked = opening->blank = true;
+	opening->same_boot = false;
+	opening->mismatches = 0;
+	submit(opening);
+	return true;
+}
+
+static void note_content(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	if (opening->marked) {
+		chunk->mark = MARK_SET;
+		chunk->recovered = true;
+		chunk->uncertain = !opening->same_boot;
+		chunk->blank = opening->blank;
+		chunk->writes_begun = chunk->writes_ended = 1; /* to be synced before the mark goes */
+	}
+	chunk_load_damage(chunk);
+	if (opening->mismatches == 0)
+		return;
+	if (opening->marked) {
+		log_warn("blocks_torn", "chunk=%016" PRIx64 " blocks=%" PRIu32 " machine_crash=%d", chunk->id, opening->mismatches,
+			 !opening->same_boot);
+		chunk_found_torn(chunk, opening->damaged);
+		return;
+	}
+	/* Behind the end of a file that was cut. */
+	for (uint32_t block = 0; block < CHUNK_BLOCKS; block++) {
+		uint32_t first = block;
+		while (block < CHUNK_BLOCKS && (opening->damaged[block / 8] >> block % 8 & 1) != 0)
+			block++;
+		if (block > first)
+			chunk_found_damaged(chunk, first, block, "length");
+	}
+}
+
+static void opening_failed(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct chunk_store *store = chunk->store;
+	log_error("chunk_not_opened", "chunk=%016" PRIx64 " create=%d error=%s", chunk->id, opening->create,
+		  err_name(opening->err));
+	/* Nothing is wrong with the disk where this process, or the machine, lacks descriptors. */
+	if (opening->err == ERR_TOO_MANY)
+		opening->err = ERR_BUSY;
+	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS && opening->err != ERR_BUSY)
+		chunk_store_fail(store, "create", opening->err);
+	chunk->state = CHUNK_DELETED;
+	store->events->opened(store->arg, chunk, opening->err == ERR_NOT_FOUND ? ERR_CORRUPT : opening->err);
+	chunk->uses--;
+	check(chunk->uses == 0 && chunk->first_op == NULL);
+	chunk_store_forget(chunk);
+}
+
+static void opening_succeeded(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct chunk_store *store = chunk->store;
+	bool made = opening->create || opening->replace;
+	chunk->state = CHUNK_READY;
+	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
+	chunk->name_new = made;
+	if (made && chunk->kind == KIND_REPLICATED)
+		chunk->mark = MARK_SET;
+	if (made)
+		chunk->writes_begun = chunk->writes_ended = 1;
+	chunk->written_ms = loop_now_ms(store->loop);
+	note_content(opening);
+	if (opening->create)
+		chunk_store_save(chunk);
+	store->events->opened(store->arg, chunk, OK);
+	chunk_unuse(chunk);
+}
+
+static void opened(struct work *work)
+{
+	struct opening *opening = container_of(work, struct opening, work);
+	struct chunk_store *store = opening->chunk->store;
+	if (opening->err != OK && begin_replacing(opening)) {
+		chunk_store_work_end(store);
+		return;
+	}
+	if (opening->reuse != NULL)
+		store_files_settle(&store->files, opening->reuse_number, false);
+	if (opening->err != OK)
+		opening_failed(opening);
+	else
+		opening_succeeded(opening);
+	buf_deinit(&opening->table);
+	free(opening->damaged);
+	free(opening->reuse);
+	free(opening);
+	chunk_store_work_end(store);
+}
+
+static struct chunk *enter_chunk(struct chunk_store *store, uint64_t id, enum chunk_kind kind)
+{
+	struct chunk *chunk = mem_zero(1, sizeof(*chunk));
+	chunk->store = store;
+	chunk->id = id;
+	chunk->kind = kind;
+	chunk->state = CHUNK_OPENING;
+	chunk->path = store_files_path(&store->files, id, kind);
+	HASH_ADD(hh, store->chunks, id, sizeof(chunk->id), chunk);
+	DL_APPEND2(store->oldest, chunk, older, newer);
+	store->open_count++;
+	chunk_use(chunk);
+	return chunk;
+}
+
+static void submit(struct opening *opening)
+{
+	free(opening->damaged);
+	opening->damaged = NULL;
+	opening->work.run = open_file;
+	opening->work.done = opened;
+	opening->err = ERR_CANCELLED;
+	chunk_store_submit(opening->chunk->store, NULL, &opening->work);
+}
+
+enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
+{
+	uint64_t boot = store->boot, marked_boot = 0;
+	bool name_new = false;
+	/* We had it before the power went. */
+	bool known = chunk_index_marked(&store->index, id, &marked_boot, &name_new) && marked_boot != store->boot;
+	if (chunk_index_is_lost(&store->index, id))
+		return ERR_CORRUPT;
+	if (create->only_known && !known)
+		return ERR_NO_CHUNK;
+	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
+		if (store->deleted[i] == id)
+			return ERR_NO_CHUNK;
+	}
+	if (known)
+		boot = marked_boot == CHUNK_BOOT_BLANK ? CHUNK_BOOT_BLANK : CHUNK_BOOT_UNKNOWN;
+	enum err err = chunk_store_admit(store, CHUNK_DATA_OFFSET);
+	if (err == OK && create->kind == KIND_REPLICATED)
+		err = chunk_index_mark(&store->index, id, boot, true);
+	if (err != OK)
+		return err;
+	struct opening *opening = mem_zero(1, sizeof(*opening));
+	struct chunk *chunk = enter_chunk(store, id, create->kind);
+	chunk_set_chain(chunk, create->chain);
+	opening->chunk = chunk;
+	opening->create = true;
+	opening->marked = known && create->kind == KIND_REPLICATED;
+	opening->blank = known && boot == CHUNK_BOOT_BLANK;
+	opening->version = create->version;
+	opening->salt = loop_random(store->loop);
+	opening->reuse_number = store_files_take(&store->files);
+	if (opening->reuse_number >= 0)
+		opening->reuse = store_files_free_path(&store->files, opening->reuse_number);
+	submit(opening);
+	*out = chunk;
+	return OK;
+}
+
+void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *location, struct chunk **out)
+{
+	enum chunk_kind kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED;
+	struct opening *opening = mem_zero(1, sizeof(*opening));
+	struct chunk *chunk = enter_chunk(store, location->chunk, kind);
+	uint64_t boot = 0;
+	bool name_new = false;
+	chunk->chain = location;
+	opening->chunk = chunk;
+	opening->version = location->version;
+	opening->reuse_number = -1;
+	if (kind == KIND_PACK) {
+		if (chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
+			buf_clear(&opening->table);
+	} else {
+		opening->marked = chunk_index_marked(&store->index, chunk->id, &boot, &name_new);
+		opening->same_boot = boot == store->boot;
+		opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
+	}
+	submit(opening);
+	*out = chunk;
+}

@@ -1,0 +1,43 @@
+/* What the parts of the store share: chunk_store.c, chunk_open.c, chunk_delete.c. Only for them. */
+#ifndef GRANARY_CHUNKSERVER_CHUNK_STORE_INTERNAL_H
+#define GRANARY_CHUNKSERVER_CHUNK_STORE_INTERNAL_H
+
+#include "chunkserver/chunk_store.h"
+
+#define DELETED_REMEMBERED 256u
+
+struct chunk_store {
+	struct loop *loop;
+	struct store_files files;
+	struct chunk_index index;
+	const struct chunk_store_events *events;
+	void *arg;
+	struct chunk *chunks; /* open, by id */
+	struct chunk *oldest; /* list by last use: oldest first, linked by `newer` (DL_FOREACH2) */
+	uint32_t open_count;
+	uint32_t works; /* under way */
+	void (*closed)(void *arg);
+	void *closed_arg;
+	uint64_t boot;
+	uint64_t reserved_bytes;
+	struct disk_space space;
+	uint64_t space_asked_ms;
+	bool failed;
+	bool closing;
+	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
+	unsigned deleted_next;
+	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */
+	size_t marked_count, marked_capacity;
+	struct chunk *checking; /* opened only to be checked */
+	uint64_t damage_found, damage_repaired, damage_lost;
+};
+
+/* chunk_open.c. What chunk_store_get does for one that is not open. */
+MUST_USE enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out);
+/* Takes the location. */
+void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *location, struct chunk **out);
+
+/* chunk_store.c. Closes and frees an open chunk that nobody uses. */
+void chunk_store_forget(struct chunk *chunk);
+
+#endif
