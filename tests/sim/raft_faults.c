@@ -206,10 +206,13 @@ static bool rot_bit(struct member *member, uint64_t sequence, uint64_t offset)
 	return true;
 }
 
-/* The first identities of a segment: damaged records are then beyond help. */
+/* The first identities of a segment: damaged records are then beyond help. Not of the last one: with those of its last batch gone,
+ * too, nobody could tell damage there from a torn write (wal_format.h). */
 static void rot_identities(struct member *member)
 {
 	uint64_t sequence = cluster_between(member->cluster, 1, 4);
+	if (!rot_bit(member, sequence + 1, 0))
+		return;
 	for (uint64_t place = 0; place < 30; place++)
 		rot_bit(member, sequence, WAL_IDENTITIES_OFFSET + place * WAL_IDENTITY_BYTES + 3);
 }
