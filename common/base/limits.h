@@ -114,6 +114,7 @@
 #define RECLAIM_INODES_MAX 256u			     /* in one entry */
 #define RECLAIM_MS 100u
 #define TRASH_MS 100u				     /* between two steps of the pass that empties the trash */
+#define COLLECTION_WAIT_MS 4000u		     /* after an election: for chunkservers to say what they hold, before anything is collected */
 #define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */

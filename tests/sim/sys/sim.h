@@ -98,6 +98,12 @@ bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset,
 /* All files and stores of the host are gone: an empty disk. The host is down. */
 void sim_host_wipe(struct sim_host *host);
 
+/* What is on a host's disk now, to be put back later: an old copy of a disk. No process runs on the host, at both times. */
+struct sim_image;
+struct sim_image *sim_host_image(const struct sim_host *host);
+void sim_host_restore(struct sim_host *host, const struct sim_image *image);
+void sim_image_close(struct sim_image *image);
+
 /* The newest log lines and events of the run, oldest first: what a failing seed prints. */
 void sim_print_trace(const struct sim *sim, FILE *out);
 /* Adds a line of the simulation's own to the trace. */
