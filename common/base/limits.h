@@ -86,6 +86,8 @@
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
 #define GARBAGE_SLOTS_MAX 1024u			     /* of a pack in one Garbage */
+#define CHECK_PREFIX_MAX 20000u			     /* names of a directory, chunks of a file: of more fsck does not compare the count */
+#define CHECK_COUNTED_MAX 1000000u		     /* inodes whose names fsck counts at once */
 #define REMOVED_CHUNKS_MAX 1000000u		     /* removed chunks that are remembered, so that copies that turn up are known */
 #define REMOVED_CHUNKS_STEP 4096u		     /* of which so many are forgotten at once */
 #define COPY_REMOVE_MAX 256u			     /* copies in one CopyRemove */
