@@ -280,7 +280,7 @@ static void services_open(struct master *master)
 	master->commands = commands_open(loop, master->rpc, master->servers, on_command_done, master);
 	master->garbage = garbage_open(loop, master->replica, master->servers);
 	garbage_set_commands(master->garbage, master->commands);
-	master->reclaim = reclaim_open(loop, master->replica, master->sessions);
+	master->reclaim = reclaim_open(loop, master->replica, master->sessions, master->servers);
 	master->trash = trash_open(loop, master->replica, master->servers);
 	master->clients = client_service_open(&(struct client_service_options){ .loop = loop,
 										.rpc = master->rpc,

@@ -19,6 +19,8 @@ struct reclaim {
 	struct loop *loop;
 	struct replica *replica;
 	struct sessions *sessions;
+	struct servers *servers;
+	uint64_t begin_ms;
 	struct timer timer;
 	struct orphan *orphans;
 	uint64_t cursor;   /* of the scan */
@@ -116,9 +118,11 @@ static void on_timer(void *arg)
 	struct reclaim *reclaim = arg;
 
 	timer_start(&reclaim->timer, RECLAIM_MS);
-	if (!replica_can_read(reclaim->replica) || reclaim->proposed)
+	uint64_t now_ms = loop_now_us(reclaim->loop) / 1000;
+	if (!replica_can_read(reclaim->replica) || reclaim->proposed || now_ms < reclaim->begin_ms ||
+	    servers_are_ahead(reclaim->servers))
 		return;
-	look(reclaim, loop_now_us(reclaim->loop) / 1000);
+	look(reclaim, now_ms);
 	propose(reclaim);
 }
 
@@ -143,6 +147,7 @@ static void forget(struct reclaim *reclaim)
 void reclaim_leading(struct reclaim *reclaim)
 {
 	forget(reclaim);
+	reclaim->begin_ms = loop_now_us(reclaim->loop) / 1000 + COLLECTION_WAIT_MS;
 	timer_start(&reclaim->timer, RECLAIM_MS);
 }
 
@@ -152,13 +157,14 @@ void reclaim_deposed(struct reclaim *reclaim)
 	forget(reclaim);
 }
 
-struct reclaim *reclaim_open(struct loop *loop, struct replica *replica, struct sessions *sessions)
+struct reclaim *reclaim_open(struct loop *loop, struct replica *replica, struct sessions *sessions, struct servers *servers)
 {
 	struct reclaim *reclaim = mem_zero(1, sizeof(*reclaim));
 
 	reclaim->loop = loop;
 	reclaim->replica = replica;
 	reclaim->sessions = sessions;
+	reclaim->servers = servers;
 	timer_init(&reclaim->timer, loop, on_timer, reclaim);
 	granary__meta_request__init(&reclaim->request);
 	granary__meta_op__init(&reclaim->op);

@@ -5,6 +5,7 @@
  * (sessions_settled_ms: two keepalives later, or the session is newer, or gone). That covers what a mount opened
  * under a lease without asking: the recall reaches it before the answer to the first of the two, and the second
  * tells what is open. Files without a name yet belong to their session and are left alone while it lives.
+ * Nothing is, for COLLECTION_WAIT_MS after an election and while the chunkservers show that this state is an old one (servers_are_ahead).
  * At most RECLAIM_INODES_MAX go into one entry every RECLAIM_MS, one entry at a time, so that the foreground's commits
  * do not wait for it.
  * Thread: the loop's. */
@@ -12,11 +13,12 @@
 #define GRANARY_MASTER_RECLAIM_H
 
 #include "master/replica.h"
+#include "master/servers.h"
 #include "master/sessions.h"
 
 struct reclaim;
 
-struct reclaim *reclaim_open(struct loop *loop, struct replica *replica, struct sessions *sessions);
+struct reclaim *reclaim_open(struct loop *loop, struct replica *replica, struct sessions *sessions, struct servers *servers);
 /* After replica_close. */
 void reclaim_close(struct reclaim *reclaim);
 void reclaim_leading(struct reclaim *reclaim);

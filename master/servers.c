@@ -165,6 +165,18 @@ bool servers_is_usable(const struct server *server, uint64_t now_ms)
 	return server->connection && !server->failed && !server->cleaning && now_ms < server->lease_until_ms;
 }
 
+bool servers_are_ahead(const struct servers *servers)
+{
+	for (size_t i = 0; i < servers->count; i++) {
+#ifdef PLANT_OLD_STATE_COLLECTS
+		continue;
+#endif
+		if (servers->table[i]->orphans_newer > 0)
+			return true;
+	}
+	return false;
+}
+
 size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct placement_candidate *out)
 {
 	for (size_t i = 0; i < servers->count; i++) {

@@ -72,6 +72,9 @@ void servers_cleaned(struct server *server, uint64_t now_ms);
 bool servers_is_dead(const struct server *server, uint64_t now_ms);
 /* Connected, in service, under a lease: new chunks may go there. */
 bool servers_is_usable(const struct server *server, uint64_t now_ms);
+/* A server holds chunks that are newer than all that the state machine knows: the masters' state is that of an older snapshot or
+ * backup. Nothing is collected then, since what is removed here may be in use in the state that was lost. */
+bool servers_are_ahead(const struct servers *servers);
 /* out holds SERVERS_MAX; the labels are borrowed. */
 size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct placement_candidate *out);
 

@@ -23,6 +23,7 @@ struct trash {
 	uint64_t cursor;	   /* nothing is left up to here */
 	uint64_t settle_until_ms;  /* SETTLING */
 	uint64_t deleted_ms;	   /* when nothing was to be deleted any more; 0: not yet */
+	uint64_t begin_ms; /* not before the chunkservers have said what they hold (servers_are_ahead) */
 	bool proposed;
 	struct proposal proposal;
 	Granary__MetaRequest request;
@@ -190,7 +191,8 @@ static void on_timer(void *arg)
 	struct meta_counts counts;
 
 	timer_start(&trash->timer, TRASH_MS);
-	if (!replica_can_read(trash->replica) || trash->proposed)
+	if (!replica_can_read(trash->replica) || trash->proposed || now_ms(trash) < trash->begin_ms ||
+	    servers_are_ahead(trash->servers))
 		return;
 	meta_counts(replica_meta(trash->replica), &counts);
 	look_at_space(trash);
@@ -216,6 +218,7 @@ static void forget(struct trash *trash)
 void trash_leading(struct trash *trash)
 {
 	forget(trash);
+	trash->begin_ms = now_ms(trash) + COLLECTION_WAIT_MS;
 	timer_start(&trash->timer, TRASH_MS);
 }
 

@@ -7,6 +7,9 @@
  *
  *   WATCHING --something is due, or space is low--> REMOVING --enough, or nothing left--> SETTLING --space is known again--> WATCHING
  *
+ * A new leader first waits for the chunkservers' inventories (COLLECTION_WAIT_MS), and removes nothing while these show that its state
+ * is an old one (servers_are_ahead).
+ *
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_TRASH_H
 #define GRANARY_MASTER_TRASH_H

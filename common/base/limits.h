@@ -99,6 +99,8 @@
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
 #define GARBAGE_SLOTS_MAX 1024u			     /* of a pack in one Garbage */
+#define CHECK_PREFIX_MAX 20000u			     /* names of a directory, chunks of a file: of more fsck does not compare the count */
+#define CHECK_COUNTED_MAX 1000000u		     /* inodes whose names fsck counts at once */
 #define REMOVED_CHUNKS_MAX 1000000u		     /* removed chunks that are remembered, so that copies that turn up are known */
 #define REMOVED_CHUNKS_STEP 4096u		     /* of which so many are forgotten at once */
 #define COPY_REMOVE_MAX 256u			     /* copies in one CopyRemove */
@@ -127,6 +129,7 @@
 #define RECLAIM_INODES_MAX 256u			     /* in one entry */
 #define RECLAIM_MS 100u
 #define TRASH_MS 100u				     /* between two steps of the pass that empties the trash */
+#define COLLECTION_WAIT_MS 4000u		     /* after an election: for chunkservers to say what they hold, before anything is collected */
 #define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */

@@ -57,6 +57,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_GARBAGE_DONE:
 	case GRANARY__META_OP__OP_CLUSTER_INIT:
 	case GRANARY__META_OP__OP_SET_SETTINGS:
+	case GRANARY__META_OP__OP_FSCK_REPAIR:
 	case GRANARY__META_OP__OP_COPY_REMOVE:
 		return false;
 	default:

@@ -132,6 +132,11 @@ bool sim_host_read_file(struct sim_host *host, const char *path, uint64_t offset
 bool sim_host_read_durable(struct sim_host *host, const char *path, uint64_t offset, void *bytes, size_t size);
 /* Pages of 4 KiB that files take. */
 uint64_t sim_host_pages_used(const struct sim_host *host);
+/* What is on a host's disk now, to be put back later: an old copy of a disk. No process runs on the host, at both times. */
+struct sim_image;
+struct sim_image *sim_host_image(const struct sim_host *host);
+void sim_host_restore(struct sim_host *host, const struct sim_image *image);
+void sim_image_close(struct sim_image *image);
 
 /* The newest log lines and events of the run, oldest first: what a failing seed prints. */
 void sim_print_trace(const struct sim *sim, FILE *out);

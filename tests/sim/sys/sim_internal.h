@@ -112,6 +112,8 @@ struct sim_store;
 struct sim_store *sim_store_open(struct sim_disk *disk, const char *path);
 void sim_stores_power_cut(struct sim_host *host, struct sim_store *stores);
 void sim_stores_close(struct sim_store *stores);
+/* Adds copies of their newest states. */
+void sim_stores_copy(struct sim_disk *to, const struct sim_store *stores);
 struct sim_store **sim_disk_stores(struct sim_disk *disk);
 
 #endif

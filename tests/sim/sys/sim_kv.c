@@ -228,6 +228,12 @@ void sim_stores_close(struct sim_store *stores)
 	}
 }
 
+void sim_stores_copy(struct sim_disk *to, const struct sim_store *stores)
+{
+	for (; stores != NULL; stores = stores->next)
+		sim_store_open(to, stores->path)->roots[0] = node_ref(stores->roots[stores->root_count - 1]);
+}
+
 /* ---- kv.h */
 
 enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)

@@ -155,6 +155,8 @@ OP(garbage_done, GARBAGE_DONE, GarbageDone)
 OP(cluster_init, CLUSTER_INIT, ClusterInit)
 OP(set_settings, SET_SETTINGS, SetSettings)
 OP(trash_remove, TRASH_REMOVE, TrashRemove)
+OP(copy_remove, COPY_REMOVE, CopyRemove)
+OP(fsck_repair, FSCK_REPAIR, FsckRepair)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */
