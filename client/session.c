@@ -25,6 +25,7 @@ struct call {
 	bool change, busy_ends;
 	bool sends_done;
 	bool bound;	/* ends with the session */
+	bool locks;	/* sets or drops locks */
 	bool ambiguous; /* an attempt may have been carried out */
 	int slot;       /* -1: none */
 	uint64_t sequence;
@@ -62,6 +63,7 @@ struct session {
 	enum err state;
 	struct slot slots[SESSION_SLOTS];
 	unsigned broken_slots;
+	unsigned late_locks; /* that nobody waits for any more, and that may still be carried out */
 	struct call *waiting_changes; /* for the session or for a slot, in order */
 	struct call *waiting_queries; /* for the session */
 	struct call *calls;           /* in flight and backing off */
@@ -191,6 +193,7 @@ static void call_end(struct call *call, enum err err, const ProtobufCMessage *re
 	session_done_fn *done = call->done;
 	void *arg = call->arg;
 	bool had_slot = call->slot >= 0;
+	session->late_locks -= call->locks && !done;
 	call_unlink(call);
 	call_release_slot(call, call->ambiguous && err != OK);
 	call_free(call);
@@ -215,6 +218,7 @@ static void call_expire(struct call *call)
 	}
 	session_done_fn *done = call->done;
 	call->done = NULL;
+	call->session->late_locks += call->locks;
 	call->deadline_ms = UINT64_MAX;
 	timer_start(&call->timer, CLIENT_RETRY_MS_MAX);
 	if (done)
@@ -347,6 +351,9 @@ static bool call_prepare(struct call *call)
 	call->generation = session->generation;
 	if (!call->change || call->slot >= 0)
 		return true;
+	/* An unlock that comes late would undo the lock that is taken after it. */
+	if (call->locks && session->late_locks > 0)
+		return false;
 	for (unsigned i = 0; i < SESSION_SLOTS; i++)
 		if (!session->slots[i].call && !session->slots[i].broken) {
 			session->slots[i].call = call;
@@ -450,6 +457,8 @@ void session_meta(struct session *session, Granary__MetaOp *const *ops, size_t o
 	struct call *call = call_open(session, MESSAGE_META, change, done, arg);
 	call->sends_done = wants & SESSION_SENDS_DONE;
 	call->bound = !call->sends_done && is_bound(ops, op_count);
+	for (size_t i = 0; i < op_count; i++)
+		call->locks |= ops[i]->op_case == GRANARY__META_OP__OP_SET_LOCK;
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	request.uncached = session->uncached;
 	request.want_delegations = wants & SESSION_WANTS_DELEGATIONS;

@@ -52,7 +52,9 @@
 #define RPC_SERVED_SHARED_MAX 128u		     /* divided among clients, while several ask */
 #define RPC_SERVED_SHARED_BYTES_MAX (16u * MIB)	     /* the same */
 #define RPC_SERVED_SHARE_MIN 4u			     /* for each of them */
-#define RPC_TURN_COST_MAX 64u			     /* requests taken from one client before the others get their turn */
+#define RPC_TURN_COST_MAX 64u			     /* requests taken from one client before the others get their turn; large ones count for several */
+#define RPC_TURN_US_MAX 5000u			     /* on requests of clients, before the loop looks at timers and servers again */
+#define RPC_BACKLOG_PER_CONN_MAX 16u		     /* requests of one client that wait for such a turn */
 #define RPC_CALLS_PER_CONN_MAX 4096u		     /* calls awaiting a reply on one connection */
 #define RPC_CALLS_MAX 262144u			     /* of one process, over all connections */
 #define RPC_TIMEOUT_MS 5000u

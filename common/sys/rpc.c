@@ -1,90 +1,25 @@
-#include "common/sys/rpc.h"
+#include "common/sys/rpc_internal.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 #include "common/sys/options.h"
-#include "common/sys/rpc_calls.h"
-#include "common/sys/rpc_share.h"
 
 #define PROTOCOL 1u
 #define PROTOCOL_MIN 1u
 /* The request id of a hello; ids of calls never reach it. */
 #define HELLO_ID UINT64_MAX
 
-struct served;
-
-/* A connection, inbound or a peer's.
- *
- *   peer:    CONNECTING -> (connected) WAITING -> (hello answered) OPEN
- *   inbound:               WAITING -> (hello received) OPEN, or REFUSED: every request is answered with `refusal` */
-struct rpc_conn {
-	struct rpc *rpc;
-	struct conn *conn;
-	struct rpc_peer *peer; /* NULL: inbound */
-	enum rpc_conn_state { CONN_CONNECTING, CONN_WAITING, CONN_OPEN, CONN_REFUSED } state;
-	enum err refusal;
-	uint32_t role;
-	uint64_t peer_id;
-	void *data;
-	struct rpc_call_list calls;
-	struct served *served_first;
-	struct rpc_claim claim;
-	bool held;	/* not read, by update_hold */
-	bool turn_over; /* in the list of those that wait for the next turn */
-	struct rpc_conn *next_turn;
-	bool counted; /* in rpc->clients */
-	unsigned sends_while_connecting;
-	struct timer patience; /* for connecting; for an inbound hello */
-	struct rpc_conn *previous, *next;
-};
-
-struct rpc_peer {
-	struct rpc *rpc;
-	char *address;
-	char *key; /* address and lane */
-	unsigned references;
-	struct rpc_conn *conn;
-	UT_hash_handle hh;
-};
-
-struct served {
-	struct rpc_request request;
-	bool one_way;
-	bool waits;
-	uint64_t bytes;
-	struct served *previous, *next; /* of its connection */
-};
-
-struct rpc {
-	struct loop *loop;
-	struct rpc_identity identity;
-	const struct rpc_service *service;
-	void *service_arg;
-	struct listener *listener;
-	struct rpc_conn *conns;
-	struct rpc_peer *peers;
-	struct rpc_calls calls;
-	struct buf scratch; /* for packing */
-	struct rpc_share share;
-	struct rpc_conn *turns; /* have had theirs */
-	struct timer turn;
-	struct defer turn_end;
-	size_t clients;		/* inbound connections of theirs */
-	bool closing;
-};
-
 static const struct conn_events conn_events;
 
 /* ---------------------------------------------------------------- sending */
 
-static void send_message(struct rpc_conn *conn, const struct frame_header *header, const ProtobufCMessage *message,
+void rpc_send_message(struct rpc_conn *conn, const struct frame_header *header, const ProtobufCMessage *message,
 			 const struct conn_data *data)
 {
 	struct buf *scratch = &conn->rpc->scratch;
@@ -105,10 +40,10 @@ static void send_hello(struct rpc_conn *conn, uint16_t flags)
 	hello.cluster = identity->cluster;
 	hello.version = (char *)(uintptr_t)granary_version();
 	struct frame_header header = { .type = MESSAGE_HELLO, .flags = flags, .id = HELLO_ID };
-	send_message(conn, &header, &hello.base, NULL);
+	rpc_send_message(conn, &header, &hello.base, NULL);
 }
 
-static void send_error(struct rpc_conn *conn, unsigned type, uint64_t id, enum err err, const char *text)
+void rpc_send_error(struct rpc_conn *conn, unsigned type, uint64_t id, enum err err, const char *text)
 {
 	check(err != OK);
 	Granary__ErrorReply reply = GRANARY__ERROR_REPLY__INIT;
@@ -118,29 +53,19 @@ static void send_error(struct rpc_conn *conn, unsigned type, uint64_t id, enum e
 	else
 		reply.text = explanation;
 	struct frame_header header = { .type = (uint16_t)type, .flags = FRAME_REPLY | FRAME_ERROR, .id = id, .error = err };
-	send_message(conn, &header, &reply.base, NULL);
+	rpc_send_message(conn, &header, &reply.base, NULL);
 }
 
 /* ---------------------------------------------------------------- connections */
 
 static struct rpc_conn *conn_add(struct rpc *rpc, struct rpc_peer *peer, enum rpc_conn_state state);
 
-static void turn_forget(struct rpc_conn *conn)
-{
-	struct rpc_conn **link = &conn->rpc->turns;
-	if (!conn->turn_over)
-		return;
-	while (*link != conn)
-		link = &(*link)->next_turn;
-	*link = conn->next_turn;
-}
-
 /* Everything but the frame connection, which is closed already. */
 static void conn_remove(struct rpc_conn *conn, enum err why, const char *text)
 {
 	struct rpc *rpc = conn->rpc;
 	timer_stop(&conn->patience);
-	turn_forget(conn);
+	rpc_serve_forget(conn);
 	rpc->clients -= conn->counted;
 	if (conn->previous != NULL)
 		conn->previous->next = conn->next;
@@ -150,8 +75,6 @@ static void conn_remove(struct rpc_conn *conn, enum err why, const char *text)
 		conn->next->previous = conn->previous;
 	if (conn->peer != NULL)
 		conn->peer->conn = NULL;
-	for (struct served *served = conn->served_first; served != NULL; served = served->next)
-		served->request.conn = NULL;
 	conn->conn = NULL;
 	rpc_call_list_end(&conn->calls, why, text);
 	if (conn->peer == NULL && conn->state == CONN_OPEN && rpc->service != NULL && rpc->service->closed != NULL)
@@ -213,159 +136,6 @@ static void on_closed(void *arg, enum err why)
 	conn_remove(conn, why, "");
 }
 
-/* ---------------------------------------------------------------- serving */
-
-static bool is_client(const struct rpc_conn *conn)
-{
-	return conn->role != RPC_MASTER && conn->role != RPC_CHUNKSERVER;
-}
-
-static bool must_hold(const struct rpc_conn *conn)
-{
-	return conn->turn_over || conn_is_full(conn->conn) ||
-	       rpc_share_is_used_up(&conn->rpc->share, &conn->claim, is_client(conn), conn->held);
-}
-
-/* Holds an inbound peer back while it has too much here. An outbound connection is always read: were both ends to wait
- * for the other to read, neither would go on. */
-static void update_hold(struct rpc_conn *conn)
-{
-	bool hold = must_hold(conn);
-	if (conn->peer != NULL || hold == conn->held)
-		return;
-	conn->held = hold;
-	conn_pause(conn->conn, hold);
-}
-
-/* The next turn of the loop: those that had theirs are read again. */
-static void on_turn(void *arg)
-{
-	struct rpc *rpc = arg;
-	struct rpc_conn *conn = rpc->turns;
-	rpc->turns = NULL;
-	while (conn != NULL) {
-		struct rpc_conn *next = conn->next_turn;
-		conn->turn_over = false;
-		update_hold(conn);
-		conn = next;
-	}
-}
-
-static void on_turn_end(void *arg)
-{
-	struct rpc *rpc = arg;
-	rpc->share.turn++;
-}
-
-/* Requests that are answered at once do not add up in its share, but in its turn. */
-static void count_request(struct rpc_conn *conn, const struct served *served)
-{
-	struct rpc *rpc = conn->rpc;
-	if (conn->peer != NULL)
-		return;
-	rpc_share_ask(&rpc->share, &conn->claim, loop_now_ms(rpc->loop), served->bytes, is_client(conn));
-	defer_post(&rpc->turn_end);
-	if (conn->turn_over || !rpc_share_turn_is_over(&rpc->share, &conn->claim, is_client(conn)))
-		return;
-	conn->turn_over = true;
-	conn->next_turn = rpc->turns;
-	rpc->turns = conn;
-	timer_start(&rpc->turn, 0);
-}
-
-static void on_drained(void *arg)
-{
-	update_hold(arg);
-}
-
-static void served_remove(struct rpc_request *request)
-{
-	struct served *served = container_of(request, struct served, request);
-	struct rpc_conn *conn = request->conn;
-	if (conn != NULL) {
-		if (served->previous != NULL)
-			served->previous->next = served->next;
-		else
-			conn->served_first = served->next;
-		if (served->next != NULL)
-			served->next->previous = served->previous;
-		if (conn->peer == NULL)
-			rpc_share_end(&conn->claim, served->bytes, served->waits);
-		update_hold(conn);
-	}
-	message_free((ProtobufCMessage *)(uintptr_t)request->message);
-	iobuf_unref(request->data);
-	free(served);
-}
-
-static void serve(struct rpc_conn *conn, const struct frame_header *header, struct slice bytes, struct iobuf *data)
-{
-	struct rpc *rpc = conn->rpc;
-	bool one_way = header->flags & FRAME_ONE_WAY;
-	const ProtobufCMessageDescriptor *descriptor = message_request(header->type);
-	if (descriptor == NULL || rpc->service == NULL || conn->state == CONN_REFUSED) {
-		iobuf_unref(data);
-		if (!one_way)
-			send_error(conn, header->type, header->id,
-				   conn->state == CONN_REFUSED ? conn->refusal : ERR_NOT_SUPPORTED, NULL);
-		return;
-	}
-	ProtobufCMessage *message = NULL;
-	if (message_unpack(descriptor, bytes, &message) != OK) {
-		iobuf_unref(data);
-		conn_reject(conn->conn);
-		return;
-	}
-	struct served *served = mem_zero(1, sizeof(*served));
-	served->request = (struct rpc_request){
-		.conn = conn, .type = header->type, .id = header->id, .message = message, .data = data
-	};
-	served->one_way = one_way;
-	served->bytes = header->message_bytes + (uint64_t)header->data_bytes;
-	served->next = conn->served_first;
-	if (served->next != NULL)
-		served->next->previous = served;
-	conn->served_first = served;
-	count_request(conn, served);
-	update_hold(conn);
-	rpc->service->serve(rpc->service_arg, &served->request);
-}
-
-void rpc_request_waits(struct rpc_request *request)
-{
-	struct served *served = container_of(request, struct served, request);
-	struct rpc_conn *conn = request->conn;
-	if (served->waits || conn == NULL || conn->peer != NULL)
-		return;
-	served->waits = true;
-	conn->claim.waiting++;
-	update_hold(conn);
-}
-
-void rpc_reply_data(struct rpc_request *request, const ProtobufCMessage *reply, const struct conn_data *data)
-{
-	const struct served *served = container_of(request, struct served, request);
-	if (request->conn != NULL && !served->one_way) {
-		check(reply->descriptor == message_reply(request->type));
-		struct frame_header header = { .type = (uint16_t)request->type, .flags = FRAME_REPLY, .id = request->id };
-		send_message(request->conn, &header, reply, data);
-	}
-	served_remove(request);
-}
-
-void rpc_reply(struct rpc_request *request, const ProtobufCMessage *reply)
-{
-	rpc_reply_data(request, reply, NULL);
-}
-
-void rpc_reply_error(struct rpc_request *request, enum err err, const char *text)
-{
-	const struct served *served = container_of(request, struct served, request);
-	if (request->conn != NULL && !served->one_way)
-		send_error(request->conn, request->type, request->id, err, text);
-	served_remove(request);
-}
-
 /* ---------------------------------------------------------------- hello */
 
 static enum err hello_check(const struct rpc *rpc, const Granary__Hello *hello)
@@ -381,7 +151,7 @@ static enum err hello_check(const struct rpc *rpc, const Granary__Hello *hello)
 static enum err client_admit(struct rpc_conn *conn)
 {
 	struct rpc *rpc = conn->rpc;
-	if (!is_client(conn))
+	if (!rpc_conn_is_client(conn))
 		return OK;
 	if (rpc->clients >= conn_count_max(rpc->loop) / 4 * 3)
 		return ERR_TOO_MANY;
@@ -403,7 +173,7 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 		/* The answer has to get out: the other end closes, or our patience ends. */
 		conn->state = CONN_REFUSED;
 		conn->refusal = err;
-		send_error(conn, MESSAGE_HELLO, HELLO_ID, err, NULL);
+		rpc_send_error(conn, MESSAGE_HELLO, HELLO_ID, err, NULL);
 		return;
 	}
 	timer_stop(&conn->patience);
@@ -505,8 +275,13 @@ static void on_frame(void *arg, const struct frame_header *header, struct slice 
 	} else if (header->flags & FRAME_REPLY) {
 		on_reply(conn, header, message, data);
 	} else {
-		serve(conn, header, message, data);
+		rpc_serve(conn, header, message, data);
 	}
+}
+
+static void on_drained(void *arg)
+{
+	rpc_update_hold(arg);
 }
 
 static const struct conn_events conn_events = {
@@ -542,7 +317,7 @@ static rpc_call_id conn_call(struct rpc_conn *conn, enum message_type type, cons
 	call->conn = conn;
 	timer_start(&call->deadline, timeout_ms);
 	struct frame_header header = { .type = (uint16_t)type, .id = call->id };
-	send_message(conn, &header, message, data);
+	rpc_send_message(conn, &header, message, data);
 	return call->id;
 }
 
@@ -592,7 +367,7 @@ void rpc_peer_send(struct rpc_peer *peer, enum message_type type, const Protobuf
 	    peer->conn->sends_while_connecting++ >= RPC_SENDS_WHILE_CONNECTING_MAX)
 		return;
 	struct frame_header header = { .type = (uint16_t)type, .flags = FRAME_ONE_WAY };
-	send_message(peer->conn, &header, message, NULL);
+	rpc_send_message(peer->conn, &header, message, NULL);
 }
 
 void rpc_call_cancel(struct rpc *rpc, rpc_call_id id)
@@ -673,8 +448,7 @@ enum err rpc_open(struct loop *loop, const struct rpc_identity *identity, const 
 	rpc->service = service;
 	rpc->service_arg = service_arg;
 	rpc_calls_init(&rpc->calls, loop);
-	timer_init(&rpc->turn, loop, on_turn, rpc);
-	defer_init(&rpc->turn_end, loop, on_turn_end, rpc);
+	rpc_serve_open(rpc);
 	*out = rpc;
 	return OK;
 }
@@ -684,8 +458,6 @@ void rpc_close(struct rpc *rpc)
 	if (rpc == NULL)
 		return;
 	rpc->closing = true;
-	timer_stop(&rpc->turn);
-	defer_cancel(&rpc->turn_end);
 	listener_close(rpc->listener);
 	/* Calls made by the `done` of others are refused, and end in the last step. */
 	while (rpc->conns != NULL)
@@ -694,8 +466,7 @@ void rpc_close(struct rpc *rpc)
 	check(rpc->conns == NULL);
 	while (rpc->peers != NULL)
 		peer_free(rpc->peers);
-	timer_stop(&rpc->turn);
-	defer_cancel(&rpc->turn_end);
+	rpc_serve_close(rpc);
 	rpc_calls_deinit(&rpc->calls);
 	buf_deinit(&rpc->scratch);
 	free(rpc);

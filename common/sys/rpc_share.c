@@ -3,7 +3,7 @@
 #include "common/base/limits.h"
 
 #define WINDOW_MS 250u
-#define COST_BYTES 1024u /* of a message count as one more request */
+#define COST_BYTES 16384u /* count as one more request */
 
 static size_t clients(const struct rpc_share *share)
 {
@@ -36,6 +36,12 @@ void rpc_share_ask(struct rpc_share *share, struct rpc_claim *claim, uint64_t no
 		claim->turn_cost = 0;
 	}
 	claim->turn_cost += 1 + (size_t)(bytes / COST_BYTES);
+}
+
+void rpc_share_answer(const struct rpc_share *share, struct rpc_claim *claim, uint64_t bytes)
+{
+	if (claim->turn == share->turn)
+		claim->turn_cost += (size_t)(bytes / COST_BYTES);
 }
 
 void rpc_share_end(struct rpc_claim *claim, uint64_t bytes, bool waited)

@@ -28,8 +28,10 @@ struct rpc_claim {
 	size_t turn_cost;	/* in that turn */
 };
 
-/* A request of so many bytes has come. divided: it is a client's. */
+/* A request of so many bytes, message and data, has come. divided: it is a client's. */
 void rpc_share_ask(struct rpc_share *share, struct rpc_claim *claim, uint64_t now_ms, uint64_t bytes, bool divided);
+/* It was answered with so much data, perhaps in the same turn. */
+void rpc_share_answer(const struct rpc_share *share, struct rpc_claim *claim, uint64_t bytes);
 void rpc_share_end(struct rpc_claim *claim, uint64_t bytes, bool waited);
 /* No more is to be read from it now. held: it was so before; it is let go a good deal below the bounds. */
 bool rpc_share_is_used_up(const struct rpc_share *share, const struct rpc_claim *claim, bool divided, bool held);
