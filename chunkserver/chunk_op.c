@@ -162,6 +162,10 @@ static bool is_blocked(const struct chunk_op *op, const struct chunk_op *earlier
 		return chunk_op_is_write(earlier) && earlier->state != OP_UNSETTLED;
 	if (!chunk_op_overlaps(earlier, op->first, op->end))
 		return false;
+#ifdef PLANT_CHUNK_READ_UNWAITED
+	if (op->kind == OP_READ)
+		return false;
+#endif
 	if (op->kind == OP_READ)
 		return chunk_op_is_write(earlier);
 	switch (earlier->state) {
@@ -371,6 +375,9 @@ static bool is_retry(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
 	struct chunk_op *other;
+#ifdef PLANT_CHUNK_RETRY_UNKNOWN
+	return false;
+#endif
 	DL_FOREACH2 (chunk->first_op, other, next) {
 		if (other == op || other->client == 0 || other->client != op->client || other->operation != op->operation || other->kind != op->kind)
 			continue;
@@ -416,6 +423,10 @@ static enum err check_sequence(struct chunk_op *op)
 static enum err check_version(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
+#ifdef PLANT_CHUNK_VERSION_UNCHECKED
+	if (op->version < chunk->version)
+		return OK;
+#endif
 	if (op->version < chunk->version)
 		return ERR_STALE_VERSION;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */

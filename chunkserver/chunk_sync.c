@@ -35,6 +35,10 @@ bool chunk_sync_begin(struct chunk *chunk, struct chunk_sync_job *job)
 enum err chunk_sync_run(struct chunk_sync_job *job)
 {
 	job->ran = true;
+#ifdef PLANT_CHUNK_SYNC_SKIPPED
+	job->err = OK;
+	return OK;
+#endif
 	job->err = file_sync(job->file);
 	if (job->err == OK && job->name_new)
 		job->err = store_files_sync_folder(chunk_store_loop(job->chunk->store), job->chunk->path);

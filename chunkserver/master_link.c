@@ -122,6 +122,9 @@ static void take_lease(struct master_link *link, uint32_t lease_ms)
 
 static uint64_t now_ms(const struct master_link *link)
 {
+#ifdef PLANT_CHUNK_LEASE_WALL_CLOCK
+	return loop_wall_ms(link->loop);
+#endif
 	return loop_now_us(link->loop) / 1000;
 }
 
@@ -242,6 +245,9 @@ static void on_timer(void *arg)
 
 bool master_link_has_lease(const struct master_link *link)
 {
+#ifdef PLANT_CHUNK_LEASE_UNCHECKED
+	return link->cluster != 0;
+#endif
 	return now_ms(link) < link->lease_until_ms;
 }
 

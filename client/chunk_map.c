@@ -34,6 +34,7 @@ struct fetch {
 	uint64_t generation;
 	uint32_t first, count;
 	bool allocate; /* AllocateChunk; else ChunkMap */
+	uint64_t sent_ms;
 	bool writes;   /* for a change, which makes the file's content be in chunks whatever it is now */
 	struct waiter *waiters;
 };
@@ -145,6 +146,18 @@ void packs_deinit(struct client *client)
 	}
 }
 
+void chunk_map_forget_holes(struct chunk_map *map)
+{
+	struct chunk_place *place, *next;
+	HASH_ITER(hh, map->table, place, next)
+	{
+		if (place->location.count > 0)
+			continue;
+		HASH_DEL(map->table, place);
+		free(place);
+	}
+}
+
 const struct location *place_find(struct client *client, const struct place *place)
 {
 	if (!place->map) {
@@ -189,6 +202,13 @@ void place_set(struct client *client, const struct place *place, const struct lo
 
 /* ---- questions to the master ---- */
 
+/* Made since we last looked, or before: by another, who may not have told the master yet that it has content. */
+static bool is_news(struct chunk_map *map, uint32_t index)
+{
+	const struct chunk_place *place = map_find(map, index);
+	return !place || place->location.count == 0;
+}
+
 static void fetch_end(struct fetch *fetch, enum err err)
 {
 	struct waiter *waiter = fetch->waiters;
@@ -221,6 +241,7 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 		uint32_t index = fetch->allocate ? fetch->first : result->chunks[i]->index;
 		if (index < fetch->first || index - fetch->first >= fetch->count)
 			return ERR_PROTOCOL;
+		map->found = map->found || (!fetch->allocate && is_news(map, index));
 		place_set(client, &(struct place){.map = map, .index = index}, &location);
 	}
 	if (fetch->allocate) {
@@ -230,7 +251,7 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 	for (uint32_t i = 0; i < fetch->count; i++) {
 		struct chunk_place *place = map_put(map, fetch->first + i);
 		if (place->location.count == 0) /* a hole, newly found or still */
-			place->hole_until_ms = loop_now_ms(client->loop) + CACHE_LEASE_MS;
+			place->hole_until_ms = fetch->sent_ms + LEASE_GRANTED_MS(CACHE_LEASE_MS); /* that of the attributes */
 	}
 	return OK;
 }
@@ -271,6 +292,7 @@ static void fetch_send(struct fetch *fetch)
 		attr_op.op_case = GRANARY__META_OP__OP_GETATTR;
 		attr_op.getattr = &getattr;
 	}
+	fetch->sent_ms = loop_now_ms(fetch->client->loop);
 	session_meta(fetch->client->session, (Granary__MetaOp *[]){&op, &attr_op}, fetch->allocate ? 1 : 2, SESSION_WANTS_NOTHING,
 		     fetch_answered, fetch);
 }

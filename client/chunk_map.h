@@ -11,6 +11,7 @@ struct chunk_place;
 struct chunk_map {
 	struct client *client;
 	uint64_t inode;
+	bool found;	       /* a chunk that another has made was come upon, likewise: it may have made it for nothing yet */
 	bool allocated;	       /* a chunk was made since the user cleared this: others may think that there is a hole */
 	uint32_t exists_below; /* chunks at and above this index need not be looked for at the master */
 	uint64_t generation;   /* raised by chunk_map_clear: answers that are on their way do not count */
@@ -22,6 +23,8 @@ void chunk_map_init(struct chunk_map *map, struct client *client, uint64_t inode
 /* No fetch is under way. */
 void chunk_map_deinit(struct chunk_map *map);
 void chunk_map_clear(struct chunk_map *map);
+/* Another client has changed the file: there may be chunks where there were holes. */
+void chunk_map_forget_holes(struct chunk_map *map);
 
 /* A place: chunk `index` of a map's file, or a pack. */
 struct place {
@@ -32,7 +35,7 @@ struct place {
 	uint64_t inode; /* with map NULL: one of the pack's blobs, by which the pack is found again; 0: it cannot be */
 };
 
-/* NULL: not known. count 0: known to be a hole (for CACHE_LEASE_MS). Valid until the next call here. */
+/* NULL: not known. count 0: known to be a hole (as long as the lease on the attributes that were fetched with it). Valid until the next call here. */
 const struct location *place_find(struct client *client, const struct place *place);
 void place_forget(struct client *client, const struct place *place);
 void place_set(struct client *client, const struct place *place, const struct location *location);

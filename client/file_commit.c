@@ -83,7 +83,7 @@ static void commit_data(struct file_io *io, struct commit *commit)
 		chunks->blocks = io->blocks;
 		commit_add(commit, GRANARY__META_OP__OP_COMMIT_CHUNKS)->commit_chunks = chunks;
 		io->size_changed = io->attr->size != io->flush_size;
-		io->map.allocated = false;
+		io->map.allocated = io->map.found = false;
 	} else if (io->times_changed) { /* nothing but the times */
 		Granary__Setattr *times = &commit->times;
 		granary__setattr__init(times);

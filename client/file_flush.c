@@ -113,9 +113,11 @@ void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult
 static void commit_or_end(struct file_io *io)
 {
 #ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
-	io->map.allocated = false;
+	io->map.allocated = io->map.found = false;
 #endif
-	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || io->map.allocated));
+	/* Whoever takes a chunk that we have written to for a hole is to be told, whoever made it. */
+	bool unknown = io->map.allocated || (io->map.found && io->times_changed);
+	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || unknown));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);

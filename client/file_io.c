@@ -179,8 +179,10 @@ void file_io_recalled(struct client *client, uint64_t inode)
 #ifdef PLANT_CLIENT_RECALL_IGNORED
 	return;
 #endif
-	if (io)
-		io->attr_until_ms = 0;
+	if (!io)
+		return;
+	io->attr_until_ms = 0;
+	chunk_map_forget_holes(&io->map);
 }
 
 struct place file_io_place(struct file_io *io, uint64_t offset)

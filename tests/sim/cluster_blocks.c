@@ -15,9 +15,11 @@ static void fill(uint8_t *block, uint64_t version, unsigned table, uint64_t numb
 }
 
 /* Far enough into the file for chunks (a shorter one would be a blob, replaced as a whole). */
-static uint64_t base_of(const struct block_actor *actor)
+static uint64_t offset_of(const struct block_actor *actor, unsigned block)
 {
-	return actor->table % 2 ? CHUNK_BYTES - BLOCKS / 2 * BLOCK_BYTES : 4ull * BLOB_BYTES_MAX;
+	if (actor->table == SPARSE)
+		return (block + 1ull) * CHUNK_BYTES;
+	return (actor->table % 2 ? CHUNK_BYTES - BLOCKS / 2 * BLOCK_BYTES : 4ull * BLOB_BYTES_MAX) + (uint64_t)block * BLOCK_BYTES;
 }
 
 static uint32_t register_of(const struct block_actor *actor, unsigned block)
@@ -88,7 +90,7 @@ static void write_some(struct block_actor *actor, unsigned first, unsigned count
 	}
 	sim_trace(program->run->world.sim, "client%u: table %u, blocks %u to %u: writes version %u", program->number + 1, actor->table, first,
 		  first + count - 1, (unsigned)actor->version);
-	file_io_write(actor->io, base_of(actor) + first * BLOCK_BYTES, slice_of(actor->bytes, count * BLOCK_BYTES), on_written, actor);
+	file_io_write(actor->io, offset_of(actor, first), slice_of(actor->bytes, count * BLOCK_BYTES), on_written, actor);
 }
 
 /* ---- reading ---- */
@@ -98,6 +100,8 @@ static void check_block(struct block_actor *actor, unsigned i, const uint8_t *by
 	uint8_t whole[BLOCK_BYTES];
 	uint64_t version = get_le64(bytes);
 	fill(whole, version, actor->table, actor->first + i);
+	if (version == 0) /* never written */
+		memset(whole, 0, sizeof whole);
 	if (memcmp(whole, bytes, BLOCK_BYTES) != 0)
 		load_wrong(actor->program, "a block is not one version: table", actor->table, version, actor->first + i);
 	history_done(actor->program->run->history, actor->operations[i], version, load_now(actor->program));
@@ -114,7 +118,9 @@ static void on_read(void *arg, enum err err, const struct slice *parts, size_t p
 		if (!run->may_lose)
 			load_failed(actor->program, "read of table", actor->table, err);
 		run->counts.errors++;
-		actor->checked = run->ending && run->may_lose;
+		if (run->ending && run->may_lose) /* lost, and known to be */
+			actor->looked += actor->count;
+		actor->checked = actor->looked >= BLOCKS;
 		next(actor);
 		return;
 	}
@@ -127,7 +133,9 @@ static void on_read(void *arg, enum err err, const struct slice *parts, size_t p
 	for (unsigned i = 0; i < actor->count; i++)
 		check_block(actor, i, actor->bytes + i * BLOCK_BYTES);
 	run->counts.reads++;
-	actor->checked = run->ending;
+	if (run->ending)
+		actor->looked += actor->count;
+	actor->checked = actor->looked >= BLOCKS;
 	next(actor);
 }
 
@@ -137,7 +145,7 @@ static void read_some(struct block_actor *actor, unsigned first, unsigned count)
 	actor->count = count;
 	for (unsigned i = 0; i < count; i++)
 		actor->operations[i] = load_begin(actor->program, register_of(actor, first + i), HISTORY_READ, 0);
-	file_io_read(actor->io, base_of(actor) + first * BLOCK_BYTES, count * BLOCK_BYTES, on_read, actor);
+	file_io_read(actor->io, offset_of(actor, first), count * BLOCK_BYTES, on_read, actor);
 }
 
 /* ---- */
@@ -177,12 +185,14 @@ static void step(void *arg)
 	unsigned count = 1 + (unsigned)rng_below(rng, rng_below(rng, 4) == 0 ? BLOCKS : 3);
 	if (count > BLOCKS - first)
 		count = BLOCKS - first;
+	if (actor->table == SPARSE)
+		count = 1;
 	if (actor->checked)
 		return;
 	if (!actor->io) {
 		blocks_write_all(actor);
 	} else if (run->ending) {
-		read_some(actor, 0, BLOCKS);
+		read_some(actor, actor->looked, actor->table == SPARSE ? 1 : BLOCKS - actor->looked);
 	} else if (rng_below(rng, 2) == 0) {
 		actor->sync = rng_below(rng, 2) == 0 && !run->never_sync;
 		write_some(actor, first, count);

@@ -1,6 +1,7 @@
 /* What the clients of sim_cluster do: several of them, through client.h, to the same things at the same time.
  *
- *   - *tables*: blocks of 4 KiB in chunks, some across the border of two; each client writes any of them, flushes or syncs, and reads;
+ *   - *tables*: blocks of 4 KiB in chunks, some across the border of two, some in chunks that are made by the first write; each client
+ *     writes any of them, flushes or syncs, and reads;
  *   - *names* in the root: a file is written, synced and then linked (in place of what is there, or only where nothing is), removed,
  *     looked up and read whole; small ones are blobs in packs, large ones have chunks;
  *   - *locks*: of the tables, exclusive.
@@ -17,7 +18,8 @@
 #include "tests/sim/cluster_world.h"
 #include "tests/sim/history.h"
 
-#define TABLES 2u
+#define TABLES 3u
+#define SPARSE 2u /* the table that begins empty, each block in a chunk of its own */
 #define BLOCKS 12u
 #define NAMES 4u
 #define CLIENTS 3u
@@ -61,6 +63,7 @@ struct block_actor {
 	uint32_t operations[BLOCKS];
 	uint64_t version;
 	bool sync, checked;
+	unsigned looked; /* blocks, at the end */
 	uint8_t *bytes;
 };
 

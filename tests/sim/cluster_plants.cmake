@@ -1,22 +1,29 @@
-# Proof that sim_cluster can fail: one file of the client built again with a planted bug (#ifdef PLANT_...), in place of the
-# library's, which must be found within a fixed number of seeds. With none of them sim_cluster finds nothing.
+# Proof that sim_cluster can fail: one file built again with a planted bug (#ifdef PLANT_...), in place of the library's, which must be
+# found within a fixed number of seeds. With none of them sim_cluster finds nothing.
 set(cluster_plants
-	CLIENT_HOLE_NOT_COMMITTED:file_flush:40 # others are not told of a chunk made in a hole (found by sim_cluster, once)
-	CLIENT_SYNC_IS_FLUSH:file_flush:40	# a sync does not wait for the disks
-	CLIENT_FLUSH_TOO_EARLY:file_flush:20	# a flush does not wait for the replicas
-	CLIENT_RECALL_IGNORED:file_io:20)	# attributes are relied on after the master has taken them back
+	client/file_flush:CLIENT_HOLE_NOT_COMMITTED:400	    # others are not told of a chunk made in a hole (found by sim_cluster, once)
+	client/file_flush:CLIENT_SYNC_IS_FLUSH:400	    # a sync does not wait for the disks
+	client/file_flush:CLIENT_FLUSH_TOO_EARLY:400	    # a flush does not wait for the replicas
+	client/file_io:CLIENT_RECALL_IGNORED:400	    # attributes are relied on after the master has taken them back
+	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:400	    # a chunkserver acknowledges before it has synced
+	chunkserver/chunk_op:CHUNK_VERSION_UNCHECKED:400    # what comes under an old version of a chunk is done
+	chunkserver/chunk_op:CHUNK_RETRY_UNKNOWN:400	    # an operation that is sent again is done again
+	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
+	chunkserver/master_link:CHUNK_LEASE_UNCHECKED:400   # a chunkserver serves without a lease
+	chunkserver/master_link:CHUNK_LEASE_WALL_CLOCK:400  # a lease is counted on the wall clock
+	master/meta/session:APPLY_TWICE:400)		    # a request that is sent again is applied again
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
 add_library(sim_cluster_parts OBJECT sim/sim_cluster.c ${cluster_parts})
 target_link_libraries(sim_cluster_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${cluster_plants})
 	string(REPLACE ":" ";" plant ${plant})
-	list(GET plant 0 bug)
-	list(GET plant 1 file)
+	list(GET plant 0 file)
+	list(GET plant 1 bug)
 	list(GET plant 2 seeds)
 	set(name sim_cluster_plant_${bug})
-	add_executable(${name} ${CMAKE_SOURCE_DIR}/client/${file}.c $<TARGET_OBJECTS:sim_cluster_parts>)
+	add_executable(${name} ${CMAKE_SOURCE_DIR}/${file}.c $<TARGET_OBJECTS:sim_cluster_parts>)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
 	target_link_libraries(${name} PRIVATE ${sim_rooms} granary_sim granary_rpc granary_sim granary_common)
-	add_test(NAME ${name} COMMAND ${name} 1 ${seeds} --expect-failure)
+	add_test(NAME ${name} COMMAND ${name} --seed 1 --seeds ${seeds} --expect-failure)
 	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 600)
 endforeach()

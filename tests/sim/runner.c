@@ -88,6 +88,18 @@ static void end_others(const pid_t *pids, unsigned count)
 		}
 }
 
+/* Until the next one ends, or it is time to look at the clock. */
+static pid_t wait_a_while(int *status, double seconds)
+{
+	sigset_t child;
+	struct timespec time = { .tv_sec = (time_t)seconds, .tv_nsec = 0 };
+	check(sigemptyset(&child) == 0 && sigaddset(&child, SIGCHLD) == 0);
+	pid_t pid = waitpid(-1, status, WNOHANG);
+	if (pid == 0)
+		sigtimedwait(&child, NULL, &time);
+	return pid > 0 ? pid : 0;
+}
+
 /* True: a seed has failed, *failed. */
 static bool wait_for_all(const struct runner *runner, const struct options *options, pid_t *pids, struct job *jobs, uint64_t *failed)
 {
@@ -95,7 +107,7 @@ static bool wait_for_all(const struct runner *runner, const struct options *opti
 	unsigned running = options->jobs;
 	while (running > 0) {
 		int status;
-		pid_t pid = waitpid(-1, &status, WNOHANG);
+		pid_t pid = wait_a_while(&status, 1);
 		for (unsigned i = 0; pid > 0 && i < options->jobs; i++) {
 			if (pids[i] != pid)
 				continue;
@@ -111,8 +123,6 @@ static bool wait_for_all(const struct runner *runner, const struct options *opti
 			reported = now_s();
 			print_sum(runner, jobs, options->jobs, reported - began, false);
 		}
-		if (pid <= 0)
-			usleep(2000);
 	}
 	return false;
 }
@@ -123,11 +133,13 @@ static int run_jobs(const struct runner *runner, const struct options *options)
 	uint64_t failed = 0;
 	double began = now_s();
 	struct job *jobs = mmap(NULL, options->jobs * sizeof *jobs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	sigset_t child, before;
+	check(sigemptyset(&child) == 0 && sigaddset(&child, SIGCHLD) == 0 && sigprocmask(SIG_BLOCK, &child, &before) == 0);
 	check(jobs != MAP_FAILED);
 	for (unsigned i = 0; i < options->jobs; i++) {
 		pids[i] = fork();
 		check(pids[i] >= 0);
-		if (pids[i] == 0)
+		if (pids[i] == 0 && sigprocmask(SIG_SETMASK, &before, NULL) == 0)
 			work(runner, options, i, &jobs[i]);
 	}
 	bool found = wait_for_all(runner, options, pids, jobs, &failed);
