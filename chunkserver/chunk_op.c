@@ -601,3 +601,9 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
 }
+
+void chunk_write_header(struct service *service, struct chunk *chunk)
+{
+	if (!chunk->adopting)
+		start_adoption(service, chunk);
+}

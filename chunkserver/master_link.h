@@ -24,6 +24,8 @@ struct master_link_options {
 	void (*joined)(void *arg, uint64_t cluster);
 	/* The master's newer word on a chunk. */
 	void (*configured)(void *arg, const Granary__ChunkLocation *location);
+	/* What a heartbeat says of the disk. Texts are borrowed for the call. */
+	void (*health)(void *arg, Granary__DiskHealth *out);
 	void *arg;
 };
 

@@ -523,7 +523,7 @@ static void next(void *arg)
 
 void mend_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->mend != NULL || chunk->kind != KIND_REPLICATED || chunk->state != CHUNK_READY || service->stopping ||
+	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->state != CHUNK_READY || service->stopping ||
 	    (!chunk->uncertain && chunk->damaged == NULL) || chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
 		return;

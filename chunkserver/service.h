@@ -9,6 +9,7 @@
 struct master_link;
 struct chain_peer;
 struct commands_batch;
+struct scrub;
 
 struct service {
 	struct loop *loop;
@@ -24,6 +25,7 @@ struct service {
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
 	uint32_t mends;		  /* running */
+	struct scrub *scrub;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };
