@@ -212,9 +212,21 @@ static bool mark_dirty(struct chunk_op *op)
 	return true;
 }
 
+/* A sync is what tells a writer that all that was written before is there. */
+static bool tells_loss(struct chunk_op *op)
+{
+	if (!op->chunk->loss_untold || !op->from_client || !(op->sync || op->kind == OP_SYNC))
+		return false;
+	op->chunk->loss_untold = false;
+	refuse(op, ERR_DATA_LOST);
+	return true;
+}
+
 static void start_write(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
+	if (tells_loss(op))
+		return;
 	if (op->mends && !mend_is_valid(chunk)) {
 		refuse(op, ERR_BUSY);
 		return;
@@ -248,6 +260,8 @@ static void synced(void *arg, enum err err)
 
 static void start_sync(struct chunk_op *op)
 {
+	if (tells_loss(op))
+		return;
 	op->state = OP_RUNNING;
 	op->local_pending = true;
 	chain_forward(op);

@@ -59,6 +59,7 @@ struct chunk {
 	bool recovered;		/* opened with a mark of a former life */
 	bool uncertain;		/* see above */
 	bool blank;		/* uncertain, too */
+	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
 	uint64_t writes_begun, writes_ended; /* counted since opened */

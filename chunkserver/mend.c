@@ -312,6 +312,7 @@ static void decide_uncertain(struct mend *mend)
 	} else if (answers->doubt_above) {
 		back_off(mend);
 	} else {
+		chunk->loss_untold = true;
 		is_certain(mend, "first_of_all_that_lost_power");
 	}
 }
