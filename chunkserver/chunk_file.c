@@ -407,12 +407,14 @@ enum err chunk_file_check(struct chunk_file *file, uint8_t *damaged, uint32_t *m
 	return err;
 }
 
-enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing)
+enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing,
+				bool *header_differs)
 {
 	struct iobuf *buffer = iobuf_open(CHUNK_DATA_OFFSET);
 	struct file *fresh = NULL;
 	struct chunk_header header;
 	*differing = 0;
+	*header_differs = false;
 	enum err err = file_open(loop, path, FILE_READ_ONLY | FILE_DIRECT, &fresh);
 	if (err == OK)
 		err = read_exactly(fresh, 0, buffer->bytes, CHUNK_DATA_OFFSET);
@@ -423,14 +425,11 @@ enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, cons
 		err = ERR_CORRUPT;
 		goto done;
 	}
-	bool header_differs = !sound || header.version != file->version;
+	*header_differs = !sound || header.version != file->version;
 	for (uint32_t i = 0; i < CHUNK_BLOCKS; i++)
 		*differing += get_le32(buffer->bytes + CHUNK_CRCS_OFFSET + 4u * i) != file->crcs[i];
 	for (uint32_t at = 0; err == OK && *differing > 0 && at < CHUNK_BLOCKS; at += CHECK_BLOCKS)
 		err = store_crcs(file, at, CHECK_BLOCKS);
-	if (err == OK && header_differs)
-		err = write_header(file->file, file->id, file->version);
-	*differing += header_differs;
 	if (err == OK && *differing > 0)
 		err = file_sync(file->file);
 done:

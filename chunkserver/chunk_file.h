@@ -68,9 +68,10 @@ uint64_t chunk_file_mismatches(const struct chunk_file *file, uint32_t block, ui
 MUST_USE enum err chunk_file_check(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches);
 /* Reads nothing: only entries of blocks behind the end of the file. `blocks` is extended to hold them, so that reads find them. */
 MUST_USE enum err chunk_file_check_end(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches);
-/* What the disk itself says: compares header and entries, past the page cache, with what is in memory, and where they differ writes
- * them again, synced; *differing is how many entries, 1 more for a header. While nothing else is written or raises the version.
+/* What the disk itself says: compares header and entries, past the page cache, with what is in memory. Entries that differ are written
+ * again, synced; *differing is how many. A header that differs is only told. While nothing else is written.
  * ERR_CORRUPT: `path` leads to the file of another chunk. */
-MUST_USE enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing);
+MUST_USE enum err chunk_file_scrub_table(struct chunk_file *file, struct loop *loop, const char *path, uint32_t *differing,
+					 bool *header_differs);
 
 #endif

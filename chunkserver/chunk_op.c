@@ -217,6 +217,16 @@ static bool mark_dirty(struct chunk_op *op)
 	return true;
 }
 
+/* A sync is what tells a writer that all that was written before is there. */
+static bool tells_loss(struct chunk_op *op)
+{
+	if (!op->chunk->loss_untold || !op->from_client || !(op->sync || op->kind == OP_SYNC))
+		return false;
+	op->chunk->loss_untold = false;
+	refuse(op, ERR_DATA_LOST);
+	return true;
+}
+
 static void start_write(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -229,6 +239,8 @@ static void start_write(struct chunk_op *op)
 		refuse(op, ERR_NO_SESSION);
 		return;
 	}
+	if (tells_loss(op))
+		return;
 	if (op->mends && !mend_is_valid(chunk)) {
 		refuse(op, ERR_BUSY);
 		return;
@@ -262,6 +274,8 @@ static void synced(void *arg, enum err err)
 
 static void start_sync(struct chunk_op *op)
 {
+	if (tells_loss(op))
+		return;
 	op->state = OP_RUNNING;
 	op->local_pending = true;
 	chain_forward(op);
@@ -623,4 +637,10 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	chain_drop_lost(service, chunk);
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
+}
+
+void chunk_write_header(struct service *service, struct chunk *chunk)
+{
+	if (!chunk->adopting)
+		start_adoption(service, chunk);
 }

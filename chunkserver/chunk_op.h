@@ -52,7 +52,9 @@ struct chunk_op {
 	bool sync;
 	bool for_predecessor;	/* a read */
 	bool even_uncertain;	/* a read */
-	bool scrubs;		/* a read that only checks; without a request */
+	bool scrubs;		/* a read that only checks; without a request; */
+	bool table;		/* of header and table of the chunk: */
+	bool header_differs;	/* its result */
 	bool mends;		/* a write or trim here alone (mend.h) */
 	uint64_t version;
 	uint64_t client, operation;
@@ -104,6 +106,9 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 void chunk_ops_abandon(struct chunk *chunk, enum err err);
 /* Takes a newer version, with its chain, and makes it durable. */
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain);
+
+/* Writes the header of the chunk again. */
+void chunk_write_header(struct service *service, struct chunk *chunk);
 
 /* For the parts of an operation (read_op, pack_op, settle, chain). */
 void chunk_op_local_done(struct chunk_op *op, enum err err);

@@ -109,6 +109,7 @@ static bool begin_replacing(struct opening *opening)
 		return false;
 	log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", chunk->id, opening->version,
 		  err_name(opening->err));
+	store->uncertain_changed = true;
 	opening->replace = opening->marked = opening->blank = true;
 	opening->same_boot = false;
 	opening->mismatches = 0;

@@ -25,6 +25,23 @@ static bool note_mark(void *arg, uint64_t chunk)
 	return true;
 }
 
+static bool count_mark(void *arg, uint64_t chunk)
+{
+	struct chunk_store *store = arg;
+	uint64_t boot = 0;
+	bool name_new = false;
+	store->uncertain += chunk_index_marked(&store->index, chunk, &boot, &name_new) && boot != store->boot;
+	return true;
+}
+
+static void count_uncertain(struct chunk_store *store)
+{
+	store->uncertain = 0;
+	store->uncertain_changed = false;
+	if (chunk_index_each_mark(&store->index, count_mark, store) != OK)
+		store->uncertain_changed = true; /* again, then */
+}
+
 enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *options,
 			  const struct chunk_store_events *events, void *arg, struct chunk_store **out)
 {
@@ -53,6 +70,7 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 		return err;
 	}
 	chunk_store_refresh_space(store);
+	count_uncertain(store);
 	if (store->marked_count > 0)
 		log_warn("dirty_chunks_found", "count=%zu", store->marked_count);
 	*out = store;
@@ -255,6 +273,7 @@ void chunk_store_counts(const struct chunk_store *store, struct chunk_store_coun
 	*out = (struct chunk_store_counts){
 		.chunks = store->index.chunks,
 		.chunks_open = store->open_count,
+		.uncertain = store->uncertain,
 		.damage_found = store->damage_found,
 		.damage_repaired = store->damage_repaired,
 		.damage_lost = store->damage_lost,
@@ -333,6 +352,7 @@ void chunk_unuse(struct chunk *chunk)
 
 enum err chunk_store_mark(struct chunk *chunk)
 {
+	chunk->store->uncertain_changed = true;
 	/* What is uncertain stays so, whatever is written meanwhile. */
 	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : chunk->uncertain ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
 	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk->name_new);
@@ -397,6 +417,19 @@ void chunk_store_set_lost(struct chunk *chunk, uint32_t blocks)
 	chunk->lost = blocks;
 }
 
+void chunk_store_set_misplaced(struct chunk *chunk)
+{
+	struct chunk_store *store = chunk->store;
+	if (chunk->misplaced)
+		return;
+	log_error("chunk_misplaced", "chunk=%016" PRIx64, chunk->id);
+	chunk_store_count_damage(store, 1, 0);
+	chunk->misplaced = chunk->uncertain = chunk->blank = true;
+	if (chunk_store_mark(chunk) != OK)
+		chunk_store_fail(store, "mark", ERR_IO);
+	note_mark(store, chunk->id);
+}
+
 void chunk_store_tell_damaged(struct chunk *chunk)
 {
 	if (chunk->state == CHUNK_READY)
@@ -413,6 +446,9 @@ static void check_next_marked(struct chunk_store *store)
 	store->checking = NULL;
 	while (store->marked_count > 0 && store->checking == NULL) {
 		uint64_t id = store->marked[store->marked_count - 1];
+		const struct chunk *open = chunk_store_find(store, id);
+		if (open != NULL && open->misplaced)
+			return;
 		enum err err = chunk_store_get(store, id, NULL, &store->checking);
 		if (err == ERR_BUSY)
 			return;
@@ -437,9 +473,15 @@ void chunk_store_tick(struct chunk_store *store)
 	chunk_store_refresh_space(store);
 	if (store->failed)
 		return;
+	if (store->uncertain_changed || store->uncertain > 0)
+		count_uncertain(store);
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {
 		if (chunk->state != CHUNK_READY || chunk->sync_running || chunk->writes_begun > chunk->writes_ended)
 			continue;
+		if (chunk->misplaced && chunk->uses == 0 && chunk->first_op == NULL) {
+			chunk_store_forget(chunk);
+			continue;
+		}
 		if (!chunk_is_unsynced(chunk) && chunk->uses == 0)
 			clear_mark(chunk);
 		else if (chunk_is_unsynced(chunk) && now - chunk->written_ms >= CHUNK_IDLE_SYNC_MS)

@@ -59,6 +59,7 @@ struct chunk {
 	bool recovered;		/* opened with a mark of a former life */
 	bool uncertain;		/* see above */
 	bool blank;		/* uncertain, too */
+	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
 	uint64_t writes_begun, writes_ended; /* counted since opened */
@@ -69,6 +70,7 @@ struct chunk {
 	/* chunk_damage.c: CHUNK_BLOCKS bits each, or NULL: none; of packs: slots */
 	uint8_t *damaged, *torn;
 	uint32_t *slot_damage, slot_damage_count;
+	bool misplaced;		/* its name leads elsewhere: to be closed, and opened by its name again */
 	bool damage_remembered; /* the index has some of it */
 	uint32_t lost;		/* blocks that no member has */
 
@@ -122,6 +124,7 @@ struct chunk_store_counts {
 	uint64_t chunks;	   /* here */
 	uint64_t chunks_open;
 	uint64_t damage_found, damage_repaired; /* blocks, and records of packs, since the store was opened */
+	uint64_t uncertain;			/* chunks known to be */
 	uint64_t damage_lost;			/* now: no copy has them; counted at the head */
 	uint64_t bytes_total, bytes_free;
 };
@@ -181,6 +184,8 @@ bool chunk_is_unsynced(const struct chunk *chunk);
 void chunk_store_count_damage(struct chunk_store *store, uint64_t found, uint64_t repaired);
 void chunk_store_set_lost(struct chunk *chunk, uint32_t blocks);
 void chunk_store_tell_damaged(struct chunk *chunk);
+/* Its name leads to another file, or to none. */
+void chunk_store_set_misplaced(struct chunk *chunk);
 
 /* Deletes a chunk, here or not; done(arg, err) once its name is gone for good. ERR_BUSY (returned): it is in use now. */
 MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err),

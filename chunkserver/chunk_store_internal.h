@@ -29,6 +29,8 @@ struct chunk_store {
 	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */
 	size_t marked_count, marked_capacity;
 	struct chunk *checking; /* opened only to be checked */
+	uint64_t uncertain; /* marks of other lives of the machine, and of nothing */
+	bool uncertain_changed;
 	uint64_t damage_found, damage_repaired, damage_lost;
 };
 

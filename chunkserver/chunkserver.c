@@ -6,6 +6,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
@@ -115,6 +116,18 @@ static bool wants_registration(void *arg)
 	return fence_is_full(&server->service.fence);
 }
 
+static void report_health(void *arg, Granary__DiskHealth *out)
+{
+	const struct chunkserver *server = arg;
+	struct chunk_store_counts counts;
+	chunk_store_counts(server->store, &counts);
+	out->uncertain = counts.uncertain;
+	out->damage_found = counts.damage_found;
+	out->damage_repaired = counts.damage_repaired;
+	out->damage_lost = counts.damage_lost;
+	scrub_report(server->service.scrub, out);
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -138,6 +151,7 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.configured = configured,
 		.sessions = sessions_told,
 		.wants_registration = wants_registration,
+		.health = report_health,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;
@@ -164,6 +178,7 @@ enum err chunkserver_open(struct loop *loop, const struct chunkserver_options *o
 	server->service.store = server->store;
 	err = load_identity(server);
 	service_init(&server->service, loop, server->identity.id);
+	server->service.scrub = scrub_open(&server->service);
 	timer_init(&server->tick, loop, on_tick, server);
 	if (err == OK)
 		err = open_network(server, options);
@@ -217,6 +232,7 @@ void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), vo
 	server->stopped_arg = arg;
 	server->stop_ms = loop_now_ms(server->loop);
 	timer_stop(&server->tick);
+	scrub_stop(server->service.scrub);
 	master_link_close(server->link);
 	server->link = server->service.link = NULL;
 	timer_init(&server->stop_timer, server->loop, stop_poll, server);
@@ -226,6 +242,7 @@ void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), vo
 static void store_closed(void *arg)
 {
 	struct chunkserver *server = arg;
+	scrub_close(server->service.scrub);
 	service_deinit(&server->service);
 	free(server);
 }
@@ -235,6 +252,7 @@ void chunkserver_close(struct chunkserver *server)
 	if (server == NULL)
 		return;
 	server->service.stopping = true;
+	scrub_stop(server->service.scrub);
 	timer_stop(&server->tick);
 	timer_stop(&server->stop_timer);
 	master_link_close(server->link);

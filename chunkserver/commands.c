@@ -4,6 +4,7 @@
 
 #include <utlist.h>
 
+#include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
@@ -118,6 +119,9 @@ static void run_task(void *arg)
 		return;
 	} else if (command->configure != NULL) {
 		err = service_configure(batch->service, command->configure);
+	} else if (command->scrub != NULL) {
+		scrub_demand(batch->service->scrub, command->scrub);
+		err = OK;
 	} else {
 		err = ERR_INVALID;
 	}

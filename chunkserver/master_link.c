@@ -173,6 +173,9 @@ static void send_register(struct master_link *link)
 	message.host = link->host;
 	message.incarnation = link->incarnation;
 	fill_space(link, &message.bytes_total, &message.bytes_free, NULL);
+	struct chunk_store_counts counts;
+	chunk_store_counts(link->store, &counts);
+	message.uncertain = counts.uncertain;
 	timer_stop(&link->timer);
 	link->registered = false;
 	link->sent_ms = now_ms(link);
@@ -223,6 +226,9 @@ static void send_heartbeat(struct master_link *link)
 	fill_space(link, &message.bytes_total, &message.bytes_free, &message.chunks);
 	message.failed = chunk_store_failed(link->store);
 	message.malformed_frames = conn_malformed_count(link->loop);
+	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+	link->options.health(link->options.arg, &health);
+	message.disk = &health;
 	link->sent_ms = now_ms(link);
 	link->call = rpc_peer_call(link->peer, MESSAGE_HEARTBEAT, &message.base, NULL, CALL_TIMEOUT_MS, on_heartbeat, link);
 }

@@ -28,6 +28,8 @@ struct master_link_options {
 	void (*sessions)(void *arg, uint64_t known, const uint64_t *live, size_t live_count);
 	/* Whether to register anew, asked with each heartbeat. */
 	bool (*wants_registration)(void *arg);
+	/* What a heartbeat says of the disk. Texts are borrowed for the call. */
+	void (*health)(void *arg, Granary__DiskHealth *out);
 	void *arg;
 };
 

@@ -312,6 +312,7 @@ static void decide_uncertain(struct mend *mend)
 	} else if (answers->doubt_above) {
 		back_off(mend);
 	} else {
+		chunk->loss_untold = true;
 		is_certain(mend, "first_of_all_that_lost_power");
 	}
 }
@@ -523,7 +524,7 @@ static void next(void *arg)
 
 void mend_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->mend != NULL || chunk->kind != KIND_REPLICATED || chunk->state != CHUNK_READY || service->stopping ||
+	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->state != CHUNK_READY || service->stopping ||
 	    (!chunk->uncertain && chunk->damaged == NULL) || chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
 		return;

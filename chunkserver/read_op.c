@@ -4,6 +4,7 @@
 #include <utlist.h>
 
 #include "chunkserver/mend.h"
+#include "chunkserver/scrub.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 
@@ -192,6 +193,10 @@ void read_op_start(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
 	uint32_t count = blocks_present(chunk, op->first, op->end);
+	if (op->table) {
+		scrub_table_start(op);
+		return;
+	}
 	op->state = OP_RUNNING;
 	op->size = count;
 	if (chunk_is_damaged(chunk, op->first, op->end) && !op->scrubs) {

@@ -10,6 +10,7 @@
 struct master_link;
 struct chain_peer;
 struct commands_batch;
+struct scrub;
 
 struct service {
 	struct loop *loop;
@@ -26,6 +27,7 @@ struct service {
 	struct commands_batch *batch_list;
 	struct fence fence;	  /* sessions that write no more */
 	uint32_t mends;		  /* running */
+	struct scrub *scrub;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	bool stopping;
 };

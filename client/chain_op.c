@@ -141,6 +141,7 @@ static void chain_failed(struct chain_op *op, enum err err)
 	op->last = err;
 	switch (err) {
 	case ERR_NO_SPACE:
+	case ERR_DATA_LOST:
 	case ERR_PACK_FULL:
 	case ERR_INVALID:
 	case ERR_PROTOCOL:

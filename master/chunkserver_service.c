@@ -88,6 +88,7 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 		return;
 	}
 	servers_connected(server, now_ms(service), request->conn, message->incarnation);
+	server->uncertain = message->uncertain > 0;
 	server->bytes_total = message->bytes_total;
 	server->bytes_free = message->bytes_free;
 	server->inventory_open = false;
@@ -249,6 +250,7 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
+		servers_set_disk(server, message->disk);
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */

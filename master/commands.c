@@ -196,3 +196,12 @@ Granary__ChunkCommand *command_configure(const Granary__ChunkLocation *location)
 	command->configure = (Granary__ChunkLocation *)message_copy(&location->base);
 	return command;
 }
+
+Granary__ChunkCommand *command_scrub(Granary__ScrubCommand *scrub)
+{
+	Granary__ChunkCommand *command = mem_alloc(sizeof(*command));
+
+	granary__chunk_command__init(command);
+	command->scrub = scrub;
+	return command;
+}

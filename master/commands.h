@@ -28,6 +28,8 @@ bool commands_add(struct commands *commands, uint64_t server, Granary__ChunkComm
 /* The usual ones. delete_slots: count 0 deletes the whole chunk. */
 Granary__ChunkCommand *command_delete(uint64_t garbage, uint64_t chunk, const uint32_t *slots, size_t slot_count);
 /* Copies the location. */
+/* Takes it. */
+Granary__ChunkCommand *command_scrub(Granary__ScrubCommand *scrub);
 Granary__ChunkCommand *command_configure(const Granary__ChunkLocation *location);
 
 #endif

@@ -113,6 +113,23 @@ static void repair_join(struct repair *repair, struct rpc_request *request)
 	repair->failure->report_count++;
 }
 
+/* All that live have lost power, and one that has not is not long gone: its copy is the one that counts. */
+static bool is_left_in_doubt(const struct failure *failure, const struct repair *repair, uint64_t now_ms)
+{
+	bool waited_for = false;
+
+	for (size_t i = 0; i < repair->change.n_replicas; i++) {
+		const struct server *server = servers_find(failure->options.servers, repair->kept[i]);
+		if (!server || !server->uncertain)
+			return false;
+	}
+	for (size_t i = 0; i < repair->change.n_dropped; i++) {
+		const struct server *server = servers_find(failure->options.servers, repair->dropped[i]);
+		waited_for = waited_for || (server && servers_is_waited_for(server, now_ms));
+	}
+	return waited_for;
+}
+
 /* NULL when nobody may be left out now. */
 static struct repair *repair_open(struct failure *failure, uint64_t id, const Granary__Chunk *chunk)
 {
@@ -129,7 +146,7 @@ static struct repair *repair_open(struct failure *failure, uint64_t id, const Gr
 		else
 			repair->kept[repair->change.n_replicas++] = chunk->replicas[i];
 	}
-	if (repair->change.n_replicas == 0 || repair->change.n_dropped == 0) {
+	if (repair->change.n_replicas == 0 || repair->change.n_dropped == 0 || is_left_in_doubt(failure, repair, now_ms)) {
 		free(repair);
 		return NULL;
 	}

@@ -13,6 +13,7 @@
 #include "master/failure.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
+#include "master/scrub_service.h"
 #include "master/settings_service.h"
 #include "master/status.h"
 #include "master/trash.h"
@@ -183,6 +184,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		break;
+	case MESSAGE_SCRUB:
+		scrub_serve(master->replica, master->servers, master->commands, request);
 		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);

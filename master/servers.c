@@ -26,8 +26,10 @@ void servers_close(struct servers *servers)
 
 void servers_clear(struct servers *servers, uint64_t leases_until_ms)
 {
-	for (size_t i = 0; i < servers->count; i++)
+	for (size_t i = 0; i < servers->count; i++) {
+		servers_set_disk(servers->table[i], NULL);
 		free(servers->table[i]);
+	}
 	servers->count = 0;
 #ifdef PLANT_LEASES_FORGOTTEN
 	leases_until_ms = 0;
@@ -147,6 +149,19 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 	}
 	server->lease_until_ms = now_ms + CHUNKSERVER_LEASE_MS;
 	return LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS);
+}
+
+void servers_set_disk(struct server *server, const Granary__DiskHealth *disk)
+{
+	if (server->disk)
+		message_free(&server->disk->base);
+	server->disk = disk ? (Granary__DiskHealth *)message_copy(&disk->base) : NULL;
+	server->uncertain = disk && disk->uncertain > 0;
+}
+
+bool servers_is_waited_for(const struct server *server, uint64_t now_ms)
+{
+	return !server->uncertain && now_ms < server->lease_until_ms + UNCERTAIN_WAIT_MS;
 }
 
 void servers_cleaned(struct server *server, uint64_t now_ms)

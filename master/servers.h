@@ -20,6 +20,7 @@
 
 #include "common/base/err.h"
 #include "common/base/limits.h"
+#include "common/proto/message.h"
 #include "master/placement.h"
 
 struct server {
@@ -39,6 +40,8 @@ struct server {
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */
 	uint64_t orphans, orphans_newer;
+	bool uncertain; /* has lost power: chunks of it are not known to be up to date yet */
+	Granary__DiskHealth *disk; /* as it says; NULL: not heard yet */
 };
 
 struct servers;
@@ -65,6 +68,11 @@ void servers_gone(struct server *server, uint64_t now_ms);
  * was not registered here, or is another process. */
 uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,
 			   bool *again);
+/* What it says of its disk; copied. NULL: an older one that says nothing. */
+void servers_set_disk(struct server *server, const Granary__DiskHealth *disk);
+/* It is dead, but what it had may be all that there is, since those that live have lost power: they go on without it only if it stays
+ * away for UNCERTAIN_WAIT_MS. */
+bool servers_is_waited_for(const struct server *server, uint64_t now_ms);
 /* It has confirmed the garbage: heartbeats give leases from now on. */
 void servers_cleaned(struct server *server, uint64_t now_ms);
 

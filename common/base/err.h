@@ -50,7 +50,8 @@
 	X(ERR_WRONG_CLUSTER, 73, EIO, "belongs to another cluster")                                \
 	X(ERR_VERSION_MISMATCH, 74, EPROTO, "protocol version not spoken here")                    \
 	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")  \
-	X(ERR_UNCERTAIN, 88, EIO, "not compared with its other copies yet, after a loss of power")
+	X(ERR_UNCERTAIN, 88, EIO, "not compared with its other copies yet, after a loss of power") \
+	X(ERR_DATA_LOST, 89, EIO, "data that was written and not synced is lost: all its servers lost power")
 
 enum err {
 	OK = 0,

@@ -139,6 +139,7 @@
 #define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
+#define UNCERTAIN_WAIT_MS 10000u		     /* copies that lost power wait so long for one that did not, before they go on without it */
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
 /* Clients. */
@@ -204,6 +205,10 @@
 #define MEND_RETRY_MS_MIN 50u			     /* before the other copies are asked for damaged blocks again */
 #define MEND_RETRY_MS_MAX 2000u
 #define MEND_LOST_RETRY_MS 30000u		     /* the same when none of them had it */
+#define SCRUB_BYTES_PER_SECOND_MIN (1u * MIB)	     /* of a scheduled scrub, whatever there is to do */
+#define SCRUB_BYTES_PER_SECOND_MAX (32u * MIB)
+#define SCRUB_DEMAND_BYTES_PER_SECOND (256u * MIB)   /* of one that was asked for */
+#define SCRUB_CHUNKS_MAX 65536u			     /* asked for by name at once */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

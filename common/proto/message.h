@@ -34,6 +34,7 @@
 	X(MESSAGE_HEARTBEAT, 31, heartbeat, heartbeat_reply)                                       \
 	X(MESSAGE_INVENTORY, 32, inventory, inventory_reply)                                       \
 	X(MESSAGE_CHUNK_COMMANDS, 33, chunk_commands, chunk_commands_reply)                        \
+	X(MESSAGE_SCRUB, 38, scrub_request, scrub_reply)                                           \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
 	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
 	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \

@@ -63,8 +63,38 @@ static void print_status(const Granary__ClusterStatus *s)
 		       "their state is that of an older snapshot or backup\n", s->orphan_copies_newer);
 	if (s->orphan_copies)
 		printf("orphans: %" PRIu64 " copies of chunks that no file has, kept (`granary admin fsck` tells more)\n", s->orphan_copies);
+	uint64_t lost = 0, uncertain = 0;
+	for (size_t i = 0; i < s->n_servers; i++) {
+		lost += s->servers[i]->disk ? s->servers[i]->disk->damage_lost : 0;
+		uncertain += s->servers[i]->disk ? s->servers[i]->disk->uncertain : 0;
+	}
+	if (lost)
+		printf("LOST: %s are damaged in all copies: reads of them fail\n", text_size(lost * 4096, total));
+	if (uncertain)
+		printf("copies being compared after a loss of power: %" PRIu64 "\n", uncertain);
 	if (s->malformed_frames)
 		printf("malformed frames refused: %" PRIu64 "\n", s->malformed_frames);
+}
+
+static void json_disk(struct json *json, const Granary__DiskHealth *disk)
+{
+	if (!disk)
+		return;
+	json_open(json, "disk", '{');
+	json_number(json, "uncertain", disk->uncertain);
+	json_number(json, "damage_found", disk->damage_found);
+	json_number(json, "damage_repaired", disk->damage_repaired);
+	json_number(json, "damage_lost", disk->damage_lost);
+	json_number(json, "latency_us", disk->latency_us);
+	json_bool(json, "hung", disk->hung);
+	json_text(json, "reason", disk->reason);
+	json_number(json, "reopened", disk->reopened);
+	json_id(json, "scrub_id", disk->scrub_id);
+	json_bool(json, "scrub_ended", disk->scrub_ended);
+	json_number(json, "scrub_chunks", disk->scrub_chunks);
+	json_number(json, "scrub_chunks_total", disk->scrub_chunks_total);
+	json_number(json, "scrub_passed_ms", disk->scrub_passed_ms);
+	json_close(json, '}');
 }
 
 static void json_servers(struct json *json, const Granary__ClusterStatus *s)
@@ -82,6 +112,8 @@ static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 		json_number(json, "bytes_total", server->bytes_total);
 		json_number(json, "bytes_free", server->bytes_free);
 		json_number(json, "contact_ms", server->contact_ms);
+		json_bool(json, "slow", server->slow);
+		json_disk(json, server->disk);
 		json_close(json, '}');
 	}
 	json_close(json, ']');
@@ -190,6 +222,7 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 			printf("%016" PRIx64 "  %-21s  %-20s  %-6s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address,
 			       s->host,
 			       s->failed ? "failed"
+			       : s->slow ? "slow"
 			       : s->up   ? "up"
 					 : "down",
 			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total));

@@ -36,6 +36,7 @@ int cmd_undelete(struct cli *cli, int argc, char **argv);
 int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
+int cmd_admin_scrub(struct cli *cli, int argc, char **argv);
 int cmd_admin_set(struct cli *cli, int argc, char **argv);
 int cmd_admin_trash(struct cli *cli, int argc, char **argv);
 

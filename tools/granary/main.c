@@ -68,6 +68,12 @@ static const struct command admin[] = {
     {"trash", cmd_admin_trash, 1, 2, "list [--json] [PATH] | empty [--older-than TIME] [PATH]",
      "Show what is in the trash, or remove it for good",
      "In order of removal. With PATH only what was removed at or below it.\n"},
+    {"scrub", cmd_admin_scrub, 0, 1, "[--wait] [--json] [SERVER|PATH]",
+     "Check every block against its checksum, and repair what is damaged",
+     "All chunkservers, one (its id, address or host label), or the copies of one file. They also do it by themselves: see "
+     "`admin set\n"
+     "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
+     "repaired; Ctrl-C leaves them at work.\n"},
     {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
      "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
      "force within a heartbeat.\n"},

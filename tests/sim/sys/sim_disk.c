@@ -767,7 +767,7 @@ struct sim_image {
 	struct sim_disk *disk;
 };
 
-static struct inode *inode_copy(struct sim_disk *to, const struct inode *inode)
+static struct inode *inode_clone(struct sim_disk *to, const struct inode *inode)
 {
 	struct inode *copy = mem_zero(1, sizeof(*copy));
 	copy->size = copy->size_durable = inode->size;
@@ -788,7 +788,7 @@ static struct inode *inode_copy(struct sim_disk *to, const struct inode *inode)
 static void disk_copy(struct sim_disk *to, const struct sim_disk *from)
 {
 	for (const struct name *name = from->names; name != NULL; name = name->next) {
-		struct inode *copy = inode_copy(to, name->inode);
+		struct inode *copy = inode_clone(to, name->inode);
 		name_set(to, &to->names, name->path, copy);
 		name_set(to, &to->durable, name->path, copy);
 	}

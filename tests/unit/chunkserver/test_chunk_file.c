@@ -163,20 +163,25 @@ static void table_is_scrubbed(void **state)
 	struct place *place = *state;
 	struct chunk_file file;
 	uint32_t differing = 9;
+	bool header = true;
 	assert_int_equal(chunk_file_create(place->loop, place->path, NULL, 5, 3, &file), OK);
 	assert_int_equal(put(&file, 0, slice_of(pattern, 8192)), OK);
-	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), OK);
 	assert_int_equal(differing, 0);
+	assert_false(header);
 	assert_int_equal(file_write(file.file, CHUNK_CRCS_OFFSET + 4, "\0\0\0\0", 4), OK);
 	assert_int_equal(file_write(file.file, 20, "rot", 3), OK);
-	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
-	assert_int_equal(differing, 2);
-	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), OK);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), OK);
+	assert_int_equal(differing, 1);
+	assert_true(header);
+	assert_int_equal(chunk_file_set_version(&file, 3), OK);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), OK);
 	assert_int_equal(differing, 0);
+	assert_false(header);
 	open_anew(place, &file);
 	expect_whole(&file);
 	file.id = 6;
-	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing), ERR_CORRUPT);
+	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), ERR_CORRUPT);
 	chunk_file_close(&file);
 }
 

@@ -1,0 +1,498 @@
+#include "chunkserver/scrub.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunkserver/master_link.h"
+#include "chunkserver/scrub_pack.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/proto/settings.h"
+#include "common/sys/log.h"
+
+#define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
+#define LOOK_MS 1000u	 /* whether a pass is due */
+#define AGAIN_MS 50u	 /* what could not be read now, because others are at it */
+#define TRIES_MAX 200u
+#define YIELD_MS 5u	 /* to others' requests */
+#define SETTLE_MS 30000u /* the end of a pass waits so long for mending */
+#define NOTE_BYTES 24u
+
+enum stage { STAGE_CHOOSE, STAGE_OPEN, STAGE_TABLE, STAGE_CONTENT, STAGE_SETTLE };
+
+struct scrub {
+	struct service *service;
+	struct timer timer;
+	enum stage stage;
+	bool running, stopped;
+	bool asks_disk; /* an operation or worker is at it */
+	bool restarted; /* meanwhile, from the beginning */
+	/* The pass. */
+	uint64_t id; /* of the command; 0: scheduled */
+	uint64_t *wanted;
+	size_t wanted_count; /* 0: all */
+	size_t wanted_next;
+	uint64_t cursor; /* chunks up to here are done */
+	uint64_t chunks, chunks_total, blocks, found_before, repaired_before;
+	uint64_t settle_ms;
+	/* The chunk. */
+	uint64_t chunk_id;
+	struct chunk *chunk; /* in use */
+	uint32_t block;	     /* or slot */
+	unsigned tries;
+	struct scrub_pack pack;
+	/* Kept in the index; wall clock. */
+	uint64_t full_cursor, full_began_ms, full_ended_ms;
+	/* Of the last one on demand. */
+	struct {
+		uint64_t id, chunks, chunks_total, blocks, damaged, repaired;
+		bool ended;
+	} demand;
+};
+
+static void step(void *arg);
+
+/* ---------------------------------------------------------------- what is kept */
+
+static void save(struct scrub *scrub)
+{
+	uint8_t note[NOTE_BYTES];
+	put_le64(note, scrub->full_cursor);
+	put_le64(note + 8, scrub->full_began_ms);
+	put_le64(note + 16, scrub->full_ended_ms);
+	if (chunk_index_put_note(chunk_store_index(scrub->service->store), "scrub", slice_of(note, sizeof(note))) != OK)
+		log_warn("scrub_not_noted", "cursor=%016" PRIx64, scrub->full_cursor); /* some will be read again */
+}
+
+static void load(struct scrub *scrub)
+{
+	struct buf note = { 0 };
+	enum err err = chunk_index_get_note(chunk_store_index(scrub->service->store), "scrub", &note);
+	if (err == OK && note.size == NOTE_BYTES) {
+		scrub->full_cursor = get_le64(note.bytes);
+		scrub->full_began_ms = get_le64(note.bytes + 8);
+		scrub->full_ended_ms = get_le64(note.bytes + 16);
+	}
+	buf_deinit(&note);
+}
+
+static void note_progress(struct scrub *scrub, bool ended)
+{
+	struct chunk_store_counts counts;
+	chunk_store_counts(scrub->service->store, &counts);
+	if (scrub->id == 0)
+		return;
+	scrub->demand.chunks = scrub->chunks;
+	scrub->demand.chunks_total = scrub->chunks_total;
+	scrub->demand.blocks = scrub->blocks;
+	scrub->demand.damaged = counts.damage_found - scrub->found_before;
+	scrub->demand.repaired = counts.damage_repaired - scrub->repaired_before;
+	scrub->demand.ended = ended;
+}
+
+/* ---------------------------------------------------------------- the rate */
+
+static uint64_t rate(const struct scrub *scrub)
+{
+	struct chunk_store_counts counts;
+	if (scrub->id != 0)
+		return SCRUB_DEMAND_BYTES_PER_SECOND;
+	uint64_t days = setting_value(master_link_settings(scrub->service->link), SETTING_SCRUB);
+	chunk_store_counts(scrub->service->store, &counts);
+	uint64_t bytes = counts.bytes_total - counts.bytes_free;
+	uint64_t wanted = days == 0 ? 0 : bytes / (days * 86400u);
+	if (wanted < SCRUB_BYTES_PER_SECOND_MIN)
+		return SCRUB_BYTES_PER_SECOND_MIN;
+	return wanted < SCRUB_BYTES_PER_SECOND_MAX ? wanted : SCRUB_BYTES_PER_SECOND_MAX;
+}
+
+static void go_on_after(struct scrub *scrub, uint64_t bytes)
+{
+	uint64_t ms = bytes * 1000 / rate(scrub);
+	bool others = scrub->service->ops > 1;
+	if (!scrub->stopped)
+		timer_start(&scrub->timer, others && ms < YIELD_MS ? YIELD_MS : ms);
+}
+
+static void again(struct scrub *scrub, uint64_t ms)
+{
+	if (!scrub->stopped)
+		timer_start(&scrub->timer, ms);
+}
+
+/* ---------------------------------------------------------------- passes */
+
+static void begin(struct scrub *scrub, uint64_t id, uint64_t cursor)
+{
+	struct chunk_store_counts counts;
+	chunk_store_counts(scrub->service->store, &counts);
+	scrub->id = id;
+	scrub->cursor = cursor;
+	scrub->chunks = scrub->blocks = 0;
+	scrub->chunks_total = scrub->wanted_count > 0 ? scrub->wanted_count : counts.chunks;
+	scrub->found_before = counts.damage_found;
+	scrub->repaired_before = counts.damage_repaired;
+	scrub->running = true;
+	scrub->stage = STAGE_CHOOSE;
+	note_progress(scrub, false);
+	again(scrub, 0);
+}
+
+static void end(struct scrub *scrub)
+{
+	bool full = scrub->wanted_count == 0;
+	note_progress(scrub, true);
+	log_info("scrub_ended", "id=%" PRIu64 " chunks=%" PRIu64 " blocks=%" PRIu64, scrub->id, scrub->chunks, scrub->blocks);
+	free(scrub->wanted);
+	scrub->wanted = NULL;
+	scrub->wanted_count = scrub->wanted_next = 0;
+	scrub->running = false;
+	scrub->id = 0;
+	if (full) {
+		scrub->full_cursor = 0;
+		scrub->full_ended_ms = loop_wall_ms(scrub->service->loop);
+		save(scrub);
+	}
+	again(scrub, LOOK_MS);
+}
+
+static void begin_if_due(struct scrub *scrub)
+{
+	uint64_t now = loop_wall_ms(scrub->service->loop);
+	uint64_t days = setting_value(master_link_settings(scrub->service->link), SETTING_SCRUB);
+	uint64_t since = now - scrub->full_began_ms;
+	if (days == 0) {
+		again(scrub, LOOK_MS);
+	} else if (scrub->full_cursor != 0) { /* of a former life, or interrupted */
+		begin(scrub, 0, scrub->full_cursor);
+	} else if (scrub->full_began_ms == 0 || now < scrub->full_began_ms) { /* a new disk, or a clock that was set */
+		scrub->full_began_ms = now;
+		save(scrub);
+		again(scrub, LOOK_MS);
+	} else if (since >= days * 86400000u) {
+		scrub->full_began_ms = now;
+		begin(scrub, 0, 0);
+	} else {
+		again(scrub, LOOK_MS);
+	}
+}
+
+/* ---------------------------------------------------------------- a chunk */
+
+static void chunk_end(struct scrub *scrub)
+{
+	if (scrub->chunk != NULL)
+		chunk_unuse(scrub->chunk);
+	scrub->chunk = NULL;
+	scrub->chunks++;
+	scrub->cursor = scrub->chunk_id;
+	if (scrub->id == 0) {
+		scrub->full_cursor = scrub->cursor;
+		save(scrub);
+	}
+	note_progress(scrub, false);
+	scrub->stage = STAGE_CHOOSE;
+	again(scrub, 0);
+}
+
+/* What cannot be had now may be later; but one chunk does not hold up all others for ever. */
+static void try_again(struct scrub *scrub)
+{
+	if (++scrub->tries < TRIES_MAX) {
+		again(scrub, AGAIN_MS);
+		return;
+	}
+	log_warn("chunk_not_scrubbed", "chunk=%016" PRIx64 " block=%" PRIu32, scrub->chunk_id, scrub->block);
+	chunk_end(scrub);
+}
+
+static bool take_id(void *arg, const Granary__ChunkLocation *location)
+{
+	*(uint64_t *)arg = location->chunk;
+	return false;
+}
+
+static void choose(struct scrub *scrub)
+{
+	uint64_t id = 0;
+	if (scrub->wanted_count > 0) {
+		id = scrub->wanted_next < scrub->wanted_count ? scrub->wanted[scrub->wanted_next++] : 0;
+	} else if (chunk_store_each(scrub->service->store, scrub->cursor, take_id, &id) != OK) {
+		chunk_store_fail(scrub->service->store, "index", ERR_IO);
+		again(scrub, LOOK_MS);
+		return;
+	}
+	if (id == 0) {
+		scrub->stage = STAGE_SETTLE;
+		scrub->settle_ms = loop_now_ms(scrub->service->loop) + SETTLE_MS;
+		again(scrub, AGAIN_MS);
+		return;
+	}
+	scrub->chunk_id = id;
+	scrub->tries = 0;
+	scrub->stage = STAGE_OPEN;
+	again(scrub, 0);
+}
+
+static void open_chunk(struct scrub *scrub)
+{
+	struct chunk *chunk = NULL;
+	enum err err = chunk_store_get(scrub->service->store, scrub->chunk_id, NULL, &chunk);
+	if (err == ERR_BUSY || (err == OK && (chunk->state == CHUNK_OPENING || chunk->uncertain || chunk->rejoin != NULL))) {
+		try_again(scrub);
+	} else if (err != OK) { /* deleted meanwhile, or it cannot be opened: that has been said */
+		chunk_end(scrub);
+	} else {
+		chunk_use(chunk);
+		scrub->chunk = chunk;
+		scrub->block = 0;
+		scrub->tries = 0;
+		scrub->stage = chunk->kind == KIND_PACK ? STAGE_CONTENT : STAGE_TABLE;
+		again(scrub, 0);
+	}
+}
+
+static bool is_gone(const struct scrub *scrub)
+{
+	return scrub->chunk->state != CHUNK_READY || scrub->service->stopping;
+}
+
+/* The disk has answered. False: what it said of this chunk is not wanted any more. */
+static bool answered(struct scrub *scrub)
+{
+	scrub->asks_disk = false;
+	if (scrub->restarted) {
+		scrub->restarted = false;
+		chunk_unuse(scrub->chunk);
+		scrub->chunk = NULL;
+		again(scrub, 0);
+		return false;
+	}
+	if (is_gone(scrub)) {
+		chunk_end(scrub);
+		return false;
+	}
+	return true;
+}
+
+static void submit(struct scrub *scrub, uint32_t first, uint32_t blocks, bool table, void (*done)(void *arg, enum err err))
+{
+	struct chunk_op *op = chunk_op_new(scrub->service, OP_READ, NULL);
+	op->scrubs = true;
+	op->table = table;
+	op->version = scrub->chunk->version;
+	op->first = first;
+	op->end = first + blocks;
+	op->done = done;
+	op->arg = scrub;
+	scrub->asks_disk = true;
+	chunk_op_submit(op, scrub->chunk_id, NULL);
+}
+
+static void piece_done(void *arg, enum err err)
+{
+	struct scrub *scrub = arg;
+	if (!answered(scrub))
+		return;
+	if (err != OK && err != ERR_CORRUPT) {
+		try_again(scrub);
+		return;
+	}
+	scrub->tries = 0;
+	scrub->block += PIECE_BLOCKS;
+	scrub->blocks += PIECE_BLOCKS;
+	note_progress(scrub, false);
+	go_on_after(scrub, PIECE_BLOCKS * BLOCK_BYTES);
+}
+
+static void table_done(void *arg, enum err err)
+{
+	struct scrub *scrub = arg;
+	if (!answered(scrub))
+		return;
+	if (err == ERR_CORRUPT || err == ERR_NOT_FOUND) {
+		chunk_store_set_misplaced(scrub->chunk);
+		chunk_end(scrub);
+	} else if (err != OK) {
+		try_again(scrub);
+	} else {
+		scrub->tries = 0;
+		scrub->stage = STAGE_CONTENT;
+		go_on_after(scrub, CHUNK_DATA_OFFSET);
+	}
+}
+
+static void records_done(void *arg, enum err err, uint64_t bytes)
+{
+	struct scrub *scrub = arg;
+	if (!answered(scrub))
+		return;
+	scrub->blocks += (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	if (err == ERR_NOT_FOUND)
+		chunk_end(scrub);
+	else if (err != OK)
+		try_again(scrub);
+	else
+		go_on_after(scrub, bytes);
+}
+
+static void check_content(struct scrub *scrub)
+{
+	struct chunk *chunk = scrub->chunk;
+	if (is_gone(scrub)) {
+		chunk_end(scrub);
+	} else if (chunk->kind == KIND_PACK) {
+		scrub->asks_disk = true;
+		scrub_pack_next(&scrub->pack, scrub->service, chunk, &scrub->block, records_done, scrub);
+	} else if (scrub->block >= chunk->file.blocks) {
+		chunk_end(scrub);
+	} else {
+		submit(scrub, scrub->block, PIECE_BLOCKS, false, piece_done);
+	}
+}
+
+static void step(void *arg)
+{
+	struct scrub *scrub = arg;
+	if (scrub->asks_disk || scrub->stopped)
+		return;
+	if (!scrub->running) {
+		begin_if_due(scrub);
+		return;
+	}
+	if (chunk_store_failed(scrub->service->store)) {
+		again(scrub, LOOK_MS);
+		return;
+	}
+	switch (scrub->stage) {
+	case STAGE_CHOOSE:
+		choose(scrub);
+		break;
+	case STAGE_OPEN:
+		open_chunk(scrub);
+		break;
+	case STAGE_TABLE:
+		if (scrub->chunk->adopting)
+			try_again(scrub);
+		else
+			submit(scrub, 0, CHUNK_BLOCKS, true, table_done);
+		break;
+	case STAGE_CONTENT:
+		check_content(scrub);
+		break;
+	case STAGE_SETTLE:
+		if (scrub->service->mends > 0 && loop_now_ms(scrub->service->loop) < scrub->settle_ms)
+			again(scrub, AGAIN_MS);
+		else
+			end(scrub);
+		break;
+	}
+}
+
+/* ---------------------------------------------------------------- header and table */
+
+static void table_run(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	op->local_err = chunk_file_scrub_table(&chunk->file, op->service->loop, chunk->path, &op->size, &op->header_differs);
+}
+
+static void table_ran(struct work *work)
+{
+	struct chunk_op *op = container_of(work, struct chunk_op, work);
+	struct chunk *chunk = op->chunk;
+	struct chunk_store *store = chunk->store;
+	enum err err = op->local_err;
+	op->local_pending = false;
+	if (op->size > 0)
+		log_error("table_damaged", "chunk=%016" PRIx64 " entries=%" PRIu32 " result=%s", chunk->id, op->size, err_name(err));
+	chunk_store_count_damage(store, op->size, err == OK ? op->size : 0);
+	/* If it is not about to be written anyway. */
+	if (err == OK && op->header_differs && !chunk->adopting && chunk->file.version == chunk->version) {
+		log_error("header_damaged", "chunk=%016" PRIx64, chunk->id);
+		chunk_store_count_damage(store, 1, 1);
+		chunk_write_header(op->service, chunk);
+	}
+	if (op->size > 0 && err != OK && err != ERR_NO_SPACE) /* a failed write or sync */
+		chunk_store_fail(store, "scrub", err);
+	chunk_op_answer(op, err);
+	chunk_op_remove(op);
+	chunk_store_work_end(store);
+}
+
+void scrub_table_start(struct chunk_op *op)
+{
+	op->state = OP_RUNNING;
+	op->local_pending = true;
+	op->local_err = ERR_CANCELLED;
+	op->work.run = table_run;
+	op->work.done = table_ran;
+	chunk_store_submit(op->chunk->store, NULL, &op->work);
+}
+
+/* ---------------------------------------------------------------- life */
+
+void scrub_demand(struct scrub *scrub, const Granary__ScrubCommand *command)
+{
+	if (scrub->stopped || command->id == 0 || command->id == scrub->demand.id || command->n_chunks > SCRUB_CHUNKS_MAX)
+		return;
+	free(scrub->wanted);
+	scrub->wanted = NULL;
+	scrub->wanted_next = 0;
+	scrub->wanted_count = command->n_chunks;
+	if (command->n_chunks > 0) {
+		scrub->wanted = mem_alloc(command->n_chunks * sizeof(*scrub->wanted));
+		memcpy(scrub->wanted, command->chunks, command->n_chunks * sizeof(*scrub->wanted));
+	}
+	scrub->demand.id = command->id;
+	log_info("scrub_begins", "id=%" PRIu64 " chunks=%zu", command->id, command->n_chunks);
+	scrub->restarted = scrub->asks_disk;
+	if (scrub->chunk != NULL && !scrub->asks_disk) {
+		chunk_unuse(scrub->chunk);
+		scrub->chunk = NULL;
+	}
+	begin(scrub, command->id, 0);
+}
+
+void scrub_report(const struct scrub *scrub, Granary__DiskHealth *out)
+{
+	out->scrub_id = scrub->demand.id;
+	out->scrub_ended = scrub->demand.ended;
+	out->scrub_chunks = scrub->demand.chunks;
+	out->scrub_chunks_total = scrub->demand.chunks_total;
+	out->scrub_blocks = scrub->demand.blocks;
+	out->scrub_damaged = scrub->demand.damaged;
+	out->scrub_repaired = scrub->demand.repaired;
+	out->scrub_passed_ms = scrub->full_ended_ms;
+}
+
+struct scrub *scrub_open(struct service *service)
+{
+	struct scrub *scrub = mem_zero(1, sizeof(*scrub));
+	scrub->service = service;
+	timer_init(&scrub->timer, service->loop, step, scrub);
+	load(scrub);
+	timer_start(&scrub->timer, LOOK_MS);
+	return scrub;
+}
+
+void scrub_stop(struct scrub *scrub)
+{
+	scrub->stopped = true;
+	timer_stop(&scrub->timer);
+	if (scrub->chunk != NULL && !scrub->asks_disk) {
+		chunk_unuse(scrub->chunk);
+		scrub->chunk = NULL;
+	}
+}
+
+void scrub_close(struct scrub *scrub)
+{
+	if (scrub == NULL)
+		return;
+	timer_stop(&scrub->timer);
+	free(scrub->wanted);
+	free(scrub);
+}
