@@ -119,6 +119,7 @@
 #define CLIENT_DIRTY_BYTES_MAX (16u * MIB)	     /* data of one client accepted and not yet on three servers; with what waits at the bound below IOBUF_FREE_BYTES_MAX */
 #define CLIENT_RETRY_MS_MIN 5u
 #define CLIENT_RETRY_MS_MAX 500u
+#define CLIENT_LEADER_RETRY_MS_MAX 50u		     /* one request of a client that looks for the leader, on behalf of all others */
 #define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
 #define CLIENT_CALLS_MAX 65536u			     /* requests to the master outstanding or waiting; above it: busy */
 #define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */

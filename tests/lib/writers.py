@@ -16,7 +16,7 @@ import subprocess
 import threading
 import time
 
-from model import SETTLED_S, File, pattern
+from model import SETTLED_S, File, describe, pattern
 
 KEPT_MAX = 14          # files of one writer that are in use
 RETIRED_MAX = 40       # and that are in doubt
@@ -260,7 +260,7 @@ class FileWriter(Worker):
         contents = []
         for name in file.names:
             try:
-                contents.append(self.timed("read", read_file, self.path(name)))
+                contents.append(self.timed("read in doubt", read_file, self.path(name)))
             except FileNotFoundError:
                 pass
         if not file.absent and all(file.wrong(c) for c in contents):
@@ -279,8 +279,10 @@ class FileWriter(Worker):
         self.attempt("fsync", [file], out)
 
     def verify(self, file):
-        seen = self.timed("read", read_file, self.path(file.name))
-        wrong = file.wrong(seen)
+        try:
+            wrong = file.wrong(self.timed("read", read_file, self.path(file.name)))
+        except FileNotFoundError:
+            wrong = "is gone"
         if wrong and not file.in_doubt(self.mount.troubles):
             self.wrong.append(f"{self.path(file.name)}: {wrong}")
 
@@ -314,6 +316,22 @@ class FileWriter(Worker):
             if not file.absent and not any(n in seen and file.wrong(seen[n]) is None for n in file.names):
                 wrong.append(f"{root}/{file.names}: missing (in doubt: {file.retired})")
         return wrong, seen
+
+
+    def differences(self, mount, first, second):
+        """What is in doubt may be old or new, but is the same for all."""
+        wrong = []
+        for name in sorted(set(first) | set(second)):
+            one, two = first.get(name), second.get(name)
+            if one == two:
+                continue
+            why = [f"{f.retired}, {time.monotonic() - f.changed_at:.1f} s ago" for f in self.files + self.retired if name in f.names]
+            lengths = [None if d is None else len(d) for d in (one, two)]
+            at = next((i for i in range(0, min(len(one or b""), len(two or b"")), 4096) if one[i:i + 4096] != two[i:i + 4096]), 0)
+            blocks = [describe(at, d[at:at + 4096], [d[at:at + 4096]]) for d in (one, two) if d]
+            wrong.append(f"{self.name}/{name} (written on {self.mount.name}, in doubt: {why}) differs: {lengths} bytes, on {mount.name} "
+                         f"the second; {blocks}")
+        return wrong
 
 
 class Reader(Worker):
@@ -502,7 +520,7 @@ class Office:
 
     def do_verify(self):
         """Everything on all mounts, and some of it past them: what is wrong, a digest for each mount, how many files."""
-        wrong, digests, count = [], [], 0
+        wrong, digests, count, first = [], [], 0, {}
         for mount in self.cluster.mounts:
             digest = hashlib.sha256()
             for worker in [w for w in self.workers if isinstance(w, FileWriter)]:
@@ -513,6 +531,9 @@ class Office:
                     digest.update(f"{worker.name}/{name} {len(seen[name])}\n".encode() + seen[name])
                 if mount is self.cluster.mounts[0]:
                     wrong += self.compare_by_get(worker, seen)
+                    first[worker.name] = seen
+                else:
+                    wrong += worker.differences(mount, first[worker.name], seen)
             digests.append(digest.hexdigest())
         for worker in [w for w in self.workers if isinstance(w, Counter) and w.taken]:
             last = int(read_file(os.path.join(worker.mount.path, worker.path)))
