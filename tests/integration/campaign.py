@@ -200,6 +200,8 @@ class Campaign:
         for kind, (took, at, who) in sorted(longest.items(), key=lambda item: -item[1][0])[:6]:
             during = [text for begin, end, text in self.history if begin < at + took and end > at - 1]
             print(f"longest {kind}: {took:.2f} s, {who} at {at - self.started:.1f}{': ' + ', '.join(during[:3]) if during else ''}")
+        for line in self.office.ask("late"):
+            print(f"seen late: {line}")
         print(f"slowest return to service: {self.slowest_return[0]:.1f} s after {self.slowest_return[1]}")
 
     def run(self):

@@ -216,6 +216,8 @@ class HostCluster:
             process.thaw()
         for process in self.mounts + self.chunkservers + self.masters:
             process.terminate()
+        for mount in self.mounts:
+            subprocess.run(["umount", "-l", mount.path], capture_output=True, check=False)
         for process in self.servers:
             if process.disk:
                 subprocess.run(["umount", "-l", process.data], capture_output=True, check=False)

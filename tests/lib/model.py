@@ -2,6 +2,7 @@
 
 A block (4 KiB) is old or new as a whole. A file whose last operations are in doubt is never written again: it is retired, and
 looked at in the end (and then by all in the same way), so that an operation that takes effect late harms no other check."""
+import collections
 import threading
 import time
 
@@ -29,6 +30,13 @@ class File:
         self.data, self.old, self.low, self.high = bytearray(), {}, 0, 0
         self.version, self.unsynced_since, self.changed_at = 0, None, 0.0
         self.lock = threading.Lock()
+        self.history = collections.deque(maxlen=8)  # what was done last
+
+    def note(self, what):
+        self.history.append((time.monotonic(), what))
+
+    def past(self):
+        return ", ".join(f"{what} {time.monotonic() - at:.3f} s ago" for at, what in self.history)
 
     @property
     def name(self):

@@ -21,6 +21,7 @@ from model import SETTLED_S, File, describe, pattern
 KEPT_MAX = 14          # files of one writer that are in use
 RETIRED_MAX = 40       # and that are in doubt
 FILE_BYTES_MAX = 12 << 20
+LATE_S = 8
 HANGS_S = 100          # an operation that takes longer hangs: the mount gives up after 30 s, and an operation has up to three waits
 
 
@@ -150,11 +151,16 @@ class FileWriter(Worker):
 
     def attempt(self, kind, files, function):
         """An operation on files that are in doubt if it fails."""
+        for file in files:
+            file.note(f"{kind} of {len(file.data)}")
         try:
             self.timed(kind, function)
+            for file in files:
+                file.note(f"now {len(file.data)} as {file.name}{'' if file.unsynced_since else ' synced'}")
         except OSError as error:
             with self.lock:
                 for file in files:
+                    file.note(f"failed: {error.strerror}")
                     file.retire(f"{kind}: {error.strerror}")
                     self.set_aside(file)
             raise
@@ -339,7 +345,7 @@ class Reader(Worker):
 
     def __init__(self, name, mount, writers, seed, pace=0.05):
         super().__init__(name, seed, pace)
-        self.mount, self.writers = mount, writers
+        self.mount, self.writers, self.late = mount, writers, []
 
     def step(self):
         writer = self.random.choice(self.writers)
@@ -350,19 +356,35 @@ class Reader(Worker):
         try:
             if file.in_doubt(writer.mount.troubles):
                 return
-            path = os.path.join(self.mount.path, writer.name, file.name)
-            try:
-                seen = self.timed("read elsewhere", read_file, path)
-            except OSError as error:
-                if error.errno != errno.ENOENT or file.in_doubt(writer.mount.troubles):
-                    return
-                self.wrong.append(f"{path}: not there, {file.names} closed {time.monotonic() - file.changed_at:.2f} s ago")
-                return
-            wrong = file.wrong(seen)
-            if wrong and not file.in_doubt(writer.mount.troubles):
-                self.wrong.append(f"{path}: {wrong}; changed {time.monotonic() - file.changed_at:.2f} s ago")
+            self.look(writer, file)
         finally:
             file.lock.release()
+
+
+    def content(self, path):
+        try:
+            return self.timed("read elsewhere", read_file, path)
+        except FileNotFoundError:
+            return None
+
+    def look(self, writer, file):
+        """What another mount has closed may be seen late, for up to LATE_S, while a chunkserver does not answer: counted."""
+        path = os.path.join(self.mount.path, writer.name, file.name)
+        started = time.monotonic()
+        try:
+            first = wrong = self.judge(file, self.content(path))
+            while wrong and not file.in_doubt(writer.mount.troubles) and time.monotonic() < started + LATE_S:
+                time.sleep(0.02)
+                wrong = self.judge(file, self.content(path))
+        except OSError:
+            return  # counted; this mount is in trouble itself
+        if first and not file.in_doubt(writer.mount.troubles):
+            line = f"{path}: {first}, {'for good' if wrong else f'for {time.monotonic() - started:.2f} s'}; {file.past()}"
+            (self.wrong if wrong else self.late).append(line)
+
+    @staticmethod
+    def judge(file, seen):
+        return "not there" if seen is None else file.wrong(seen)
 
 
 class Counter(Worker):
@@ -514,6 +536,9 @@ class Office:
 
     def do_alive(self):
         return [f"{worker.name} {worker.under_way}" for worker in self.workers if worker.is_alive()]
+
+    def do_late(self):
+        return [line for worker in self.workers if isinstance(worker, Reader) for line in worker.late]
 
     def do_figures(self):
         return [(w.name, w.counts, w.errors, w.longest) for w in self.workers]
