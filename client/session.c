@@ -50,6 +50,7 @@ struct session {
 	uint64_t timeout_ms;
 	bool uncached;
 	void (*lost)(void *arg);
+	size_t (*keeping)(void *arg, uint64_t *directories, size_t room);
 	void *arg;
 	struct rng rng;
 
@@ -67,6 +68,7 @@ struct session {
 	struct open_files open_files;
 
 	struct timer timer; /* session open or keepalive */
+	uint64_t kept_ms; /* when the master was last told what is kept */
 	uint64_t backoff_ms;
 	rpc_call_id rpc_call;
 	struct rpc_peer *asked;
@@ -524,6 +526,10 @@ static void session_timer(void *arg)
 	message.term = session->term;
 	message.full = session->telling_full = session->term == 0;
 	open_files_tell(&session->open_files, message.full, &message);
+	uint64_t keeping[DELEGATIONS_KEPT_MAX];
+	message.keeping = keeping;
+	message.n_keeping = session->keeping ? session->keeping(session->arg, keeping, DELEGATIONS_KEPT_MAX) : 0;
+	session->kept_ms = loop_now_ms(session->loop);
 	session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_KEEPALIVE, &message.base, NULL,
 					  CLIENT_ATTEMPT_MS, keepalive_answered, session);
 	open_files_free(&message);
@@ -544,6 +550,7 @@ enum err session_open(const struct session_options *options, struct session **ou
 	session->timeout_ms = options->timeout_ms;
 	session->uncached = options->uncached;
 	session->lost = options->lost;
+	session->keeping = options->keeping;
 	session->arg = options->arg;
 	session->state = ERR_NO_LEADER;
 	timer_init(&session->timer, session->loop, session_timer, session);
@@ -617,6 +624,17 @@ uint64_t session_id(const struct session *session)
 enum err session_state(const struct session *session)
 {
 	return session->state;
+}
+
+void session_keep(struct session *session)
+{
+	uint64_t now = loop_now_ms(session->loop), due = session->kept_ms + CLIENT_KEEP_MS;
+	if (session->id == 0 || session->rpc_call != 0)
+		return;
+	if (due < now)
+		due = now;
+	if (!timer_is_running(&session->timer) || session->timer.due_ms > due)
+		timer_start(&session->timer, due - now);
 }
 
 /* Told soon: until then the leader knows of an open file only if it answered an Open for it. */

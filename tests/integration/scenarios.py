@@ -487,6 +487,39 @@ def scenario_19_clock_jumps():
             check(scene.granary("get", name.decode(), "-") == b"i%d" % number, f"blob {name}")
 
 
+def scenario_21_closed_is_seen():
+    """A file is closed on one mount while chunkservers are silent: whoever looks through another mount waits for it, and sees it whole."""
+    with Scene() as scene:
+        cluster = scene.cluster
+        here, there = (m.path for m in cluster.mounts)
+        os.mkdir(f"{here}/folder")
+        write(f"{here}/folder/first", b"1")  # now the folder is delegated to this mount, and there is a pack to append to
+        check(os.listdir(f"{there}/folder") == ["first"], "the folder elsewhere")
+        pass_time(1.5)  # the other mount's caches have run out
+        write(f"{here}/folder/second", b"2")
+        for server in cluster.chunkservers:
+            server.freeze()
+        write(f"{here}/folder/third", b"3" * 1000)
+        pass_time(0.8)
+        seen = {}
+
+        def look():
+            started = time.monotonic()
+            try:
+                seen["third"] = read(f"{there}/folder/third")
+            except OSError as error:
+                seen["third"] = error
+            seen["after"] = time.monotonic() - started
+        thread = threading.Thread(target=look)
+        thread.start()
+        pass_time(3)
+        for server in cluster.chunkservers:
+            server.thaw()
+        thread.join(40)
+        print(f"   seen after {seen['after']:.2f} s: {seen['third'][:8] if isinstance(seen['third'], bytes) else seen['third']}", flush=True)
+        check(seen["third"] == b"3" * 1000, f"a file that was closed on the other mount: {seen['third']}")
+
+
 SCENARIOS = {name[len("scenario_"):]: function for name, function in list(globals().items()) if name.startswith("scenario_")}
 
 
