@@ -46,6 +46,11 @@ static void session_was_lost(void *arg)
 		client->events->session_lost(client->events_arg);
 }
 
+static size_t keeping(void *arg, uint64_t *directories, size_t room)
+{
+	return delegations_kept(arg, directories, room);
+}
+
 /* ---- results that are due at the end of the iteration ---- */
 
 void client_later(struct client *client, uint64_t accepted, file_io_fn *done, void *arg, enum err err)
@@ -139,6 +144,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 		.uncached = !client->events || !client->events->invalidate,
 		.asks_only = options->no_session,
 		.lost = session_was_lost,
+		.keeping = keeping,
 		.arg = client,
 	};
 	err = session_open(&session_options, &client->session);

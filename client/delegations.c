@@ -130,6 +130,8 @@ static void delegation_timer(void *arg)
 		return;
 	}
 	creations_send_open(delegation);
+	if (delegation->creations)
+		session_keep(delegation->client->session);
 	if (now >= until && !delegation->creations && !delegation->recalled)
 		delegation_free(delegation);
 	else
@@ -252,6 +254,17 @@ void delegations_recall(struct client *client, uint64_t directory, void (*done)(
 #endif
 	if (!client_barrier(client, directory, given_back, back))
 		given_back(back);
+}
+
+size_t delegations_kept(struct client *client, uint64_t *directories, size_t room)
+{
+	struct delegation *delegation, *next;
+	size_t count = 0;
+	HASH_ITER (hh, client->delegations, delegation, next) {
+		if (delegation->creations && count < room)
+			directories[count++] = delegation->directory;
+	}
+	return count;
 }
 
 void delegations_session_lost(struct client *client)

@@ -70,6 +70,8 @@ uint64_t delegations_next_id(struct client *client);
 
 /* MESSAGE_INVALIDATE of a delegation. */
 void delegations_recall(struct client *client, uint64_t directory, void (*done)(void *arg), void *arg);
+/* Those in which files have been made that cannot be sent yet. */
+size_t delegations_kept(struct client *client, uint64_t *directories, size_t room);
 void delegations_session_lost(struct client *client);
 /* Nothing is made under any of them any more. */
 void delegations_deinit(struct client *client);

@@ -97,6 +97,7 @@ static enum err undelete_some(struct granary_cluster *cluster, struct granary_un
 	Granary__MetaOp ops[UNDELETES_PER_REQUEST], *list[UNDELETES_PER_REQUEST];
 	Granary__Undelete undeletes[UNDELETES_PER_REQUEST];
 	Granary__MetaReply *reply;
+	check(count > 0);
 	for (size_t i = 0; i < count; i++) {
 		granary__undelete__init(&undeletes[i]);
 		undeletes[i].id = items[i].id;

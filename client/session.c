@@ -53,6 +53,7 @@ struct session {
 	uint64_t timeout_ms;
 	bool uncached;
 	void (*lost)(void *arg);
+	size_t (*keeping)(void *arg, uint64_t *directories, size_t room);
 	void *arg;
 	struct rng rng;
 
@@ -71,6 +72,7 @@ struct session {
 	struct open_files open_files;
 
 	struct timer timer; /* session open or keepalive */
+	uint64_t kept_ms; /* when the master was last told what is kept */
 	uint64_t backoff_ms;
 	rpc_call_id rpc_call;
 	struct rpc_peer *asked;
@@ -84,12 +86,12 @@ static void session_is_lost(struct session *session);
 
 /* ---- pauses ---- */
 
-static uint64_t backoff_next(struct session *session, uint64_t *backoff_ms)
+static uint64_t backoff_next(struct session *session, uint64_t *backoff_ms, uint64_t backoff_ms_max)
 {
 	uint64_t pause = *backoff_ms;
 	*backoff_ms = pause == 0 ? CLIENT_RETRY_MS_MIN : pause * 2;
-	if (*backoff_ms > CLIENT_RETRY_MS_MAX)
-		*backoff_ms = CLIENT_RETRY_MS_MAX;
+	if (*backoff_ms > backoff_ms_max)
+		*backoff_ms = backoff_ms_max;
 	return pause == 0 ? 0 : pause / 2 + rng_below(&session->rng, pause);
 }
 
@@ -111,15 +113,16 @@ static bool worth_retrying(enum err err)
 /* What an attempt's failure says about who leads. */
 static void note_failure(struct session *session, const struct rpc_peer *asked, enum err err, const char *text)
 {
-	bool moved = false;
+	bool moved = session->state == OK && err != ERR_BUSY;
 	if (err == ERR_NOT_LEADER)
-		moved = leader_redirect(&session->leader, asked, text);
+		moved |= leader_redirect(&session->leader, asked, text);
 	else if (err != ERR_BUSY)
-		moved = leader_failed(&session->leader, asked);
+		moved |= leader_failed(&session->leader, asked);
 	session->state = err == ERR_NOT_LEADER || err == ERR_BUSY  ? ERR_NO_LEADER
 			 : err == ERR_CLOSED || err == ERR_TIMEOUT ? ERR_UNREACHABLE
 								   : err;
-	/* The new leader wants to know what is open, and needs a connection to recall caches over. */
+	/* The new leader wants to know what is open, and needs a connection to recall caches over. While there is none, this one
+	 * looks out for it on behalf of all calls. */
 	if (moved && session->id != 0 && session->rpc_call == 0) {
 		session->term = 0;
 		timer_start(&session->timer, CLIENT_RETRY_MS_MIN);
@@ -245,6 +248,15 @@ static void end_bound(struct session *session)
 	}
 }
 
+/* A leader answers again: those that pause because there was none need not wait for their turn. */
+static void wake_calls(struct session *session)
+{
+	struct call *call;
+	DL_FOREACH2(session->calls, call, next)
+	if (call->state == CALL_BACKOFF && call->last != ERR_BUSY)
+		timer_start(&call->timer, 0);
+}
+
 static void session_is_lost(struct session *session)
 {
 	log_warn("session_lost", "session=%llu", (unsigned long long)session->id);
@@ -282,6 +294,8 @@ static void call_answered(void *arg, const struct rpc_result *result)
 	bool was_ambiguous = call->ambiguous;
 	call->rpc_call = 0;
 	if (result->err == OK) {
+		if (session->state != OK)
+			wake_calls(session);
 		session->state = OK;
 		call->ambiguous = true; /* carried out: the sequence is used */
 		call_end(call, OK, result->reply, "");
@@ -308,7 +322,7 @@ static void call_answered(void *arg, const struct rpc_result *result)
 		call_without_session(call, result->text);
 		return;
 	}
-	uint64_t pause_ms = backoff_next(session, &call->backoff_ms);
+	uint64_t pause_ms = backoff_next(session, &call->backoff_ms, session->id ? CLIENT_RETRY_MS_MAX : CLIENT_LEADER_RETRY_MS_MAX);
 	call_pause(call, call->sends_done && pause_ms > CLIENT_DONE_RETRY_MS_MAX ? CLIENT_DONE_RETRY_MS_MAX : pause_ms);
 }
 
@@ -495,7 +509,7 @@ static void session_again(struct session *session, const struct rpc_result *resu
 		session->state = result->err;
 		leader_failed(&session->leader, session->asked);
 	}
-	timer_start(&session->timer, backoff_next(session, &session->backoff_ms));
+	timer_start(&session->timer, backoff_next(session, &session->backoff_ms, CLIENT_LEADER_RETRY_MS_MAX));
 }
 
 static void session_opened_at_master(void *arg, const struct rpc_result *result)
@@ -530,12 +544,14 @@ static void keepalive_answered(void *arg, const struct rpc_result *result)
 		return;
 	}
 	const Granary__SessionInfo *info = (const Granary__SessionInfo *)result->reply;
+	if (session->state != OK)
+		wake_calls(session);
 	bool again = info->send_full || (!session->telling_full && info->term != session->term);
 	session->state = OK;
 	session->term = again ? 0 : info->term;
 	session->backoff_ms = again ? session->backoff_ms : 0;
 	if (again)
-		timer_start(&session->timer, backoff_next(session, &session->backoff_ms));
+		timer_start(&session->timer, backoff_next(session, &session->backoff_ms, CLIENT_RETRY_MS_MAX));
 	else
 		timer_start(&session->timer, session->open_files.changed ? CLIENT_OPENED_MS : SESSION_KEEPALIVE_MS);
 }
@@ -558,6 +574,10 @@ static void session_timer(void *arg)
 	message.term = session->term;
 	message.full = session->telling_full = session->term == 0;
 	open_files_tell(&session->open_files, message.full, &message);
+	uint64_t keeping[DELEGATIONS_KEPT_MAX];
+	message.keeping = keeping;
+	message.n_keeping = session->keeping ? session->keeping(session->arg, keeping, DELEGATIONS_KEPT_MAX) : 0;
+	session->kept_ms = loop_now_ms(session->loop);
 	session->rpc_call = rpc_peer_call(session->asked, MESSAGE_SESSION_KEEPALIVE, &message.base, NULL,
 					  CLIENT_ATTEMPT_MS, keepalive_answered, session);
 	open_files_free(&message);
@@ -578,6 +598,7 @@ enum err session_open(const struct session_options *options, struct session **ou
 	session->timeout_ms = options->timeout_ms;
 	session->uncached = options->uncached;
 	session->lost = options->lost;
+	session->keeping = options->keeping;
 	session->arg = options->arg;
 	session->state = ERR_NO_LEADER;
 	timer_init(&session->timer, session->loop, session_timer, session);
@@ -657,6 +678,17 @@ void session_doubt(struct session *session)
 {
 	if (session->id != 0 && session->rpc_call == 0)
 		timer_start(&session->timer, 0);
+}
+
+void session_keep(struct session *session)
+{
+	uint64_t now = loop_now_ms(session->loop), due = session->kept_ms + CLIENT_KEEP_MS;
+	if (session->id == 0 || session->rpc_call != 0)
+		return;
+	if (due < now)
+		due = now;
+	if (!timer_is_running(&session->timer) || session->timer.due_ms > due)
+		timer_start(&session->timer, due - now);
 }
 
 /* Told soon: until then the leader knows of an open file only if it answered an Open for it. */

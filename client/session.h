@@ -38,6 +38,8 @@ struct session_options {
 	bool uncached;	     /* answers are not kept: no leases are asked for */
 	bool asks_only;	     /* none is opened: session_ask alone */
 	void (*lost)(void *arg); /* the session expired */
+	/* Asked before each keepalive; NULL: none. Directories delegated to us in which something cannot be sent yet: at most `room`. */
+	size_t (*keeping)(void *arg, uint64_t *directories, size_t room);
 	void *arg;
 };
 
@@ -49,6 +51,8 @@ void session_close(struct session *session);
 void session_leave(struct session *session, void (*done)(void *arg), void *arg);
 void session_cancel(struct session *session);
 uint64_t session_id(const struct session *session);
+/* There is something to keep (`keeping`): told soon, and not too often. */
+void session_keep(struct session *session);
 /* Why nothing answers; OK once a leader has answered. */
 enum err session_state(const struct session *session);
 /* Somebody says that it is over: the master is asked now. */

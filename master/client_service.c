@@ -550,6 +550,8 @@ static void serve_session_keepalive(struct client_service *service, struct rpc_r
 		sessions_inodes_forget(sessions, session);
 		sessions_set_announced_term(sessions, session, replica_term(service->replica));
 	}
+	for (size_t i = 0; i < message->n_keeping && i < DELEGATIONS_KEPT_MAX; i++)
+		delegations_keep(service->delegations, now_ms(service), session, message->keeping[i]);
 	for (size_t i = 0; i < message->n_closed; i++)
 		sessions_inode_closed(sessions, session, message->closed[i]);
 	for (size_t i = 0; i < message->n_opened; i++) {

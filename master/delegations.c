@@ -5,12 +5,14 @@
 #include <utlist.h>
 
 #include "common/base/check.h"
+#include "common/base/limits.h"
 
 struct entry {
 	uint64_t directory;
 	uint64_t holder; /* 0: not given to anybody */
 	uint64_t expires_ms;
 	bool recalled;
+	uint64_t kept_until_ms; /* while it is recalled: not longer; 0: nobody has asked to keep it */
 	/* The last session that used it, until when that may have something cached; and the same for all others. */
 	uint64_t user;
 	uint64_t user_until_ms, others_until_ms;
@@ -141,9 +143,34 @@ bool delegations_grant(struct delegations *delegations, uint64_t now_ms, uint64_
 	}
 	entry->holder = session;
 	entry->recalled = false;
+	entry->kept_until_ms = 0;
 	entry->expires_ms = now_ms + delegations->lease_ms;
 	delegations->any_until_ms = entry->expires_ms;
 	return true;
+}
+
+void delegations_keep(struct delegations *delegations, uint64_t now_ms, uint64_t session, uint64_t directory)
+{
+	struct entry *entry = entry_find(delegations, directory);
+
+	if (!entry || !entry_is_held(entry, now_ms) || entry->holder != session)
+		return;
+	uint64_t until_ms = now_ms + delegations->lease_ms;
+	if (entry->recalled && entry->kept_until_ms == 0)
+		entry->kept_until_ms = now_ms + DELEGATION_KEPT_MS_MAX;
+	if (entry->recalled && until_ms > entry->kept_until_ms)
+		until_ms = entry->kept_until_ms;
+	if (until_ms > entry->expires_ms)
+		entry->expires_ms = until_ms;
+	if (entry->expires_ms > delegations->any_until_ms)
+		delegations->any_until_ms = entry->expires_ms;
+}
+
+uint64_t delegations_until_ms(const struct delegations *delegations, uint64_t now_ms, uint64_t session, uint64_t directory)
+{
+	const struct entry *entry = entry_find(delegations, directory);
+
+	return entry && entry->holder == session && entry_is_held(entry, now_ms) ? entry->expires_ms : 0;
 }
 
 bool delegations_any(const struct delegations *delegations, uint64_t now_ms)

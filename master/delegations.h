@@ -6,7 +6,7 @@
  * made, and no two sessions make the same.
  *
  *	others' leases and changes: used()      nobody else within lease_ms: grant() -> held -> recalled() -> ended()
- *	                                                         renewed by each grant() <-+        '-> expired
+ *	                                                         renewed by each grant() <-+  keep()'-> expired
  *
  * Exact towards safety: a user that there was no place to remember keeps all directories from being given away for lease_ms.
  * Pure: the time comes from the caller, in milliseconds of a clock that does not jump. */
@@ -36,6 +36,11 @@ bool delegations_holder(const struct delegations *delegations, uint64_t now_ms, 
 			uint64_t *holder, uint64_t *expires_ms);
 /* The holder is being asked to give it back: no longer renewed. */
 void delegations_recalled(struct delegations *delegations, uint64_t directory);
+/* The holder has done something in it that it cannot send yet, since chunkservers do not answer: lasts on from now, though it is
+ * recalled, but then for DELEGATION_KEPT_MS_MAX at most. One that has run out does not come back. */
+void delegations_keep(struct delegations *delegations, uint64_t now_ms, uint64_t session, uint64_t directory);
+/* When the session's delegation of the directory ends by itself; 0: it has none. */
+uint64_t delegations_until_ms(const struct delegations *delegations, uint64_t now_ms, uint64_t session, uint64_t directory);
 /* The holder has given it back. */
 void delegations_ended(struct delegations *delegations, uint64_t session, uint64_t directory);
 /* The session has said goodbye, with nothing under way. */

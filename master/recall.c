@@ -83,10 +83,29 @@ static void push_wait_for_expiry(struct push *push)
 	timer_start(&push->expiry, push->expires_ms > now_ms ? push->expires_ms - now_ms : 0);
 }
 
+/* A delegation may have been kept beyond the end that it had when it was recalled. */
+static bool push_has_delegation(struct push *push)
+{
+	struct recalls *recalls = push->recalls;
+	uint64_t now_ms = loop_now_us(recalls->loop) / 1000;
+	bool has = false;
+
+	for (size_t i = 0; i < push->item_count; i++) {
+		if (!push->items[i].delegation)
+			continue;
+		uint64_t until_ms = delegations_until_ms(recalls->delegations, now_ms, push->session, push->items[i].inode);
+		if (until_ms > push->expires_ms)
+			push->expires_ms = until_ms;
+		has = true;
+	}
+	return has;
+}
+
 static void on_expired(void *arg)
 {
 	struct push *push = arg;
 
+	push_has_delegation(push);
 	/* A timer counts from the start of its iteration: it may be early. */
 	if (loop_now_us(push->recalls->loop) / 1000 < push->expires_ms)
 		push_wait_for_expiry(push);
@@ -149,7 +168,12 @@ static void push_send(struct push *push)
 		message.items[i] = &items[i];
 	}
 	push->mark = leases_mark(recalls->leases);
-	push->call = rpc_conn_call(conn, MESSAGE_INVALIDATE, &message.base, push->expires_ms - now_ms, on_confirmed, push);
+	uint64_t patience_ms = push->expires_ms - now_ms;
+	if (push_has_delegation(push)) {
+		push_wait_for_expiry(push);
+		patience_ms += DELEGATION_KEPT_MS_MAX;
+	}
+	push->call = rpc_conn_call(conn, MESSAGE_INVALIDATE, &message.base, patience_ms, on_confirmed, push);
 	free(message.items);
 	free(items);
 }

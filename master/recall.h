@@ -37,7 +37,8 @@ bool recalls_hold(struct recalls *recalls, uint64_t session, struct recall_wait 
 /* For a request that may be a repetition: its change was made by an earlier entry, whose recalls may still be under way.
  * Waits for all there are. */
 bool recalls_hold_all(struct recalls *recalls, struct recall_wait *wait);
-/* `holder` is asked to give the directory's delegation back, if it has not been yet; until it has, or at expires_ms. */
+/* `holder` is asked to give the directory's delegation back, if it has not been yet; until it has, or at expires_ms, or when the
+ * delegation has run out that is being kept (delegations_keep). */
 void recalls_delegation(struct recalls *recalls, uint64_t holder, uint64_t directory, uint64_t expires_ms,
 			struct recall_wait *wait);
 /* Also until this time: for leases that an earlier leader may have granted. */

@@ -118,6 +118,8 @@
 #define PROPOSALS_WAITING_MAX 65536u		     /* changes that wait in the leader for their log entry */
 #define APPLY_SLICE_US 10000u			     /* applying stops for other events after this long */
 #define RECALL_ITEMS_MAX 1024u			     /* in one Invalidate */
+#define DELEGATION_KEPT_MS_MAX 10000u		     /* so long after its recall a holder that cannot send what it has done may keep it */
+#define DELEGATIONS_KEPT_MAX 1024u		     /* in one keepalive */
 #define RECALLS_PER_SESSION_MAX 64u		     /* Invalidates of one session that wait for its answer */
 #define COMMANDS_WAITING_MAX 8192u		     /* of one chunkserver; what is above is found again later */
 #define COMMANDS_PER_PUSH_MAX 256u		     /* in one ChunkCommands */
@@ -147,6 +149,7 @@
 #define CLIENT_DIRTY_BYTES_MAX (16u * MIB)	     /* data of one client accepted and not yet on three servers; with what waits at the bound below IOBUF_FREE_BYTES_MAX */
 #define CLIENT_RETRY_MS_MIN 5u
 #define CLIENT_RETRY_MS_MAX 500u
+#define CLIENT_LEADER_RETRY_MS_MAX 50u		     /* one request of a client that looks for the leader, on behalf of all others */
 #define CLIENT_MASTERS_MAX RAFT_MEMBERS_MAX	     /* addresses of masters kept */
 #define CLIENT_CALLS_MAX 65536u			     /* requests to the master outstanding or waiting; above it: busy */
 #define CLIENT_ATTEMPT_MS 1300u			     /* one request to one master, before another is asked */
@@ -174,6 +177,7 @@
 #define CLIENT_CREATIONS_MAX 1024u		     /* files made under a delegation that the master does not know yet */
 #define CLIENT_BEHIND_MAX 128u			     /* of those that were closed, flushed at once */
 #define CLIENT_DELEGATION_MARGIN_MS 200u	     /* before its end no more files are made under a delegation */
+#define CLIENT_KEEP_MS 200u			     /* while something cannot be sent, the master is told so so often */
 #define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */
 #define CLIENT_CHANGES_MAX 512u			     /* of names, done under a delegation, that the master does not know yet */
 #define CLIENT_CHANGES_PER_REQUEST_MAX 128u

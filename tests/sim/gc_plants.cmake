@@ -3,7 +3,7 @@
 set(gc_plants
 	chunkserver_service:COLLECTION_ON_A_STALE_MAP:6 # a copy without a record is deleted, whatever that proves
 	servers:OLD_STATE_COLLECTS:16)			# masters from an older snapshot go on to empty the trash and to reclaim
-add_library(sim_gc_parts OBJECT sim/sim_gc.c sim/cluster_world.c)
+add_library(sim_gc_parts OBJECT sim/sim_gc.c)
 target_link_libraries(sim_gc_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${gc_plants})
 	string(REPLACE ":" ";" plant ${plant})

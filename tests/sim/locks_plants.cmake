@@ -2,7 +2,7 @@
 set(locks_plants
 	NOT_FENCED:master/fences:60		# a session ends before the chunkservers know
 	FENCE_IGNORED:chunkserver/fence:60)	# a chunkserver takes what an expired session sends
-add_library(sim_locks_parts OBJECT sim/sim_locks.c sim/cluster_world.c)
+add_library(sim_locks_parts OBJECT sim/sim_locks.c)
 target_link_libraries(sim_locks_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${locks_plants})
 	string(REPLACE ":" ";" plant ${plant})

@@ -7,7 +7,7 @@ set(names_plants
 	master/gate:GATE_WITHOUT_DIRECTORY:20	      # a lookup does not recall the delegation of its directory
 	master/gate:DONE_IS_HELD:40		      # a new leader holds back the answers to changes that are done (found by sim_names)
 	master/client_service:HASTY_LEADER:40)	      # a new leader does not wait for its predecessor's delegations
-add_library(sim_names_parts OBJECT sim/sim_names.c sim/names_client.c sim/names_change.c sim/names_model.c sim/cluster_world.c)
+add_library(sim_names_parts OBJECT sim/sim_names.c sim/names_client.c sim/names_change.c sim/names_model.c)
 target_link_libraries(sim_names_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${names_plants})
 	string(REPLACE ":" ";" plant ${plant})

@@ -20,7 +20,7 @@
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
 #include "common/proto/settings.h"
-#include "tests/sim/cluster_world.h"
+#include "tests/sim/cluster_faults.h"
 
 #define NAMES 8u
 #define CLIENTS 2u
@@ -630,14 +630,13 @@ static uint64_t run(uint64_t seed, void *arg)
 	struct history *history = mem_zero(1, sizeof *history);
 	struct world world = { .clients = CLIENTS, .client_start = client_start, .client_stop = client_stop, .arg = history };
 	world_open(&world, seed);
-	world.power_cuts = seed % 5 == 0;
 	start_kind(&world, NODE_CLIENT, CLIENTS);
 	sim_run(world.sim, 1000000, NULL, NULL);
 	keep_trash(&world, kept[seed % 3]);
 	if (seed % 2 == 0) {
 		old_masters(&world);
 	} else {
-		world_break(&world);
+		storm_begin(&world, storm_named(seed % 5 == 0 ? "power" : "processes"));
 		sim_run(world.sim, FAULTS_US, NULL, NULL);
 	}
 	world_calm(&world);

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/limits.h"
 #include "master/delegations.h"
 
 #define LEASE 1000u
@@ -39,6 +40,31 @@ static bool is_held(uint64_t now, uint64_t asking, uint64_t directory)
 {
 	uint64_t holder, expires;
 	return delegations_holder(table, now, asking, directory, &holder, &expires);
+}
+
+/* A holder that cannot send what it has done says so: it lasts on, recalled for DELEGATION_KEPT_MS_MAX at most. */
+static void test_kept(void **state)
+{
+	(void)state;
+	assert_true(grant(100, A, DIRECTORY));
+	delegations_keep(table, 900, B, DIRECTORY);
+	assert_int_equal(delegations_until_ms(table, 900, A, DIRECTORY), 100 + LEASE);
+	assert_int_equal(delegations_until_ms(table, 900, B, DIRECTORY), 0);
+	delegations_keep(table, 900, A, DIRECTORY);
+	assert_true(is_held(1800, B, DIRECTORY));
+	delegations_recalled(table, DIRECTORY);
+	uint64_t now = 1800;
+	for (; is_held(now, B, DIRECTORY); now += 500) {
+		assert_true(delegations_any(table, now));
+		delegations_keep(table, now, A, DIRECTORY);
+		assert_false(grant(now, A, DIRECTORY));
+		assert_false(grant(now, B, DIRECTORY));
+	}
+	assert_in_range(now, 1800 + DELEGATION_KEPT_MS_MAX, 1800 + DELEGATION_KEPT_MS_MAX + 500);
+	/* run out: too late */
+	delegations_keep(table, now, A, DIRECTORY);
+	assert_false(is_held(now, B, DIRECTORY));
+	assert_true(grant(now, B, DIRECTORY));
 }
 
 static void test_granted_renewed_expired(void **state)
@@ -124,6 +150,7 @@ static void test_full_table_gives_nothing_away(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_granted_renewed_expired, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_while_others_use_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_recalled_is_not_renewed, setup, teardown),

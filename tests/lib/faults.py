@@ -1,0 +1,230 @@
+"""Faults of a campaign: each can be begun and ended; a Gate says what may be broken now without breaking a promise.
+
+The promise: an acknowledged byte is safe while one intact copy exists, and a majority of the masters' disks. So at most one master
+is harmed at a time; what destroys data on a disk (rot, a replaced server) happens only while every chunk has all its copies and what
+was destroyed before is repaired, and then on one server."""
+import os
+import time
+
+MASTER_LEFT_BYTES = 40 << 20       # below what it wants to keep: it refuses
+CHUNKSERVER_LEFT_BYTES = 40 << 20  # the same; or nothing at all
+
+
+class Fault:
+    """What is drawn from the seed is drawn in the schedule; here is only what is done."""
+
+    def __init__(self, cluster, kind, victim, other, duration, random, heals):
+        self.heals = heals  # the cluster mends what can be mended by itself
+        self.cluster, self.kind, self.victim, self.other = cluster, kind, victim, other
+        self.duration, self.random, self.note = duration, random, ""
+
+    def __str__(self):
+        who = "" if self.victim is None else f" {self.victim.name}"
+        return f"{self.kind}{who}{f' ({self.note})' if self.note else ''}"
+
+    def begin(self):
+        getattr(self, "begin_" + self.kind.split("-")[0])()
+
+    def end(self):
+        getattr(self, "end_" + self.kind.split("-")[0])()
+
+    # kill -9, started again after the duration
+    def begin_kill(self):
+        for process in self.killed():
+            process.kill()
+
+    def killed(self):
+        if self.kind == "kill-all":
+            return self.cluster.servers
+        return [p for p in (self.victim, self.other) if p is not None]
+
+    def end_kill(self):
+        for process in self.killed():
+            process.start()
+
+    # SIGSTOP
+    def begin_stop(self):
+        self.trouble(True)
+        self.victim.freeze()
+
+    def end_stop(self):
+        self.victim.thaw()
+        self.trouble(False)
+
+    # cut off: from all, one way, from some
+    def begin_cut(self):
+        self.trouble(True)
+        self.victim.host.cut_off()
+
+    def end_cut(self):
+        self.cluster.network.heal()
+        self.trouble(False)
+
+    def begin_oneway(self):
+        """What it sends is lost, or what is sent to it, for all others or some of them."""
+        self.trouble(True)
+        others = [h for h in self.cluster.network.hosts.values() if h is not self.victim.host]
+        if self.random.random() < 0.5:
+            others = [h for h in others if self.random.random() < 0.5]
+        out = self.random.random() < 0.5
+        self.note = f"{'to' if out else 'from'} {len(others)} of {len(self.cluster.network.hosts) - 1}"
+        for other in others:
+            (self.victim.host.cut(other) if out else other.cut(self.victim.host))
+
+    end_oneway = end_cut
+
+    def begin_bridge(self):
+        """Two processes of a kind do not reach each other, all others reach both."""
+        self.note = f"and {self.other.name}"
+        self.victim.host.cut_off(self.other.host)
+
+    end_bridge = end_cut
+
+    def begin_slow(self):
+        self.victim.host.limit("1mbit")
+
+    def end_slow(self):
+        self.victim.host.limit(None)
+
+    # a full disk
+    def begin_full(self):
+        for process in self.filled():
+            process.may_end = process in self.cluster.masters
+            process.fill(MASTER_LEFT_BYTES if process in self.cluster.masters else self.random.choice([0, CHUNKSERVER_LEFT_BYTES]))
+
+    def filled(self):
+        return self.cluster.chunkservers if self.kind == "full-all" else [self.victim]
+
+    def end_full(self):
+        for process in self.filled():
+            process.empty()
+            process.note_death()
+            process.may_end = False
+            if not process.running():
+                process.start()
+        # A store that has failed for want of space stays out until its process starts anew: the scrubber's cluster heals by itself.
+        status = self.cluster.wait_ready(30) if self.heals else self.cluster.status()
+        for server in status["servers"] if status else ():
+            process = self.cluster.by_address(server["address"])
+            if server["failed"] and process and not self.heals:
+                process.kill()
+                process.start()
+                self.note = "restarted"
+
+    # data on disk destroyed
+    def begin_rot(self):
+        """Bits flipped in the chunk files of a running chunkserver, or in the log of a stopped master."""
+        master = self.victim in self.cluster.masters
+        if master:
+            self.victim.terminate()
+        files = self.victim.files(r"^log/wal-" if master else r"\.(chunk|pack)$")
+        self.note = f"{flip_bits(files, self.random, 3)} bytes of {len(files)} files"
+
+    def end_rot(self):
+        if not self.victim.running():
+            self.victim.start()
+
+    def begin_replace(self):
+        self.victim.kill()
+
+    def end_replace(self):
+        self.victim.wipe()
+        self.victim.start()
+
+    def trouble(self, begins):
+        if self.victim in self.cluster.mounts:
+            self.victim.trouble(begins)
+
+
+def flip_bits(files, random, count):
+    """In places that were written (no holes), in up to three files; how many bytes."""
+    flipped = 0
+    for path in random.sample(files, min(len(files), 3)):
+        with open(path, "r+b", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            for _ in range(count):
+                at = written_offset(file.fileno(), random.randrange(max(size, 1)))
+                byte = os.pread(file.fileno(), 1, at) if at is not None else b""
+                if byte:
+                    os.pwrite(file.fileno(), bytes([byte[0] ^ (1 << random.randrange(8))]), at)
+                    flipped += 1
+            os.fsync(file.fileno())
+    return flipped
+
+
+def written_offset(number, at):
+    try:
+        return os.lseek(number, at, os.SEEK_DATA)
+    except OSError:
+        return None
+
+
+DESTRUCTIVE = ("rot-chunk", "rot-log", "replace-chunkserver", "replace-master")
+# kind: weight, roles of the victim, longest duration in s
+KINDS = {
+    "kill-chunkserver": (5, "chunkserver", 4), "kill-two": (2, "chunkserver", 3), "kill-master": (3, "master", 4), "kill-leader": (3, "leader", 4),
+    "kill-mount": (2, "mount", 1), "kill-all": (2, None, 1),
+    "stop-chunkserver": (4, "chunkserver", 6), "stop-master": (1, "master", 5), "stop-leader": (3, "leader", 5), "stop-mount": (2, "mount", 5),
+    "cut-chunkserver": (3, "chunkserver", 6), "cut-master": (1, "master", 6), "cut-leader": (3, "leader", 6), "cut-mount": (1, "mount", 5),
+    "oneway-chunkserver": (3, "chunkserver", 6), "oneway-leader": (2, "leader", 6), "oneway-master": (1, "master", 6), "oneway-mount": (1, "mount", 5),
+    "bridge-chunkserver": (3, "chunkserver", 5), "bridge-leader": (2, "leader", 5), "slow-chunkserver": (2, "chunkserver", 5),
+    "full-chunkserver": (2, "chunkserver", 5), "full-all": (1, None, 3), "full-master": (1, "master", 3), "full-leader": (1, "leader", 3),
+    "rot-chunk": (4, "chunkserver", 2), "rot-log": (2, "master", 1), "replace-chunkserver": (3, "chunkserver", 2), "replace-master": (2, "master", 2),
+}
+
+
+class Gate:
+    """Whether what destroys data may happen now."""
+
+    def __init__(self, cluster, can_repair, can_replace_master):
+        self.cluster, self.can_repair, self.can_replace_master = cluster, can_repair, can_replace_master
+        self.harmed = None  # the chunkserver whose copies may be bad
+
+    def repaired(self, seconds):
+        """Waits until every chunk has all its copies; None if that does not come."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self.cluster.status()
+            if status and status["safe"] and self.cluster.ready():
+                return status
+            time.sleep(0.2)
+        return None
+
+    def refuses(self, fault):
+        """Why the fault may not happen now, or None."""
+        kind, victim = fault.kind, fault.victim
+        if kind not in DESTRUCTIVE:
+            return None
+        if victim in self.cluster.masters:
+            if kind == "replace-master" and not self.can_replace_master:
+                return "masters cannot be replaced yet"
+            behind = self.masters_behind()
+            return f"masters are behind: {behind}" if behind else None
+        if not self.repaired(60 if self.can_repair else 2):
+            return "chunks lack copies"
+        if self.harmed not in (None, victim) and not self.scrubbed():
+            return f"what was done to {self.harmed.name} may not be repaired"
+        self.harmed = victim
+        return None
+
+    def masters_behind(self):
+        deadline, status = time.monotonic() + 15, None
+        while time.monotonic() < deadline:
+            status = self.cluster.status()
+            if status and len(status["members"]) >= 3 and all(m["match"] + 2000 >= status["commit"] for m in status["members"]) \
+                    and all(m.running() for m in self.cluster.masters):
+                return None
+            time.sleep(0.2)
+        return status["members"] if status else "no leader"
+
+    def scrubbed(self):
+        """All that is damaged on the disks has been found and repaired."""
+        if not self.can_repair:
+            return False
+        code, _, complaint = self.cluster.granary("admin", "scrub", "--wait", timeout=120)
+        if code == 2:
+            return False  # there is no such command
+        if code != 0:
+            raise AssertionError(f"scrub: {complaint}")
+        self.harmed = None
+        return True
