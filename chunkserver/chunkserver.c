@@ -103,6 +103,19 @@ static void configured(void *arg, const Granary__ChunkLocation *location)
 		log_debug("not_configured", "chunk=%016" PRIx64 " error=%s", location->chunk, err_name(err));
 }
 
+static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
+{
+	const struct chunkserver *server = arg;
+	heartbeat->fill_bytes = server->service.fill_bytes;
+	heartbeat->filling_bytes = server->service.filling_bytes;
+}
+
+static void fill_rate(void *arg, uint64_t bytes_per_second)
+{
+	struct chunkserver *server = arg;
+	server->service.budget.bytes_per_second = bytes_per_second;
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -124,6 +137,8 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.cluster = server->identity.cluster,
 		.joined = joined,
 		.configured = configured,
+		.fill_counts = fill_counts,
+		.fill_rate = fill_rate,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;

@@ -329,7 +329,7 @@ static void ask(void *arg)
 	struct rejoin *rejoin = arg;
 	struct chunk *chunk = rejoin->chunk;
 	const Granary__Replica *successor = chain_successor(rejoin->service, chunk);
-	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL ||
+	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL || successor->joining ||
 	    chunk_store_failed(chunk->store)) {
 		finish(rejoin);
 		return;
@@ -361,7 +361,9 @@ static void ask(void *arg)
 
 void rejoin_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chain_successor(service, chunk) == NULL)
+	/* A copy that is being filled is no source: we are the last of those that have everything. */
+	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->copy != COPY_COMPLETE ||
+	    chain_successor(service, chunk) == NULL || chain_joining(service, chunk) != NULL)
 		return;
 	struct rejoin *rejoin = mem_zero(1, sizeof(*rejoin));
 	rejoin->service = service;

@@ -165,6 +165,11 @@
 #define CHAIN_SYNC_TIMEOUT_MS 10000u		     /* the same when it syncs */
 #define CHAIN_SUSPECT_MS 400u			     /* a successor that is silent for so long is reported */
 #define CHAIN_PEERS_MAX 1024u
+#define REPAIR_BYTES_PER_SECOND_DEFAULT (64u * MIB)  /* what one chunkserver sends to fill new copies */
+#define FILL_PIECES_MAX 4u			     /* of one copy, sent and not acknowledged */
+#define FILL_RECORDS_MAX 16u			     /* the same of a pack */
+#define FILL_ATTEMPTS_MAX 20u			     /* in a row without progress, before the master is told that it cannot be done */
+#define FILL_PAUSE_MS 50u			     /* before the next attempt */
 #define FREE_FILES_MAX 32u			     /* files of deleted chunks kept for reuse */
 #define PACK_BYTES_MAX (60u * MIB)		     /* a pack of this size is full */
 #define PACK_SLOTS_MAX (1u * MIB)
