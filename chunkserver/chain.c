@@ -117,8 +117,8 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 	/* One lane for each place in a chain: what a head sends may wait for what the next one sends, never the other way round. */
 	struct rpc_peer *peer = chain_peer(service, successor->address, CHAIN_LANE_FIRST + place);
 	op->successor = successor->server;
-	if (peer == NULL) {
-		op->chain_err = ERR_CHAIN_BROKEN;
+	if (peer == NULL || !service_has_lease(service)) {
+		op->chain_err = peer == NULL ? ERR_CHAIN_BROKEN : ERR_NO_LEASE;
 		op->failed_server = successor->server;
 		return;
 	}

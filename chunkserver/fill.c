@@ -170,7 +170,11 @@ void fill_answer_sums(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	struct op_request *request = op->requests;
 	Granary__ChunkSumsReply reply = GRANARY__CHUNK_SUMS_REPLY__INIT;
-	uint32_t count = chunk->kind == KIND_PACK ? 0 : chunk->file.blocks;
+	bool checking = ((const Granary__ChunkSums *)request->request->message)->checking;
+	uint32_t count = chunk->kind == KIND_PACK || checking ? 0 : chunk->file.blocks;
+	/* What was done here the predecessor may not have done, if it died since. It is overwritten then, and has to be done again. */
+	if (!checking && chunk->copy == COPY_JOINING)
+		op_ring_deinit(&chunk->ring);
 	uint8_t *crcs = mem_alloc(4ul * count + 4);
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t crc = chunk_file_crc(&chunk->file, i);
@@ -217,8 +221,11 @@ static void on_sums(void *arg, const struct rpc_result *result)
 	bool checking = fill->state == FILL_CHECKING;
 	enum err err = result->err;
 	fill->call = 0;
-	if (err == OK && checking && reply->incarnation == fill->incarnation) {
-		complete(fill);
+	if (err == OK && checking) {
+		if (reply->incarnation == fill->incarnation)
+			complete(fill);
+		else
+			start_again(fill, 0);
 		return;
 	}
 	if (err == OK)
@@ -238,7 +245,7 @@ static void on_sums(void *arg, const struct rpc_result *result)
 
 static void ask_sums(struct fill *fill, enum fill_state state)
 {
-	struct rpc_peer *peer = newcomer_peer(fill);
+	struct rpc_peer *peer = service_has_lease(fill->service) ? newcomer_peer(fill) : NULL;
 	struct chunk *chunk = fill->chunk;
 	Granary__ChunkSums message = GRANARY__CHUNK_SUMS__INIT;
 	if (peer == NULL) {
@@ -251,6 +258,7 @@ static void ask_sums(struct fill *fill, enum fill_state state)
 	message.kind = chunk->kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	message.replicas = chunk->chain->replicas;
 	message.n_replicas = chunk->chain->n_replicas;
+	message.checking = state == FILL_CHECKING;
 	fill->call = rpc_peer_call(peer, MESSAGE_CHUNK_SUMS, &message.base, NULL, CHAIN_SYNC_TIMEOUT_MS, on_sums, fill);
 }
 
@@ -579,7 +587,7 @@ void fill_check(struct service *service, struct chunk *chunk)
 	if (chunk->fill != NULL && fill_newcomer(chunk->fill) == NULL)
 		fill_abort(chunk);
 	const Granary__Replica *newcomer = chunk->chain == NULL ? NULL : chain_joining(service, chunk);
-	if (newcomer == NULL || chunk->fill != NULL || service->stopping || chunk->state != CHUNK_READY ||
+	if (newcomer == NULL || chunk->fill != NULL || service->stopping || !service_has_lease(service) || chunk->state != CHUNK_READY ||
 	    chunk->copy != COPY_COMPLETE || chunk->adopting || chunk->rejoin != NULL || chunk_store_failed(chunk->store))
 		return;
 	start(service, chunk, newcomer);

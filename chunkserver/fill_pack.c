@@ -46,7 +46,7 @@ static void record_send(struct record *record)
 					NULL :
 					chain_peer(service, newcomer->address, chain_lane(service, chunk));
 	Granary__BlobAppend message = GRANARY__BLOB_APPEND__INIT;
-	if (peer == NULL) {
+	if (peer == NULL || !service_has_lease(service)) {
 		record_end(record, ERR_CANCELLED);
 		return;
 	}

@@ -196,7 +196,7 @@ static void send_piece(struct rejoin *rejoin)
 	const Granary__Replica *successor = chain_successor(service, chunk);
 	struct rpc_peer *peer = successor == NULL ? NULL :
 						    chain_peer(service, successor->address, chain_lane(service, chunk));
-	if (peer == NULL || successor->server != rejoin->asked) {
+	if (peer == NULL || successor->server != rejoin->asked || !service_has_lease(service)) {
 		again(rejoin);
 		return;
 	}
@@ -330,12 +330,13 @@ static void ask(void *arg)
 	struct chunk *chunk = rejoin->chunk;
 	const Granary__Replica *successor = chain_successor(rejoin->service, chunk);
 	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL || successor->joining ||
+	    chunk->copy != COPY_COMPLETE ||
 	    chunk_store_failed(chunk->store)) {
 		finish(rejoin);
 		return;
 	}
 	struct rpc_peer *peer = chain_peer(rejoin->service, successor->address, CHAIN_LANE_READ);
-	if (peer == NULL) {
+	if (peer == NULL || !service_has_lease(rejoin->service)) {
 		again(rejoin);
 		return;
 	}

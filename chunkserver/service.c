@@ -41,6 +41,11 @@ int service_position(const struct service *service, Granary__Replica *const *rep
 	return -1;
 }
 
+bool service_has_lease(const struct service *service)
+{
+	return service->link != NULL && master_link_has_lease(service->link);
+}
+
 enum copy_state service_copy_state(const struct service *service, Granary__Replica *const *replicas, size_t count)
 {
 	int place = service_position(service, replicas, count);

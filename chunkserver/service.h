@@ -58,6 +58,9 @@ extern const struct chunk_store_events service_store_events;
 /* Our place in a chain, or -1. */
 int service_position(const struct service *service, Granary__Replica *const *replicas, size_t count);
 
+/* Without a lease nothing is said to other chunkservers, either: who has no copy any more would make one anew from what was meant for
+ * a chain of long ago. */
+bool service_has_lease(const struct service *service);
 /* What such a chain says of the copy here. */
 enum copy_state service_copy_state(const struct service *service, Granary__Replica *const *replicas, size_t count);
 
