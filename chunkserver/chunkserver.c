@@ -110,12 +110,6 @@ static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
 	heartbeat->filling_bytes = server->service.filling_bytes;
 }
 
-static void fill_rate(void *arg, uint64_t bytes_per_second)
-{
-	struct chunkserver *server = arg;
-	server->service.budget.bytes_per_second = bytes_per_second;
-}
-
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -138,7 +132,6 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.joined = joined,
 		.configured = configured,
 		.fill_counts = fill_counts,
-		.fill_rate = fill_rate,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;

@@ -39,6 +39,7 @@ struct master_link {
 	char *host, *address;
 	uint64_t cluster;
 	uint64_t incarnation;
+	Granary__Settings *settings;
 	struct rpc_peer *peer; /* the leader, or the one being asked */
 	bool registered;
 	uint64_t lease_until_ms;
@@ -176,6 +177,16 @@ static void send_register(struct master_link *link)
 	link->call = rpc_peer_call(link->peer, MESSAGE_REGISTER, &message.base, NULL, CALL_TIMEOUT_MS, on_register, link);
 }
 
+/* A master of an earlier version says nothing of them. */
+static void take_settings(struct master_link *link, const Granary__Settings *settings)
+{
+	if (settings == NULL || settings->revision == link->settings->revision)
+		return;
+	message_free(&link->settings->base);
+	link->settings = (Granary__Settings *)message_copy(&settings->base);
+	log_info("settings_changed", "revision=%" PRIu64, settings->revision);
+}
+
 static void on_heartbeat(void *arg, const struct rpc_result *result)
 {
 	struct master_link *link = arg;
@@ -192,8 +203,7 @@ static void on_heartbeat(void *arg, const struct rpc_result *result)
 		return;
 	}
 	take_lease(link, reply->lease_ms);
-	if (reply->repair_bytes_per_second > 0)
-		link->options.fill_rate(link->options.arg, reply->repair_bytes_per_second);
+	take_settings(link, reply->settings);
 	if (reply->register_again) {
 		send_register(link);
 		return;
@@ -242,6 +252,11 @@ uint64_t master_link_cluster(const struct master_link *link)
 	return link->cluster;
 }
 
+const Granary__Settings *master_link_settings(const struct master_link *link)
+{
+	return link->settings;
+}
+
 /* ---------------------------------------------------------------- inventory */
 
 struct page {
@@ -257,6 +272,7 @@ static bool add_to_page(void *arg, const Granary__ChunkLocation *location)
 	held->chunk = location->chunk;
 	held->version = location->version;
 	held->kind = location->kind;
+	held->copy = location->copy;
 	page->held[page->count++] = held;
 	return page->count < INVENTORY_CHUNKS_MAX;
 }
@@ -437,6 +453,8 @@ enum err master_link_open(struct rpc *rpc, struct loop *loop, struct chunk_store
 	link->address = mem_string(options->address);
 	link->cluster = options->cluster;
 	link->incarnation = loop_random(loop);
+	link->settings = mem_alloc(sizeof(*link->settings));
+	granary__settings__init(link->settings);
 	timer_init(&link->timer, loop, on_timer, link);
 	enum err err = parse_masters(link, options->masters);
 	if (err != OK) {
@@ -460,6 +478,7 @@ void master_link_close(struct master_link *link)
 	leave(link);
 	free(link->masters);
 	free(link->silent);
+	message_free(&link->settings->base);
 	free(link->host);
 	free(link->address);
 	free(link);

@@ -17,7 +17,6 @@ void service_init(struct service *service, struct loop *loop, uint64_t server)
 	service->server = server;
 	service->next_operation = loop_random(loop);
 	service->incarnation = loop_random(loop) | 1;
-	service->budget.bytes_per_second = REPAIR_BYTES_PER_SECOND_DEFAULT;
 	defer_init(&service->run_ready, loop, chunk_ops_run_ready, service);
 }
 

@@ -11,7 +11,6 @@ struct chain_peer;
 
 /* A token bucket: what fills new copies from here. */
 struct fill_budget {
-	uint64_t bytes_per_second;
 	int64_t bytes; /* may be spent; below 0: has been */
 	uint64_t refilled_us;
 };

@@ -9,7 +9,8 @@
  *     older than what was acknowledged or what another reader has seen, never one that was not written;
  *   - after a power cut of a chunkserver: at least what was synced;
  *   - an object is always one version, whole, at least the last one acknowledged; a reader finds the name at every time;
- *   - when the faults end everything is answered, and everything can be read.
+ *   - when the faults end everything is answered, everything can be read, and every chunk gets all of its copies again; also when a
+ *     chunkserver is then lost for good: what is read afterwards is read from the new copies.
  *
  *	sim_cluster [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace,
  *							SIM_UNSYNCED=1: tables are flushed, and never synced */
@@ -622,6 +623,24 @@ static bool all_checked(void *arg)
 	return true;
 }
 
+static void check_again(struct world *world)
+{
+	for (unsigned i = 0; i < CLIENTS; i++) {
+		struct program *program = world_node(world, NODE_CLIENT, i)->program;
+		for (unsigned j = 0; j < TABLES + OBJECTS; j++)
+			program->actors[j].checked = false;
+	}
+}
+
+static void must_come(struct world *world, bool (*condition)(void *arg), const char *what)
+{
+	if (sim_run(world->sim, CALM_US, condition, world))
+		return;
+	sim_print_trace(world->sim, stderr);
+	fprintf(stderr, "%s\n", what);
+	abort();
+}
+
 static void run(uint64_t seed, struct history *sum)
 {
 	struct history *history = mem_zero(1, sizeof *history);
@@ -641,11 +660,12 @@ static void run(uint64_t seed, struct history *sum)
 	world_calm(&world);
 	sim_run(world.sim, 32000000, NULL, NULL); /* what was under way when the faults ended may still fail */
 	history->ending = true;
-	if (!sim_run(world.sim, CALM_US, all_checked, &world)) {
-		sim_print_trace(world.sim, stderr);
-		fprintf(stderr, "not everything was answered\n");
-		abort();
-	}
+	must_come(&world, all_checked, "not everything was answered");
+	must_come(&world, world_is_replicated, "chunks lack copies");
+	node_stop(world_node(&world, NODE_CHUNKSERVER, seed % WORLD_CHUNKSERVERS), false);
+	must_come(&world, world_is_replicated, "chunks lack copies after a server was lost");
+	check_again(&world);
+	must_come(&world, all_checked, "not everything can be read after a server was lost");
 	world_close(&world);
 	sum->writes += history->writes;
 	sum->flushes += history->flushes;
