@@ -627,8 +627,10 @@ static void check_again(struct world *world)
 {
 	for (unsigned i = 0; i < CLIENTS; i++) {
 		struct program *program = world_node(world, NODE_CLIENT, i)->program;
-		for (unsigned j = 0; j < TABLES + OBJECTS; j++)
+		for (unsigned j = 0; j < TABLES + OBJECTS; j++) {
 			program->actors[j].checked = false;
+			actor_next(&program->actors[j]);
+		}
 	}
 }
 
