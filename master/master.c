@@ -311,6 +311,7 @@ static void services_open(struct master *master)
 							       .replica = master->replica,
 							       .servers = master->servers,
 							       .sessions = master->sessions,
+							       .repair = master->repair,
 							       .members = &master->members,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	timer_init(&master->housekeeping, loop, on_housekeeping, master);

@@ -9,6 +9,7 @@
 #include "common/base/check.h"
 #include "master/meta/chunk_map.h"
 #include "master/meta/garbage.h"
+#include "master/meta/inode.h"
 #include "master/meta/ops.h"
 #include "master/meta/pack.h"
 
@@ -131,4 +132,14 @@ enum err op_chunk_change(struct context *context, const Granary__ChunkChange *op
 	}
 	location_add(context, op->chunk, result);
 	return OK;
+}
+
+uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk)
+{
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
+		return chunk->live_bytes;
+	const Granary__Inode *inode = inode_get(meta, chunk->owner);
+	uint64_t start = (uint64_t)chunk->index * CHUNK_BYTES;
+	uint64_t size = inode && inode->size > start ? inode->size - start : 0;
+	return size < CHUNK_BYTES ? size : CHUNK_BYTES;
 }

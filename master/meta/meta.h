@@ -78,6 +78,8 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* About how much data it holds: of a pack its live blobs, else as far as its file reaches, holes too. */
+uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody
