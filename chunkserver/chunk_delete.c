@@ -70,7 +70,8 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		free(deleting);
 		return err;
 	}
-	store->deleted[store->deleted_next++ % DELETED_REMEMBERED] = id;
+	store->deleted[store->deleted_next % DELETED_REMEMBERED].id = id;
+	store->deleted[store->deleted_next++ % DELETED_REMEMBERED].version = UINT64_MAX;
 	deleting->free_number = store_files_vacate(&store->files);
 	if (deleting->free_number >= 0)
 		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
@@ -81,3 +82,8 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 	return OK;
 }
 
+
+void chunk_store_deleted_version(struct chunk_store *store, uint64_t version)
+{
+	store->deleted[(store->deleted_next - 1) % DELETED_REMEMBERED].version = version;
+}

@@ -17,6 +17,7 @@ struct opening {
 	bool same_boot; /* … in this boot of the machine */
 	bool blank;
 	uint64_t version; /* to be made with; or at least */
+	enum copy_state copy; /* `create` */
 	uint64_t salt;
 	struct buf table;
 	char *reuse;
@@ -38,6 +39,21 @@ static enum err check_content(struct opening *opening)
 	return chunk_file_check(&chunk->file, opening->damaged, &opening->mismatches);
 }
 
+/* One that is not complete is of no version before it says so on disk. */
+static enum err create_file(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct loop *loop = chunk->store->loop;
+	bool whole = opening->copy == COPY_COMPLETE;
+	uint64_t version = whole ? opening->version : 0;
+	if (chunk->kind == KIND_PACK) {
+		enum err err = pack_create(loop, chunk->path, opening->reuse, chunk->id, version, opening->salt, &chunk->pack);
+		return err != OK || whole ? err : pack_set_state(&chunk->pack, opening->version, opening->copy);
+	}
+	enum err err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, version, &chunk->file);
+	return err != OK || whole ? err : chunk_file_set_state(&chunk->file, opening->version, opening->copy);
+}
+
 static void make_file(struct opening *opening)
 {
 	struct chunk *chunk = opening->chunk;
@@ -50,11 +66,7 @@ static void make_file(struct opening *opening)
 		opening->err = store_files_make_folder(loop, chunk->path);
 	if (opening->err != OK)
 		return;
-	if (chunk->kind == KIND_PACK)
-		opening->err = pack_create(loop, chunk->path, opening->reuse, chunk->id, opening->version, opening->salt,
-					   &chunk->pack);
-	else
-		opening->err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, opening->version, &chunk->file);
+	opening->err = create_file(opening);
 	/* What was made just now and by us is in the way of the next attempt. */
 	if (opening->err != OK && opening->err != ERR_EXISTS)
 		(void)!store_files_remove(loop, chunk->path, NULL);
@@ -104,6 +116,8 @@ static bool begin_replacing(struct opening *opening)
 	struct chunk_store *store = chunk->store;
 	bool lost = opening->err == ERR_CORRUPT || opening->err == ERR_NOT_FOUND;
 	if (!lost || opening->create || opening->replace || chunk->kind == KIND_PACK || store->closing || store->failed)
+		return false;
+	if (chunk->chain->copy != COPY_COMPLETE) /* one that was being filled, or is not served: another comes in its place */
 		return false;
 	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, false) != OK)
 		return false;
@@ -171,6 +185,7 @@ static void opening_succeeded(struct opening *opening)
 	bool made = opening->create || opening->replace;
 	chunk->state = CHUNK_READY;
 	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
+	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
 	chunk->name_new = made;
 	if (made && chunk->kind == KIND_REPLICATED)
 		chunk->mark = MARK_SET;
@@ -241,7 +256,7 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	if (create->only_known && !known)
 		return ERR_NO_CHUNK;
 	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
-		if (store->deleted[i] == id)
+		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
 	}
 	if (known)
@@ -259,6 +274,7 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	opening->marked = known && create->kind == KIND_REPLICATED;
 	opening->blank = known && boot == CHUNK_BOOT_BLANK;
 	opening->version = create->version;
+	opening->copy = create->copy;
 	opening->salt = loop_random(store->loop);
 	opening->reuse_number = store_files_take(&store->files);
 	if (opening->reuse_number >= 0)

@@ -24,7 +24,10 @@ struct chunk_store {
 	uint64_t space_asked_ms;
 	bool failed;
 	bool closing;
-	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
+	/* Lately: a write that comes late, of this version or before it, does not make them anew. */
+	struct {
+		uint64_t id, version;
+	} deleted[DELETED_REMEMBERED];
 	unsigned deleted_next;
 	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */
 	size_t marked_count, marked_capacity;

@@ -128,6 +128,13 @@ static void report_health(void *arg, Granary__DiskHealth *out)
 	scrub_report(server->service.scrub, out);
 }
 
+static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
+{
+	const struct chunkserver *server = arg;
+	heartbeat->fill_bytes = server->service.fill_bytes;
+	heartbeat->filling_bytes = server->service.filling_bytes;
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -152,6 +159,7 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.sessions = sessions_told,
 		.wants_registration = wants_registration,
 		.health = report_health,
+		.fill_counts = fill_counts,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;

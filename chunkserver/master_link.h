@@ -30,6 +30,8 @@ struct master_link_options {
 	bool (*wants_registration)(void *arg);
 	/* What a heartbeat says of the disk. Texts are borrowed for the call. */
 	void (*health)(void *arg, Granary__DiskHealth *out);
+	/* What a heartbeat says of filling copies from here. */
+	void (*fill_counts)(void *arg, Granary__Heartbeat *heartbeat);
 	void *arg;
 };
 
@@ -44,5 +46,14 @@ uint64_t master_link_cluster(const struct master_link *link);
 const Granary__Settings *master_link_settings(const struct master_link *link);
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server);
+
+struct master_link_fill {
+	uint64_t chunk, version;
+	uint64_t server; /* the newcomer */
+	enum err err;	 /* OK: its copy is complete and on disk */
+	uint64_t bytes;
+};
+/* Tells the master how filling a copy from here has ended; the answer comes as `configured`. */
+void master_link_filled(struct master_link *link, const struct master_link_fill *fill);
 
 #endif

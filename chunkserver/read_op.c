@@ -69,6 +69,7 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
 	(void)service;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->uncertain ||
+	    chunk->copy != COPY_COMPLETE ||
 	    read->version < chunk->version || read->predecessor)
 		return false;
 	const struct chunk_op *op;

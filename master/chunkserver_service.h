@@ -3,9 +3,10 @@
  * A chunkserver connects to the leader, registers (through the log when it is new or has moved), sends heartbeats and, when
  * asked, an inventory. Leases and coming back: servers.h. Inventory, judged by the applied state of a leader whose lease runs
  * (replica_can_read):
- *  - a member with an older version is told the present chain;
- *  - without being a member, older than the chunk: deleted while all members are in service, else left for later. Not older: the
- *    masters may be from before a change that made it a member, so it is left to fsck to tell of;
+ *  - a member with an older version, or that has part in a fill, is told the present chain;
+ *  - without being a member: retired if it is among the stale copies of the chunk. Else, older than the chunk: deleted while all
+ *    members are in service, otherwise left for later. Not older: the masters may be from before a change that made it a member, so it
+ *    is left to fsck to tell of;
  *  - without a record: deleted if the state machine has removed the chunk (meta/garbage.h says why that is proof). Otherwise it
  *    is an orphan: counted, reported, kept. CopyRemove, proposed by fsck, takes what is old enough.
  * Thread: the loop's. */

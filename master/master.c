@@ -14,6 +14,7 @@
 #include "master/identity.h"
 #include "master/reclaim.h"
 #include "master/scrub_service.h"
+#include "master/repair.h"
 #include "master/settings_service.h"
 #include "master/status.h"
 #include "master/trash.h"
@@ -45,7 +46,9 @@ struct master {
 	struct garbage *garbage;
 	struct client_service *clients;
 	struct chunkserver_service *chunkservers;
+	struct chunk_change_context changes;
 	struct failure *failure;
+	struct repair *repair;
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct status *status;
@@ -95,6 +98,7 @@ static void on_leading(void *arg)
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
+	repair_leading(master->repair);
 	cluster_init(master);
 }
 
@@ -106,6 +110,7 @@ static void on_deposed(void *arg)
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
+	repair_deposed(master->repair);
 	status_deposed(master->status);
 }
 
@@ -144,7 +149,9 @@ static void on_command_done(void *arg, uint64_t server, const Granary__ChunkComm
 
 	if (command->garbage)
 		garbage_command_done(master->garbage, server, command, err);
-	else if (err)
+	else
+		repair_command_done(master->repair, server, command, err);
+	if (!command->garbage && err)
 		log_info("chunk_command_failed", "server=%016" PRIx64 " chunk=%016" PRIx64 " error=%s", server, command->chunk,
 			 err_name(err));
 }
@@ -181,6 +188,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CHUNK_FAILURE:
 		failure_serve(master->failure, request);
+		break;
+	case MESSAGE_CHUNK_FILLED:
+		repair_serve(master->repair, request);
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
@@ -301,15 +311,18 @@ static void services_open(struct master *master)
 										.sessions = master->sessions,
 										.commands = master->commands,
 										.garbage = master->garbage });
-	master->failure = failure_open(&(struct failure_options){ .loop = loop,
-								  .replica = master->replica,
-								  .servers = master->servers,
-								  .commands = master->commands,
-								  .garbage = master->garbage });
+	master->changes = (struct chunk_change_context){ .loop = loop,
+							 .replica = master->replica,
+							 .servers = master->servers,
+							 .commands = master->commands,
+							 .garbage = master->garbage };
+	master->repair = repair_open(&master->changes);
+	master->failure = failure_open(&master->changes, master->repair);
 	master->status = status_open(&(struct status_options){ .loop = loop,
 							       .replica = master->replica,
 							       .servers = master->servers,
 							       .sessions = master->sessions,
+							       .repair = master->repair,
 							       .members = &master->members,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	timer_init(&master->housekeeping, loop, on_housekeeping, master);
@@ -364,6 +377,7 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
 	commands_close(master->commands);

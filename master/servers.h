@@ -42,6 +42,9 @@ struct server {
 	uint64_t orphans, orphans_newer;
 	bool uncertain; /* has lost power: chunks of it are not known to be up to date yet */
 	Granary__DiskHealth *disk; /* as it says; NULL: not heard yet */
+	uint64_t fill_bytes;	   /* sent to fill copies, as its process says; */
+	uint64_t fill_bytes_heard; /* and summed here over all of its processes */
+	uint64_t filling_bytes;	   /* of copies that are not complete yet */
 };
 
 struct servers;

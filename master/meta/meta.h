@@ -84,6 +84,8 @@ MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary
 bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
 /* The highest id of any chunk that this state has ever known. */
 uint64_t meta_newest_chunk(const struct meta *meta);
+/* About how much data it holds: of a pack its live blobs, else as far as its file reaches, holes too. */
+uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody

@@ -15,7 +15,7 @@ struct fake {
 	char address[32], host[8];
 	uint64_t incarnation;
 	unsigned deletes, configures;
-	uint64_t deleted;	/* the last chunk */
+	uint64_t deleted, retired; /* the last chunks */
 	uint64_t configured;	/* the last version */
 	bool refuses;		/* answers commands with an error */
 };
@@ -40,6 +40,8 @@ static void on_commands(void *arg, struct rpc_request *request)
 		} else if (commands->commands[i]->delete_chunk) {
 			fake->deletes++;
 			fake->deleted = commands->commands[i]->chunk;
+		} else if (commands->commands[i]->retire) {
+			fake->retired = commands->commands[i]->chunk;
 		} else if (commands->commands[i]->configure) {
 			fake->configures++;
 			fake->configured = commands->commands[i]->configure->version;
@@ -251,7 +253,7 @@ static void test_allocation_and_failure(void **state)
 	fake_connect(back);
 	assert_int_equal(fake_register(back), 0);
 	fake_lease(back);
-	assert_int_equal(back->deleted, chunk);
+	assert_int_equal(back->retired, chunk);
 	cluster_close(&cluster);
 }
 
