@@ -400,6 +400,10 @@ static bool copy_is_readable(const struct chunk *chunk)
 static enum err check_version(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
+#ifdef PLANT_VERSION_CHECK_SKIPPED
+	if (op->version < chunk->version)
+		op->version = chunk->version;
+#endif
 	if (op->version < chunk->version)
 		return ERR_STALE_VERSION;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */

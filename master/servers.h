@@ -37,6 +37,8 @@ struct server {
 	uint64_t fill_bytes;	   /* sent to fill copies, as its process says; */
 	uint64_t fill_bytes_heard; /* and summed here over all of its processes */
 	uint64_t filling_bytes;	   /* of copies that are not complete yet */
+	uint64_t fill_rate;	   /* bytes a second, averaged over some heartbeats */
+	uint64_t to_fill_bytes;	   /* status: what chunks lack of which it would be the source */
 };
 
 struct servers;
@@ -63,6 +65,8 @@ void servers_gone(struct server *server, uint64_t now_ms);
  * was not registered here, or is another process. */
 uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,
 			   bool *again);
+/* What it says of filling copies, with the heartbeat that came now; before servers_heartbeat. */
+void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes);
 /* It has confirmed the garbage: heartbeats give leases from now on. */
 void servers_cleaned(struct server *server, uint64_t now_ms);
 
