@@ -144,7 +144,9 @@ static void note_failure(struct fill *fill, enum err err)
 	if (++fill->failures >= FILL_ATTEMPTS_MAX)
 		fill_give_up(fill, err);
 	else if (fill->failures >= REPORT_AFTER && !fill->service->stopping && err != ERR_CORRUPT)
-		master_link_report(fill->service->link, fill->chunk->id, fill->version, fill->server);
+		master_link_report(fill->service->link, &(struct master_link_failure){ .chunk = fill->chunk->id,
+											.version = fill->version,
+											.server = fill->server });
 }
 
 static void report(struct fill *fill)

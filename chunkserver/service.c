@@ -348,6 +348,7 @@ void service_tick(struct service *service)
 	chunk_store_tick(service->store);
 	settle_all(service);
 	chunk_ops_expire(service);
+	chain_probe_suspects(service);
 	fill_tick(service);
 }
 
