@@ -14,10 +14,15 @@
 struct chain_peer {
 	UT_hash_handle hh;
 	struct rpc_peer *peer;
+	/* Of a successor that is silent: is it slow, or out of reach? Asked on a lane of its own. */
+	struct service *service;
+	bool suspect;
+	bool unreachable; /* it did not answer that either */
+	rpc_call_id probe;
 	char key[]; /* lane, address */
 };
 
-struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane)
+static struct chain_peer *find_peer(struct service *service, const char *address, unsigned lane)
 {
 	struct chain_peer *peer = NULL;
 	size_t size = strlen(address) + 12;
@@ -27,10 +32,17 @@ struct rpc_peer *chain_peer(struct service *service, const char *address, unsign
 	if (peer == NULL && HASH_COUNT(service->peers) < CHAIN_PEERS_MAX) {
 		peer = mem_zero(1, sizeof(*peer) + size);
 		memcpy(peer->key, key, size);
+		peer->service = service;
 		peer->peer = rpc_peer_open_lane(service->rpc, address, lane);
 		HASH_ADD_STR(service->peers, key, peer);
 	}
 	free(key);
+	return peer;
+}
+
+struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane)
+{
+	struct chain_peer *peer = find_peer(service, address, lane);
 	return peer == NULL ? NULL : peer->peer;
 }
 
@@ -39,6 +51,8 @@ void chain_close_peers(struct service *service)
 	struct chain_peer *peer, *next;
 	HASH_ITER (hh, service->peers, peer, next) {
 		HASH_DEL(service->peers, peer);
+		if (peer->probe != 0)
+			rpc_call_cancel(service->rpc, peer->probe);
 		rpc_peer_close(peer->peer);
 		free(peer);
 	}
@@ -71,6 +85,14 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk)
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
 }
 
+static void report(const struct chunk_op *op, bool unreachable)
+{
+	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = op->chunk->id,
+									     .version = op->version,
+									     .server = op->successor,
+									     .unreachable = unreachable });
+}
+
 /* What the successor's answer says about the chain. */
 static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 {
@@ -94,8 +116,9 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 		return;
 	default:
 		op->chain_err = ERR_CHAIN_BROKEN;
+		/* One that has retired its copy says that it has no lease: it serves this chunk no more. */
 		if (!service->stopping)
-			master_link_report(service->link, op->chunk->id, op->version, op->successor);
+			report(op, result->err == ERR_NO_LEASE);
 		return;
 	}
 }
@@ -130,10 +153,39 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 void chain_watch(struct service *service, struct chunk *chunk)
 {
 	uint64_t now = loop_now_ms(service->loop);
+	const Granary__Replica *successor = chain_successor(service, chunk);
 	struct chunk_op *op;
 	DL_FOREACH2 (chunk->first_op, op, next) {
-		if (op->call != 0 && now - op->called_ms >= CHAIN_SUSPECT_MS && op->version == chunk->version)
-			master_link_report(service->link, chunk->id, op->version, op->successor);
+		if (op->call == 0 || now - op->called_ms < CHAIN_SUSPECT_MS || op->version != chunk->version || successor == NULL ||
+		    successor->server != op->successor)
+			continue;
+		struct chain_peer *peer = find_peer(service, successor->address, CHAIN_LANE_PROBE);
+		if (peer != NULL)
+			peer->suspect = true;
+		report(op, peer != NULL && peer->unreachable);
+	}
+}
+
+static void on_probed(void *arg, const struct rpc_result *result)
+{
+	struct chain_peer *peer = arg;
+	peer->probe = 0;
+	if (!peer->service->stopping)
+		peer->unreachable = result->err != OK;
+}
+
+void chain_probe_suspects(struct service *service)
+{
+	Granary__Empty empty = GRANARY__EMPTY__INIT;
+	for (struct chain_peer *peer = service->peers; peer != NULL; peer = peer->hh.next) {
+		if (!peer->suspect) {
+			peer->unreachable = false;
+			continue;
+		}
+		peer->suspect = false;
+		if (peer->probe == 0)
+			peer->probe = rpc_peer_call(peer->peer, MESSAGE_CHUNKSERVER_STATUS, &empty.base, NULL, CHAIN_PROBE_MS, on_probed,
+						    peer);
 	}
 }
 

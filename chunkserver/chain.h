@@ -18,6 +18,8 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk);
 /* Reports successors that have been silent for CHAIN_SUSPECT_MS: the master drops them once their lease has run out, long before
  * our own patience ends. Every tick. */
 void chain_watch(struct service *service, struct chunk *chunk);
+/* Of those: asks whether it is there at all. Every tick, after chain_watch for all. */
+void chain_probe_suspects(struct service *service);
 /* The chunk has a new chain: what waits for a server that is no longer in it has been waiting in vain. */
 void chain_drop_lost(struct service *service, struct chunk *chunk);
 /* So much is queued for the operation's successor that it takes no more: back to the client. */
@@ -26,6 +28,7 @@ bool chain_is_full(const struct chunk_op *op);
 unsigned chain_lane(const struct service *service, const struct chunk *chunk);
 /* The server at the address; lanes as in rpc.h. NULL: too many are known. */
 #define CHAIN_LANE_READ 0u
+#define CHAIN_LANE_PROBE (REPLICAS_MAX + 1u)
 struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane);
 void chain_close_peers(struct service *service);
 

@@ -464,6 +464,10 @@ static enum err check_version(struct chunk_op *op)
 	if (op->version < chunk->version)
 		return OK;
 #endif
+#ifdef PLANT_VERSION_CHECK_SKIPPED
+	if (op->version < chunk->version)
+		op->version = chunk->version;
+#endif
 	if (op->version < chunk->version)
 		return ERR_STALE_VERSION;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */
@@ -698,6 +702,7 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 		chunk->copy = copy;
+		mend_filled(chunk);
 		chunk_write_header(service, chunk);
 	} else {
 		chunk_store_save(chunk);

@@ -373,6 +373,9 @@ void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain)
 
 void chunk_store_save(struct chunk *chunk)
 {
+	/* The index is never ahead of the file: it follows when that says so. */
+	if (chunk->adopting)
+		return;
 	struct chunk_index *index = &chunk->store->index;
 	Granary__ChunkLocation *known = NULL;
 	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;

@@ -144,7 +144,9 @@ static void note_failure(struct fill *fill, enum err err)
 	if (++fill->failures >= FILL_ATTEMPTS_MAX)
 		fill_give_up(fill, err);
 	else if (fill->failures >= REPORT_AFTER && !fill->service->stopping && err != ERR_CORRUPT)
-		master_link_report(fill->service->link, fill->chunk->id, fill->version, fill->server);
+		master_link_report(fill->service->link, &(struct master_link_failure){ .chunk = fill->chunk->id,
+											.version = fill->version,
+											.server = fill->server });
 }
 
 static void report(struct fill *fill)
@@ -594,7 +596,7 @@ void fill_check(struct service *service, struct chunk *chunk)
 		fill_abort(chunk);
 	const Granary__Replica *newcomer = chunk->chain == NULL ? NULL : chain_joining(service, chunk);
 	if (newcomer == NULL || chunk->fill != NULL || service->stopping || !service_has_lease(service) || chunk->state != CHUNK_READY ||
-	    chunk->copy != COPY_COMPLETE || chunk->adopting || chunk->rejoin != NULL || chunk_store_failed(chunk->store))
+	    chunk->copy != COPY_COMPLETE || chunk->adopting || chunk->rejoin != NULL || chunk->uncertain || chunk_store_failed(chunk->store))
 		return;
 	start(service, chunk, newcomer);
 }

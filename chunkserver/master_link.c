@@ -18,6 +18,7 @@
 struct report {
 	struct master_link *link;
 	uint64_t chunk, version, server;
+	bool unreachable;
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
@@ -388,6 +389,7 @@ static void send_report(void *arg)
 	message.chunk = report->chunk;
 	message.version = report->version;
 	message.server = report->server;
+	message.unreachable = report->unreachable;
 	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
 }
 
@@ -400,19 +402,26 @@ static void report_begin(struct master_link *link, struct report *report)
 	timer_start(&report->timer, 0);
 }
 
-void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server)
+void master_link_report(struct master_link *link, const struct master_link_failure *failure)
 {
 	struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
-		if (report->chunk == chunk && report->server == server && report->version >= version && !report->is_fill)
+		if (report->chunk == failure->chunk && report->server == failure->server && report->version >= failure->version &&
+		    !report->is_fill) {
+			report->unreachable = failure->unreachable;
 			return;
+		}
 	}
 	/* Above the bound the clients' own reports do. */
 	if (link->report_count >= CHUNK_FAILURES_REPORTED_MAX)
 		return;
-	log_warn("chain_broken", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, chunk, version, server);
+	log_warn("chain_broken", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, failure->chunk, failure->version,
+		 failure->server);
 	report = mem_zero(1, sizeof(*report));
-	*report = (struct report){ .chunk = chunk, .version = version, .server = server };
+	*report = (struct report){ .chunk = failure->chunk,
+				   .version = failure->version,
+				   .server = failure->server,
+				   .unreachable = failure->unreachable };
 	report_begin(link, report);
 }
 

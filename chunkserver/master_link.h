@@ -44,8 +44,12 @@ bool master_link_has_lease(const struct master_link *link);
 uint64_t master_link_cluster(const struct master_link *link);
 /* The cluster's settings as of the last heartbeat; the defaults before. Never NULL, until the next one. */
 const Granary__Settings *master_link_settings(const struct master_link *link);
+struct master_link_failure {
+	uint64_t chunk, version, server;
+	bool unreachable; /* it does not answer anything else either, or does not serve */
+};
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
-void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server);
+void master_link_report(struct master_link *link, const struct master_link_failure *failure);
 
 struct master_link_fill {
 	uint64_t chunk, version;

@@ -98,10 +98,31 @@ static void back_off(struct mend *mend)
 		pause_ms(mend, ms < MEND_RETRY_MS_MAX ? ms : MEND_RETRY_MS_MAX);
 }
 
+/* Its answer is the present chain. */
+static void ask_master(const struct mend *mend)
+{
+	master_link_report(mend->service->link,
+			   &(struct master_link_failure){ .chunk = mend->chunk->id, .version = mend->chunk->version });
+}
+
 static int place_of(const struct mend *mend)
 {
 	const Granary__ChunkLocation *chain = mend->chunk->chain;
 	return chain == NULL ? -1 : service_position(mend->service, chain->replicas, chain->n_replicas);
+}
+
+static void set_certain(struct chunk *chunk)
+{
+	chunk->uncertain = chunk->blank = false;
+	/* The mark speaks of this life from now on. */
+	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
+		chunk_store_fail(chunk->store, "mark", ERR_IO);
+}
+
+void mend_filled(struct chunk *chunk)
+{
+	if (chunk->uncertain)
+		set_certain(chunk);
 }
 
 /* From now on the chunk is as good as that of any other member. */
@@ -109,10 +130,7 @@ static void is_certain(struct mend *mend, const char *why)
 {
 	struct chunk *chunk = mend->chunk;
 	log_warn("chunk_certain", "chunk=%016" PRIx64 " blocks_taken=%" PRIu32 " why=%s", chunk->id, mend->written, why);
-	chunk->uncertain = chunk->blank = false;
-	/* The mark speaks of this life from now on. */
-	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
-		chunk_store_fail(chunk->store, "mark", ERR_IO);
+	set_certain(chunk);
 	mend->cursor = 0;
 	mend->step = WINDOW_BLOCKS;
 	chunk_ops_wake(chunk, NULL);
@@ -440,7 +458,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		answers->nothing++;
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
-		master_link_report(mend->service->link, mend->chunk->id, mend->chunk->version, 0);
+		ask_master(mend);
 		answers->other++;
 		break;
 	default:
@@ -504,7 +522,7 @@ static void next(void *arg)
 		return;
 	}
 	if (place_of(mend) < 0) { /* the master's answer says it */
-		master_link_report(mend->service->link, chunk->id, chunk->version, 0);
+		ask_master(mend);
 		back_off(mend);
 		return;
 	}
@@ -524,7 +542,7 @@ static void next(void *arg)
 
 void mend_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->state != CHUNK_READY || service->stopping ||
+	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->copy != COPY_COMPLETE || chunk->state != CHUNK_READY || service->stopping ||
 	    (!chunk->uncertain && chunk->damaged == NULL) || chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
 		return;

@@ -25,6 +25,8 @@
 
 /* If there is anything to mend, and it is not being done. */
 void mend_start(struct service *service, struct chunk *chunk);
+/* The chunk has been filled by its predecessor (fill.h): all of it is as there. */
+void mend_filled(struct chunk *chunk);
 /* Starts those that had to wait for others. */
 void mend_tick(struct service *service);
 /* The chunk goes, or the process stops. */

@@ -162,6 +162,13 @@ static enum err compare(struct rejoin *rejoin, const Granary__ChunkReadReply *re
 	return OK;
 }
 
+static void report(const struct rejoin *rejoin)
+{
+	const struct chunk *chunk = rejoin->chunk;
+	master_link_report(rejoin->service->link,
+			   &(struct master_link_failure){ .chunk = chunk->id, .version = chunk->version, .server = rejoin->asked });
+}
+
 static void again(struct rejoin *rejoin)
 {
 	timer_start(&rejoin->timer, RETRY_MS);
@@ -184,7 +191,7 @@ static void given(void *arg, const struct rpc_result *result)
 	} else {
 		if (result->err != ERR_STALE_VERSION && result->err != ERR_NO_SPACE && result->err != ERR_BUSY &&
 		    ++rejoin->failures >= REPORT_AFTER)
-			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+			report(rejoin);
 		again(rejoin);
 	}
 }
@@ -311,7 +318,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
 		if (++rejoin->failures >= REPORT_STALE_AFTER)
-			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+			report(rejoin);
 		again(rejoin);
 		break;
 	case ERR_BUSY:
@@ -322,7 +329,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		break;
 	default:
 		if (++rejoin->failures >= REPORT_AFTER)
-			master_link_report(service->link, chunk->id, chunk->version, rejoin->asked);
+			report(rejoin);
 		again(rejoin);
 	}
 }

@@ -247,6 +247,7 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		return;
 	}
 	if (server) {
+		servers_note_fill(server, now_ms(service), message->fill_bytes, message->filling_bytes);
 		reply.lease_ms = (uint32_t)servers_heartbeat(server, now_ms(service), request->conn, message->incarnation,
 							     message->failed, &again);
 		server->bytes_total = message->bytes_total;
@@ -254,10 +255,6 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
 		servers_set_disk(server, message->disk);
-		/* A process that has just started begins again. */
-		server->fill_bytes_heard += message->fill_bytes - (message->fill_bytes < server->fill_bytes ? 0 : server->fill_bytes);
-		server->fill_bytes = message->fill_bytes;
-		server->filling_bytes = message->filling_bytes;
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */

@@ -1,10 +1,12 @@
 #include "master/failure.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <uthash.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/sys/log.h"
 
 struct report {
 	struct rpc_request *request;
@@ -15,11 +17,13 @@ struct report {
 struct leaving {
 	uint64_t chunk;
 	struct failure *failure;
+	struct chunk_change change;
+	uint64_t retiring; /* proposed when this server has confirmed; 0: it is proposed */
 	struct report *reports;
 	UT_hash_handle hh;
 };
 
-/* A newcomer that is alive and is said not to answer. */
+/* A member that is alive and is said not to answer. */
 struct suspicion {
 	uint64_t chunk, server;
 	uint64_t first_ms, last_ms;
@@ -72,7 +76,7 @@ static void leaving_join(struct leaving *leaving, struct rpc_request *request)
 	leaving->failure->report_count++;
 }
 
-/* ---- newcomers that are alive */
+/* ---- those that are alive */
 
 static void suspicions_expire(struct failure *failure, bool all)
 {
@@ -87,12 +91,28 @@ static void suspicions_expire(struct failure *failure, bool all)
 	}
 }
 
-/* A newcomer serves nobody: it may be left out without its lease being waited for. Who has not answered for a while holds up writers. */
-static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *chunk, const Granary__ChunkFailure *message)
+/* The chain has it right before the server. */
+static bool is_from_predecessor(const struct failure *failure, const Granary__Chunk *chunk, const struct rpc_request *request)
 {
+	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
+
+	for (size_t i = 1; i < chunk->n_replicas; i++) {
+		if (chunk->replicas[i] != message->server)
+			continue;
+		const struct server *predecessor = servers_find(failure->context.servers, chunk->replicas[i - 1]);
+		return request->conn && predecessor && predecessor->connection == request->conn;
+	}
+	return false;
+}
+
+/* A newcomer serves nobody: it may be left out without its lease being waited for. Who has not answered for a while holds up writers. */
+static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *chunk, const struct rpc_request *request)
+{
+	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
+	bool joins = message->server == chunk->joining;
 	struct suspicion *suspicion;
 
-	if (message->server != chunk->joining)
+	if (!joins && !(message->unreachable && is_from_predecessor(failure, chunk, request)))
 		return false;
 	HASH_FIND(hh, failure->suspicions, &message->chunk, sizeof(message->chunk), suspicion);
 	if (suspicion && (suspicion->server != message->server || now_ms(failure) - suspicion->last_ms >= REPAIR_SUSPECT_MS)) {
@@ -112,7 +132,7 @@ static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *c
 		HASH_ADD(hh, failure->suspicions, chunk, sizeof(suspicion->chunk), suspicion);
 	}
 	suspicion->last_ms = now_ms(failure);
-	return suspicion->last_ms - suspicion->first_ms >= REPAIR_SUSPECT_MS;
+	return suspicion->last_ms - suspicion->first_ms >= (joins ? REPAIR_SUSPECT_MS : REPAIR_UNREACHABLE_MS);
 }
 
 /* ---- reports */
@@ -134,14 +154,14 @@ static bool is_left_in_doubt(struct failure *failure, const struct chunk_change 
 	return waited_for;
 }
 
-/* Who is dead, or (given, may be 0) `newcomer`, is left out. False when nobody may be left out now. */
-static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t newcomer, struct chunk_change *out)
+/* Who is dead, or (given, may be 0) `suspect`, is left out. False when nobody may be left out now. */
+static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t suspect, struct chunk_change *out)
 {
 	size_t complete = 0;
 
 	for (size_t i = 0; i < chunk->n_replicas && i < REPLICAS_MAX; i++) {
 		const struct server *server = servers_find(failure->context.servers, chunk->replicas[i]);
-		if (!server || servers_is_dead(server, now_ms(failure)) || chunk->replicas[i] == newcomer) {
+		if (!server || servers_is_dead(server, now_ms(failure)) || chunk->replicas[i] == suspect) {
 			out->dropped[out->dropped_count++] = chunk->replicas[i];
 			continue;
 		}
@@ -149,6 +169,40 @@ static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t 
 		complete += chunk->replicas[i] != chunk->joining;
 	}
 	return complete > 0 && out->dropped_count > 0 && !is_left_in_doubt(failure, out);
+}
+
+/* Proposes it, or first has a member that serves the chunk (given, may be 0) retire its copy. False: that one is not connected. */
+static bool leave(struct leaving *leaving, uint64_t alive)
+{
+	struct failure *failure = leaving->failure;
+
+	leaving->retiring = alive;
+	if (!alive) {
+		chunk_change_propose(&failure->context, &leaving->change);
+		return true;
+	}
+	if (commands_add(failure->context.commands, alive, command_drop_copy(0, leaving->chunk, leaving->change.version, true))) {
+		log_warn("member_unreachable", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, leaving->chunk,
+			 leaving->change.version, alive);
+		return true;
+	}
+	HASH_DEL(failure->leavings, leaving);
+	free(leaving);
+	return false;
+}
+
+void failure_command_done(struct failure *failure, uint64_t server, const Granary__ChunkCommand *command, enum err err)
+{
+	struct leaving *leaving;
+
+	HASH_FIND(hh, failure->leavings, &command->chunk, sizeof(command->chunk), leaving);
+	if (!leaving || !command->retire || leaving->retiring != server || command->version != leaving->change.version)
+		return;
+	leaving->retiring = 0;
+	if (err == OK)
+		chunk_change_propose(&failure->context, &leaving->change);
+	else
+		on_changed(leaving, ERR_BUSY);
 }
 
 static bool is_member(const Granary__Chunk *chunk, uint64_t server)
@@ -166,6 +220,7 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 	const struct server *server = servers_find(failure->context.servers, message->server);
 	struct chunk_change change = { .chunk = message->chunk, .version = chunk->version };
 	struct leaving *leaving;
+	bool given_up = false;
 
 	if (chunk->version > message->version || !is_member(chunk, message->server)) {
 		chunk_reply_location(&failure->context, message->chunk, request);
@@ -173,16 +228,19 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 	}
 	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
 	bool dead = !server || servers_is_dead(server, now_ms(failure));
-	bool suspect = !dead && is_suspect_for_long(failure, chunk, message);
+	bool suspect = !dead && is_suspect_for_long(failure, chunk, request);
 	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
 		leaving = mem_zero(1, sizeof(*leaving));
 		leaving->chunk = message->chunk;
 		leaving->failure = failure;
+		leaving->change = change;
+		leaving->change.done = on_changed;
+		leaving->change.arg = leaving;
 		HASH_ADD(hh, failure->leavings, chunk, sizeof(leaving->chunk), leaving);
-		change.done = on_changed;
-		change.arg = leaving;
-		chunk_change_propose(&failure->context, &change);
+		given_up = !leave(leaving, suspect && message->server != chunk->joining ? message->server : 0);
 	}
+	if (given_up)
+		leaving = NULL;
 	if (leaving)
 		leaving_join(leaving, request);
 	else
@@ -224,7 +282,13 @@ void failure_close(struct failure *failure)
 {
 	if (!failure)
 		return;
-	check(!failure->leavings);
+	struct leaving *leaving, *next;
+
+	HASH_ITER(hh, failure->leavings, leaving, next)
+	{
+		check(leaving->retiring); /* what was proposed has ended */
+		on_changed(leaving, ERR_CANCELLED);
+	}
 	suspicions_expire(failure, true);
 	free(failure);
 }

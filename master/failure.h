@@ -4,6 +4,8 @@
  * are left out at once, never the last one with a complete copy. A newcomer whose copy is being filled serves nobody: one that is
  * alive and does not answer for a while is left out all the same. Concurrent reports of one chunk wait for the one change; each is
  * answered with the location as it then is.
+ * A member that is alive, and that its predecessor cannot reach for a while, is told to retire its copy; when it has confirmed that
+ * (it will not serve it any more, not even after a restart) it is left out.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_FAILURE_H
 #define GRANARY_MASTER_FAILURE_H
@@ -17,6 +19,8 @@ struct failure;
 struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair);
 /* After replica_close. */
 void failure_close(struct failure *failure);
+/* A ChunkCommand without garbage has ended. */
+void failure_command_done(struct failure *failure, uint64_t server, const Granary__ChunkCommand *command, enum err err);
 /* MESSAGE_CHUNK_FAILURE. */
 void failure_serve(struct failure *failure, struct rpc_request *request);
 

@@ -147,11 +147,13 @@ static void on_command_done(void *arg, uint64_t server, const Granary__ChunkComm
 {
 	struct master *master = arg;
 
-	if (command->garbage)
+	if (command->garbage) {
 		garbage_command_done(master->garbage, server, command, err);
-	else
-		repair_command_done(master->repair, server, command, err);
-	if (!command->garbage && err)
+		return;
+	}
+	repair_command_done(master->repair, server, command, err);
+	failure_command_done(master->failure, server, command, err);
+	if (err)
 		log_info("chunk_command_failed", "server=%016" PRIx64 " chunk=%016" PRIx64 " error=%s", server, command->chunk,
 			 err_name(err));
 }

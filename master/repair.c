@@ -526,8 +526,17 @@ void repair_progress(const struct repair *repair, struct repair_progress *out)
 	*out = (struct repair_progress){ 0 };
 	for (const struct join *join = repair->joins; join; join = join->hh.next)
 		out->joins += join->state != JOIN_COMPLETE;
-	for (size_t i = 0; i < servers_count(repair->context.servers); i++)
-		out->bytes_filling += servers_at(repair->context.servers, i)->filling_bytes;
+	uint64_t rate_set = setting_value(meta_settings(meta_of(repair)), SETTING_REPAIR_RATE);
+	for (size_t i = 0; i < servers_count(repair->context.servers); i++) {
+		const struct server *server = servers_at(repair->context.servers, i);
+		uint64_t left = server->to_fill_bytes > server->filling_bytes ? server->to_fill_bytes - server->filling_bytes : 0;
+		uint64_t rate = server->fill_rate ? server->fill_rate : rate_set;
+		out->bytes_filling += server->filling_bytes;
+		if (left * 1000 / rate > out->safe_in_ms)
+			out->safe_in_ms = left * 1000 / rate;
+	}
+	if (out->joins == 0)
+		out->safe_in_ms = 0;
 	if (repair->sample_count < 3)
 		return;
 	unsigned last = repair->sample_count - 1;

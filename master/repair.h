@@ -33,6 +33,9 @@ struct repair_progress {
 	uint64_t joins;		    /* copies being filled */
 	uint64_t bytes_per_second;  /* measured over the last seconds; 0: not known */
 	uint64_t bytes_filling;	    /* sent of copies that are not complete */
+	/* At the rates of the servers that send, each from what is to come from it (to_fill_bytes). Those that have not begun: at
+	 * the rate that is set. 0: nothing is sent. */
+	uint64_t safe_in_ms;
 };
 void repair_progress(const struct repair *repair, struct repair_progress *out);
 

@@ -164,6 +164,22 @@ bool servers_is_waited_for(const struct server *server, uint64_t now_ms)
 	return !server->uncertain && now_ms < server->lease_until_ms + UNCERTAIN_WAIT_MS;
 }
 
+void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes)
+{
+	/* A process that has just started begins again. */
+	uint64_t more = fill_bytes - (fill_bytes < server->fill_bytes ? 0 : server->fill_bytes);
+	uint64_t since_ms = now_ms > server->heard_ms ? now_ms - server->heard_ms : 1;
+	uint64_t rate = more * 1000 / since_ms;
+
+	server->fill_bytes_heard += more;
+	server->fill_bytes = fill_bytes;
+	server->filling_bytes = filling_bytes;
+	if (more == 0 && filling_bytes == 0)
+		server->fill_rate = 0;
+	else
+		server->fill_rate = server->fill_rate ? (server->fill_rate * 3 + rate) / 4 : rate;
+}
+
 void servers_cleaned(struct server *server, uint64_t now_ms)
 {
 	server->cleaning = false;

@@ -45,6 +45,8 @@ struct server {
 	uint64_t fill_bytes;	   /* sent to fill copies, as its process says; */
 	uint64_t fill_bytes_heard; /* and summed here over all of its processes */
 	uint64_t filling_bytes;	   /* of copies that are not complete yet */
+	uint64_t fill_rate;	   /* bytes a second, averaged over some heartbeats */
+	uint64_t to_fill_bytes;	   /* status: what chunks lack of which it would be the source */
 };
 
 struct servers;
@@ -76,6 +78,8 @@ void servers_set_disk(struct server *server, const Granary__DiskHealth *disk);
 /* It is dead, but what it had may be all that there is, since those that live have lost power: they go on without it only if it stays
  * away for UNCERTAIN_WAIT_MS. */
 bool servers_is_waited_for(const struct server *server, uint64_t now_ms);
+/* What it says of filling copies, with the heartbeat that came now; before servers_heartbeat. */
+void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes);
 /* It has confirmed the garbage: heartbeats give leases from now on. */
 void servers_cleaned(struct server *server, uint64_t now_ms);
 

@@ -111,8 +111,7 @@ static void add_repair(const struct status *status, Granary__ClusterStatus *out)
 	out->chunks_waiting = copies->waiting;
 	out->fills = progress.joins;
 	out->fill_bytes_per_second = progress.bytes_per_second;
-	if (progress.bytes_per_second > 0)
-		out->safe_in_ms = out->bytes_lacking * 1000 / progress.bytes_per_second;
+	out->safe_in_ms = progress.safe_in_ms;
 }
 
 static void answer(struct status *status, struct rpc_request *request)
@@ -156,6 +155,19 @@ static void end_all(struct status *status, enum err err)
 	}
 }
 
+/* It comes from the last one that has everything. */
+static void add_lacking(struct status *status, const struct repair_verdict *verdict, const Granary__Chunk *chunk, uint64_t bytes)
+{
+	status->copies.lacking_bytes += bytes;
+	for (size_t i = verdict->kept_count; i > 0; i--) {
+		struct server *server = servers_find(status->options.servers, verdict->kept[i - 1]);
+		if (!server || verdict->kept[i - 1] == chunk->joining)
+			continue;
+		server->to_fill_bytes += bytes;
+		return;
+	}
+}
+
 /* Complete copies on servers that are in service; a server without a lease at the moment does not count. */
 static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
@@ -177,7 +189,7 @@ static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 		copies->none_bytes += verdict.complete == 0 ? bytes : 0;
 		copies->waiting += verdict.action == REPAIR_WAIT;
 		if (verdict.complete > 0)
-			copies->lacking_bytes += bytes * (verdict.wanted - verdict.complete);
+			add_lacking(status, &verdict, chunk, bytes * (verdict.wanted - verdict.complete));
 	}
 	return ++status->seen < CHUNKS_SCAN_MAX;
 }
@@ -213,6 +225,8 @@ void status_serve(struct status *status, struct rpc_request *request)
 		return;
 	status->copies = (struct copies){ 0 };
 	status->cursor = 0;
+	for (size_t i = 0; i < servers_count(status->options.servers); i++)
+		servers_at(status->options.servers, i)->to_fill_bytes = 0;
 	on_slice(status);
 }
 

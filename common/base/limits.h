@@ -155,6 +155,7 @@
 #define REPAIR_AVOIDED_MS 20000u
 #define REPAIR_TOLD_AGAIN_MS 2000u		     /* members of a chunk that is being filled hear of it again */
 #define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
+#define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
 #define REPAIR_SUSPECTS_MAX 4096u
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
@@ -214,6 +215,7 @@
 #define CHAIN_TIMEOUT_MS 2000u			     /* successor's answer to a write */
 #define CHAIN_SYNC_TIMEOUT_MS 10000u		     /* the same when it syncs */
 #define CHAIN_SUSPECT_MS 400u			     /* a successor that is silent for so long is reported */
+#define CHAIN_PROBE_MS 400u			     /* and asked whether it is there at all */
 #define CHAIN_PEERS_MAX 1024u
 #define FILL_PIECES_MAX 4u			     /* of one copy, sent and not acknowledged */
 #define FILL_RECORDS_MAX 16u			     /* the same of a pack */

@@ -143,6 +143,12 @@ class Cluster:
         os.statvfs(path)
         return process
 
+    def unmount(self, path, process):
+        process.terminate()
+        process.wait(20)
+        self.extra.remove(process)
+        wait_for(lambda: not os.path.ismount(path), 10, f"{path} to be unmounted")
+
 
 class Writer(threading.Thread):
     """Writes numbered blocks to a file, synced each, at most `rate` a second, and notes its pauses."""

@@ -235,6 +235,92 @@ static void test_chunk_change(void **state)
 	assert_int_equal(run_chunk_change(f, change), ERR_NO_CHUNK);
 }
 
+static const Granary__ChunkLocation *changed(struct fixture *f)
+{
+	assert_int_equal(f->result->n_chunks, 1);
+	return f->result->chunks[0];
+}
+
+/* 2 is left out, 4 joins, is complete. */
+static void test_chunk_join(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t file = made_file(f, ROOT, "a"), chunk;
+	assert_int_equal(allocate(f, file, 0, &chunk), OK);
+	uint64_t joined[] = {1, 3, 4}, moved[] = {4, 1, 3}, alone[] = {4}, gone[] = {2}, left[] = {1, 3};
+	Granary__ChunkChange change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 1, .replicas = moved,
+					      .n_replicas = 3, .dropped = gone, .n_dropped = 1, .join = 4);
+	assert_int_equal(run_chunk_change(f, change), ERR_INVALID); /* not the last */
+	change.replicas = alone;
+	change.n_replicas = 1;
+	assert_int_equal(run_chunk_change(f, change), ERR_INVALID); /* nobody who has anything */
+	change.replicas = joined;
+	change.n_replicas = 3;
+	change.join = 3;
+	assert_int_equal(run_chunk_change(f, change), ERR_INVALID); /* is a member */
+	change.join = 4;
+	assert_int_equal(run_chunk_change(f, change), OK);
+	assert_int_equal(changed(f)->version, 2);
+	assert_true(changed(f)->replicas[2]->joining && !changed(f)->replicas[1]->joining);
+	Granary__Chunk *record = NULL;
+	assert_int_equal(meta_chunk(f->meta, chunk, &record), OK);
+	assert_int_equal(record->joining, 4);
+	assert_int_equal(record->n_stale, 1);
+	assert_int_equal(record->stale[0], 2);
+	message_free(&record->base);
+	assert_int_equal(garbage_count(f), 1); /* to be retired */
+	/* It joins once, and is never left with nobody. */
+	uint64_t five[] = {1, 3, 4, 5};
+	change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 2, .replicas = five,
+					       .n_replicas = 4, .join = 5);
+	assert_int_equal(run_chunk_change(f, change), ERR_INVALID);
+	change.join = 0;
+	change.replicas = alone;
+	change.n_replicas = 1;
+	change.dropped = left;
+	change.n_dropped = 2;
+	assert_int_equal(run_chunk_change(f, change), ERR_INVALID);
+	/* Complete: the version stays, the retired copy is of no use any more. */
+	change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 2, .join = 5, .complete = true);
+	assert_int_equal(run_chunk_change(f, change), ERR_STALE_VERSION);
+	change.join = 4;
+	assert_int_equal(run_chunk_change(f, change), OK);
+	assert_int_equal(changed(f)->version, 2);
+	assert_false(changed(f)->replicas[2]->joining);
+	assert_int_equal(meta_chunk(f->meta, chunk, &record), OK);
+	assert_int_equal(record->joining, 0);
+	assert_int_equal(record->n_stale, 0);
+	message_free(&record->base);
+	assert_int_equal(garbage_count(f), 2);
+	assert_int_equal(run_chunk_change(f, change), ERR_STALE_VERSION);
+}
+
+/* One that was left out joins again; one that joins is left out. */
+static void test_chunk_join_again(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t file = made_file(f, ROOT, "a"), chunk;
+	assert_int_equal(allocate(f, file, 0, &chunk), OK);
+	uint64_t two[] = {1, 3}, again[] = {1, 3, 2}, gone[] = {2};
+	Granary__ChunkChange change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 1, .replicas = two,
+					      .n_replicas = 2, .dropped = gone, .n_dropped = 1);
+	Granary__Chunk *record = NULL;
+	assert_int_equal(run_chunk_change(f, change), OK);
+	change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 2, .replicas = again,
+					       .n_replicas = 3, .join = 2);
+	assert_int_equal(run_chunk_change(f, change), OK);
+	assert_int_equal(meta_chunk(f->meta, chunk, &record), OK);
+	assert_int_equal(record->n_stale, 0);
+	message_free(&record->base);
+	change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 3, .replicas = two,
+					       .n_replicas = 2, .dropped = gone, .n_dropped = 1);
+	assert_int_equal(run_chunk_change(f, change), OK);
+	assert_int_equal(meta_chunk(f->meta, chunk, &record), OK);
+	assert_int_equal(record->joining, 0);
+	assert_int_equal(record->n_stale, 1);
+	message_free(&record->base);
+}
+
 /* ---- blobs */
 
 static void test_blob(void **state)
@@ -410,6 +496,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_large_file_is_freed_in_steps, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_too_many_chunks_for_a_blob, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_chunk_change, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_chunk_join, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_chunk_join_again, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_blob, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_truncate_blob, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_blob_to_chunks, setup, teardown),
