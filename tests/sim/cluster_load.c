@@ -194,8 +194,11 @@ void load_power_lost(struct world *world, unsigned chunkserver)
 	struct run *run = world->arg;
 	(void)chunkserver;
 	run->may_lose = true;
-	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES; i++)
+	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES; i++) {
 		history_power_cut(run->history, i, sim_now_us(world->sim));
+		if (!run->tearing[i].synced)
+			run->tearing[i].torn = run->version;
+	}
 }
 
 void load_free(struct run *run)

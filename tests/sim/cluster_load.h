@@ -6,7 +6,8 @@
  *     looked up and read whole; small ones are blobs in packs, large ones have chunks;
  *   - *locks*: of the tables, exclusive.
  *
- * All three are registers of one history (history.h). Besides, on the spot: a block is one version, whole; a file is that which its name
+ * All three are registers of one history (history.h). Besides, on the spot: a block is one version, whole (if it was not synced when power
+ * was lost it may be torn by sectors, until it is synced again: then the read says nothing); a file is that which its name
  * leads to, whole; once the faults have ended (run->ending) everything works. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_LOAD_H
 #define GRANARY_TESTS_SIM_CLUSTER_LOAD_H
@@ -47,6 +48,11 @@ struct run {
 	struct known_file *files;
 	struct counts counts;
 	bool never_sync; /* tables are flushed only */
+	/* By block: the last version begun; it was synced; the newest version of which sectors may be there, after a loss of power. */
+	struct {
+		uint64_t begun, torn;
+		bool synced;
+	} tearing[REGISTER_NAMES];
 	bool may_lose;	 /* unsynced data was lost: blocks of tables may be damaged until they are written again */
 	bool ending;
 	uint64_t ending_us;
