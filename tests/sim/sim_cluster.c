@@ -72,7 +72,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	check(storm != NULL);
 	run->world = (struct world){ .clients = CLIENTS,
 				     .break_per_million = seed % 3 == 0 ? 500 : 20,
-				     .late_per_million = 300000,
+				     .late_per_million = 500000,
 				     .client_start = load_start,
 				     .client_stop = load_stop,
 				     .power_lost = load_power_lost,
