@@ -55,6 +55,12 @@ const Granary__Replica *chain_successor(const struct service *service, const str
 	return chunk->chain == NULL ? NULL : successor_of(service, chunk->chain->replicas, chunk->chain->n_replicas);
 }
 
+const Granary__Replica *chain_joining(const struct service *service, const struct chunk *chunk)
+{
+	const Granary__Replica *successor = chain_successor(service, chunk);
+	return successor != NULL && successor->joining ? successor : NULL;
+}
+
 unsigned chain_lane(const struct service *service, const struct chunk *chunk)
 {
 	return CHAIN_LANE_FIRST + (unsigned)service_position(service, chunk->chain->replicas, chunk->chain->n_replicas);
@@ -106,11 +112,13 @@ static void call(struct chunk_op *op, const Granary__Replica *successor, enum me
 {
 	struct service *service = op->service;
 	unsigned place = op->state == OP_SETTLING ? 0 : (unsigned)service_position(service, op->replicas, op->replica_count);
+	if (op->kind == OP_FILL)
+		place = (unsigned)service_position(service, op->chunk->chain->replicas, op->chunk->chain->n_replicas);
 	/* One lane for each place in a chain: what a head sends may wait for what the next one sends, never the other way round. */
 	struct rpc_peer *peer = chain_peer(service, successor->address, CHAIN_LANE_FIRST + place);
 	op->successor = successor->server;
-	if (peer == NULL) {
-		op->chain_err = ERR_CHAIN_BROKEN;
+	if (peer == NULL || !service_has_lease(service)) {
+		op->chain_err = peer == NULL ? ERR_CHAIN_BROKEN : ERR_NO_LEASE;
 		op->failed_server = successor->server;
 		return;
 	}
@@ -201,6 +209,8 @@ void chain_forward(struct chunk_op *op)
 	case OP_READ:
 	case OP_BLOB_READ:
 	case OP_DELETE_SLOTS:
+	case OP_FILL:
+	case OP_SUMS:
 		check(false);
 	}
 }
@@ -229,7 +239,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	check(successor != NULL);
 	op->sequence = ++chunk->sequence;
 	op->version = chunk->version;
-	if (op->kind == OP_TRIM) {
+	if (data == NULL) {
 		send_trim(op, successor, first);
 		return;
 	}

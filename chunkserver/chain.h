@@ -11,6 +11,8 @@ void chain_forward(struct chunk_op *op);
 void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data);
 /* The successor in the chunk's present chain; NULL: we are the tail or the chain is not known. */
 const Granary__Replica *chain_successor(const struct service *service, const struct chunk *chunk);
+/* The successor in the chunk's present chain if its copy is being filled; NULL: there is none, or it is complete. */
+const Granary__Replica *chain_joining(const struct service *service, const struct chunk *chunk);
 /* We are its head in its present chain. */
 bool chain_is_head(const struct service *service, const struct chunk *chunk);
 /* Reports successors that have been silent for CHAIN_SUSPECT_MS: the master drops them once their lease has run out, long before

@@ -14,10 +14,10 @@ static uint64_t data_offset(uint32_t block)
 	return CHUNK_DATA_OFFSET + (uint64_t)block * BLOCK_BYTES;
 }
 
-static enum err write_header(struct file *file, uint64_t id, uint64_t version)
+static enum err write_header(struct file *file, uint64_t id, uint64_t version, enum copy_state copy)
 {
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
-	struct chunk_header header = { .kind = KIND_REPLICATED, .chunk = id, .version = version };
+	struct chunk_header header = { .kind = KIND_REPLICATED, .chunk = id, .version = version, .copy = copy };
 	chunk_header_write(&header, bytes);
 	return file_write(file, 0, bytes, sizeof(bytes));
 }
@@ -39,7 +39,7 @@ enum err chunk_file_create(struct loop *loop, const char *path, const char *reus
 		goto done;
 	err = file_truncate(file, CHUNK_DATA_OFFSET);
 	if (err == OK)
-		err = write_header(file, id, version);
+		err = write_header(file, id, version, COPY_COMPLETE);
 	if (err == OK && reuse != NULL)
 		err = file_rename(loop, reuse, path);
 	if (err != OK)
@@ -95,6 +95,7 @@ enum err chunk_file_open(struct loop *loop, const char *path, uint64_t id, struc
 	out->file = file_ref(file);
 	out->id = id;
 	out->version = header.version;
+	out->copy = header.copy;
 	out->blocks = (uint32_t)((size - CHUNK_DATA_OFFSET + BLOCK_BYTES - 1) / BLOCK_BYTES);
 done:
 	free(table);
@@ -331,15 +332,22 @@ enum err chunk_file_sync(struct chunk_file *file)
 	return file_sync(file->file);
 }
 
-enum err chunk_file_set_version(struct chunk_file *file, uint64_t version)
+enum err chunk_file_set_state(struct chunk_file *file, uint64_t version, enum copy_state copy)
 {
 	check(version >= file->version);
-	enum err err = write_header(file->file, file->id, version);
+	enum err err = write_header(file->file, file->id, version, copy);
 	if (err == OK)
 		err = file_sync(file->file);
-	if (err == OK)
+	if (err == OK) {
 		file->version = version;
+		file->copy = copy;
+	}
 	return err;
+}
+
+enum err chunk_file_set_version(struct chunk_file *file, uint64_t version)
+{
+	return chunk_file_set_state(file, version, file->copy);
 }
 
 /* Entries behind the end of the file: of a trim that was cut off (the blocks are holes), or of blocks that were lost. */

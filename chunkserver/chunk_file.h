@@ -18,6 +18,7 @@ struct chunk_file {
 	struct file *direct; /* second descriptor that bypasses the page cache; NULL until wanted */
 	uint64_t id;
 	uint64_t version;    /* as on disk */
+	enum copy_state copy; /* as on disk */
 	uint32_t *crcs;	     /* CHUNK_BLOCKS entries as on disk: xor of crc32c_zero_block() */
 	uint32_t blocks;     /* in the file; what follows is zeros */
 };
@@ -60,6 +61,7 @@ uint32_t chunk_file_crc(const struct chunk_file *file, uint32_t block);
 MUST_USE enum err chunk_file_sync(struct chunk_file *file);
 /* Durable when it returns. */
 MUST_USE enum err chunk_file_set_version(struct chunk_file *file, uint64_t version);
+MUST_USE enum err chunk_file_set_state(struct chunk_file *file, uint64_t version, enum copy_state copy);
 
 /* Reads every block and counts those that disagree with their entry. With `adopt` their entries are computed anew. Otherwise
  * `damaged` (CHUNK_BLOCKS bits, zeroed by the caller) gets a bit for each. Blocks cut short at the end count as extended

@@ -19,6 +19,7 @@ void chunk_header_write(const struct chunk_header *header, uint8_t out[CHUNK_HEA
 	put_le64(out + 24, header->version);
 	put_le32(out + 32, header->slots);
 	put_le64(out + 40, header->salt);
+	put_le32(out + 48, header->copy);
 	put_le32(out + 60, crc32c(out, 60));
 }
 
@@ -31,7 +32,8 @@ enum err chunk_header_parse(const uint8_t bytes[CHUNK_HEADER_USED_BYTES], struct
 		return ERR_CORRUPT;
 	if (get_le32(bytes + 8) != CHUNK_FORMAT_VERSION)
 		return ERR_VERSION_MISMATCH;
-	if (get_le32(bytes + 12) != (is_pack ? KIND_PACK : KIND_REPLICATED) || get_le32(bytes + 32) > PACK_SLOTS_MAX)
+	if (get_le32(bytes + 12) != (is_pack ? KIND_PACK : KIND_REPLICATED) || get_le32(bytes + 32) > PACK_SLOTS_MAX ||
+	    get_le32(bytes + 48) > COPY_RETIRED)
 		return ERR_CORRUPT;
 	*out = (struct chunk_header){
 		.kind = is_pack ? KIND_PACK : KIND_REPLICATED,
@@ -39,6 +41,7 @@ enum err chunk_header_parse(const uint8_t bytes[CHUNK_HEADER_USED_BYTES], struct
 		.version = get_le64(bytes + 24),
 		.slots = get_le32(bytes + 32),
 		.salt = get_le64(bytes + 40),
+		.copy = (enum copy_state)get_le32(bytes + 48),
 	};
 	return OK;
 }

@@ -3,12 +3,13 @@
  * Chunk file (ID.chunk): one replica of one chunk; sparse.
  *
  *   file   = header crcs data
- *   header = magic[8]="GRNCHNK1" format:u32=1 kind:u32 chunk:u64 version:u64 zero[28] crc:u32      64 bytes, then zeros to 4 KiB
+ *   header = magic[8]="GRNCHNK1" format:u32=1 kind:u32 chunk:u64 version:u64 zero[16] copy:u32 zero[8] crc:u32   64 bytes, then zeros to 4 KiB
  *   crcs   = CHUNK_BLOCKS * crc:u32             at 4 KiB, 64 KiB; entry b is crc32c(block b) XOR crc32c(zero block)
  *   data   = block*                             at 68 KiB; cut after the last block that was written
  *
  *   header.crc is the CRC-32C of its first 60 bytes. The header lies in one disk sector, so that a new version is there
- *   whole or not at all. A block that was never written is a hole, reads as zeros and has entry 0: right by itself.
+ *   whole or not at all; `copy` (enum copy_state) goes with it, so that a copy that is not complete never looks as if it were.
+ *   A block that was never written is a hole, reads as zeros and has entry 0: right by itself.
  *
  *   Crash cases. A write puts data, then CRC entries. Killed between the two, the block disagrees with its entry: only in
  *   a chunk that carries a dirty mark in the index (set and synced before its first unsynced write). After a crash of the
@@ -26,8 +27,8 @@
  * Pack file (ID.pack): many blobs, append-only; replicas hold the same slots at offsets of their own.
  *
  *   file   = header record*
- *   header = magic[8]="GRNPACK1" format:u32=1 kind:u32=1 pack:u64 version:u64 slots:u32 zero[4] salt:u64 zero[12] crc:u32   64 bytes,
- *            then zeros to 4 KiB. `slots`: slots up to here were given out before the last compaction. `salt`: random.
+ *   header = magic[8]="GRNPACK1" format:u32=1 kind:u32=1 pack:u64 version:u64 slots:u32 zero[4] salt:u64 copy:u32 zero[8]
+ *            crc:u32   64 bytes, then zeros to 4 KiB. `slots`: slots up to here were given out before the last compaction. `salt`: random.
  *   record = magic[4]="PREC" slot:u32 length:u32 data_crc:u32 flags:u32 zero[8] crc:u32 data[length] zero*     8-byte aligned
  *
  *   record.crc is the CRC-32C of the pack's salt (8 bytes) and the record's first 28 bytes, so that a blob that holds a copy
@@ -64,12 +65,20 @@
 /* As in granary.proto: the numbers are on disk. */
 enum chunk_kind { KIND_REPLICATED = 0, KIND_PACK = 1 };
 
+/* What a copy is good for. The numbers are on disk. */
+enum copy_state {
+	COPY_COMPLETE = 0,
+	COPY_JOINING = 1, /* takes every write; what is older is being filled in: not to be read */
+	COPY_RETIRED = 2, /* its chunk went on without it: never served, never a source; may join again */
+};
+
 struct chunk_header {
 	enum chunk_kind kind;
 	uint64_t chunk;
 	uint64_t version;
 	uint32_t slots; /* packs */
 	uint64_t salt;	/* packs */
+	enum copy_state copy;
 };
 
 /* The used part; the rest of CHUNK_HEADER_BYTES is zeros. */

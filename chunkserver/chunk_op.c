@@ -7,6 +7,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/chunk_write.h"
+#include "chunkserver/fill.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
 #include "chunkserver/rejoin.h"
@@ -78,6 +79,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 	case OP_READ:
 	case OP_BLOB_READ:
 	case OP_DELETE_SLOTS:
+	case OP_FILL:
+	case OP_SUMS:
 		check(false); /* these answer by themselves */
 	}
 }
@@ -154,6 +157,8 @@ static bool is_blocked(const struct chunk_op *op, const struct chunk_op *earlier
 	/* Anywhere: it tells where the chunk ends, too. What is unsettled waits for him who asks. */
 	if (op->for_predecessor)
 		return chunk_op_is_write(earlier) && earlier->state != OP_UNSETTLED;
+	if (op->kind == OP_SUMS || op->kind == OP_FILL)
+		return fill_is_blocked(op, earlier);
 	if (!chunk_op_overlaps(earlier, op->first, op->end))
 		return false;
 #ifdef PLANT_CHUNK_READ_UNWAITED
@@ -283,6 +288,12 @@ static void try_start(struct chunk_op *op)
 	case OP_BLOB_READ:
 		pack_op_read(op);
 		break;
+	case OP_FILL:
+		fill_op_start(op);
+		break;
+	case OP_SUMS:
+		fill_answer_sums(op);
+		break;
 	}
 }
 
@@ -325,6 +336,8 @@ void chunk_op_chain_done(struct chunk_op *op)
 	op->call = 0;
 	if (op->state == OP_SETTLING)
 		settle_chain_done(op);
+	else if (op->kind == OP_FILL)
+		fill_chain_done(op);
 	else
 		complete(op);
 }
@@ -381,6 +394,16 @@ static enum err check_sequence(struct chunk_op *op)
 	return ERR_CHAIN_BROKEN;
 }
 
+static bool copy_is_readable(const struct chunk *chunk)
+{
+#ifdef PLANT_INCOMPLETE_COPY_SERVED
+	return chunk->copy != COPY_RETIRED;
+#elif defined(PLANT_RETIRED_COPY_SERVED)
+	return chunk->copy != COPY_JOINING;
+#endif
+	return chunk->copy == COPY_COMPLETE;
+}
+
 static enum err check_version(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -392,7 +415,10 @@ static enum err check_version(struct chunk_op *op)
 		return ERR_STALE_VERSION;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */
 	if (op->kind == OP_READ || op->kind == OP_BLOB_READ)
-		return OK;
+		return copy_is_readable(chunk) ? OK : ERR_BUSY;
+	/* Not "stale": whoever asks has to tell the master, who may not have left us out. */
+	if (op->version == chunk->version && chunk->copy == COPY_RETIRED)
+		return ERR_NO_LEASE;
 	if (op->version == chunk->version && chunk->chain != NULL && chunk->chain->n_replicas > 0)
 		return OK;
 	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
@@ -407,7 +433,7 @@ static enum err check_version(struct chunk_op *op)
 static bool fits_kind(const struct chunk_op *op)
 {
 	bool pack = op->kind == OP_APPEND || op->kind == OP_BLOB_READ || op->kind == OP_DELETE_SLOTS;
-	return op->kind == OP_SYNC || pack == (op->chunk->kind == KIND_PACK);
+	return op->kind == OP_SYNC || op->kind == OP_SUMS || pack == (op->chunk->kind == KIND_PACK);
 }
 
 /* The chunk is open: is this a request that it takes? */
@@ -416,6 +442,8 @@ static void admit(struct chunk_op *op)
 	enum err err = fits_kind(op) ? OK : ERR_INVALID;
 	if (err == OK && op->kind != OP_DELETE_SLOTS)
 		err = check_version(op);
+	else if (err == OK && op->chunk->copy != COPY_COMPLETE) /* what is deleted now may be filled in again later */
+		err = op->chunk->copy == COPY_JOINING ? ERR_BUSY : ERR_NO_CHUNK;
 	bool changes = chunk_op_is_write(op) || op->kind == OP_APPEND;
 	if (err == OK && changes && !op->from_client)
 		err = check_sequence(op);
@@ -455,12 +483,24 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 		admit(op);
 }
 
+void chunk_op_begin(struct chunk_op *op, struct chunk *chunk)
+{
+	op->chunk = chunk;
+	op->state = OP_WAITING;
+	chunk_use(chunk);
+	op->service->ops++;
+	DL_APPEND2(chunk->first_op, op, previous, next);
+	try_start(op);
+}
+
 void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err)
 {
 	struct chunk_op *op, *next;
 	chunk_use(chunk);
 	if (err == OK && chunk->recovered)
 		rejoin_start(service, chunk);
+	if (err == OK)
+		fill_check(service, chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state != OP_ARRIVED)
 			continue;
@@ -476,6 +516,7 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 {
 	struct chunk_op *op, *next;
 	rejoin_abort(chunk);
+	fill_abort(chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
 			refuse(op, err);
@@ -514,6 +555,7 @@ struct adoption {
 	struct service *service;
 	struct chunk *chunk;
 	uint64_t version;
+	enum copy_state copy;
 	enum err err;
 };
 
@@ -523,8 +565,8 @@ static void adopt_run(struct work *work)
 {
 	struct adoption *adoption = container_of(work, struct adoption, work);
 	struct chunk *chunk = adoption->chunk;
-	adoption->err = chunk->kind == KIND_PACK ? pack_set_version(&chunk->pack, adoption->version) :
-						   chunk_file_set_version(&chunk->file, adoption->version);
+	adoption->err = chunk->kind == KIND_PACK ? pack_set_state(&chunk->pack, adoption->version, adoption->copy) :
+						   chunk_file_set_state(&chunk->file, adoption->version, adoption->copy);
 }
 
 static void adopt_done(struct work *work)
@@ -535,12 +577,13 @@ static void adopt_done(struct work *work)
 	chunk->adopting = false;
 	if (adoption->err != OK)
 		chunk_store_fail(chunk->store, "version", adoption->err);
-	else if (adoption->version < chunk->version)
+	else if (adoption->version < chunk->version || adoption->copy != chunk->copy)
 		start_adoption(service, chunk);
 	else
 		chunk_store_save(chunk);
 	chunk_ops_wake(chunk, NULL);
 	settle_chunk(service, chunk);
+	fill_check(service, chunk);
 	chunk_unuse(chunk);
 	free(adoption);
 	chunk_store_work_end(service->store);
@@ -551,7 +594,7 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	if (service->stopping)
 		return;
 	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
-	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version };
+	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy };
 	adoption->work.run = adopt_run;
 	adoption->work.done = adopt_done;
 	chunk->adopting = true;
@@ -573,10 +616,37 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	log_info("version_adopted", "chunk=%016" PRIx64 " version=%" PRIu64 " before=%" PRIu64 " replicas=%zu", chunk->id,
 		 chain->version, chunk->version, chain->n_replicas);
 	chunk->version = chain->version;
+	chunk->copy = service_copy_state(service, chain->replicas, chain->n_replicas);
 	chunk->received_from = NULL;
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
+}
+
+void chunk_adopt_again(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
+{
+	enum copy_state copy = service_copy_state(service, chain->replicas, chain->n_replicas);
+	check(chain->version == chunk->version);
+	chunk_set_chain(chunk, chain);
+	/* A word of before it was complete, or before it was retired, may come late. */
+	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
+		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
+		chunk->copy = copy;
+		if (!chunk->adopting)
+			start_adoption(service, chunk);
+	} else {
+		chunk_store_save(chunk);
+	}
+	fill_check(service, chunk);
+}
+
+void chunk_retire(struct service *service, struct chunk *chunk)
+{
+	log_info("copy_retired", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
+	chunk->copy = COPY_RETIRED;
+	chunk_ops_abandon(chunk, ERR_STALE_VERSION);
+	if (!chunk->adopting)
+		start_adoption(service, chunk);
 }

@@ -11,6 +11,8 @@
  *   - a write that was applied here but not acknowledged down the chain stays as UNSETTLED. What its blocks hold is then
  *     decided by the head: it sends its own content down the chain (settle.c) as soon as that is whole again. Until then
  *     nobody reads these blocks here and no client writes them. A write from the predecessor that covers them settles them, too;
+ *   - a piece that fills the successor's copy (fill.h) waits for earlier writes on its blocks to be applied here; later ones wait
+ *     until it is sent;
  *   - the predecessor's own read (rejoin.h) waits for writes under way anywhere in the chunk, but not for what is unsettled: that
  *     waits for the predecessor. So a server waits only for those below it.
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
@@ -26,7 +28,7 @@
 
 struct service;
 
-enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS };
+enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS, OP_FILL, OP_SUMS };
 enum op_state { OP_ARRIVED, OP_WAITING, OP_RUNNING, OP_UNSETTLED, OP_SETTLING };
 
 /* Requests of which one operation answers several. */
@@ -59,6 +61,7 @@ struct chunk_op {
 	size_t replica_count;
 	struct slice crcs, data;
 	uint32_t slot, crc;	/* blobs */
+	bool deleted;		/* OP_APPEND: the slot has no data any more */
 	struct slice slots;	/* OP_DELETE_SLOTS: uint32_t each, owned */
 
 	/* Here. */
@@ -93,12 +96,19 @@ struct chunk_op {
 struct chunk_op *chunk_op_new(struct service *service, enum op_kind kind, struct rpc_request *request);
 void chunk_op_submit(struct chunk_op *op, uint64_t chunk, const struct chunk_create *create);
 
+/* The same for an open chunk, of what has no request. */
+void chunk_op_begin(struct chunk_op *op, struct chunk *chunk);
+
 /* Store events. */
 void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err);
 /* The chunk goes: what waits is answered, what is unsettled is dropped. */
 void chunk_ops_abandon(struct chunk *chunk, enum err err);
 /* Takes a newer version, with its chain, and makes it durable. */
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain);
+/* The master's word on the version that is adopted already: who still joins, and whether the copy here is complete. */
+void chunk_adopt_again(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain);
+/* The copy is never served again, unless it joins anew. Durable when `adopting` is over. */
+void chunk_retire(struct service *service, struct chunk *chunk);
 
 /* For the parts of an operation (read_op, pack_op, settle, chain). */
 void chunk_op_local_done(struct chunk_op *op, enum err err);

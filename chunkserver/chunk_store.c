@@ -30,7 +30,10 @@ struct chunk_store {
 	uint64_t space_asked_ms;
 	bool failed;
 	bool closing;
-	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
+	/* Lately: a write that comes late, of this version or before it, does not make them anew. */
+	struct {
+		uint64_t id, version;
+	} deleted[DELETED_REMEMBERED];
 	unsigned deleted_next;
 	uint64_t *marked; /* by a former life, not yet looked at; from the back */
 	size_t marked_count, marked_capacity;
@@ -46,6 +49,7 @@ struct opening {
 	bool marked;	/* by a former life of the process … */
 	bool same_boot; /* … in this boot of the machine */
 	uint64_t version;
+	enum copy_state copy; /* `create` */
 	uint64_t salt;
 	struct buf table;
 	char *reuse;
@@ -307,6 +311,21 @@ static void recover(struct opening *opening)
 	opening->err = chunk_file_check(file, opening->same_boot, opening->damaged, &opening->mismatches);
 }
 
+/* One that is not complete is of no version before it says so on disk. */
+static enum err create_file(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct loop *loop = chunk->store->loop;
+	bool whole = opening->copy == COPY_COMPLETE;
+	uint64_t version = whole ? opening->version : 0;
+	if (chunk->kind == KIND_PACK) {
+		enum err err = pack_create(loop, chunk->path, opening->reuse, chunk->id, version, opening->salt, &chunk->pack);
+		return err != OK || whole ? err : pack_set_state(&chunk->pack, opening->version, opening->copy);
+	}
+	enum err err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, version, &chunk->file);
+	return err != OK || whole ? err : chunk_file_set_state(&chunk->file, opening->version, opening->copy);
+}
+
 static void open_file(struct work *work)
 {
 	struct opening *opening = container_of(work, struct opening, work);
@@ -319,12 +338,7 @@ static void open_file(struct work *work)
 			opening->err = store_files_make_folder(loop, chunk->path);
 		if (opening->err != OK)
 			return;
-		if (chunk->kind == KIND_PACK)
-			opening->err = pack_create(loop, chunk->path, opening->reuse, chunk->id, opening->version,
-						   opening->salt, &chunk->pack);
-		else
-			opening->err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, opening->version,
-							 &chunk->file);
+		opening->err = create_file(opening);
 		/* What was made just now and by us is in the way of the next attempt. */
 		if (opening->err != OK && opening->err != ERR_EXISTS)
 			(void)!store_files_remove(loop, chunk->path, NULL);
@@ -390,6 +404,7 @@ static void opened(struct work *work)
 	} else {
 		chunk->state = CHUNK_READY;
 		chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
+		chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
 		chunk->name_new = opening->create;
 		if (opening->create && chunk->kind == KIND_REPLICATED)
 			chunk->mark = MARK_SET;
@@ -458,7 +473,7 @@ static enum err start_create(struct chunk_store *store, uint64_t id, const struc
 	if (chunk_index_is_lost(&store->index, id))
 		return ERR_CORRUPT;
 	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
-		if (store->deleted[i] == id)
+		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
 	}
 	enum err err = chunk_store_admit(store, CHUNK_DATA_OFFSET);
@@ -471,6 +486,7 @@ static enum err start_create(struct chunk_store *store, uint64_t id, const struc
 	chunk_set_chain(chunk, create->chain);
 	opening->create = true;
 	opening->version = create->version;
+	opening->copy = create->copy;
 	opening->salt = loop_random(store->loop);
 	opening->reuse_number = store_files_take(&store->files);
 	if (opening->reuse_number >= 0)
@@ -566,6 +582,7 @@ void chunk_store_save(struct chunk *chunk)
 		location = *chunk->chain;
 	location.chunk = chunk->id;
 	location.version = chunk->version;
+	location.copy = chunk->copy;
 	location.kind = chunk->kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	bool is_new = chunk_index_get(index, chunk->id, &known) == ERR_NOT_FOUND;
 	if (known != NULL)
@@ -667,7 +684,8 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		free(deleting);
 		return err;
 	}
-	store->deleted[store->deleted_next++ % DELETED_REMEMBERED] = id;
+	store->deleted[store->deleted_next % DELETED_REMEMBERED].id = id;
+	store->deleted[store->deleted_next++ % DELETED_REMEMBERED].version = UINT64_MAX;
 	deleting->free_number = store_files_vacate(&store->files);
 	if (deleting->free_number >= 0)
 		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
@@ -676,6 +694,11 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 	deleting->err = ERR_CANCELLED;
 	chunk_store_submit(store, NULL, &deleting->work);
 	return OK;
+}
+
+void chunk_store_deleted_version(struct chunk_store *store, uint64_t version)
+{
+	store->deleted[(store->deleted_next - 1) % DELETED_REMEMBERED].version = version;
 }
 
 enum err chunk_store_each(struct chunk_store *store, uint64_t after,

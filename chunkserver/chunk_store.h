@@ -23,6 +23,7 @@ struct chunk_store;
 struct chunk_op;
 struct pack_queue;
 struct rejoin;
+struct fill;
 struct rpc_conn;
 
 enum chunk_state {
@@ -48,6 +49,7 @@ struct chunk {
 	enum chunk_kind kind;
 	enum chunk_state state;
 	uint64_t version;	/* adopted; on disk before anything at this version is acknowledged */
+	enum copy_state copy;	/* adopted with the version; on disk likewise */
 	Granary__ChunkLocation *chain; /* of `version`; NULL when not heard yet */
 	char *path;
 	uint32_t uses;
@@ -84,6 +86,8 @@ struct chunk {
 	struct pack_queue *queue;
 	/* rejoin.c: operations wait */
 	struct rejoin *rejoin;
+	/* fill.c: the successor's copy is being filled from here */
+	struct fill *fill;
 };
 
 struct chunk_store_events {
@@ -127,6 +131,7 @@ struct store_files *chunk_store_files(struct chunk_store *store);
 struct chunk_create {
 	enum chunk_kind kind;
 	uint64_t version;
+	enum copy_state copy;
 	const Granary__ChunkLocation *chain; /* copied */
 };
 
@@ -163,6 +168,8 @@ bool chunk_is_unsynced(const struct chunk *chunk);
 /* Deletes a chunk, here or not; done(arg, err) once its name is gone for good. ERR_BUSY (returned): it is in use now. */
 MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err),
 				     void *arg);
+/* The chunk deleted last is one that may come back here, in a version above this one. */
+void chunk_store_deleted_version(struct chunk_store *store, uint64_t version);
 /* Chunks here by id, after `after`. */
 MUST_USE enum err chunk_store_each(struct chunk_store *store, uint64_t after,
 				   bool (*fn)(void *arg, const Granary__ChunkLocation *), void *arg);

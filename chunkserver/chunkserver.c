@@ -103,6 +103,13 @@ static void configured(void *arg, const Granary__ChunkLocation *location)
 		log_debug("not_configured", "chunk=%016" PRIx64 " error=%s", location->chunk, err_name(err));
 }
 
+static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
+{
+	const struct chunkserver *server = arg;
+	heartbeat->fill_bytes = server->service.fill_bytes;
+	heartbeat->filling_bytes = server->service.filling_bytes;
+}
+
 /* ---------------------------------------------------------------- life */
 
 static void on_tick(void *arg)
@@ -124,6 +131,7 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 		.cluster = server->identity.cluster,
 		.joined = joined,
 		.configured = configured,
+		.fill_counts = fill_counts,
 		.arg = server,
 	};
 	server->service.rpc = server->rpc;

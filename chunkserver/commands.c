@@ -1,12 +1,13 @@
-/* What the master tells us to do with chunks: delete them, delete slots of packs, take a newer chain. Each command may come again. */
+/* What the master tells us to do with chunks: delete them, delete slots of packs, serve them no more, take a newer chain. Each command
+ * may come again, and late: what is meant for an older copy only says up to which version. */
 #include <stdlib.h>
 #include <string.h>
 
 #include <utlist.h>
 
+#include "chunkserver/fill.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
-#include "common/sys/log.h"
 
 #define TASKS_RUNNING_MAX 32u
 #define RETRY_MS 20u
@@ -37,8 +38,9 @@ static void advance(struct commands_batch *batch);
 static void task_end(struct task *task, enum err err)
 {
 	struct commands_batch *batch = task->batch;
-	/* What is not here need not be deleted; nothing is known here of a chunk never written: its first write says the version. */
-	batch->errors[task->index] = err == ERR_NO_CHUNK ? OK : err;
+	/* What is not here need not be deleted; nothing is known here of a chunk never written: its first write says the version.
+	 * What is newer was not meant. */
+	batch->errors[task->index] = err == ERR_NO_CHUNK || err == ERR_STALE_VERSION ? OK : err;
 	batch->running--;
 	timer_stop(&task->timer);
 	DL_DELETE2(batch->tasks, task, previous, next);
@@ -51,13 +53,55 @@ static void task_done(void *arg, enum err err)
 	task_end(arg, err);
 }
 
-static enum err delete_chunk(struct task *task, uint64_t id)
+/* What is here may be newer than what is meant: only the open file tells. ERR_BUSY: it is being opened. */
+static enum err find_older(struct service *service, const Granary__ChunkCommand *command, struct chunk **out)
+{
+	*out = NULL;
+	if (command->version == 0 && !command->retire) {
+		*out = chunk_store_find(service->store, command->chunk);
+		return OK;
+	}
+	enum err err = chunk_store_get(service->store, command->chunk, NULL, out);
+	if (err == OK && ((*out)->state == CHUNK_OPENING || (*out)->adopting))
+		err = ERR_BUSY;
+#ifndef PLANT_GARBAGE_OF_ANY_VERSION
+	if (err == OK && (*out)->state == CHUNK_READY && (*out)->version > command->version)
+		err = ERR_STALE_VERSION;
+#endif
+	return err;
+}
+
+/* OK: task_done follows. */
+static enum err delete_chunk(struct task *task, const Granary__ChunkCommand *command)
 {
 	struct service *service = task->batch->service;
-	struct chunk *chunk = chunk_store_find(service->store, id);
+	struct chunk *chunk;
+	enum err err = find_older(service, command, &chunk);
+	if (err == ERR_NO_CHUNK) /* its file may be lost: that is forgotten */
+		err = OK;
+	if (err != OK)
+		return err;
 	if (chunk != NULL && chunk->state != CHUNK_OPENING)
 		chunk_ops_abandon(chunk, ERR_NO_CHUNK);
-	return chunk_store_delete(service->store, id, task_done, task);
+	err = chunk_store_delete(service->store, command->chunk, task_done, task);
+	if (err == OK && command->version != 0)
+		chunk_store_deleted_version(service->store, command->version);
+	return err;
+}
+
+static enum err retire(struct task *task, const Granary__ChunkCommand *command)
+{
+	struct service *service = task->batch->service;
+	struct chunk *chunk;
+	enum err err = find_older(service, command, &chunk);
+	if (err != OK)
+		return err;
+	if (chunk_store_failed(service->store))
+		return ERR_STORE_FAILED;
+	if (chunk->copy == COPY_RETIRED)
+		return OK; /* and on disk, or it would be busy */
+	chunk_retire(service, chunk);
+	return ERR_BUSY; /* until that is on disk */
 }
 
 static void delete_slots(struct task *task, const Granary__ChunkCommand *command)
@@ -83,12 +127,23 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	if (location->n_replicas > REPLICAS_MAX)
 		return ERR_INVALID;
 	enum err err = chunk_store_get(service->store, location->chunk, NULL, &chunk);
+	/* Nothing was ever written to it, and the newcomer is to have the same. */
+	if (err == ERR_NO_CHUNK && fill_is_source(service, location)) {
+		struct chunk_create create = {
+			.kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED,
+			.version = location->version,
+			.chain = location
+		};
+		err = chunk_store_get(service->store, location->chunk, &create, &chunk);
+	}
 	if (err != OK)
 		return err;
 	if (chunk->state == CHUNK_OPENING)
 		return ERR_BUSY;
 	if (location->version > chunk->version)
 		chunk_adopt(service, chunk, location);
+	else if (location->version == chunk->version && service_position(service, location->replicas, location->n_replicas) >= 0)
+		chunk_adopt_again(service, chunk, location);
 	return OK;
 }
 
@@ -104,9 +159,11 @@ static void run_task(void *arg)
 		return;
 	}
 	if (command->delete_chunk) {
-		err = delete_chunk(task, command->chunk);
+		err = delete_chunk(task, command);
 		if (err == OK)
 			return; /* task_done follows */
+	} else if (command->retire) {
+		err = retire(task, command);
 	} else if (command->n_delete_slots > 0) {
 		delete_slots(task, command);
 		return;

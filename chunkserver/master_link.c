@@ -18,6 +18,9 @@
 struct report {
 	struct master_link *link;
 	uint64_t chunk, version, server;
+	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
+	enum err fill_err;
+	uint64_t fill_bytes;
 	unsigned attempts;
 	struct timer timer;
 	rpc_call_id call;
@@ -36,6 +39,7 @@ struct master_link {
 	char *host, *address;
 	uint64_t cluster;
 	uint64_t incarnation;
+	Granary__Settings *settings;
 	struct rpc_peer *peer; /* the leader, or the one being asked */
 	bool registered;
 	uint64_t lease_until_ms;
@@ -176,6 +180,16 @@ static void send_register(struct master_link *link)
 	link->call = rpc_peer_call(link->peer, MESSAGE_REGISTER, &message.base, NULL, CALL_TIMEOUT_MS, on_register, link);
 }
 
+/* A master of an earlier version says nothing of them. */
+static void take_settings(struct master_link *link, const Granary__Settings *settings)
+{
+	if (settings == NULL || settings->revision == link->settings->revision)
+		return;
+	message_free(&link->settings->base);
+	link->settings = (Granary__Settings *)message_copy(&settings->base);
+	log_info("settings_changed", "revision=%" PRIu64, settings->revision);
+}
+
 static void on_heartbeat(void *arg, const struct rpc_result *result)
 {
 	struct master_link *link = arg;
@@ -192,6 +206,7 @@ static void on_heartbeat(void *arg, const struct rpc_result *result)
 		return;
 	}
 	take_lease(link, reply->lease_ms);
+	take_settings(link, reply->settings);
 	if (reply->register_again) {
 		send_register(link);
 		return;
@@ -209,6 +224,7 @@ static void send_heartbeat(struct master_link *link)
 	fill_space(link, &message.bytes_total, &message.bytes_free, &message.chunks);
 	message.failed = chunk_store_failed(link->store);
 	message.malformed_frames = conn_malformed_count(link->loop);
+	link->options.fill_counts(link->options.arg, &message);
 	link->sent_ms = now_ms(link);
 	link->call = rpc_peer_call(link->peer, MESSAGE_HEARTBEAT, &message.base, NULL, CALL_TIMEOUT_MS, on_heartbeat, link);
 }
@@ -242,6 +258,11 @@ uint64_t master_link_cluster(const struct master_link *link)
 	return link->cluster;
 }
 
+const Granary__Settings *master_link_settings(const struct master_link *link)
+{
+	return link->settings;
+}
+
 /* ---------------------------------------------------------------- inventory */
 
 struct page {
@@ -257,6 +278,7 @@ static bool add_to_page(void *arg, const Granary__ChunkLocation *location)
 	held->chunk = location->chunk;
 	held->version = location->version;
 	held->kind = location->kind;
+	held->copy = location->copy;
 	page->held[page->count++] = held;
 	return page->count < INVENTORY_CHUNKS_MAX;
 }
@@ -326,6 +348,18 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	report_end(report);
 }
 
+static void send_filled(struct report *report)
+{
+	struct master_link *link = report->link;
+	Granary__ChunkFilled message = GRANARY__CHUNK_FILLED__INIT;
+	message.chunk = report->chunk;
+	message.version = report->version;
+	message.server = report->server;
+	message.error = (uint32_t)report->fill_err;
+	message.bytes = report->fill_bytes;
+	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FILLED, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
+}
+
 static void send_report(void *arg)
 {
 	struct report *report = arg;
@@ -339,17 +373,30 @@ static void send_report(void *arg)
 			timer_start(&report->timer, REPORT_PAUSE_MS);
 		return;
 	}
+	if (report->is_fill) {
+		send_filled(report);
+		return;
+	}
 	message.chunk = report->chunk;
 	message.version = report->version;
 	message.server = report->server;
 	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
 }
 
+static void report_begin(struct master_link *link, struct report *report)
+{
+	report->link = link;
+	timer_init(&report->timer, link->loop, send_report, report);
+	DL_APPEND2(link->reports, report, previous, next);
+	link->report_count++;
+	timer_start(&report->timer, 0);
+}
+
 void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server)
 {
 	struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
-		if (report->chunk == chunk && report->server == server && report->version >= version)
+		if (report->chunk == chunk && report->server == server && report->version >= version && !report->is_fill)
 			return;
 	}
 	/* Above the bound the clients' own reports do. */
@@ -357,11 +404,27 @@ void master_link_report(struct master_link *link, uint64_t chunk, uint64_t versi
 		return;
 	log_warn("chain_broken", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, chunk, version, server);
 	report = mem_zero(1, sizeof(*report));
-	*report = (struct report){ .link = link, .chunk = chunk, .version = version, .server = server };
-	timer_init(&report->timer, link->loop, send_report, report);
-	DL_APPEND2(link->reports, report, previous, next);
-	link->report_count++;
-	timer_start(&report->timer, 0);
+	*report = (struct report){ .chunk = chunk, .version = version, .server = server };
+	report_begin(link, report);
+}
+
+void master_link_filled(struct master_link *link, const struct master_link_fill *fill)
+{
+	struct report *report;
+	DL_FOREACH2 (link->reports, report, next) {
+		if (report->is_fill && report->chunk == fill->chunk && report->version >= fill->version)
+			return;
+	}
+	if (link->report_count >= CHUNK_FAILURES_REPORTED_MAX)
+		return; /* it is said again */
+	report = mem_zero(1, sizeof(*report));
+	*report = (struct report){ .chunk = fill->chunk,
+				   .version = fill->version,
+				   .server = fill->server,
+				   .is_fill = true,
+				   .fill_err = fill->err,
+				   .fill_bytes = fill->bytes };
+	report_begin(link, report);
 }
 
 /* ---------------------------------------------------------------- life */
@@ -396,6 +459,8 @@ enum err master_link_open(struct rpc *rpc, struct loop *loop, struct chunk_store
 	link->address = mem_string(options->address);
 	link->cluster = options->cluster;
 	link->incarnation = loop_random(loop);
+	link->settings = mem_alloc(sizeof(*link->settings));
+	granary__settings__init(link->settings);
 	timer_init(&link->timer, loop, on_timer, link);
 	enum err err = parse_masters(link, options->masters);
 	if (err != OK) {
@@ -419,6 +484,7 @@ void master_link_close(struct master_link *link)
 	leave(link);
 	free(link->masters);
 	free(link->silent);
+	message_free(&link->settings->base);
 	free(link->host);
 	free(link->address);
 	free(link);

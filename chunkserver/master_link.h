@@ -24,6 +24,8 @@ struct master_link_options {
 	void (*joined)(void *arg, uint64_t cluster);
 	/* The master's newer word on a chunk. */
 	void (*configured)(void *arg, const Granary__ChunkLocation *location);
+	/* What a heartbeat says of filling copies from here. */
+	void (*fill_counts)(void *arg, Granary__Heartbeat *heartbeat);
 	void *arg;
 };
 
@@ -34,7 +36,18 @@ void master_link_close(struct master_link *link);
 bool master_link_has_lease(const struct master_link *link);
 /* 0: not known yet. */
 uint64_t master_link_cluster(const struct master_link *link);
+/* The cluster's settings as of the last heartbeat; the defaults before. Never NULL, until the next one. */
+const Granary__Settings *master_link_settings(const struct master_link *link);
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, uint64_t chunk, uint64_t version, uint64_t server);
+
+struct master_link_fill {
+	uint64_t chunk, version;
+	uint64_t server; /* the newcomer */
+	enum err err;	 /* OK: its copy is complete and on disk */
+	uint64_t bytes;
+};
+/* Tells the master how filling a copy from here has ended; the answer comes as `configured`. */
+void master_link_filled(struct master_link *link, const struct master_link_fill *fill);
 
 #endif

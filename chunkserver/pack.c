@@ -16,7 +16,8 @@ static enum err write_header(struct file *file, const struct pack *pack)
 {
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
 	struct chunk_header header = {
-		.kind = KIND_PACK, .chunk = pack->id, .version = pack->version, .slots = pack->slot_count, .salt = pack->salt
+		.kind = KIND_PACK, .chunk = pack->id, .version = pack->version, .slots = pack->slot_count, .salt = pack->salt,
+		.copy = pack->copy
 	};
 	chunk_header_write(&header, bytes);
 	return file_write(file, 0, bytes, sizeof(bytes));
@@ -186,6 +187,7 @@ enum err pack_open(struct loop *loop, const char *path, uint64_t id, struct slic
 		out->id = id;
 		out->version = header.version;
 		out->salt = header.salt;
+		out->copy = header.copy;
 		out->bytes = PACK_DATA_OFFSET;
 		load_table(out, table, size);
 		if (header.slots > 0)
@@ -281,17 +283,26 @@ enum err pack_read(struct pack *pack, uint32_t slot, struct pack_slot at, void *
 	return OK;
 }
 
-enum err pack_set_version(struct pack *pack, uint64_t version)
+enum err pack_set_state(struct pack *pack, uint64_t version, enum copy_state copy)
 {
 	check(version >= pack->version);
 	uint64_t before = pack->version;
+	enum copy_state copy_before = pack->copy;
 	pack->version = version;
+	pack->copy = copy;
 	enum err err = write_header(pack->file, pack);
 	if (err == OK)
 		err = file_sync(pack->file);
-	if (err != OK)
+	if (err != OK) {
 		pack->version = before;
+		pack->copy = copy_before;
+	}
 	return err;
+}
+
+enum err pack_set_version(struct pack *pack, uint64_t version)
+{
+	return pack_set_state(pack, version, pack->copy);
 }
 
 bool pack_wants_compaction(const struct pack *pack)
@@ -325,7 +336,7 @@ static enum err copy_record(const struct pack *from, struct pack *to, uint32_t s
 enum err pack_compact(struct loop *loop, const struct pack *pack, const char *new_path, uint64_t salt, struct pack *out)
 {
 	uint8_t *bytes = mem_alloc(PACK_RECORD_BYTES + BLOB_BYTES_MAX);
-	*out = (struct pack){ .id = pack->id, .version = pack->version, .salt = salt };
+	*out = (struct pack){ .id = pack->id, .version = pack->version, .copy = pack->copy, .salt = salt };
 	if (pack->slot_count > 0)
 		reserve_slots(out, pack->slot_count);
 	enum err err = file_open(loop, new_path, FILE_WRITE | FILE_CREATE, &out->file);

@@ -21,6 +21,7 @@ struct pack {
 	struct file *file;
 	uint64_t id;
 	uint64_t version; /* as on disk */
+	enum copy_state copy; /* as on disk */
 	uint64_t salt;
 	struct pack_slot *slots; /* of slot 1, 2, … */
 	uint32_t slot_count;	 /* highest slot ever given out */
@@ -57,6 +58,7 @@ bool pack_find(const struct pack *pack, uint32_t slot, struct pack_slot *out);
 MUST_USE enum err pack_read(struct pack *pack, uint32_t slot, struct pack_slot at, void *bytes, bool cached,
 			    struct pack_record *record);
 MUST_USE enum err pack_set_version(struct pack *pack, uint64_t version);
+MUST_USE enum err pack_set_state(struct pack *pack, uint64_t version, enum copy_state copy);
 
 /* Over half is dead and it is worth it. */
 bool pack_wants_compaction(const struct pack *pack);

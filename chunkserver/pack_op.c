@@ -144,7 +144,8 @@ static void add_append(struct pack_queue *queue, const struct chunk_op *op)
 	if (pack_find(pack, op->slot, &there) && there.length != op->data.size)
 		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
 	queue->items[queue->item_count++] = (struct pack_item){
-		.record = { .slot = op->slot, .length = (uint32_t)op->data.size, .crc = op->crc },
+		.record = { .slot = op->slot, .length = (uint32_t)op->data.size, .crc = op->crc,
+			    .flags = op->deleted ? PACK_TOMBSTONE : 0 },
 		.data = op->data,
 	};
 }
@@ -336,7 +337,7 @@ bool pack_op_try_read(struct service *service, struct chunk *chunk, struct rpc_r
 	struct pack_slot at;
 	struct pack_record record;
 	(void)service;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_PACK || read->version < chunk->version ||
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_PACK || chunk->copy != COPY_COMPLETE || read->version < chunk->version ||
 	    !pack_find(&chunk->pack, read->slot, &at))
 		return false;
 	struct iobuf *buffer = iobuf_open(PACK_RECORD_BYTES + at.length);

@@ -66,7 +66,7 @@ bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_reques
 	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
 	uint32_t first = block_first(read->offset), end = block_end(read->offset, read->bytes);
 	(void)service;
-	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL ||
+	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->copy != COPY_COMPLETE ||
 	    read->version < chunk->version || read->predecessor)
 		return false;
 	const struct chunk_op *op;

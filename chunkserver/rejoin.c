@@ -196,7 +196,7 @@ static void send_piece(struct rejoin *rejoin)
 	const Granary__Replica *successor = chain_successor(service, chunk);
 	struct rpc_peer *peer = successor == NULL ? NULL :
 						    chain_peer(service, successor->address, chain_lane(service, chunk));
-	if (peer == NULL || successor->server != rejoin->asked) {
+	if (peer == NULL || successor->server != rejoin->asked || !service_has_lease(service)) {
 		again(rejoin);
 		return;
 	}
@@ -329,13 +329,14 @@ static void ask(void *arg)
 	struct rejoin *rejoin = arg;
 	struct chunk *chunk = rejoin->chunk;
 	const Granary__Replica *successor = chain_successor(rejoin->service, chunk);
-	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL ||
+	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL || successor->joining ||
+	    chunk->copy != COPY_COMPLETE ||
 	    chunk_store_failed(chunk->store)) {
 		finish(rejoin);
 		return;
 	}
 	struct rpc_peer *peer = chain_peer(rejoin->service, successor->address, CHAIN_LANE_READ);
-	if (peer == NULL) {
+	if (peer == NULL || !service_has_lease(rejoin->service)) {
 		again(rejoin);
 		return;
 	}
@@ -361,7 +362,9 @@ static void ask(void *arg)
 
 void rejoin_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chain_successor(service, chunk) == NULL)
+	/* A copy that is being filled is no source: we are the last of those that have everything. */
+	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->copy != COPY_COMPLETE ||
+	    chain_successor(service, chunk) == NULL || chain_joining(service, chunk) != NULL)
 		return;
 	struct rejoin *rejoin = mem_zero(1, sizeof(*rejoin));
 	rejoin->service = service;

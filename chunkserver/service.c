@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/pack_op.h"
 #include "chunkserver/read_op.h"
@@ -15,6 +16,7 @@ void service_init(struct service *service, struct loop *loop, uint64_t server)
 	service->loop = loop;
 	service->server = server;
 	service->next_operation = loop_random(loop);
+	service->incarnation = loop_random(loop) | 1;
 	defer_init(&service->run_ready, loop, chunk_ops_run_ready, service);
 }
 
@@ -36,6 +38,17 @@ int service_position(const struct service *service, Granary__Replica *const *rep
 			return (int)i;
 	}
 	return -1;
+}
+
+bool service_has_lease(const struct service *service)
+{
+	return service->link != NULL && master_link_has_lease(service->link);
+}
+
+enum copy_state service_copy_state(const struct service *service, Granary__Replica *const *replicas, size_t count)
+{
+	int place = service_position(service, replicas, count);
+	return place >= 0 && replicas[place]->joining ? COPY_JOINING : COPY_COMPLETE;
 }
 
 /* ---------------------------------------------------------------- changes */
@@ -93,7 +106,10 @@ static void submit(struct chunk_op *op, const struct change *change, enum chunk_
 	chain.version = change->version;
 	chain.n_replicas = change->replica_count;
 	chain.replicas = change->replicas;
-	struct chunk_create create = { .kind = kind, .version = change->version, .chain = &chain };
+	struct chunk_create create = { .kind = kind,
+				       .version = change->version,
+				       .copy = service_copy_state(op->service, chain.replicas, chain.n_replicas),
+				       .chain = &chain };
 	chunk_op_submit(op, change->chunk, &create);
 }
 
@@ -183,7 +199,28 @@ static void serve_append(struct service *service, struct rpc_request *request)
 	op->data = data;
 	op->crc = message->crc;
 	op->slot = message->slot;
+	op->deleted = message->deleted && change.sequence != 0;
 	submit(op, &change, KIND_PACK);
+}
+
+/* Of a predecessor that fills the copy here; it is made if it is missing. */
+static void serve_sums(struct service *service, struct rpc_request *request)
+{
+	const Granary__ChunkSums *message = (const Granary__ChunkSums *)request->message;
+	struct change change = { .chunk = message->chunk,
+				 .version = message->version,
+				 .sequence = 1,
+				 .replicas = message->replicas,
+				 .replica_count = message->n_replicas };
+	enum err err = check_change(service, &change);
+	if (err == OK && message->kind > GRANARY__CHUNK_KIND__CHUNK_PACK)
+		err = ERR_INVALID;
+	if (err != OK) {
+		rpc_reply_error(request, err, NULL);
+		return;
+	}
+	struct chunk_op *op = change_new(service, OP_SUMS, request, &change);
+	submit(op, &change, message->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED);
 }
 
 /* ---------------------------------------------------------------- reads */
@@ -263,6 +300,9 @@ static void serve_data(struct service *service, struct rpc_request *request)
 	case MESSAGE_BLOB_READ:
 		serve_blob_read(service, request);
 		break;
+	case MESSAGE_CHUNK_SUMS:
+		serve_sums(service, request);
+		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
 	}
@@ -305,6 +345,7 @@ void service_tick(struct service *service)
 	chunk_store_tick(service->store);
 	settle_all(service);
 	chunk_ops_expire(service);
+	fill_tick(service);
 }
 
 static void chunk_opened(void *arg, struct chunk *chunk, enum err err)

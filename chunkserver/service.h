@@ -8,6 +8,13 @@
 
 struct master_link;
 struct chain_peer;
+
+/* A token bucket: what fills new copies from here. */
+struct fill_budget {
+	int64_t bytes; /* may be spent; below 0: has been */
+	uint64_t refilled_us;
+};
+
 struct commands_batch;
 
 struct service {
@@ -24,6 +31,10 @@ struct service {
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
+	uint64_t incarnation;	  /* of this process */
+	struct fill_budget budget;
+	uint64_t fill_bytes;	/* sent to fill new copies */
+	uint64_t filling_bytes; /* of those, of copies that are not complete yet */
 	bool stopping;
 };
 
@@ -45,6 +56,12 @@ extern const struct chunk_store_events service_store_events;
 
 /* Our place in a chain, or -1. */
 int service_position(const struct service *service, Granary__Replica *const *replicas, size_t count);
+
+/* Without a lease nothing is said to other chunkservers, either: who has no copy any more would make one anew from what was meant for
+ * a chain of long ago. */
+bool service_has_lease(const struct service *service);
+/* What such a chain says of the copy here. */
+enum copy_state service_copy_state(const struct service *service, Granary__Replica *const *replicas, size_t count);
 
 /* commands.c: MESSAGE_CHUNK_COMMANDS, and one of them from elsewhere (ERR_BUSY: again later). */
 void commands_serve(struct service *service, struct rpc_request *request);

@@ -148,7 +148,7 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	struct chunk_op *op, *next;
 	unsigned running = 0;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || service->stopping ||
-	    !chain_is_head(service, chunk))
+	    !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;

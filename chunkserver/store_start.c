@@ -57,6 +57,7 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
 	location.chunk = chunk;
 	location.version = header.version;
+	location.copy = header.copy;
 	location.kind = kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	start->err = chunk_index_put(start->index, &location, true);
 	if (start->err == OK && start->rebuilt)

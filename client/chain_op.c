@@ -137,9 +137,9 @@ static void chain_failed(struct chain_op *op, enum err err)
 		return;
 	case ERR_STALE_VERSION:
 	case ERR_NO_CHUNK:
-		/* All writes pass through the head, and in its first version it was always the head: nothing to sync or
-		 * to trim. */
-		if (err == ERR_NO_CHUNK && op->version == 1 && op->attempts > 1 &&
+		/* All writes pass through the head, and one that joined has what was written before: nothing to sync or to
+		 * trim. */
+		if (err == ERR_NO_CHUNK && op->attempts > 1 &&
 		    op->request.type != MESSAGE_CHUNK_WRITE && op->request.type != MESSAGE_BLOB_APPEND) {
 			chain_end(op, OK, 0);
 			return;

@@ -100,10 +100,10 @@ static void round_failed(struct read_op *op)
 	if (location && location->version == op->version && location->chunk == op->chunk)
 		place_forget(op->client, &op->request.place);
 	op->chunk = 0;
-	/* In its first version a chunk that none of its servers ever had was allocated and never written: zeros. (One
-	 * that was lost is reported as damaged by the server that lost it.) Asked twice, with the location fetched in
-	 * between. */
-	if (op->without_chunk == op->count && op->version == 1 && op->request.place.map &&
+	/* A chunk that none of its servers ever had was allocated and never written: zeros. (One that was lost is
+	 * reported as damaged by the server that lost it; one that joins is filled before it is read.) Asked twice,
+	 * with the location fetched in between. */
+	if (op->without_chunk == op->count && op->request.place.map &&
 	    ++op->rounds_without_chunk >= ROUNDS_WITHOUT_CHUNK) {
 		read_end(op, OK, NULL, 0);
 		return;
@@ -231,7 +231,7 @@ static void read_step(struct read_op *op)
 		}
 		op->chunk = location->chunk;
 		op->version = location->version;
-		op->count = location->count;
+		op->count = location_readable(location);
 		op->tried = op->without_chunk = 0;
 		op->last = OK;
 		choose_order(op, location);

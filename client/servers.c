@@ -61,8 +61,9 @@ enum err location_parse(struct servers *servers, const Granary__ChunkLocation *m
 		if (!strchr(replica->address, ':'))
 			return ERR_PROTOCOL;
 		out->replicas[out->count++] = servers_get(servers, replica->server, replica->address);
+		out->joining = replica->joining;
 	}
-	return OK;
+	return location_readable(out) > 0 ? OK : ERR_PROTOCOL;
 }
 
 void location_chain(const struct location *location, struct location_chain *out)
@@ -72,6 +73,7 @@ void location_chain(const struct location *location, struct location_chain *out)
 		granary__replica__init(&out->replicas[i]);
 		out->replicas[i].server = location->replicas[i]->id;
 		out->replicas[i].address = (char *)(uintptr_t)rpc_peer_address(location->replicas[i]->peer);
+		out->replicas[i].joining = location->joining && i + 1 == location->count;
 		out->pointers[i] = &out->replicas[i];
 	}
 }
@@ -89,12 +91,12 @@ static uint64_t weight(const struct server *server)
 void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
 		      struct server *out[REPLICAS_MAX])
 {
-	unsigned healthy = 0, count = 0;
-	for (unsigned i = 0; i < location->count; i++)
+	unsigned healthy = 0, count = 0, readable = location_readable(location);
+	for (unsigned i = 0; i < readable; i++)
 		if (location->replicas[i]->sick_until_ms <= now_ms)
 			out[healthy++] = location->replicas[i];
 	count = healthy;
-	for (unsigned i = 0; i < location->count; i++)
+	for (unsigned i = 0; i < readable; i++)
 		if (location->replicas[i]->sick_until_ms > now_ms)
 			out[count++] = location->replicas[i];
 	for (unsigned i = 0; i + 1 < healthy; i++) {

@@ -3,6 +3,7 @@
 #ifndef GRANARY_CLIENT_SERVERS_H
 #define GRANARY_CLIENT_SERVERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,9 +38,16 @@ struct location {
 	uint64_t chunk, version;
 	unsigned count;
 	struct server *replicas[REPLICAS_MAX]; /* in chain order */
+	bool joining; /* the last one's copy is being filled: it takes every write, and is not read */
 };
 
-/* ERR_PROTOCOL: no replica, or too many. */
+/* Replicas that are read: the first so many. */
+static inline unsigned location_readable(const struct location *location)
+{
+	return location->count - (location->joining ? 1 : 0);
+}
+
+/* ERR_PROTOCOL: no replica that is read, or too many. */
 MUST_USE enum err location_parse(struct servers *servers, const Granary__ChunkLocation *message, struct location *out);
 
 /* The chain as it goes into a message; borrows from the location's servers. */
@@ -50,7 +58,7 @@ struct location_chain {
 };
 void location_chain(const struct location *location, struct location_chain *out);
 
-/* The replicas in the order in which a read tries them: shuffled, each place drawn with probability about proportional to
+/* The readable replicas in the order in which a read tries them: shuffled, each place drawn with probability about proportional to
  * 1 / latency, sick ones last. The same state of rng gives the same order while latencies stay about the same. */
 void location_shuffle(const struct location *location, struct rng *rng, uint64_t now_ms,
 		      struct server *out[REPLICAS_MAX]);

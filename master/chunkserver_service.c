@@ -9,6 +9,9 @@
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 
+/* As the chunkserver says it (enum copy_state there). */
+enum held_copy { HELD_COMPLETE, HELD_JOINING, HELD_RETIRED };
+
 struct chunkserver_service {
 	struct chunkserver_service_options options;
 	struct loop *loop;
@@ -222,12 +225,35 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
+		/* A process that has just started begins again. */
+		server->fill_bytes_heard += message->fill_bytes - (message->fill_bytes < server->fill_bytes ? 0 : server->fill_bytes);
+		server->fill_bytes = message->fill_bytes;
+		server->filling_bytes = message->filling_bytes;
 	}
 	reply.register_again = again;
+	/* Borrowed: packed before rpc_reply returns. */
+	reply.settings = (Granary__Settings *)(uintptr_t)meta_settings(replica_meta(service->replica));
 	rpc_reply(request, &reply.base);
 }
 
 /* ---- inventory */
+
+static bool contains(const uint64_t *servers, size_t count, uint64_t server)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (servers[i] == server)
+			return true;
+	}
+	return false;
+}
+
+/* A member: of another version, of a copy that is complete by now, or that it has to fill its successor's. */
+static bool must_hear(const Granary__Chunk *chunk, uint64_t server, const Granary__ChunkHeld *held)
+{
+	bool gives = chunk->joining && chunk->n_replicas >= 2 && chunk->replicas[chunk->n_replicas - 2] == server;
+
+	return held->version < chunk->version || gives || (held->copy == HELD_JOINING && chunk->joining != server);
+}
 
 /* What the server is to do about a chunk that it holds; NULL: nothing. */
 static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_t server, const Granary__ChunkHeld *held,
@@ -237,7 +263,6 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_
 	Granary__Chunk *chunk = NULL;
 	Granary__ChunkLocation *location = NULL;
 	Granary__ChunkCommand *command = NULL;
-	bool member = false;
 	enum err err = meta_chunk(meta, held->chunk, &chunk);
 
 	if (err == ERR_NO_CHUNK) {
@@ -246,11 +271,12 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, uint64_
 	}
 	if (err)
 		return NULL;
-	for (size_t i = 0; i < chunk->n_replicas; i++)
-		member = member || chunk->replicas[i] == server;
-	if (!member) {
-		command = command_delete(0, held->chunk, NULL, 0);
-	} else if (held->version < chunk->version && meta_chunk_location(meta, held->chunk, &location) == OK) {
+	if (!contains(chunk->replicas, chunk->n_replicas, server)) {
+		/* It may join again before this reaches it: only what it holds now is meant. */
+		bool stale = contains(chunk->stale, chunk->n_stale, server);
+		if (!stale || held->copy != HELD_RETIRED)
+			command = command_drop_copy(0, held->chunk, chunk->version, stale);
+	} else if (must_hear(chunk, server, held) && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
 		message_unref(&location->base);
 	}

@@ -1,9 +1,9 @@
 /* What chunkservers ask of the leader: to be registered, leases, what to do with what they hold.
  *
  * A chunkserver connects to the leader, registers (through the log when it is new or has moved), sends heartbeats and, when
- * asked, an inventory. Leases and coming back: servers.h. Inventory: a chunk without a record, or on a server that is
- * not a member, is deleted, judged only by the applied state of a leader whose lease runs (replica_can_read); a member
- * with an older version is told the present chain.
+ * asked, an inventory. Leases and coming back: servers.h. Inventory: a chunk without a record is deleted; one on a server that is
+ * not a member is retired if it is among the stale copies of the chunk, else deleted, judged only by the applied state of a leader
+ * whose lease runs (replica_can_read); a member with an older version, or that has part in a fill, is told the present chain.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_CHUNKSERVER_SERVICE_H
 #define GRANARY_MASTER_CHUNKSERVER_SERVICE_H

@@ -187,6 +187,16 @@ Granary__ChunkCommand *command_delete(uint64_t garbage, uint64_t chunk, const ui
 	return command;
 }
 
+Granary__ChunkCommand *command_drop_copy(uint64_t garbage, uint64_t chunk, uint64_t version, bool retire)
+{
+	Granary__ChunkCommand *command = command_delete(garbage, chunk, NULL, 0);
+
+	command->version = version;
+	command->retire = retire;
+	command->delete_chunk = !retire;
+	return command;
+}
+
 Granary__ChunkCommand *command_configure(const Granary__ChunkLocation *location)
 {
 	Granary__ChunkCommand *command = mem_alloc(sizeof(*command));

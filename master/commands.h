@@ -25,8 +25,10 @@ void commands_close(struct commands *commands);
  * and `done` is not called. */
 bool commands_add(struct commands *commands, uint64_t server, Granary__ChunkCommand *command);
 
-/* The usual ones. delete_slots: count 0 deletes the whole chunk. */
+/* The usual ones. Slots of a pack are deleted; or (none) the whole chunk. */
 Granary__ChunkCommand *command_delete(uint64_t garbage, uint64_t chunk, const uint32_t *slots, size_t slot_count);
+/* A copy up to this version is deleted, or retired: only marked as not to be served. */
+Granary__ChunkCommand *command_drop_copy(uint64_t garbage, uint64_t chunk, uint64_t version, bool retire);
 /* Copies the location. */
 Granary__ChunkCommand *command_configure(const Granary__ChunkLocation *location);
 

@@ -1,152 +1,137 @@
 #include "master/failure.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <uthash.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/sys/log.h"
 
 struct report {
 	struct rpc_request *request;
 	struct report *next;
 };
 
-/* A change of one chunk's chain on its way through the log, and who asked for it. */
-struct repair {
+/* A change that was proposed, and who asked for it. */
+struct leaving {
 	uint64_t chunk;
-	struct proposal proposal;
 	struct failure *failure;
-	Granary__MetaRequest request;
-	Granary__MetaOp op, *ops[1];
-	Granary__ChunkChange change;
-	uint64_t kept[REPLICAS_MAX], dropped[REPLICAS_MAX];
 	struct report *reports;
 	UT_hash_handle hh;
 };
 
-struct failure {
-	struct failure_options options;
-	struct repair *repairs;
-	size_t report_count;
+/* A newcomer that is alive and is said not to answer. */
+struct suspicion {
+	uint64_t chunk, server;
+	uint64_t first_ms, last_ms;
+	UT_hash_handle hh;
 };
 
-static uint64_t request_chunk(const struct rpc_request *request)
+struct failure {
+	struct chunk_change_context context;
+	struct leaving *leavings;
+	size_t report_count;
+	struct suspicion *suspicions;
+	struct repair *repair;
+};
+
+static uint64_t now_ms(const struct failure *failure)
 {
-	return ((const Granary__ChunkFailure *)request->message)->chunk;
+	return loop_now_us(failure->context.loop) / 1000;
 }
 
-static void reply_location(struct failure *failure, struct rpc_request *request)
+static void on_changed(void *arg, enum err err)
 {
-	Granary__ChunkLocation *location = NULL;
-	enum err err = meta_chunk_location(replica_meta(failure->options.replica), request_chunk(request), &location);
+	struct leaving *leaving = arg;
+	struct failure *failure = leaving->failure;
 
-	if (err == ERR_NOT_FOUND)
-		err = ERR_NO_CHUNK;
-	if (err) {
-		rpc_reply_error(request, err, NULL);
-		return;
-	}
-	rpc_reply(request, &location->base);
-	message_unref(&location->base);
-}
-
-static void tell_survivors(struct failure *failure, const struct repair *repair)
-{
-	Granary__ChunkLocation *location = NULL;
-
-	if (meta_chunk_location(replica_meta(failure->options.replica), repair->chunk, &location))
-		return;
-	for (size_t i = 0; i < location->n_replicas; i++) {
-		if (!commands_add(failure->options.commands, location->replicas[i]->server, command_configure(location)))
-			log_debug("configure_not_sent", "chunk=%016" PRIx64, repair->chunk);
-	}
-	message_unref(&location->base);
-}
-
-static void drops_add(struct failure *failure, const struct repair *repair, bool begin)
-{
-	for (size_t i = 0; i < repair->change.n_dropped; i++) {
-		struct server *server = servers_find(failure->options.servers, repair->dropped[i]);
-		if (!server)
-			continue;
-		if (begin) {
-			server->drops++;
-		} else if (server->drops > 0 && --server->drops == 0 && server->cleaning) {
-			garbage_clean(failure->options.garbage, server->id);
-		}
-	}
-}
-
-static void on_changed(struct proposal *proposal, enum err err, Granary__MetaReply **reply)
-{
-	struct repair *repair = container_of(proposal, struct repair, proposal);
-	struct failure *failure = repair->failure;
-
-	(void)reply;
-	HASH_DEL(failure->repairs, repair);
-	drops_add(failure, repair, false);
+	HASH_DEL(failure->leavings, leaving);
 	if (err == OK)
-		tell_survivors(failure, repair);
-	while (repair->reports) {
-		struct report *report = repair->reports;
-		repair->reports = report->next;
+		repair_active(failure->repair, leaving->chunk);
+	while (leaving->reports) {
+		struct report *report = leaving->reports;
+		leaving->reports = report->next;
 		failure->report_count--;
-		if (err == OK)
-			reply_location(failure, report->request);
+		/* Somebody else changed it: that is an answer, too. */
+		if (err == OK || err == ERR_STALE_VERSION || err == ERR_NO_CHUNK)
+			chunk_reply_location(&failure->context, leaving->chunk, report->request);
 		else
 			rpc_reply_error(report->request, err,
-					err == ERR_NOT_LEADER ? replica_leader_address(failure->options.replica) : NULL);
+					err == ERR_NOT_LEADER ? replica_leader_address(failure->context.replica) : NULL);
 		free(report);
 	}
-	free(repair);
+	free(leaving);
 }
 
-static void repair_join(struct repair *repair, struct rpc_request *request)
+static void leaving_join(struct leaving *leaving, struct rpc_request *request)
 {
 	struct report *report = mem_zero(1, sizeof(*report));
 
 	report->request = request;
-	report->next = repair->reports;
-	repair->reports = report;
-	repair->failure->report_count++;
+	report->next = leaving->reports;
+	leaving->reports = report;
+	leaving->failure->report_count++;
 }
 
-/* NULL when nobody may be left out now. */
-static struct repair *repair_open(struct failure *failure, uint64_t id, const Granary__Chunk *chunk)
-{
-	uint64_t now_ms = loop_now_us(failure->options.loop) / 1000;
-	struct repair *repair = mem_zero(1, sizeof(*repair));
+/* ---- newcomers that are alive */
 
-	granary__meta_request__init(&repair->request);
-	granary__meta_op__init(&repair->op);
-	granary__chunk_change__init(&repair->change);
+static void suspicions_expire(struct failure *failure, bool all)
+{
+	struct suspicion *suspicion, *next;
+
+	HASH_ITER(hh, failure->suspicions, suspicion, next)
+	{
+		if (!all && now_ms(failure) - suspicion->last_ms < REPAIR_SUSPECT_MS)
+			continue;
+		HASH_DEL(failure->suspicions, suspicion);
+		free(suspicion);
+	}
+}
+
+/* A newcomer serves nobody: it may be left out without its lease being waited for. Who has not answered for a while holds up writers. */
+static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *chunk, const Granary__ChunkFailure *message)
+{
+	struct suspicion *suspicion;
+
+	if (message->server != chunk->joining)
+		return false;
+	HASH_FIND(hh, failure->suspicions, &message->chunk, sizeof(message->chunk), suspicion);
+	if (suspicion && (suspicion->server != message->server || now_ms(failure) - suspicion->last_ms >= REPAIR_SUSPECT_MS)) {
+		HASH_DEL(failure->suspicions, suspicion);
+		free(suspicion);
+		suspicion = NULL;
+	}
+	if (!suspicion) {
+		if (HASH_COUNT(failure->suspicions) >= REPAIR_SUSPECTS_MAX)
+			suspicions_expire(failure, false);
+		if (HASH_COUNT(failure->suspicions) >= REPAIR_SUSPECTS_MAX)
+			return false;
+		suspicion = mem_zero(1, sizeof(*suspicion));
+		suspicion->chunk = message->chunk;
+		suspicion->server = message->server;
+		suspicion->first_ms = now_ms(failure);
+		HASH_ADD(hh, failure->suspicions, chunk, sizeof(suspicion->chunk), suspicion);
+	}
+	suspicion->last_ms = now_ms(failure);
+	return suspicion->last_ms - suspicion->first_ms >= REPAIR_SUSPECT_MS;
+}
+
+/* ---- reports */
+
+/* Who is dead, or (given, may be 0) `newcomer`, is left out. False when nobody may be left out now. */
+static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t newcomer, struct chunk_change *out)
+{
+	size_t complete = 0;
+
 	for (size_t i = 0; i < chunk->n_replicas && i < REPLICAS_MAX; i++) {
-		const struct server *server = servers_find(failure->options.servers, chunk->replicas[i]);
-		if (!server || servers_is_dead(server, now_ms))
-			repair->dropped[repair->change.n_dropped++] = chunk->replicas[i];
-		else
-			repair->kept[repair->change.n_replicas++] = chunk->replicas[i];
+		const struct server *server = servers_find(failure->context.servers, chunk->replicas[i]);
+		if (!server || servers_is_dead(server, now_ms(failure)) || chunk->replicas[i] == newcomer) {
+			out->dropped[out->dropped_count++] = chunk->replicas[i];
+			continue;
+		}
+		out->replicas[out->replica_count++] = chunk->replicas[i];
+		complete += chunk->replicas[i] != chunk->joining;
 	}
-	if (repair->change.n_replicas == 0 || repair->change.n_dropped == 0) {
-		free(repair);
-		return NULL;
-	}
-	repair->chunk = id;
-	repair->failure = failure;
-	repair->change.chunk = id;
-	repair->change.version = chunk->version;
-	repair->change.replicas = repair->kept;
-	repair->change.dropped = repair->dropped;
-	repair->op.op_case = GRANARY__META_OP__OP_CHUNK_CHANGE;
-	repair->op.chunk_change = &repair->change;
-	repair->ops[0] = &repair->op;
-	repair->request.n_ops = 1;
-	repair->request.ops = repair->ops;
-	repair->proposal.request = &repair->request;
-	repair->proposal.done = on_changed;
-	return repair;
+	return complete > 0 && out->dropped_count > 0;
 }
 
 static bool is_member(const Granary__Chunk *chunk, uint64_t server)
@@ -161,42 +146,46 @@ static bool is_member(const Granary__Chunk *chunk, uint64_t server)
 static void report(struct failure *failure, struct rpc_request *request, const Granary__Chunk *chunk)
 {
 	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
-	const struct server *server = servers_find(failure->options.servers, message->server);
-	uint64_t now_ms = loop_now_us(failure->options.loop) / 1000;
-	struct repair *repair;
+	const struct server *server = servers_find(failure->context.servers, message->server);
+	struct chunk_change change = { .chunk = message->chunk, .version = chunk->version };
+	struct leaving *leaving;
 
 	if (chunk->version > message->version || !is_member(chunk, message->server)) {
-		reply_location(failure, request);
+		chunk_reply_location(&failure->context, message->chunk, request);
 		return;
 	}
-	HASH_FIND(hh, failure->repairs, &message->chunk, sizeof(message->chunk), repair);
-	if (!repair && (!server || servers_is_dead(server, now_ms))) {
-		repair = repair_open(failure, message->chunk, chunk);
-		if (repair) {
-			HASH_ADD(hh, failure->repairs, chunk, sizeof(repair->chunk), repair);
-			drops_add(failure, repair, true);
-			replica_propose(failure->options.replica, &repair->proposal);
-		}
+	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
+	bool dead = !server || servers_is_dead(server, now_ms(failure));
+	bool suspect = !dead && is_suspect_for_long(failure, chunk, message);
+	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
+		leaving = mem_zero(1, sizeof(*leaving));
+		leaving->chunk = message->chunk;
+		leaving->failure = failure;
+		HASH_ADD(hh, failure->leavings, chunk, sizeof(leaving->chunk), leaving);
+		change.done = on_changed;
+		change.arg = leaving;
+		chunk_change_propose(&failure->context, &change);
 	}
-	if (repair)
-		repair_join(repair, request);
+	if (leaving)
+		leaving_join(leaving, request);
 	else
 		rpc_reply_error(request, ERR_BUSY, NULL);
 }
 
 void failure_serve(struct failure *failure, struct rpc_request *request)
 {
+	uint64_t id = ((const Granary__ChunkFailure *)request->message)->chunk;
 	Granary__Chunk *chunk = NULL;
 
-	if (!replica_can_read(failure->options.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(failure->options.replica));
+	if (!replica_can_read(failure->context.replica)) {
+		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(failure->context.replica));
 		return;
 	}
 	if (failure->report_count >= FAILURE_REPORTS_MAX) {
 		rpc_reply_error(request, ERR_BUSY, NULL);
 		return;
 	}
-	enum err err = meta_chunk(replica_meta(failure->options.replica), request_chunk(request), &chunk);
+	enum err err = meta_chunk(replica_meta(failure->context.replica), id, &chunk);
 	if (err) {
 		rpc_reply_error(request, err == ERR_NOT_FOUND ? ERR_NO_CHUNK : err, NULL);
 		return;
@@ -205,11 +194,12 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 	message_free(&chunk->base);
 }
 
-struct failure *failure_open(const struct failure_options *options)
+struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair)
 {
 	struct failure *failure = mem_zero(1, sizeof(*failure));
 
-	failure->options = *options;
+	failure->context = *context;
+	failure->repair = repair;
 	return failure;
 }
 
@@ -217,6 +207,7 @@ void failure_close(struct failure *failure)
 {
 	if (!failure)
 		return;
-	check(!failure->repairs);
+	check(!failure->leavings);
+	suspicions_expire(failure, true);
 	free(failure);
 }

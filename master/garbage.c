@@ -146,7 +146,9 @@ static bool on_record(void *arg, uint64_t id, const Granary__Garbage *record)
 	struct garbage *garbage = step->garbage;
 
 	for (size_t i = 0; i < record->n_servers; i++) {
-		Granary__ChunkCommand *command = command_delete(id, record->chunk, record->slots, record->n_slots);
+		Granary__ChunkCommand *command =
+			record->version ? command_drop_copy(id, record->chunk, record->version, record->retire) :
+					  command_delete(id, record->chunk, record->slots, record->n_slots);
 		if (commands_add(garbage->commands, record->servers[i], command))
 			garbage->pending++;
 		else

@@ -13,6 +13,8 @@
 #include "master/failure.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
+#include "master/repair.h"
+#include "master/settings_service.h"
 #include "master/status.h"
 
 /* The entry that gives a new cluster its id. */
@@ -42,7 +44,9 @@ struct master {
 	struct garbage *garbage;
 	struct client_service *clients;
 	struct chunkserver_service *chunkservers;
+	struct chunk_change_context changes;
 	struct failure *failure;
+	struct repair *repair;
 	struct reclaim *reclaim;
 	struct status *status;
 	struct timer housekeeping;
@@ -90,6 +94,7 @@ static void on_leading(void *arg)
 	client_service_leading(master->clients);
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
+	repair_leading(master->repair);
 	cluster_init(master);
 }
 
@@ -100,6 +105,7 @@ static void on_deposed(void *arg)
 	client_service_deposed(master->clients);
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
+	repair_deposed(master->repair);
 	status_deposed(master->status);
 }
 
@@ -138,7 +144,9 @@ static void on_command_done(void *arg, uint64_t server, const Granary__ChunkComm
 
 	if (command->garbage)
 		garbage_command_done(master->garbage, server, command, err);
-	else if (err)
+	else
+		repair_command_done(master->repair, server, command, err);
+	if (!command->garbage && err)
 		log_info("chunk_command_failed", "server=%016" PRIx64 " chunk=%016" PRIx64 " error=%s", server, command->chunk,
 			 err_name(err));
 }
@@ -176,8 +184,14 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_CHUNK_FAILURE:
 		failure_serve(master->failure, request);
 		break;
+	case MESSAGE_CHUNK_FILLED:
+		repair_serve(master->repair, request);
+		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		break;
+	case MESSAGE_SETTINGS:
+		settings_serve(master->replica, request);
 		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
@@ -286,15 +300,18 @@ static void services_open(struct master *master)
 										.servers = master->servers,
 										.commands = master->commands,
 										.garbage = master->garbage });
-	master->failure = failure_open(&(struct failure_options){ .loop = loop,
-								  .replica = master->replica,
-								  .servers = master->servers,
-								  .commands = master->commands,
-								  .garbage = master->garbage });
+	master->changes = (struct chunk_change_context){ .loop = loop,
+							 .replica = master->replica,
+							 .servers = master->servers,
+							 .commands = master->commands,
+							 .garbage = master->garbage };
+	master->repair = repair_open(&master->changes);
+	master->failure = failure_open(&master->changes, master->repair);
 	master->status = status_open(&(struct status_options){ .loop = loop,
 							       .replica = master->replica,
 							       .servers = master->servers,
 							       .sessions = master->sessions,
+							       .repair = master->repair,
 							       .members = &master->members,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	timer_init(&master->housekeeping, loop, on_housekeeping, master);
@@ -349,6 +366,7 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	commands_close(master->commands);
 	garbage_close(master->garbage);

@@ -89,3 +89,21 @@ enum err placement_choose(const struct placement_wish *wish, const struct placem
 	*out_count = choice.chosen_count;
 	return OK;
 }
+
+uint64_t placement_extend(const struct placement_extension *extension, struct rng *rng)
+{
+	struct choice choice = { .candidates = extension->candidates,
+				 .count = extension->count,
+				 .bytes_reserved = extension->bytes_reserved };
+
+	check(extension->member_count < REPLICAS_MAX);
+	for (size_t i = 0; i < extension->count && choice.chosen_count < REPLICAS_MAX - 1; i++) {
+		for (size_t k = 0; k < extension->member_count; k++) {
+			if (extension->candidates[i].server == extension->members[k])
+				choice.chosen[choice.chosen_count++] = i;
+		}
+	}
+	if (!choice_draw(&choice, true, rng) && !choice_draw(&choice, false, rng))
+		return 0;
+	return extension->candidates[choice.chosen[choice.chosen_count - 1]].server;
+}

@@ -31,4 +31,15 @@ struct placement_wish {
 MUST_USE enum err placement_choose(const struct placement_wish *wish, const struct placement_candidate *candidates,
 				   size_t count, struct rng *rng, uint64_t *out, size_t *out_count);
 
+/* One server more for a chunk that has some. The candidates' `usable` says also whether the caller wants it. 0: there is none with room:
+ * of a failure domain of its own if there is one with room, else of any. */
+struct placement_extension {
+	const struct placement_candidate *candidates;
+	size_t count;
+	const uint64_t *members;
+	size_t member_count;	 /* up to REPLICAS_MAX - 1 */
+	uint64_t bytes_reserved; /* a server with no more than this free is full */
+};
+uint64_t placement_extend(const struct placement_extension *extension, struct rng *rng);
+
 #endif

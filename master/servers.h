@@ -34,6 +34,9 @@ struct server {
 	unsigned drops;		 /* changes proposed that leave it out of a chunk */
 	bool failed;		 /* says that its store is out of service */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
+	uint64_t fill_bytes;	   /* sent to fill copies, as its process says; */
+	uint64_t fill_bytes_heard; /* and summed here over all of its processes */
+	uint64_t filling_bytes;	   /* of copies that are not complete yet */
 };
 
 struct servers;

@@ -12,6 +12,9 @@ struct asking {
 
 struct copies {
 	uint64_t one, few, none; /* chunks with one live copy, fewer than wanted, none */
+	uint64_t one_bytes, few_bytes, none_bytes;
+	uint64_t waiting;	/* chunks: a server may come back */
+	uint64_t lacking_bytes; /* to be copied */
 };
 
 struct status {
@@ -67,6 +70,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->chunks = server->chunks;
 	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
 	out->failed = server->failed;
+	out->returning = server->connection && server->cleaning && !server->failed;
 }
 
 static void add_servers(const struct status *status, bool wanted, Granary__ClusterStatus *out)
@@ -89,6 +93,24 @@ static void add_servers(const struct status *status, bool wanted, Granary__Clust
 	}
 }
 
+static void add_repair(const struct status *status, Granary__ClusterStatus *out)
+{
+	const struct copies *copies = &status->copies;
+	struct repair_progress progress;
+
+	repair_progress(status->options.repair, &progress);
+	out->bytes_one_copy = copies->one_bytes;
+	out->bytes_under_replicated = copies->few_bytes;
+	out->bytes_unavailable = copies->none_bytes;
+	out->bytes_lacking =
+		copies->lacking_bytes > progress.bytes_filling ? copies->lacking_bytes - progress.bytes_filling : 0;
+	out->chunks_waiting = copies->waiting;
+	out->fills = progress.joins;
+	out->fill_bytes_per_second = progress.bytes_per_second;
+	if (progress.bytes_per_second > 0)
+		out->safe_in_ms = out->bytes_lacking * 1000 / progress.bytes_per_second;
+}
+
 static void answer(struct status *status, struct rpc_request *request)
 {
 	const Granary__ClusterStatusRequest *message = (const Granary__ClusterStatusRequest *)request->message;
@@ -108,6 +130,7 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->chunks_one_copy = status->copies.one;
 	out->chunks_under_replicated = status->copies.few;
 	out->chunks_unavailable = status->copies.none;
+	add_repair(status, out);
 	out->malformed_frames += conn_malformed_count(status->options.loop);
 	out->uptime_ms = now_ms(status) - status->options.start_ms;
 	rpc_reply(request, &out->base);
@@ -127,21 +150,29 @@ static void end_all(struct status *status, enum err err)
 	}
 }
 
-/* Copies on servers that are in service; a server without a lease at the moment does not count. */
+/* Complete copies on servers that are in service; a server without a lease at the moment does not count. */
 static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	struct status *status = arg;
-	size_t live = 0;
-	size_t wanted = chunk->copies_wanted ? chunk->copies_wanted : REPLICAS_DEFAULT;
+	struct copies *copies = &status->copies;
+	struct repair_question question;
+	struct repair_verdict verdict;
 
-	for (size_t i = 0; i < chunk->n_replicas; i++) {
-		const struct server *server = servers_find(status->options.servers, chunk->replicas[i]);
-		live += server && servers_is_usable(server, now_ms(status));
-	}
-	status->copies.few += live < wanted;
-	status->copies.one += live == 1;
-	status->copies.none += live == 0;
+	repair_question(status->options.repair, &question);
+	repair_judge(&question, chunk, &verdict);
 	status->cursor = id;
+	if (verdict.complete < verdict.wanted) {
+		uint64_t bytes = meta_chunk_bytes(replica_meta(status->options.replica), chunk);
+		copies->few++;
+		copies->few_bytes += bytes;
+		copies->one += verdict.complete == 1;
+		copies->one_bytes += verdict.complete == 1 ? bytes : 0;
+		copies->none += verdict.complete == 0;
+		copies->none_bytes += verdict.complete == 0 ? bytes : 0;
+		copies->waiting += verdict.action == REPAIR_WAIT;
+		if (verdict.complete > 0)
+			copies->lacking_bytes += bytes * (verdict.wanted - verdict.complete);
+	}
 	return ++status->seen < CHUNKS_SCAN_MAX;
 }
 

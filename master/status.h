@@ -8,6 +8,7 @@
 
 #include "common/sys/rpc.h"
 #include "master/members.h"
+#include "master/repair.h"
 #include "master/replica.h"
 #include "master/servers.h"
 #include "master/sessions.h"
@@ -19,6 +20,7 @@ struct status_options {
 	struct replica *replica;
 	struct servers *servers;
 	struct sessions *sessions;
+	const struct repair *repair;
 	const struct members *members;
 	uint64_t start_ms; /* of the process, loop_now_ms */
 };

@@ -16,6 +16,7 @@
 #define FILE_BYTES_MAX (1ull << 50)
 #define REPLICAS_MAX 5u
 #define REPLICAS_DEFAULT 3u
+#define STALE_COPIES_MAX 8u			     /* retired copies of one chunk that are remembered */
 
 /* Frames. A frame above these bounds closes the connection. */
 #define FRAME_MESSAGE_BYTES_MAX (1u * MIB)
@@ -110,8 +111,22 @@
 #define RECLAIM_MS 100u
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
+#define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
+#define REPAIR_ALONE_MS 2000u			     /* the delay of repair for chunks with one copy left */
+#define REPAIR_START_MS 3000u			     /* after an election: before anything is moved */
+#define REPAIR_STEP_MS 50u
+#define REPAIR_SCAN_MAX 500u			     /* chunks looked at in one step */
+#define REPAIR_QUEUE_MAX 16384u			     /* chunks known to lack copies; others are found again */
+#define REPAIR_TRIES_MAX 128u			     /* of those, looked at in one step */
+#define REPAIR_JOINS_MAX 1024u			     /* copies being filled at once, */
+#define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
+#define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
+#define REPAIR_AVOIDED_MS 20000u
+#define REPAIR_TOLD_AGAIN_MS 2000u		     /* members of a chunk that is being filled hear of it again */
+#define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
+#define REPAIR_SUSPECTS_MAX 4096u
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
 /* Clients. */
@@ -165,6 +180,10 @@
 #define CHAIN_SYNC_TIMEOUT_MS 10000u		     /* the same when it syncs */
 #define CHAIN_SUSPECT_MS 400u			     /* a successor that is silent for so long is reported */
 #define CHAIN_PEERS_MAX 1024u
+#define FILL_PIECES_MAX 4u			     /* of one copy, sent and not acknowledged */
+#define FILL_RECORDS_MAX 16u			     /* the same of a pack */
+#define FILL_ATTEMPTS_MAX 20u			     /* in a row without progress, before the master is told that it cannot be done */
+#define FILL_PAUSE_MS 50u			     /* before the next attempt */
 #define FREE_FILES_MAX 32u			     /* files of deleted chunks kept for reuse */
 #define PACK_BYTES_MAX (60u * MIB)		     /* a pack of this size is full */
 #define PACK_SLOTS_MAX (1u * MIB)

@@ -62,6 +62,7 @@ static const struct array_bound {
 	{ &granary__chunk_sync__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__chunk_trim__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__blob_append__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__chunk_sums__descriptor, "replicas", REPLICAS_MAX },
 };
 
 static size_t array_max(const ProtobufCMessageDescriptor *descriptor, const char *field)

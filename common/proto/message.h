@@ -28,17 +28,20 @@
 	X(MESSAGE_INVALIDATE, 13, invalidate, empty)                                               \
 	X(MESSAGE_CHUNK_FAILURE, 14, chunk_failure, chunk_location)                                \
 	X(MESSAGE_CLUSTER_STATUS, 15, cluster_status_request, cluster_status)                      \
+	X(MESSAGE_SETTINGS, 20, settings_request, settings)                                        \
 	X(MESSAGE_REGISTER, 30, register_request, register_reply)                                  \
 	X(MESSAGE_HEARTBEAT, 31, heartbeat, heartbeat_reply)                                       \
 	X(MESSAGE_INVENTORY, 32, inventory, inventory_reply)                                       \
 	X(MESSAGE_CHUNK_COMMANDS, 33, chunk_commands, chunk_commands_reply)                        \
+	X(MESSAGE_CHUNK_FILLED, 34, chunk_filled, chunk_location)                                  \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
 	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
 	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \
 	X(MESSAGE_CHUNK_TRIM, 53, chunk_trim, empty)                                               \
 	X(MESSAGE_BLOB_APPEND, 54, blob_append, blob_append_reply)                                 \
 	X(MESSAGE_BLOB_READ, 55, blob_read, blob_read_reply)                                       \
-	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)
+	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)                               \
+	X(MESSAGE_CHUNK_SUMS, 57, chunk_sums, chunk_sums_reply)
 
 enum message_type {
 	MESSAGE_NONE = 0,

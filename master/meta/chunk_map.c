@@ -38,7 +38,7 @@ bool replicas_valid(const uint64_t *replicas, size_t count)
 	return true;
 }
 
-static void holders_add(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
+void chunk_holders_add(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		struct key key = key_of_pair(KEY_SERVER_CHUNK, servers[i], chunk);
@@ -46,7 +46,7 @@ static void holders_add(struct meta *meta, uint64_t chunk, const uint64_t *serve
 	}
 }
 
-static void holders_remove(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
+void chunk_holders_remove(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		struct key key = key_of_pair(KEY_SERVER_CHUNK, servers[i], chunk);
@@ -72,7 +72,7 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 	chunk->replicas = mem_alloc(options->replica_count * sizeof(*chunk->replicas));
 	memcpy(chunk->replicas, options->replicas, options->replica_count * sizeof(*chunk->replicas));
 	store_put_message(&meta->store, &key, &chunk->base);
-	holders_add(meta, options->id, chunk->replicas, chunk->n_replicas);
+	chunk_holders_add(meta, options->id, chunk->replicas, chunk->n_replicas);
 	meta->state->chunks++;
 	return OK;
 }
@@ -83,7 +83,8 @@ void chunk_remove(struct meta *meta, uint64_t id)
 	if (!chunk)
 		return;
 	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
-	holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
+	garbage_add_chunk(meta, id, chunk->stale, chunk->n_stale);
+	chunk_holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
 	struct key key = key_of(KEY_CHUNK, id);
 	store_delete(&meta->store, &key);
 	meta->state->chunks--;
@@ -141,6 +142,7 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
 		Granary__Replica *replica = message_alloc_message(whole, &granary__replica__descriptor);
 		replica->server = chunk->replicas[i];
+		replica->joining = chunk->replicas[i] == chunk->joining;
 		struct key key = key_of(KEY_SERVER, replica->server);
 		const Granary__Server *server = store_message(&meta->store, &key, &granary__server__descriptor);
 		if (server && server->address[0])
@@ -308,57 +310,5 @@ enum err op_commit_chunks(struct context *context, const Granary__CommitChunks *
 	if (op->atime)
 		inode->atime = op->atime;
 	inode_answer(context, id, inode, result);
-	return OK;
-}
-
-/* ---- members of the chain */
-
-static bool replicas_contain(const uint64_t *replicas, size_t count, uint64_t server)
-{
-	for (size_t i = 0; i < count; i++)
-		if (replicas[i] == server)
-			return true;
-	return false;
-}
-
-static enum err chunk_change_check(const Granary__Chunk *chunk, const Granary__ChunkChange *op)
-{
-	if (!chunk)
-		return ERR_NO_CHUNK;
-	if (chunk->version != op->version)
-		return ERR_STALE_VERSION;
-	if (op->seal)
-		return OK;
-	if (!replicas_valid(op->replicas, op->n_replicas) || op->n_dropped > REPLICAS_MAX)
-		return ERR_INVALID;
-	for (size_t i = 0; i < op->n_dropped; i++)
-		if (op->dropped[i] == 0 || replicas_contain(op->replicas, op->n_replicas, op->dropped[i]))
-			return ERR_INVALID;
-	return OK;
-}
-
-enum err op_chunk_change(struct context *context, const Granary__ChunkChange *op, Granary__MetaResult *result)
-{
-	struct meta *meta = context->meta;
-	enum err err = chunk_change_check(chunk_get(meta, op->chunk), op);
-	if (err) {
-		location_add(context, op->chunk, result);
-		return err;
-	}
-	if (op->seal) {
-		pack_seal(meta, op->chunk);
-		location_add(context, op->chunk, result);
-		return OK;
-	}
-	Granary__Chunk *chunk = chunk_edit(meta, op->chunk);
-	holders_remove(meta, op->chunk, chunk->replicas, chunk->n_replicas);
-	free(chunk->replicas);
-	chunk->n_replicas = op->n_replicas;
-	chunk->replicas = mem_alloc(op->n_replicas * sizeof(*chunk->replicas));
-	memcpy(chunk->replicas, op->replicas, op->n_replicas * sizeof(*chunk->replicas));
-	chunk->version++;
-	holders_add(meta, op->chunk, chunk->replicas, chunk->n_replicas);
-	garbage_add_chunk(meta, op->chunk, op->dropped, op->n_dropped);
-	location_add(context, op->chunk, result);
 	return OK;
 }

@@ -27,6 +27,10 @@ void chunk_remove(struct meta *meta, uint64_t id);
 /* 1 to REPLICAS_MAX servers, each once. */
 bool replicas_valid(const uint64_t *replicas, size_t count);
 
+/* The index of what a server holds follows the chunk. */
+void chunk_holders_add(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count);
+void chunk_holders_remove(struct meta *meta, uint64_t chunk, const uint64_t *servers, size_t count);
+
 /* In the memory of a whole message (NULL: one of its own). NULL when there is no such chunk. An address that is not known is
  * empty. */
 Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk, ProtobufCMessage *whole);

@@ -31,6 +31,17 @@ void garbage_add_chunk(struct meta *meta, uint64_t chunk, const uint64_t *server
 		garbage_put(meta, garbage_open(chunk, servers, server_count));
 }
 
+void garbage_add_copies(struct meta *meta, uint64_t chunk, uint64_t version, bool retire, const uint64_t *servers,
+			size_t server_count)
+{
+	if (server_count == 0)
+		return;
+	Granary__Garbage *garbage = garbage_open(chunk, servers, server_count);
+	garbage->version = version;
+	garbage->retire = retire;
+	garbage_put(meta, garbage);
+}
+
 void garbage_add_slot(struct meta *meta, uint64_t pack, uint32_t slot)
 {
 	struct slot_garbage *slots = NULL;

@@ -10,6 +10,7 @@
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/session.h"
+#include "master/meta/settings.h"
 #include "master/meta/state.h"
 
 #define ROOT_MODE (MODE_DIRECTORY | 0755u)
@@ -60,6 +61,8 @@ enum err meta_open(struct kv *kv, struct meta **out)
 	struct meta *meta = mem_zero(1, sizeof(*meta));
 	store_init(&meta->store, kv);
 	enum err err = meta_load(meta);
+	if (!err)
+		err = settings_load(meta);
 	if (err) {
 		meta_close(meta);
 		return err;
@@ -75,6 +78,7 @@ void meta_close(struct meta *meta)
 	garbage_deinit(meta);
 	store_deinit(&meta->store);
 	message_free(meta->state ? &meta->state->base : NULL);
+	message_free(meta->settings ? &meta->settings->base : NULL);
 	free(meta->touches);
 	free(meta->touch_names);
 	buf_deinit(&meta->names);
@@ -99,6 +103,11 @@ uint64_t meta_cluster(const struct meta *meta)
 uint64_t meta_last_time_ns(const struct meta *meta)
 {
 	return meta->state->time_ns;
+}
+
+const Granary__Settings *meta_settings(const struct meta *meta)
+{
+	return meta->settings;
 }
 
 /* ---- effects */

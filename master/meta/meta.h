@@ -14,6 +14,7 @@
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
+ *   'M' "settings"           -> Settings: what an operator has changed
  */
 #ifndef GRANARY_MASTER_META_META_H
 #define GRANARY_MASTER_META_META_H
@@ -51,6 +52,8 @@ uint64_t meta_applied_index(const struct meta *meta);
 uint64_t meta_applied_term(const struct meta *meta);
 uint64_t meta_cluster(const struct meta *meta);
 uint64_t meta_last_time_ns(const struct meta *meta);
+/* Never NULL; until the next apply. Read through common/proto/settings.h. */
+const Granary__Settings *meta_settings(const struct meta *meta);
 
 /* Applies one committed entry (index is the applied index + 1; `entry` is NULL for a barrier). replies[i] answers
  * entry->requests[i]: whole messages, message_unref each. A request seen before (session, slot, sequence) gets its first answer again.
@@ -75,6 +78,8 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* About how much data it holds: of a pack its live blobs, else as far as its file reaches, holes too. */
+uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody

@@ -18,6 +18,7 @@ struct slot_garbage {
 struct meta {
 	struct store store;
 	Granary__MetaState *state; /* written by each commit */
+	Granary__Settings *settings; /* as stored */
 	struct meta_touch *touches;
 	size_t *touch_names; /* offset of each touch's name in `names`, which moves as it grows */
 	size_t touch_count, touch_capacity;

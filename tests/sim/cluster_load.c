@@ -189,6 +189,19 @@ bool load_is_checked(void *arg)
 	return true;
 }
 
+void load_check_again(void *arg)
+{
+	struct program *program = arg;
+	for (unsigned i = 0; i < TABLES; i++) {
+		program->blocks[i].checked = false;
+		program->blocks[i].looked = 0;
+		load_later(program, &program->blocks[i].timer);
+	}
+	program->names.checked = false;
+	program->names.looked = 0;
+	load_later(program, &program->names.timer);
+}
+
 void load_power_lost(struct world *world, unsigned chunkserver)
 {
 	struct run *run = world->arg;

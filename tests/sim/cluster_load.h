@@ -47,6 +47,7 @@ struct run {
 	uint64_t version; /* the last one given out, to anything */
 	struct known_file *files;
 	struct counts counts;
+	bool loses_one;	 /* cluster_run.h */
 	bool never_sync; /* tables are flushed only */
 	bool may_lose;	 /* unsynced data was lost: blocks of tables may be damaged until they are written again */
 	bool ending;
@@ -109,6 +110,8 @@ bool load_is_made(void *run);
 void load_go(void *program);
 /* After run->ending: each client has seen everything there is. */
 bool load_is_checked(void *run);
+/* Once more. */
+void load_check_again(void *program);
 /* Unsynced data of a chunkserver is gone. */
 void load_power_lost(struct world *world, unsigned chunkserver);
 void load_free(struct run *run);

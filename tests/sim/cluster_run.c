@@ -34,6 +34,7 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 				     .power_lost = load_power_lost,
 				     .arg = run };
 	run->never_sync = options->never_sync;
+	run->loses_one = options->loses_one;
 	run->history = history_open(REGISTERS);
 	world_open(&run->world, options->seed);
 	run->check = check_begin(&run->world);
@@ -76,6 +77,18 @@ static void add(const struct run *run, uint64_t *sum)
 	sum[SUM_MS] += sim_now_us(run->world.sim) / 1000;
 }
 
+/* For good: what is read afterwards is read from the new copies. */
+static void lose_one(struct run *run)
+{
+	struct node *node = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)rng_below(sim_rng(run->world.sim), WORLD_CHUNKSERVERS));
+	sim_trace(run->world.sim, "%s is lost for good", node->name);
+	node_stop(node, false);
+	cluster_run_until(run, world_is_replicated, &run->world, CALM_US, "all copies after a chunkserver was lost");
+	for (unsigned i = 0; i < CLIENTS; i++)
+		load_check_again(world_node(&run->world, NODE_CLIENT, i)->program);
+	cluster_run_until(run, load_is_checked, run, CALM_US, "everything can be read after a chunkserver was lost");
+}
+
 uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 {
 	world_calm(&run->world);
@@ -83,6 +96,8 @@ uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 	run->ending_us = sim_now_us(run->world.sim);
 	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
 	check_end(run->check, &(struct check_want){ .may_be_damaged = run->may_lose }, CALM_US);
+	if (run->loses_one)
+		lose_one(run);
 	check_history(run, sum);
 	add(run, sum);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;

@@ -209,3 +209,46 @@ void world_calm(struct world *world)
 		node_start(node);
 	}
 }
+
+/* ---- redundancy ---- */
+
+struct redundancy {
+	const struct world *world;
+	bool all;
+};
+
+static bool runs(const struct world *world, uint64_t server)
+{
+	for (unsigned i = 0; i < chunkservers_of(world); i++) {
+		const struct node *node = &world->nodes[WORLD_MASTERS + i];
+		if (node->loop && chunkserver_id(node->chunkserver) == server)
+			return true;
+	}
+	return false;
+}
+
+static bool count_copies(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct redundancy *redundancy = arg;
+	size_t complete = 0;
+	(void)id;
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		complete += chunk->replicas[i] != chunk->joining && runs(redundancy->world, chunk->replicas[i]);
+	redundancy->all = complete >= REPLICAS_DEFAULT;
+	return redundancy->all;
+}
+
+bool world_is_replicated(void *arg)
+{
+	struct redundancy redundancy = { .world = arg };
+	for (unsigned i = 0; i < WORLD_MASTERS && !redundancy.all; i++) {
+		const struct node *node = &redundancy.world->nodes[i];
+		struct replica *replica = node->master ? master_replica(node->master) : NULL;
+		if (!replica || !replica_can_read(replica))
+			continue;
+		redundancy.all = true;
+		check(meta_each_chunk(replica_meta(replica), 0, count_copies, &redundancy) == OK);
+		return redundancy.all;
+	}
+	return false;
+}

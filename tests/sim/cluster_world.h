@@ -67,4 +67,7 @@ void world_on_heal(void *world);
 /* All is repaired, and stays so. */
 void world_calm(struct world *world);
 
+/* The leader's word: every chunk has all of its copies, complete, and none on the host that is down. For sim_run. */
+bool world_is_replicated(void *world);
+
 #endif

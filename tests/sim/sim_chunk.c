@@ -20,278 +20,20 @@
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/base/limits.h"
-#include "common/sys/rpc.h"
-#include "tests/sim/sys/sim.h"
+#include "tests/sim/chunk_world.h"
 
-#define SERVERS 3u
-#define REGIONS 6u
-#define REGION_BYTES (6u * BLOCK_BYTES)
-#define CHUNKS_MAX 200u
-#define OPS_PER_CHUNK 60u
-#define FAULTS_US 20000000u
-#define CALM_US 30000000u
-#define SEEDS 25u
-#define CLUSTER 77u
-#define GIVE_UP_PERCENT 8u
-
-struct world;
-
-struct server {
-	struct world *world;
-	unsigned index;
-	struct sim_host *host;
-	struct loop *loop;
-	struct chunkserver *process; /* NULL: down */
-	bool paused;
-	uint64_t id; /* 0: not known yet */
-	char address[16];
-	/* As the master sees it. */
-	struct rpc_conn *conn;
-	bool clean;
-	uint64_t lease_until_us;
-	rpc_call_id cleaning;
-};
-
-struct region {
-	uint8_t bytes[REGION_BYTES];
-	bool open;    /* a write is under way */
-	bool tainted; /* a client gave up: old or new, in part */
-};
-
-struct chunk_model {
-	uint64_t id, version;
-	unsigned members[SERVERS]; /* server indexes in chain order */
-	size_t member_count;
-	struct region regions[REGIONS];
-	unsigned ops;
-};
-
-struct write {
-	struct world *world;
-	struct chunk_model *chunk;
-	struct region *region;
-	uint32_t offset, size; /* in the chunk */
-	uint64_t operation;
-	uint8_t bytes[4 * BLOCK_BYTES];
-	bool trim; /* all from the offset on: size 0, and all regions from the first one on */
-	bool gives_up;
-	bool retried;
-	struct timer timer;
-	struct write *previous, *next; /* of those open */
-};
-
-struct world {
-	struct sim *sim;
-	struct server servers[SERVERS];
-	struct loop *master_loop, *client_loop;
-	struct rpc *master, *client;
-	struct rpc_peer *to_master;
-	struct rpc_peer *peers[SERVERS];
-	struct chunk_model chunks[CHUNKS_MAX];
-	size_t chunk_count;
-	uint64_t operation;
-	struct write *writes;
-	unsigned open_writes, open_reads;
-	bool client_dead; /* makes nothing new until a server is back */
-	bool calm;
-	struct timer pace;
-	unsigned acknowledged, retries, drops, reads, kills, given_up;
-	uint64_t seed;
-};
-
-_Noreturn static void failed(struct world *world, const char *what)
+_Noreturn void world_failed(struct world *world, const char *what)
 {
 	sim_print_trace(world->sim, stderr);
 	fprintf(stderr, "sim_chunk: seed %" PRIu64 ": %s\n", world->seed, what);
 	abort();
 }
 
-static uint64_t roll(struct world *world, uint64_t bound)
+uint64_t roll(struct world *world, uint64_t bound)
 {
 	return rng_below(sim_rng(world->sim), bound);
 }
 
-/* ---- the master */
-
-static struct server *server_of(struct world *world, uint64_t id)
-{
-	for (unsigned i = 0; i < SERVERS; i++) {
-		if (world->servers[i].id == id)
-			return &world->servers[i];
-	}
-	return NULL;
-}
-
-struct location {
-	Granary__ChunkLocation message;
-	Granary__Replica replicas[SERVERS], *pointers[SERVERS];
-};
-
-static void locate(struct world *world, const struct chunk_model *chunk, struct location *out)
-{
-	granary__chunk_location__init(&out->message);
-	out->message.chunk = chunk->id;
-	out->message.version = chunk->version;
-	out->message.n_replicas = chunk->member_count;
-	out->message.replicas = out->pointers;
-	for (size_t i = 0; i < chunk->member_count; i++) {
-		granary__replica__init(&out->replicas[i]);
-		out->replicas[i].server = world->servers[chunk->members[i]].id;
-		out->replicas[i].address = world->servers[chunk->members[i]].address;
-		out->pointers[i] = &out->replicas[i];
-	}
-}
-
-static bool is_member(const struct chunk_model *chunk, unsigned server)
-{
-	for (size_t i = 0; i < chunk->member_count; i++) {
-		if (chunk->members[i] == server)
-			return true;
-	}
-	return false;
-}
-
-static uint64_t master_now_us(struct world *world)
-{
-	return loop_now_us(world->master_loop);
-}
-
-static void on_cleaned(void *arg, const struct rpc_result *result)
-{
-	struct server *server = arg;
-	server->cleaning = 0;
-	if (result->err == OK)
-		server->clean = true;
-}
-
-/* It deletes what it was dropped from, then may have a lease. */
-static void clean(struct world *world, struct server *server)
-{
-	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
-	Granary__ChunkCommand commands[CHUNKS_MAX], *pointers[CHUNKS_MAX];
-	server->clean = false;
-	if (server->cleaning != 0)
-		rpc_call_cancel(world->master, server->cleaning);
-	for (size_t i = 0; i < world->chunk_count; i++) {
-		if (is_member(&world->chunks[i], server->index))
-			continue;
-		granary__chunk_command__init(&commands[message.n_commands]);
-		commands[message.n_commands].chunk = world->chunks[i].id;
-		commands[message.n_commands].delete_chunk = true;
-		pointers[message.n_commands] = &commands[message.n_commands];
-		message.n_commands++;
-	}
-	message.commands = pointers;
-	server->cleaning = rpc_conn_call(server->conn, MESSAGE_CHUNK_COMMANDS, &message.base, 5000, on_cleaned, server);
-}
-
-static void serve_register(struct world *world, struct rpc_request *request)
-{
-	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
-	Granary__RegisterReply reply = GRANARY__REGISTER_REPLY__INIT;
-	struct server *server = NULL;
-	for (unsigned i = 0; i < SERVERS; i++) {
-		if (strcmp(world->servers[i].address, message->address) == 0)
-			server = &world->servers[i];
-	}
-	check(server != NULL && request->conn != NULL);
-	server->id = message->server;
-	server->conn = request->conn;
-	server->lease_until_us = 0;
-	reply.cluster = CLUSTER;
-	rpc_reply(request, &reply.base);
-	clean(world, server);
-}
-
-static void serve_heartbeat(struct world *world, struct rpc_request *request)
-{
-	struct server *server = server_of(world, ((const Granary__Heartbeat *)request->message)->server);
-	Granary__HeartbeatReply reply = GRANARY__HEARTBEAT_REPLY__INIT;
-	reply.register_again = server == NULL || server->conn != request->conn || (!server->clean && server->cleaning == 0);
-	if (!reply.register_again && server->clean) {
-		reply.lease_ms = CHUNKSERVER_LEASE_MS;
-		server->lease_until_us = master_now_us(world) + 1000ull * CHUNKSERVER_LEASE_MS;
-	}
-	rpc_reply(request, &reply.base);
-}
-
-static void on_configured(void *arg, const struct rpc_result *result)
-{
-	(void)arg;
-	(void)result;
-}
-
-static void drop_member(struct world *world, struct chunk_model *chunk, struct server *server)
-{
-	size_t kept = 0;
-	struct location location;
-	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
-	Granary__ChunkCommand command = GRANARY__CHUNK_COMMAND__INIT, *pointer = &command;
-	for (size_t i = 0; i < chunk->member_count; i++) {
-		if (chunk->members[i] != server->index)
-			chunk->members[kept++] = chunk->members[i];
-	}
-	chunk->member_count = kept;
-	chunk->version++;
-	world->drops++;
-	server->clean = false;
-	sim_trace(world->sim, "chunk %" PRIu64 " version %" PRIu64 " without server %u", chunk->id, chunk->version, server->index);
-	locate(world, chunk, &location);
-	command.configure = &location.message;
-	message.n_commands = 1;
-	message.commands = &pointer;
-	for (size_t i = 0; i < kept; i++) {
-		struct rpc_conn *conn = world->servers[chunk->members[i]].conn;
-		if (conn != NULL)
-			rpc_conn_call(conn, MESSAGE_CHUNK_COMMANDS, &message.base, 1000, on_configured, NULL);
-	}
-}
-
-static void serve_failure(struct world *world, struct rpc_request *request)
-{
-	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
-	struct server *server = server_of(world, message->server);
-	struct chunk_model *chunk = NULL;
-	struct location location;
-	for (size_t i = 0; i < world->chunk_count; i++) {
-		if (world->chunks[i].id == message->chunk)
-			chunk = &world->chunks[i];
-	}
-	check(chunk != NULL);
-	if (message->version == chunk->version && server != NULL && is_member(chunk, server->index)) {
-		bool dead = server->conn == NULL || master_now_us(world) > server->lease_until_us;
-		if (!dead || chunk->member_count == 1) {
-			rpc_reply_error(request, ERR_BUSY, NULL);
-			return;
-		}
-		drop_member(world, chunk, server);
-	}
-	locate(world, chunk, &location);
-	rpc_reply(request, &location.message.base);
-}
-
-static void master_serve(void *arg, struct rpc_request *request)
-{
-	if (request->type == MESSAGE_REGISTER)
-		serve_register(arg, request);
-	else if (request->type == MESSAGE_HEARTBEAT)
-		serve_heartbeat(arg, request);
-	else if (request->type == MESSAGE_CHUNK_FAILURE)
-		serve_failure(arg, request);
-	else
-		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
-}
-
-static void master_closed(void *arg, struct rpc_conn *conn)
-{
-	struct world *world = arg;
-	for (unsigned i = 0; i < SERVERS; i++) {
-		if (world->servers[i].conn == conn)
-			world->servers[i].conn = NULL;
-	}
-}
-
-static const struct rpc_service master_service = { .serve = master_serve, .closed = master_closed };
 static const struct rpc_identity master_identity = { .role = RPC_MASTER, .id = 1, .cluster = CLUSTER };
 static const struct rpc_identity client_identity = { .role = RPC_CLIENT, .id = 2, .cluster = CLUSTER };
 
@@ -350,7 +92,7 @@ static void on_written(void *arg, const struct rpc_result *result)
 	struct write *write = arg;
 	struct world *world = write->world;
 	struct chunk_model *chunk = write->chunk;
-	sim_trace(world->sim, "write %" PRIu64 " chunk %" PRIu64 ": %s %s", write->operation, chunk->id, err_name(result->err),
+	sim_trace(world->sim, "write %" PRIu64 " chunk %" PRIu64 " at %" PRIu32 "+%" PRIu32 "%s: %s %s", write->operation, chunk->id, write->offset, write->size, write->trim ? " trim" : "", err_name(result->err),
 		  result->text);
 	if (result->err == OK) {
 		memcpy(write->region->bytes + write->offset % REGION_BYTES, write->bytes, write->size);
@@ -366,7 +108,7 @@ static void on_written(void *arg, const struct rpc_result *result)
 	}
 	if (result->err == ERR_CORRUPT || result->err == ERR_INVALID || result->err == ERR_STORE_FAILED ||
 	    result->err == ERR_NO_SPACE || result->err == ERR_NO_CHUNK)
-		failed(world, err_name(result->err));
+		world_failed(world, err_name(result->err));
 	/* The head is to blame unless it says who is. */
 	Granary__ChunkFailure message = GRANARY__CHUNK_FAILURE__INIT;
 	message.chunk = chunk->id;
@@ -471,8 +213,18 @@ struct read {
 	struct world *world;
 	struct chunk_model *chunk;
 	unsigned region, server;
+	bool forbidden;	  /* the server's copy is retired, or not complete: no answer will do */
+	uint64_t version; /* of the chunk, then */
 	uint8_t expected[REGION_BYTES];
 };
+
+/* Has nothing changed since, so that the server must not have answered? */
+static bool still_forbidden(const struct read *read)
+{
+	const struct chunk_model *chunk = read->chunk;
+	bool joins = chunk->joining && chunk->members[chunk->member_count - 1] == read->server;
+	return read->forbidden && chunk->version == read->version && (joins || !is_member(chunk, read->server));
+}
 
 static void copy_reply(const struct rpc_result *result, uint8_t *out)
 {
@@ -492,6 +244,9 @@ static void on_read(void *arg, const struct rpc_result *result)
 	struct world *world = read->world;
 	uint8_t got[REGION_BYTES];
 	world->open_reads--;
+	if (result->err == OK && still_forbidden(read))
+		{ sim_trace(world->sim, "read of chunk %" PRIu64 " at server %u, version %" PRIu64, read->chunk->id, read->server, read->version); world_failed(world, "a read from a copy that is not to be served"); }
+	world->refusals += read->forbidden && result->err != OK;
 	if (result->err == OK) {
 		copy_reply(result, got);
 		world->reads++;
@@ -500,7 +255,11 @@ static void on_read(void *arg, const struct rpc_result *result)
 		bool same = memcmp(region->bytes, read->expected, REGION_BYTES) == 0;
 		if (!region->open && !region->tainted && same && memcmp(got, read->expected, REGION_BYTES) != 0) {
 			sim_trace(world->sim, "chunk %" PRIu64 " region %u server %u", read->chunk->id, read->region, read->server);
-			failed(world, "a read without what was acknowledged");
+			uint32_t at = 0;
+			while (got[at] == read->expected[at])
+				at++;
+			sim_trace(world->sim, "first difference at byte %u of the chunk", read->region * REGION_BYTES + at);
+			world_failed(world, "a read without what was acknowledged");
 		}
 	}
 	free(read);
@@ -513,10 +272,19 @@ static void begin_read(struct world *world, struct chunk_model *chunk)
 	read->world = world;
 	read->chunk = chunk;
 	read->region = (unsigned)roll(world, REGIONS);
-	read->server = chunk->members[roll(world, chunk->member_count)];
+	read->server = chunk->members[roll(world, complete_count(chunk))];
+	read->version = chunk->version;
+	message.version = chunk->version;
+	if (roll(world, 4) == 0) {
+		unsigned other = (unsigned)roll(world, SERVERS);
+		read->server = other;
+		read->forbidden = chunk->joining ? chunk->members[chunk->member_count - 1] == other : !is_member(chunk, other);
+		/* A reader may know the chain of before. */
+		if (read->forbidden && !chunk->joining && roll(world, 2) == 0)
+			message.version -= roll(world, chunk->version);
+	}
 	memcpy(read->expected, chunk->regions[read->region].bytes, REGION_BYTES);
 	message.chunk = chunk->id;
-	message.version = chunk->version;
 	message.offset = read->region * REGION_BYTES;
 	message.bytes = REGION_BYTES;
 	world->open_reads++;
@@ -529,7 +297,7 @@ static void begin_chunk(struct world *world)
 	unsigned first = (unsigned)roll(world, SERVERS);
 	if (world->chunk_count == CHUNKS_MAX)
 		return;
-	for (unsigned i = 0; i < SERVERS; i++) {
+	for (unsigned i = 0; i < SERVERS && chunk->member_count < COPIES; i++) {
 		struct server *server = &world->servers[(first + i) % SERVERS];
 		if (server->conn != NULL && server->clean)
 			chunk->members[chunk->member_count++] = server->index;
@@ -548,7 +316,8 @@ static void on_pace(void *arg)
 	struct chunk_model *last = world->chunk_count == 0 ? NULL : &world->chunks[world->chunk_count - 1];
 	if (world->calm)
 		return;
-	if (last == NULL || last->ops >= OPS_PER_CHUNK)
+	/* Also when so many regions of it are tainted that little is left to do. */
+	if (last == NULL || last->ops >= OPS_PER_CHUNK || roll(world, 300) == 0)
 		begin_chunk(world);
 	if (world->chunk_count > 0 && !world->client_dead) {
 		/* Mostly the newest ones: others are idle, synced, forgotten. */
@@ -574,7 +343,7 @@ static void server_start(struct server *server)
 	check(err == OK);
 }
 
-static void server_kill(struct server *server)
+void server_kill(struct server *server)
 {
 	struct world *world = server->world;
 	if (server->process == NULL)
@@ -589,7 +358,7 @@ static void server_kill(struct server *server)
 	server->paused = false;
 }
 
-static void on_heal(void *arg)
+void on_heal(void *arg)
 {
 	struct server *server = arg;
 	if (server->process == NULL)
@@ -672,7 +441,7 @@ static void fetch(struct world *world, const struct chunk_model *chunk, unsigned
 		compare = (struct compare){ .world = world };
 		rpc_peer_call(world->peers[server], MESSAGE_CHUNK_READ, &message.base, NULL, 2000, on_compared, &compare);
 		if (!sim_run(world->sim, 5000000, compared, &compare))
-			failed(world, "a read without an end");
+			world_failed(world, "a read without an end");
 		if (compare.err == OK || compare.err == ERR_NO_CHUNK)
 			break;
 		sim_run(world->sim, 100000, NULL, NULL);
@@ -680,7 +449,7 @@ static void fetch(struct world *world, const struct chunk_model *chunk, unsigned
 	if (compare.err == ERR_NO_CHUNK)
 		memset(compare.bytes, 0, REGION_BYTES); /* never written there */
 	else if (compare.err != OK)
-		failed(world, err_name(compare.err));
+		world_failed(world, err_name(compare.err));
 	memcpy(out, compare.bytes, REGION_BYTES);
 }
 
@@ -694,13 +463,13 @@ static bool compare_region(struct world *world, const struct chunk_model *chunk,
 	if (chunk->version != version)
 		return false;
 	if (!chunk->regions[r].tainted && memcmp(first, chunk->regions[r].bytes, REGION_BYTES) != 0)
-		failed(world, "the head has lost what was acknowledged");
+		world_failed(world, "the head has lost what was acknowledged");
 	for (size_t m = 1; m < chunk->member_count; m++) {
 		fetch(world, chunk, r, chunk->members[m], other);
 		if (chunk->version != version)
 			return false;
 		if (memcmp(first, other, REGION_BYTES) != 0)
-			failed(world, "members differ");
+			world_failed(world, "members differ");
 	}
 	return true;
 }
@@ -742,16 +511,20 @@ static void run_seed(uint64_t seed)
 	timer_init(&world->pace, world->client_loop, on_pace, world);
 	timer_start(&world->pace, 1000);
 	sim_after(world->sim, 2000000, on_fault, world);
+	repair_start(world);
 	sim_run(world->sim, FAULTS_US, NULL, NULL);
 	world->calm = true;
 	for (unsigned i = 0; i < SERVERS; i++)
 		on_heal(&world->servers[i]);
 	if (!sim_run(world->sim, CALM_US, quiet, world))
-		failed(world, "operations do not end though all faults have");
+		world_failed(world, "operations do not end though all faults have");
+	if (!sim_run(world->sim, CALM_US, all_complete, world))
+		world_failed(world, "chunks lack copies though all faults have ended");
 	compare_all(world);
-	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u drops, %zu chunks\n", seed,
-	       world->acknowledged, world->retries, world->given_up, world->reads, world->kills, world->drops,
-	       world->chunk_count);
+	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u drops, %u joins, %u completed, "
+	       "%" PRIu64 " KiB filled, %u refused, %zu chunks\n",
+	       seed, world->acknowledged, world->retries, world->given_up, world->reads, world->kills, world->drops, world->joins,
+	       world->completions, world->fill_bytes / KIB, world->refusals, world->chunk_count);
 	check(world->acknowledged > 50 && world->reads > 50 && world->kills > 0);
 	for (unsigned i = 0; i < SERVERS; i++) {
 		server_kill(&world->servers[i]);

@@ -23,7 +23,8 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	const char *wanted = getenv("SIM_STORM");
 	const struct storm *storm = wanted ? storm_named(wanted) : storm_of(seed);
 	struct run *run = cluster_run_begin(&(struct cluster_run_options){
-		.seed = seed, .break_per_million = seed % 3 == 0 ? 500 : 20, .late_per_million = 500000, .never_sync = seed % 11 == 0 });
+		.seed = seed, .break_per_million = seed % 3 == 0 ? 500 : 20, .late_per_million = 500000, .never_sync = seed % 11 == 0,
+		.loses_one = seed % 10 == 0 });
 	check(storm != NULL);
 	storm_begin(&run->world, storm);
 	sim_run(run->world.sim, STORM_US, NULL, NULL);

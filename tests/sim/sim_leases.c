@@ -2,8 +2,9 @@
  *
  * Faults: masters and chunkservers killed and started again, pauses, cuts, connections that break. A chunkserver's disk keeps
  * what it held. Checked at each step: a server that holds a copy of a chunk and was left out of its chain (as some client has
- * been told) does not believe that it has a lease, unless it has deleted the copy; no member was told to delete its copy;
- * versions only go up; a chain is never empty. At the end everything that was left out has been deleted, and all servers have leases.
+ * been told) does not believe that it has a lease, unless it has retired the copy (or deleted it); no member was told to do that;
+ * versions only go up; a chain is never empty. At the end everything that was left out has been retired, and all servers have leases.
+ * Servers that join never get anything here: see sim_repair.
  *
  *	sim_leases [SEED [COUNT]] */
 #include <inttypes.h>
@@ -170,7 +171,8 @@ static void on_server_request(void *arg, struct rpc_request *request)
 		for (unsigned k = 0; k < world->chunk_count; k++) {
 			if (world->chunks[k].id != command->chunk)
 				continue;
-			if (command->delete_chunk) {
+			bool meant = command->version == 0 || server->held[k] <= command->version;
+			if ((command->delete_chunk || command->retire) && meant) {
 				world->deletions += server->held[k] != 0;
 				server->held[k] = 0;
 			} else if (command->configure && server->held[k]) {
@@ -298,8 +300,8 @@ static void on_reported(void *arg, const struct rpc_result *result)
 		for (size_t i = 0; i < location->n_replicas; i++) {
 			unsigned place = (unsigned)(location->replicas[i]->server - 100);
 			chunk->member[place] = true;
-			/* No member has been told to delete its copy. */
-			check(world->servers[place].held[k] > 0);
+			/* No member has been told that its copy is no longer wanted. */
+			check(location->replicas[i]->joining || world->servers[place].held[k] > 0);
 		}
 	}
 	for (unsigned i = 0; i < SERVERS; i++)

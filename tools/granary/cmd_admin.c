@@ -32,23 +32,39 @@ static int fetch(struct cli *cli, Granary__ClusterStatus **out)
 
 static void print_safety(const Granary__ClusterStatus *s)
 {
+	char space[16];
 	if (s->chunks_unavailable)
-		printf("DATA UNAVAILABLE: %" PRIu64 " of %" PRIu64 " chunks have no copy on a running server\n",
-		       s->chunks_unavailable, s->chunks);
+		printf("DATA UNAVAILABLE: %" PRIu64 " of %" PRIu64 " chunks (%s) have no complete copy on a running server\n",
+		       s->chunks_unavailable, s->chunks, text_size(s->bytes_unavailable, space));
 	if (s->chunks_one_copy)
-		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks are one failure from loss\n", s->chunks_one_copy,
-		       s->chunks);
-	if (s->chunks_under_replicated > s->chunks_one_copy)
-		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks lack copies\n", s->chunks_under_replicated,
-		       s->chunks);
+		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks (%s) are one failure from loss\n", s->chunks_one_copy,
+		       s->chunks, text_size(s->bytes_one_copy, space));
+	if (s->chunks_under_replicated > s->chunks_one_copy + s->chunks_unavailable)
+		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks (%s) lack copies\n", s->chunks_under_replicated,
+		       s->chunks, text_size(s->bytes_under_replicated, space));
 	if (!s->chunks_unavailable && !s->chunks_one_copy && !s->chunks_under_replicated)
 		printf("all data is safe: all copies of %" PRIu64 " chunks are there\n", s->chunks);
+}
+
+static void print_repair(const Granary__ClusterStatus *s)
+{
+	char bytes[16], rate[16];
+	if (!s->chunks_under_replicated)
+		return;
+	printf("repair: %s to copy, %" PRIu64 " copies being made", text_size(s->bytes_lacking, bytes), s->fills);
+	if (s->fill_bytes_per_second)
+		printf(", %s/s, all safe in about %" PRIu64 " s", text_size(s->fill_bytes_per_second, rate),
+		       (s->safe_in_ms + 999) / 1000);
+	if (s->chunks_waiting)
+		printf("; %" PRIu64 " chunks wait for servers that may come back", s->chunks_waiting);
+	puts("");
 }
 
 static void print_status(const Granary__ClusterStatus *s)
 {
 	char total[16], space[16];
 	print_safety(s);
+	print_repair(s);
 	printf("masters: %zu, leader %" PRIu64 " (term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ")\n",
 	       s->n_members, s->leader, s->term, s->commit, s->applied);
 	printf("chunkservers: %u of %zu up, %s free of %s\n", cluster_servers_up(s), s->n_servers,
@@ -71,6 +87,7 @@ static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 		json_text(json, "host", server->host);
 		json_bool(json, "up", server->up);
 		json_bool(json, "failed", server->failed);
+		json_bool(json, "returning", server->returning);
 		json_number(json, "chunks", server->chunks);
 		json_number(json, "bytes_total", server->bytes_total);
 		json_number(json, "bytes_free", server->bytes_free);
@@ -112,6 +129,14 @@ static void print_status_json(const Granary__ClusterStatus *s)
 	json_number(&json, "chunks_unavailable", s->chunks_unavailable);
 	json_number(&json, "chunks_one_copy", s->chunks_one_copy);
 	json_number(&json, "chunks_under_replicated", s->chunks_under_replicated);
+	json_number(&json, "chunks_waiting", s->chunks_waiting);
+	json_number(&json, "bytes_unavailable", s->bytes_unavailable);
+	json_number(&json, "bytes_one_copy", s->bytes_one_copy);
+	json_number(&json, "bytes_under_replicated", s->bytes_under_replicated);
+	json_number(&json, "bytes_lacking", s->bytes_lacking);
+	json_number(&json, "fills", s->fills);
+	json_number(&json, "fill_bytes_per_second", s->fill_bytes_per_second);
+	json_number(&json, "safe_in_ms", s->safe_in_ms);
 	json_number(&json, "inodes", s->inodes);
 	json_number(&json, "sessions", s->sessions);
 	json_number(&json, "garbage", s->garbage);
@@ -171,16 +196,17 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 		json_servers(&json, status);
 		json_close(&json, '}');
 	} else if (result == EXIT_DONE) {
-		printf("%-16s  %-21s  %-20s  %-6s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free",
+		printf("%-16s  %-21s  %-20s  %-9s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free",
 		       "total");
 		for (size_t i = 0; i < status->n_servers; i++) {
 			const Granary__ServerStatus *s = status->servers[i];
 			char space[16], total[16];
-			printf("%016" PRIx64 "  %-21s  %-20s  %-6s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address,
+			printf("%016" PRIx64 "  %-21s  %-20s  %-9s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address,
 			       s->host,
-			       s->failed ? "failed"
-			       : s->up   ? "up"
-					 : "down",
+			       s->failed      ? "failed"
+			       : s->up        ? "up"
+			       : s->returning ? "returning"
+					      : "down",
 			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total));
 		}
 	}

@@ -59,6 +59,9 @@ static const struct command admin[] = {
      NULL},
     {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
     {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
+    {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
+     "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
+     "force within a heartbeat.\n"},
     {0},
 };
 static const struct command dev[] = {

@@ -228,6 +228,18 @@ static inline uint64_t fixture_session(struct fixture *fixture)
 	return session;
 }
 
+/* The error of changing a setting of the cluster. */
+static inline enum err fixture_set(struct fixture *fixture, const char *key, uint64_t value)
+{
+	Granary__SettingsRequest message = GRANARY__SETTINGS_REQUEST__INIT;
+	enum err err;
+
+	message.key = (char *)(uintptr_t)key;
+	message.value = value;
+	message_free(fixture_call(fixture, MESSAGE_SETTINGS, &message.base, &err));
+	return err;
+}
+
 /* One operation; sequence 0 for a query. The result is freed with fixture_free. */
 static inline Granary__MetaReply *fixture_meta(struct fixture *fixture, uint64_t session, uint64_t sequence, Granary__MetaOp *op)
 {

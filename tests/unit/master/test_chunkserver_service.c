@@ -15,7 +15,7 @@ struct fake {
 	char address[32], host[8];
 	uint64_t incarnation;
 	unsigned deletes, configures;
-	uint64_t deleted;	/* the last chunk */
+	uint64_t deleted, retired; /* the last chunks */
 	uint64_t configured;	/* the last version */
 	bool refuses;		/* answers commands with an error */
 };
@@ -40,6 +40,8 @@ static void on_commands(void *arg, struct rpc_request *request)
 		} else if (commands->commands[i]->delete_chunk) {
 			fake->deletes++;
 			fake->deleted = commands->commands[i]->chunk;
+		} else if (commands->commands[i]->retire) {
+			fake->retired = commands->commands[i]->chunk;
 		} else if (commands->commands[i]->configure) {
 			fake->configures++;
 			fake->configured = commands->commands[i]->configure->version;
@@ -251,7 +253,7 @@ static void test_allocation_and_failure(void **state)
 	fake_connect(back);
 	assert_int_equal(fake_register(back), 0);
 	fake_lease(back);
-	assert_int_equal(back->deleted, chunk);
+	assert_int_equal(back->retired, chunk);
 	cluster_close(&cluster);
 }
 
@@ -293,6 +295,30 @@ static void test_silence(void **state)
 		fake_disconnect(&cluster.fakes[i]);
 	fixture_run(&cluster.fixture, 50, NULL);
 	assert_int_equal(report(&cluster, chunk, 2, 100, &location), ERR_BUSY);
+	cluster_close(&cluster);
+}
+
+static void test_settings(void **state)
+{
+	struct cluster cluster;
+
+	(void)state;
+	cluster_open(&cluster);
+	assert_int_equal(fixture_set(&cluster.fixture, "trash_seconds", 1000), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 3), OK);
+	assert_int_equal(fixture_set(&cluster.fixture, "scrub_days", 1u << 30), ERR_RANGE);
+	assert_int_equal(fixture_set(&cluster.fixture, "revision", 3), ERR_NOT_SUPPORTED);
+	/* Chunkservers have them with the next heartbeat. */
+	Granary__Heartbeat message = GRANARY__HEARTBEAT__INIT;
+	message.server = cluster.fakes[0].identity.id;
+	message.incarnation = cluster.fakes[0].incarnation;
+	Granary__HeartbeatReply *reply =
+		(Granary__HeartbeatReply *)fake_call(&cluster.fakes[0], MESSAGE_HEARTBEAT, &message.base);
+	assert_non_null(reply->settings);
+	assert_int_equal(reply->settings->trash_seconds, 1000);
+	assert_int_equal(reply->settings->scrub_days, 3);
+	assert_int_equal(reply->settings->revision, 2);
+	message_free(&reply->base);
 	cluster_close(&cluster);
 }
 
@@ -367,6 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_allocation_and_failure),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_garbage),
 	};
 

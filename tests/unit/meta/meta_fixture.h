@@ -151,6 +151,7 @@ OP(chunk_change, CHUNK_CHANGE, ChunkChange)
 OP(reclaim, RECLAIM, Reclaim)
 OP(garbage_done, GARBAGE_DONE, GarbageDone)
 OP(cluster_init, CLUSTER_INIT, ClusterInit)
+OP(set_settings, SET_SETTINGS, SetSettings)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */

@@ -112,6 +112,8 @@ static inline void invariants_collect(struct invariants *all, struct slice key, 
 		break;
 	}
 	case KEY_SINGLE:
+		if (slice_equal(key, slice_text("Msettings")))
+			break;
 		all->state = unpacked(&granary__meta_state__descriptor, value);
 		break;
 	default:

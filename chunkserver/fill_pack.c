@@ -1,0 +1,165 @@
+#include <stdlib.h>
+
+#include "chunkserver/chain.h"
+#include "chunkserver/fill_internal.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "common/sys/log.h"
+
+/* One record on its way. */
+struct record {
+	struct work work;
+	struct fill *fill;
+	uint32_t slot;
+	struct pack_slot at;
+	struct pack view; /* as it was when the read started: a compaction may come between */
+	struct pack_record header;
+	struct iobuf *buffer;
+	rpc_call_id call;
+	enum err err;
+};
+
+static void record_end(struct record *record, enum err err)
+{
+	struct fill *fill = record->fill;
+	/* From there on again. */
+	if (err != OK && record->slot - 1 < fill->cursor)
+		fill->cursor = record->slot - 1;
+	file_unref(record->view.file);
+	iobuf_unref(record->buffer);
+	free(record);
+	fill_part_ended(fill, err);
+}
+
+static void on_appended(void *arg, const struct rpc_result *result)
+{
+	record_end(arg, result->err);
+}
+
+static void record_send(struct record *record)
+{
+	struct fill *fill = record->fill;
+	struct service *service = fill->service;
+	struct chunk *chunk = fill->chunk;
+	const Granary__Replica *newcomer = fill_newcomer(fill);
+	struct rpc_peer *peer = newcomer == NULL || service->stopping ?
+					NULL :
+					chain_peer(service, newcomer->address, chain_lane(service, chunk));
+	Granary__BlobAppend message = GRANARY__BLOB_APPEND__INIT;
+	if (peer == NULL || !service_has_lease(service)) {
+		record_end(record, ERR_CANCELLED);
+		return;
+	}
+	message.pack = chunk->id;
+	message.version = chunk->version;
+	message.replicas = chunk->chain->replicas;
+	message.n_replicas = chunk->chain->n_replicas;
+	message.client = service->server;
+	message.operation = service->next_operation++;
+	message.slot = record->slot;
+	message.deleted = record->buffer == NULL;
+	message.crc = record->buffer == NULL ? crc32c(NULL, 0) : record->header.crc;
+	message.sequence = ++chunk->sequence;
+	struct conn_data data = { .iobuf = record->buffer, .offset = PACK_RECORD_BYTES, .size = record->header.length };
+	fill_spent(fill, PACK_RECORD_BYTES + record->header.length);
+	record->call = rpc_peer_call(peer, MESSAGE_BLOB_APPEND, &message.base, record->header.length == 0 ? NULL : &data,
+				     CHAIN_TIMEOUT_MS, on_appended, record);
+}
+
+static void record_run(struct work *work)
+{
+	struct record *record = container_of(work, struct record, work);
+	const uint8_t *bytes = record->buffer->bytes;
+	record->err = pack_read(&record->view, record->slot, record->at, record->buffer->bytes, false, &record->header);
+	if (record->err == OK && crc32c(bytes + PACK_RECORD_BYTES, record->header.length) != record->header.crc)
+		record->err = ERR_CORRUPT;
+}
+
+static void record_done(struct work *work)
+{
+	struct record *record = container_of(work, struct record, work);
+	struct fill *fill = record->fill;
+	struct chunk_store *store = fill->chunk->store;
+	if (record->err == OK) {
+		record_send(record);
+	} else {
+		if (record->err == ERR_CORRUPT && !fill->ending)
+			log_error("fill_source_damaged", "pack=%016llx slot=%u", (unsigned long long)fill->chunk->id, record->slot);
+		record_end(record, record->err);
+	}
+	chunk_store_work_end(store);
+}
+
+static void record_begin(struct fill *fill, uint32_t slot, const struct pack_slot *at)
+{
+	struct record *record = mem_zero(1, sizeof(*record));
+	record->fill = fill;
+	record->slot = slot;
+	fill->in_flight++;
+	if (at == NULL) {
+		record_send(record);
+		return;
+	}
+	record->at = *at;
+	record->view = fill->chunk->pack;
+	file_ref(record->view.file);
+	record->buffer = iobuf_open(PACK_RECORD_BYTES + at->length);
+	record->buffer->size = PACK_RECORD_BYTES + at->length;
+	record->work.run = record_run;
+	record->work.done = record_done;
+	record->err = ERR_CANCELLED;
+	fill->sent[slot / 8] |= (uint8_t)(1u << slot % 8);
+	chunk_store_submit(fill->chunk->store, NULL, &record->work);
+}
+
+void fill_pack_start(struct fill *fill)
+{
+	free(fill->sent);
+	fill->sent = mem_zero(fill->slot_count / 8 + 1, 1);
+	fill->deleting = false;
+}
+
+/* Is there something to be said of the slot? */
+static bool record_next(struct fill *fill, uint32_t slot)
+{
+	struct pack_slot at;
+	bool here = pack_find(&fill->chunk->pack, slot, &at);
+	if (!fill->deleting) {
+		if (here)
+			record_begin(fill, slot, &at);
+		return here;
+	}
+	/* Deleted since it was sent; and the last one, so that no slot is ever given out again. */
+	bool was_sent = (fill->sent[slot / 8] >> slot % 8 & 1) != 0;
+	if (here || !(was_sent || slot == fill->slot_count))
+		return false;
+	record_begin(fill, slot, NULL);
+	return true;
+}
+
+void fill_pack_pump(struct fill *fill)
+{
+	while (fill->in_flight < FILL_RECORDS_MAX && fill->state == FILL_COPYING && fill_newcomer(fill) != NULL) {
+		uint64_t wait_ms = fill_budget_wait(fill->service);
+		if (wait_ms > 0) {
+			fill_continue(fill, wait_ms);
+			return;
+		}
+		uint32_t slot = fill->cursor;
+		bool begun = false;
+		while (!begun && slot < fill->slot_count) {
+			fill->cursor = ++slot;
+			begun = record_next(fill, slot);
+		}
+		if (fill->in_flight > 0 && begun)
+			continue;
+		if (fill->in_flight > 0 || begun) /* those under way, or it could not be sent: later */
+			return;
+		if (fill->deleting) {
+			fill_sync(fill);
+			return;
+		}
+		fill->deleting = true;
+		fill->cursor = 0;
+	}
+}

@@ -1,0 +1,39 @@
+/* Gives chunks that lack copies new ones. The policy is in repair_policy.h; here is what it needs to be carried out.
+ *
+ *   chunk lacks copies -> queue by risk -> join committed -> filled by its predecessor -> complete committed -> newcomer told
+ *      ^ a slow pass over all chunks; the chunks of a server that is gone; chunks whose chain broke while they were written
+ *
+ * What is under way is in the chunks themselves (Chunk.joining): a new leader finds it in its first pass and goes on. So many copies
+ * at once are filled from one server and to one; their bandwidth is bounded at the chunkserver that sends. One chunk has one newcomer at
+ * a time. Where it failed it is not tried again for a while.
+ * Thread: the loop's. */
+#ifndef GRANARY_MASTER_REPAIR_H
+#define GRANARY_MASTER_REPAIR_H
+
+#include "master/chunk_change.h"
+#include "master/repair_policy.h"
+
+struct repair;
+
+struct repair *repair_open(const struct chunk_change_context *context);
+/* After replica_close. */
+void repair_close(struct repair *repair);
+void repair_leading(struct repair *repair);
+void repair_deposed(struct repair *repair);
+/* MESSAGE_CHUNK_FILLED. */
+void repair_serve(struct repair *repair, struct rpc_request *request);
+/* The chain of a chunk broke while it was in use. */
+void repair_active(struct repair *repair, uint64_t chunk);
+/* A ChunkCommand without garbage has ended. */
+void repair_command_done(struct repair *repair, uint64_t server, const Granary__ChunkCommand *command, enum err err);
+
+/* For status: what the policy sees now. */
+void repair_question(const struct repair *repair, struct repair_question *out);
+struct repair_progress {
+	uint64_t joins;		    /* copies being filled */
+	uint64_t bytes_per_second;  /* measured over the last seconds; 0: not known */
+	uint64_t bytes_filling;	    /* sent of copies that are not complete */
+};
+void repair_progress(const struct repair *repair, struct repair_progress *out);
+
+#endif

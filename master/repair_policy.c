@@ -1,0 +1,92 @@
+#include "master/repair_policy.h"
+
+#include <string.h>
+
+static uint64_t away_ms(const struct repair_question *question, const struct server *server)
+{
+	uint64_t last = server->heard_ms > question->since_ms ? server->heard_ms : question->since_ms;
+
+	return question->now_ms > last ? question->now_ms - last : 0;
+}
+
+/* It is not counted on any more. */
+static bool is_gone(const struct repair_question *question, const struct server *server, uint64_t delay_ms)
+{
+	if (!server || server->failed)
+		return true;
+	return !server->connection && servers_is_dead(server, question->now_ms) && away_ms(question, server) >= delay_ms;
+}
+
+static bool is_up(const struct repair_question *question, const struct server *server)
+{
+	return server && servers_is_usable(server, question->now_ms);
+}
+
+/* True when one of the retired copies may be had soon. */
+static bool look_at_stale(const struct repair_question *question, uint64_t delay_ms, const Granary__Chunk *chunk,
+			  struct repair_verdict *out)
+{
+	bool soon = false;
+
+	for (size_t i = 0; i < chunk->n_stale && i < STALE_COPIES_MAX; i++) {
+		const struct server *server = servers_find(question->servers, chunk->stale[i]);
+		if (is_up(question, server))
+			out->stale[out->stale_count++] = chunk->stale[i];
+		else if (!is_gone(question, server, delay_ms))
+			soon = true;
+	}
+	return soon;
+}
+
+static unsigned count_complete(const struct repair_question *question, const Granary__Chunk *chunk)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		count += chunk->replicas[i] != chunk->joining &&
+			 is_up(question, servers_find(question->servers, chunk->replicas[i]));
+	return count;
+}
+
+void repair_judge(const struct repair_question *question, const Granary__Chunk *chunk, struct repair_verdict *out)
+{
+	unsigned counted = 0;
+	uint64_t delay_ms = question->delay_ms;
+
+	memset(out, 0, sizeof(*out));
+	out->complete = count_complete(question, chunk);
+	if (out->complete == 1 && delay_ms > REPAIR_ALONE_MS)
+		delay_ms = REPAIR_ALONE_MS;
+	out->wanted = chunk->copies_wanted ? chunk->copies_wanted : REPLICAS_DEFAULT;
+	for (size_t i = 0; i < chunk->n_replicas && i < REPLICAS_MAX; i++) {
+		const struct server *server = servers_find(question->servers, chunk->replicas[i]);
+		bool complete = chunk->replicas[i] != chunk->joining;
+		bool dead = !server || servers_is_dead(server, question->now_ms);
+		counted += complete && !is_gone(question, server, delay_ms);
+		if (dead)
+			out->dropped[out->dropped_count++] = chunk->replicas[i];
+		else
+			out->kept[out->kept_count++] = chunk->replicas[i];
+	}
+	out->lacking = counted < out->wanted ? out->wanted - counted : 0;
+	bool soon = look_at_stale(question, delay_ms, chunk, out);
+	if (out->complete == 0)
+		out->action = REPAIR_WAIT;
+	else if (chunk->joining)
+		out->action = out->dropped_count > 0 ? REPAIR_DROP : REPAIR_NOTHING;
+	else if (out->complete >= out->wanted)
+		out->action = REPAIR_NOTHING;
+	else if (out->lacking == 0 || (soon && out->stale_count == 0))
+		out->action = REPAIR_WAIT;
+	else
+		out->action = REPAIR_JOIN;
+}
+
+unsigned repair_priority(const struct repair_verdict *verdict, bool active)
+{
+	unsigned copies = verdict->complete == 0 ? 0 : verdict->complete - 1;
+
+	if (copies > REPAIR_PRIORITIES / 2 - 1)
+		copies = REPAIR_PRIORITIES / 2 - 1;
+	return copies * 2 + !active;
+}
