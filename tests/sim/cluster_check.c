@@ -436,7 +436,8 @@ static bool end_holds(void *arg)
 {
 	struct check *check = arg;
 	struct ending ending = { .check = check, .holds = true };
-	if (!world_is_replicated(check->world))
+	/* A replica that was new and not synced when its host lost power has no header, and is not replaced yet. */
+	if (!check->want->may_be_damaged && !world_is_replicated(check->world))
 		return not_yet(check, "chunks lack copies");
 	if (!masters_agree(check))
 		return false;

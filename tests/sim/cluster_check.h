@@ -16,7 +16,7 @@ struct check *check_begin(struct world *world);
 void check_close(struct check *check);
 
 struct check_want {
-	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared */
+	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared, nor counted */
 };
 /* Steps the simulation until all of it holds; ends the program, saying what does not, when it does not within limit_us. */
 void check_end(struct check *check, const struct check_want *want, uint64_t limit_us);

@@ -96,7 +96,7 @@ uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 	run->ending_us = sim_now_us(run->world.sim);
 	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
 	check_end(run->check, &(struct check_want){ .may_be_damaged = run->may_lose }, CALM_US);
-	if (run->loses_one)
+	if (run->loses_one && !run->may_lose)
 		lose_one(run);
 	check_history(run, sum);
 	add(run, sum);
