@@ -242,6 +242,17 @@ static enum err write_mark(struct wal *wal, struct wal_reader *reader)
 	return OK;
 }
 
+/* The records become durable. A sync alone is not enough: of pages whose sync failed, in a former life of this process, the system believes that they are clean, and
+ * it would say that all is well. */
+static enum err write_again(struct wal *wal, const struct buf *last)
+{
+	uint32_t end = (wal->end + WAL_PAGE_BYTES - 1) / WAL_PAGE_BYTES * WAL_PAGE_BYTES;
+	uint32_t first = wal_records_offset(wal->file_bytes);
+	check(first % WAL_PAGE_BYTES == 0 && end <= last->size);
+	enum err err = end > first ? file_write(wal->file, first, last->bytes + first, end - first) : OK;
+	return err == OK ? file_sync(wal->file) : err;
+}
+
 /* Goes on in the last segment read. What is in it becomes durable first: it may be there only thanks to the page cache.
  */
 static enum err resume(struct wal *wal, struct wal_reader *reader, const struct buf *last)
@@ -277,7 +288,7 @@ static enum err resume(struct wal *wal, struct wal_reader *reader, const struct 
 	if (identities.size > 0)
 		err = file_write(wal->file, WAL_IDENTITIES_OFFSET, identities.bytes, identities.size);
 	buf_deinit(&identities);
-	return err;
+	return err == OK ? write_again(wal, last) : err;
 }
 
 static void tell_damage(const struct wal *wal, const struct wal_reader *reader)

@@ -39,6 +39,7 @@ static void send_hello(struct rpc_conn *conn, uint16_t flags)
 	hello.id = identity->id;
 	hello.cluster = identity->cluster;
 	hello.version = (char *)(uintptr_t)granary_version();
+	hello.process = conn->rpc->process;
 	struct frame_header header = { .type = MESSAGE_HELLO, .flags = flags, .id = HELLO_ID };
 	rpc_send_message(conn, &header, &hello.base, NULL);
 }
@@ -160,6 +161,24 @@ static enum err client_admit(struct rpc_conn *conn)
 	return OK;
 }
 
+/* A process has come in the place of another: what that one had sent, and is still on its way, is not to be taken for the new one's. (A
+ * write could arrive after others have written over it.) */
+static void drop_former_lives(const struct rpc_conn *conn)
+{
+	struct rpc_conn *other = conn->rpc->conns;
+	while (other != NULL) {
+		bool former = other->peer == NULL && other->role == conn->role && other->peer_id == conn->peer_id &&
+			      other->process != conn->process && other->state == CONN_OPEN;
+		if (!former) {
+			other = other->next;
+			continue;
+		}
+		log_info("former_life_dropped", "peer=%s id=%016" PRIx64, conn_peer(other->conn), other->peer_id);
+		conn_drop(other, ERR_CLOSED, "");
+		other = conn->rpc->conns;
+	}
+}
+
 static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 {
 	struct rpc *rpc = conn->rpc;
@@ -178,7 +197,12 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 	}
 	timer_stop(&conn->patience);
 	conn->peer_id = hello->id;
+	conn->process = hello->process;
 	conn->state = CONN_OPEN;
+#ifndef PLANT_FORMER_LIFE
+	if (conn->role == RPC_CHUNKSERVER && conn->process != 0)
+		drop_former_lives(conn);
+#endif
 	send_hello(conn, FRAME_REPLY);
 	if (rpc->service != NULL && rpc->service->opened != NULL)
 		rpc->service->opened(rpc->service_arg, conn);
@@ -445,6 +469,7 @@ enum err rpc_open(struct loop *loop, const struct rpc_identity *identity, const 
 	struct rpc *rpc = mem_zero(1, sizeof(*rpc));
 	rpc->loop = loop;
 	rpc->identity = *identity;
+	rpc->process = loop_random(loop);
 	rpc->service = service;
 	rpc->service_arg = service_arg;
 	rpc_calls_init(&rpc->calls, loop);

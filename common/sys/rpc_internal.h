@@ -22,6 +22,7 @@ struct rpc_conn {
 	enum err refusal;
 	uint32_t role;
 	uint64_t peer_id;
+	uint64_t process; /* inbound: Hello.process */
 	void *data;
 	struct rpc_call_list calls;
 	struct served *served_first;
@@ -57,6 +58,7 @@ struct served {
 struct rpc {
 	struct loop *loop;
 	struct rpc_identity identity;
+	uint64_t process; /* random, of this life; Hello.process */
 	const struct rpc_service *service;
 	void *service_arg;
 	struct listener *listener;

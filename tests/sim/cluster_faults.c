@@ -11,7 +11,7 @@
 #define CLOCK_RATE_PPM_MAX 40000 /* two of them differ by less than RAFT_CLOCK_DRIFT_PERCENT */
 #define FLAPS 4u
 
-#define PROCESS_FAULTS (BIT(FAULT_KILL) | BIT(FAULT_KILL_LEADER) | BIT(FAULT_PAUSE) | BIT(FAULT_PAUSE_LEADER))
+#define PROCESS_FAULTS (BIT(FAULT_KILL) | BIT(FAULT_KILL_LEADER) | BIT(FAULT_KILL_LATE) | BIT(FAULT_PAUSE) | BIT(FAULT_PAUSE_LEADER))
 #define NETWORK_FAULTS (BIT(FAULT_CUT) | BIT(FAULT_ISOLATE) | BIT(FAULT_BRIDGE) | BIT(FAULT_FLAP) | BIT(FAULT_SLOW_LINK))
 #define POWER_FAULTS (BIT(FAULT_POWER) | BIT(FAULT_POWER_SOON) | BIT(FAULT_POWER_ALL))
 #define DISK_FAULTS (BIT(FAULT_SLOW_DISK) | BIT(FAULT_STUCK_DISK) | BIT(FAULT_FAILING_DISK) | BIT(FAULT_FULL_DISK))
@@ -161,9 +161,9 @@ static void pause(struct node *node, uint64_t lasts_us)
 static void isolate(struct node *node, uint64_t lasts_us)
 {
 	struct world *world = node->world;
-	uint64_t directions = 1 + rng_below(rng(world), 3);
+	uint64_t directions = 1 + rng_below(rng(world), 3), kinds = 1 + rng_below(rng(world), 7);
 	for (unsigned i = 0; i < world_node_count(world); i++) {
-		if (&world->nodes[i] == node)
+		if (&world->nodes[i] == node || !(kinds >> world->nodes[i].kind & 1))
 			continue;
 		if (directions & 1)
 			sim_cut(world->sim, node->host, world->nodes[i].host, true);
@@ -205,6 +205,27 @@ static void slow_link(struct node *node, uint64_t lasts_us)
 	sim_schedule(world->sim, lasts_us, NULL, on_link_mended, link, free);
 }
 
+static void on_kill_late(void *arg)
+{
+	struct node *node = arg;
+	if (!node->world->quiet)
+		stop(node, false, 300000);
+}
+
+/* All that it sends takes long, for as long as it lives. */
+static void kill_late(struct node *node)
+{
+	struct world *world = node->world;
+	uint64_t delay_us = 20000 + rng_below(rng(world), 200000);
+	for (unsigned i = 0; i < world_node_count(world); i++) {
+		struct slow_link *link = mem_zero(1, sizeof *link);
+		*link = (struct slow_link){ .world = world, .from = node->host, .to = world->nodes[i].host };
+		sim_set_link(world->sim, link->from, link->to, &(struct sim_link){ .delay_us = delay_us });
+		sim_schedule(world->sim, delay_us, NULL, on_link_mended, link, free);
+	}
+	sim_after(world->sim, delay_us / 2 + rng_below(rng(world), delay_us / 2), on_kill_late, node);
+}
+
 static void break_disk(struct node *node, enum fault fault, uint64_t lasts_us)
 {
 	struct world *world = node->world;
@@ -232,16 +253,18 @@ static void break_disk(struct node *node, enum fault fault, uint64_t lasts_us)
 static void break_clock(struct node *node, enum fault fault, uint64_t lasts_us)
 {
 	struct world *world = node->world;
+	for (unsigned i = 0; i < world_node_count(world) && fault == FAULT_CLOCK_JUMP; i++)
+		if (rng_below(rng(world), 2) == 0)
+			sim_host_set_clock(world->nodes[i].host, rng_below(rng(world), 2) == 0 ? -3600000 : 3600000, 0);
 	if (fault == FAULT_CLOCK_JUMP)
-		sim_host_set_clock(node->host, rng_below(rng(world), 2) == 0 ? -3600000 : 3600000, 0);
-	else
-		sim_host_set_clock(node->host, 0, (int32_t)rng_below(rng(world), 2 * CLOCK_RATE_PPM_MAX) - CLOCK_RATE_PPM_MAX);
+		return;
+	sim_host_set_clock(node->host, 0, (int32_t)rng_below(rng(world), 2 * CLOCK_RATE_PPM_MAX) - CLOCK_RATE_PPM_MAX);
 	sim_after(world->sim, lasts_us, on_clock_mended, node);
 }
 
 void fault_do(struct world *world, enum fault fault, struct node *node, uint64_t lasts_us)
 {
-	static const char *const names[FAULTS] = { "kill", "kill of the leader", "power cut", "power cut soon", "power cut of many", "pause",
+	static const char *const names[FAULTS] = { "kill", "kill of the leader", "late kill", "power cut", "power cut soon", "power cut of many", "pause",
 						   "pause of the leader", "cut", "isolation", "bridge", "flapping link", "slow link", "slow disk",
 						   "stuck disk", "failing disk", "full disk", "clock jumps", "clock rate" };
 	bool leader = fault == FAULT_KILL_LEADER || fault == FAULT_PAUSE_LEADER;
@@ -251,6 +274,8 @@ void fault_do(struct world *world, enum fault fault, struct node *node, uint64_t
 	sim_trace(world->sim, "fault: %s, %s, for %" PRIu64 " ms", names[fault], node->name, lasts_us / 1000);
 	if (fault == FAULT_KILL || fault == FAULT_KILL_LEADER || fault == FAULT_POWER) {
 		stop(node, fault == FAULT_POWER && node->kind != NODE_CLIENT, lasts_us);
+	} else if (fault == FAULT_KILL_LATE) {
+		kill_late(node);
 	} else if (fault == FAULT_POWER_SOON && node->kind != NODE_CLIENT) {
 		sim_host_power_cut_after(node->host, 1 + rng_below(rng(world), 30));
 		sim_after(world->sim, lasts_us, on_power_soon, node);

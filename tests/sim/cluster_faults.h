@@ -8,13 +8,14 @@
 enum fault {
 	FAULT_KILL,	    /* a process */
 	FAULT_KILL_LEADER,
+	FAULT_KILL_LATE,    /* a process, when much of what it has sent is still on its way */
 	FAULT_POWER,	    /* of a host, now */
 	FAULT_POWER_SOON,   /* of a host, within one of its next disk operations */
 	FAULT_POWER_ALL,    /* of all masters, all chunkservers, or everything but clients */
 	FAULT_PAUSE,	    /* a process */
 	FAULT_PAUSE_LEADER,
 	FAULT_CUT,	    /* between two hosts, one way or both */
-	FAULT_ISOLATE,	    /* a host from all others, in, out or both */
+	FAULT_ISOLATE,	    /* a host from all others of some kinds (masters, chunkservers, clients), in, out or both */
 	FAULT_BRIDGE,	    /* the cluster in two parts that only one host can reach both of */
 	FAULT_FLAP,	    /* a link comes and goes */
 	FAULT_SLOW_LINK,    /* 1 Mbit/s, or a long delay */
@@ -22,7 +23,7 @@ enum fault {
 	FAULT_STUCK_DISK,
 	FAULT_FAILING_DISK, /* writes and syncs fail now and then; its process stops, or its store does */
 	FAULT_FULL_DISK,
-	FAULT_CLOCK_JUMP,   /* an hour either way */
+	FAULT_CLOCK_JUMP,   /* an hour either way, of several hosts */
 	FAULT_CLOCK_RATE,   /* within what leases allow for */
 	FAULTS
 };

@@ -189,16 +189,26 @@ bool load_is_checked(void *arg)
 	return true;
 }
 
+void load_check_again(void *arg)
+{
+	struct program *program = arg;
+	for (unsigned i = 0; i < TABLES; i++) {
+		program->blocks[i].checked = false;
+		program->blocks[i].looked = 0;
+		load_later(program, &program->blocks[i].timer);
+	}
+	program->names.checked = false;
+	program->names.looked = 0;
+	load_later(program, &program->names.timer);
+}
+
 void load_power_lost(struct world *world, unsigned chunkserver)
 {
 	struct run *run = world->arg;
 	(void)chunkserver;
 	run->may_lose = true;
-	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES; i++) {
+	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES; i++)
 		history_power_cut(run->history, i, sim_now_us(world->sim));
-		if (!run->tearing[i].synced)
-			run->tearing[i].torn = run->version;
-	}
 }
 
 void load_free(struct run *run)

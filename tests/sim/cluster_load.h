@@ -6,8 +6,7 @@
  *     looked up and read whole; small ones are blobs in packs, large ones have chunks;
  *   - *locks*: of the tables, exclusive.
  *
- * All three are registers of one history (history.h). Besides, on the spot: a block is one version, whole (if it was not synced when power
- * was lost it may be torn by sectors, until it is synced again: then the read says nothing); a file is that which its name
+ * All three are registers of one history (history.h). Besides, on the spot: a block is one version, whole; a file is that which its name
  * leads to, whole; once the faults have ended (run->ending) everything works. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_LOAD_H
 #define GRANARY_TESTS_SIM_CLUSTER_LOAD_H
@@ -41,18 +40,15 @@ struct counts {
 /* What all clients of a run share. */
 struct run {
 	struct world world;
+	struct check *check; /* cluster_check.h */
 	struct history *history;
 	uint64_t tables[TABLES]; /* inodes; 0: not made yet */
 	unsigned tables_ready;
 	uint64_t version; /* the last one given out, to anything */
 	struct known_file *files;
 	struct counts counts;
+	bool loses_one;	 /* cluster_run.h */
 	bool never_sync; /* tables are flushed only */
-	/* By block: the last version begun; it was synced; the newest version of which sectors may be there, after a loss of power. */
-	struct {
-		uint64_t begun, torn;
-		bool synced;
-	} tearing[REGISTER_NAMES];
 	bool may_lose;	 /* unsynced data was lost: blocks of tables may be damaged until they are written again */
 	bool ending;
 	uint64_t ending_us;
@@ -114,6 +110,8 @@ bool load_is_made(void *run);
 void load_go(void *program);
 /* After run->ending: each client has seen everything there is. */
 bool load_is_checked(void *run);
+/* Once more. */
+void load_check_again(void *program);
 /* Unsynced data of a chunkserver is gone. */
 void load_power_lost(struct world *world, unsigned chunkserver);
 void load_free(struct run *run);

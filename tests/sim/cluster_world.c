@@ -219,7 +219,7 @@ struct redundancy {
 
 static bool runs(const struct world *world, uint64_t server)
 {
-	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+	for (unsigned i = 0; i < chunkservers_of(world); i++) {
 		const struct node *node = &world->nodes[WORLD_MASTERS + i];
 		if (node->loop && chunkserver_id(node->chunkserver) == server)
 			return true;

@@ -396,24 +396,52 @@ static void on_end(struct checker *checker, uint32_t number)
 	checker->now = reached;
 }
 
+/* Operations under way that have taken effect in `state`, with a value behind the one that is kept: what was lost may be done again. */
+static uint64_t lost_by(const struct checker *checker, const struct state *state, uint32_t kept)
+{
+	uint64_t lost = 0;
+	for (unsigned slot = 0; slot < HISTORY_PENDING_MAX; slot++) {
+		if (checker->pending[slot] == NOTHING || !(state->done >> slot & 1))
+			continue;
+		const struct operation *operation = &checker->history->operations[checker->pending[slot]];
+		for (uint32_t i = kept + 1; i < state->count && !only_looks(operation); i++)
+			if (state->written[i] == operation->value)
+				lost |= 1ull << slot;
+	}
+	return lost;
+}
+
+static void cut_to(struct checker *checker, const struct state *from, uint32_t kept)
+{
+	uint64_t lost = lost_by(checker, from, kept), again = lost;
+	struct state state = *from;
+	memset(state.written + kept + 1, 0, (state.count - kept - 1) * sizeof state.written[0]);
+	state.count = kept + 1; /* and may go back further at the next one: that may meet another replica */
+	state.value = state.written[kept];
+	for (;;) { /* each subset of the lost ones */
+		struct state to = state;
+		to.done &= ~again;
+		look(checker, &to);
+		forget(checker, &to);
+		set_add(&checker->next, &to);
+		if (again == 0)
+			return;
+		again = (again - 1) & lost;
+	}
+}
+
 static void on_cut(struct checker *checker)
 {
 	expand(checker, HISTORY_PENDING_MAX);
 	struct set reached = checker->next;
 	checker->next = checker->now;
 	set_clear(&checker->next);
-	for (uint32_t i = 0; i < reached.count; i++)
+	for (uint32_t i = 0; i < reached.count && !checker->gave_up; i++)
 		for (uint32_t kept = reached.states[i].floor; kept < reached.states[i].count; kept++) {
-			struct state state = reached.states[i];
-			memset(state.written + kept + 1, 0, (state.count - kept - 1) * sizeof state.written[0]);
-			state.count = kept + 1; /* and may go back further at the next one: that may meet another replica */
-			state.value = state.written[kept];
-			look(checker, &state);
-			forget(checker, &state);
-			set_add(&checker->next, &state);
+			cut_to(checker, &reached.states[i], kept);
+			checker->gave_up |= checker->next.count > HISTORY_STATES_MAX;
 		}
 	checker->now = reached;
-	checker->gave_up |= checker->next.count > HISTORY_STATES_MAX;
 }
 
 static void show(const struct history *history, const struct events *events, uint32_t until, FILE *out)

@@ -9,7 +9,7 @@
  * An operation whose answer never came may take effect at any time from its beginning on, or never.
  *
  * Power cuts: what is written is in doubt until it is synced. At a power cut the value may go back to any that it had since the newest
- * synced one; which it is counts from then on. A write that asks to be synced is two steps, the write and then the sync. */
+ * synced one; which it is counts from then on. A write under way that is lost so may take effect again, as it is tried again. A write that asks to be synced is two steps, the write and then the sync. */
 #ifndef GRANARY_TESTS_SIM_HISTORY_H
 #define GRANARY_TESTS_SIM_HISTORY_H
 

@@ -1,0 +1,109 @@
+#include "tests/sim/cluster_run.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/base/check.h"
+
+#define START_US 10000000u /* until everything is made, at most */
+#define CALM_US 60000000u
+
+enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_ERRORS, SUM_UNDECIDED, SUM_MS };
+
+const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "errors",
+					   "registers undecided", "ms of simulated time", NULL };
+
+void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint64_t limit_us, const char *what)
+{
+	if (sim_run(run->world.sim, limit_us, done, arg))
+		return;
+	sim_print_trace(run->world.sim, stderr);
+	fprintf(stderr, "in vain: %s\n", what);
+	abort();
+}
+
+struct run *cluster_run_begin(const struct cluster_run_options *options)
+{
+	struct run *run = mem_zero(1, sizeof *run);
+	run->world = (struct world){ .clients = CLIENTS,
+				     .break_per_million = options->break_per_million,
+				     .late_per_million = options->late_per_million,
+				     .client_start = load_start,
+				     .client_stop = load_stop,
+				     .power_lost = load_power_lost,
+				     .arg = run };
+	run->never_sync = options->never_sync;
+	run->loses_one = options->loses_one;
+	run->history = history_open(REGISTERS);
+	world_open(&run->world, options->seed);
+	run->check = check_begin(&run->world);
+	for (unsigned i = 0; i < CLIENTS; i++)
+		node_start(world_node(&run->world, NODE_CLIENT, i));
+	load_make(run);
+	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
+	for (unsigned i = 0; i < CLIENTS; i++)
+		load_go(world_node(&run->world, NODE_CLIENT, i)->program);
+	return run;
+}
+
+uint64_t cluster_run_work(const struct run *run)
+{
+	const struct counts *counts = &run->counts;
+	return (uint64_t)counts->writes + counts->reads + counts->links + counts->removes + counts->gets;
+}
+
+static void check_history(const struct run *run, uint64_t *sum)
+{
+	struct history_report report;
+	if (!history_check(run->history, &report, stderr)) {
+		sim_print_trace(run->world.sim, stderr);
+		abort();
+	}
+	sum[SUM_OPERATIONS] += report.operations;
+	sum[SUM_UNDECIDED] += report.undecided;
+}
+
+static void add(const struct run *run, uint64_t *sum)
+{
+	const struct counts *counts = &run->counts;
+	sum[SUM_FAULTS] += run->world.faults;
+	sum[SUM_WRITES] += counts->writes;
+	sum[SUM_READS] += counts->reads;
+	sum[SUM_LINKS] += counts->links;
+	sum[SUM_GETS] += counts->gets;
+	sum[SUM_LOCKS] += counts->locks;
+	sum[SUM_ERRORS] += counts->errors;
+	sum[SUM_MS] += sim_now_us(run->world.sim) / 1000;
+}
+
+/* For good: what is read afterwards is read from the new copies. */
+static void lose_one(struct run *run)
+{
+	struct node *node = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)rng_below(sim_rng(run->world.sim), WORLD_CHUNKSERVERS));
+	sim_trace(run->world.sim, "%s is lost for good", node->name);
+	node_stop(node, false);
+	cluster_run_until(run, world_is_replicated, &run->world, CALM_US, "all copies after a chunkserver was lost");
+	for (unsigned i = 0; i < CLIENTS; i++)
+		load_check_again(world_node(&run->world, NODE_CLIENT, i)->program);
+	cluster_run_until(run, load_is_checked, run, CALM_US, "everything can be read after a chunkserver was lost");
+}
+
+uint64_t cluster_run_end(struct run *run, uint64_t *sum)
+{
+	world_calm(&run->world);
+	run->ending = true;
+	run->ending_us = sim_now_us(run->world.sim);
+	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
+	check_end(run->check, &(struct check_want){ .may_be_damaged = run->may_lose }, CALM_US);
+	if (run->loses_one && !run->may_lose)
+		lose_one(run);
+	check_history(run, sum);
+	add(run, sum);
+	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;
+	world_close(&run->world);
+	check_close(run->check);
+	load_free(run);
+	free(run);
+	return digest;
+}
