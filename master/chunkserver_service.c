@@ -223,6 +223,8 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
+		reply.send_inventory = server->inventory_wanted && !again;
+		server->inventory_wanted = false;
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */
@@ -306,6 +308,7 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 		refuse(service, request, err);
 		return;
 	}
+	fsck_inventory(service->options.fsck, message, !server->inventory_open);
 	if (!server->inventory_open)
 		server->orphans = server->orphans_newer = 0;
 	server->inventory_open = !message->last;

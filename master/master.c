@@ -11,6 +11,7 @@
 #include "master/chunkserver_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
+#include "master/fsck.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
 #include "master/settings_service.h"
@@ -48,6 +49,7 @@ struct master {
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct status *status;
+	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
 };
@@ -106,6 +108,7 @@ static void on_deposed(void *arg)
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
 	status_deposed(master->status);
+	fsck_deposed(master->fsck);
 }
 
 static void on_applied(void *arg, const struct replica_applied *applied)
@@ -183,6 +186,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		break;
+	case MESSAGE_FSCK:
+		fsck_serve(master->fsck, request);
 		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
@@ -289,13 +295,15 @@ static void services_open(struct master *master)
 										.servers = master->servers,
 										.fill = &master->fill,
 										.trash = master->trash });
+	master->fsck = fsck_open(loop, master->replica, master->servers);
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
 										.replica = master->replica,
 										.servers = master->servers,
 										.commands = master->commands,
-										.garbage = master->garbage });
+										.garbage = master->garbage,
+										.fsck = master->fsck });
 	master->failure = failure_open(&(struct failure_options){ .loop = loop,
 								  .replica = master->replica,
 								  .servers = master->servers,
@@ -361,6 +369,7 @@ void master_close(struct master *master)
 	failure_close(master->failure);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
+	fsck_close(master->fsck);
 	commands_close(master->commands);
 	garbage_close(master->garbage);
 	rpc_close(master->rpc);
