@@ -10,7 +10,7 @@
 #include "master/fsck_copies.h"
 #include "master/meta/check.h"
 
-#define SLICE_PAUSE_MS 1u
+#define SLICE_PAUSE_MS 3u /* about as long as a slice takes */
 #define STEP_MS 20u
 
 enum fsck_stage { FSCK_IDLE, FSCK_TABLES, FSCK_COPIES, FSCK_REPAIR, FSCK_END };

@@ -122,7 +122,7 @@
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
 #define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
-#define FSCK_KEYS_MAX 1000u			     /* looked at in one step of fsck */
+#define FSCK_KEYS_MAX 200u			     /* looked at in one step of fsck */
 #define FSCK_FINDINGS_MAX 20000u		     /* kept; more are only counted */
 #define FSCK_PAGE_MAX 1000u			     /* findings in one answer */
 #define FSCK_REPAIRS_MAX 64u			     /* in one entry */
