@@ -213,6 +213,11 @@ static void on_heartbeat(void *arg, const struct rpc_result *result)
 	}
 	take_lease(link, reply->lease_ms);
 	take_settings(link, reply->settings);
+	if (reply->send_inventory && !link->inventory_wanted && link->inventory_call == 0) {
+		link->inventory_after = 0;
+		link->inventory_wanted = true;
+		send_inventory(link);
+	}
 	if (reply->register_again || link->options.wants_registration(link->options.arg)) {
 		send_register(link);
 		return;

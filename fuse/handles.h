@@ -45,7 +45,6 @@ struct node {
 	int64_t atime, ctime;
 
 	bool was_read;		/* the kernel was given its data, and may have it still */
-	bool unlinked;		/* the last name is gone: nothing need be flushed at close */
 	struct lock_book locks; /* held by programs here */
 	bool following;		/* after a recall: asking what has become of it */
 	uint64_t retry_until_ms; /* the kernel looked it up after an ESTALE: another one would reach the program */

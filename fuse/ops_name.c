@@ -310,26 +310,13 @@ void on_link(fuse_req_t fuse, fuse_ino_t nodeid, fuse_ino_t parent, const char *
 
 /* ---- names that go away */
 
-/* The kernel may hold files whose last name is gone: their data need not be kept beyond their handles. */
-static void note_replaced(struct mount *mount, const Granary__MetaResult *result)
-{
-	struct node *node;
-
-	if (result->replaced == 0 || result->replaced_nlink > 0)
-		return;
-	for (node = handles_find_inode(&mount->handles, result->replaced); node; node = node->older)
-		node->unlinked = true;
-}
-
 static void unlink_done(void *arg, enum err err, const Granary__MetaReply *reply)
 {
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 
-	if (result) {
-		note_replaced(request->mount, result);
+	if (result)
 		handles_drop_name(&request->mount->handles, request->node->nodeid, request->name);
-	}
 	request_end(request, err);
 }
 
@@ -338,8 +325,8 @@ static void change_done(void *arg, enum err err, const Granary__MetaResult *resu
 {
 	struct request *request = arg;
 
-	if (err == OK && result)
-		note_replaced(request->mount, result);
+	(void)err;
+	(void)result;
 	request_close(request);
 }
 
@@ -449,10 +436,8 @@ static void rename_done(void *arg, enum err err, const Granary__MetaReply *reply
 	struct request *request = arg;
 	const Granary__MetaResult *result = request_result(&err, reply, 0, NULL);
 
-	if (result) {
-		note_replaced(request->mount, result);
+	if (result)
 		rename_names(request, handles_find_inode(&request->mount->handles, result->inode));
-	}
 	request_end(request, err);
 }
 

@@ -410,7 +410,7 @@ void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	} else if (node->io && file_io_may_be_behind(node->io)) {
 		flush_behind(request->mount, node);
 		flush_locks(request);
-	} else if (node->io && file_io_dirty(node->io) && !node->unlinked) {
+	} else if (node->io && file_io_dirty(node->io)) {
 		request_changes(request, node);
 		file_io_flush(node->io, flush_done, request);
 	} else {
@@ -470,7 +470,7 @@ void on_release(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 		return;
 	request = request_open_silent(mount, node);
 	request->file = *file;
-	if (node->io && file_io_dirty(node->io) && !node->unlinked && !node->lost) {
+	if (node->io && file_io_dirty(node->io) && !node->lost) {
 		request_changes(request, node);
 		if (node_is_local(node))
 			file_io_flush_behind(node->io, release_flushed, request);

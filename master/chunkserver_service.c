@@ -255,6 +255,8 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
 		servers_set_disk(server, message->disk);
+		reply.send_inventory = server->inventory_wanted && !again;
+		server->inventory_wanted = false;
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */
@@ -329,7 +331,7 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct 
 		/* It may join again before this reaches it: only what it holds now is meant. */
 		bool stale = contains(chunk->stale, chunk->n_stale, server->id);
 		if (stale ? held->copy != HELD_RETIRED : copy_is_useless(service, chunk, held->version))
-			command = command_drop_copy(0, held->chunk, chunk->version, stale);
+			command = command_drop_copy(0, held->chunk, held->version, stale);
 	} else if (must_hear(chunk, server->id, held) && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
 		message_unref(&location->base);
@@ -354,6 +356,7 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 		refuse(service, request, err);
 		return;
 	}
+	fsck_inventory(service->options.fsck, message, !server->inventory_open);
 	if (!server->inventory_open)
 		server->orphans = server->orphans_newer = 0;
 	server->inventory_open = !message->last;

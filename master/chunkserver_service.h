@@ -15,6 +15,7 @@
 
 #include "common/sys/rpc.h"
 #include "master/commands.h"
+#include "master/fsck.h"
 #include "master/garbage.h"
 #include "master/replica.h"
 #include "master/servers.h"
@@ -30,6 +31,7 @@ struct chunkserver_service_options {
 	struct sessions *sessions;
 	struct commands *commands;
 	struct garbage *garbage;
+	struct fsck *fsck;
 };
 
 struct chunkserver_service *chunkserver_service_open(const struct chunkserver_service_options *options);

@@ -11,6 +11,7 @@
 #include "master/chunkserver_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
+#include "master/fsck.h"
 #include "master/identity.h"
 #include "master/reclaim.h"
 #include "master/scrub_service.h"
@@ -52,6 +53,7 @@ struct master {
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct status *status;
+	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
 };
@@ -112,6 +114,7 @@ static void on_deposed(void *arg)
 	trash_deposed(master->trash);
 	repair_deposed(master->repair);
 	status_deposed(master->status);
+	fsck_deposed(master->fsck);
 }
 
 static void on_applied(void *arg, const struct replica_applied *applied)
@@ -199,6 +202,9 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_SCRUB:
 		scrub_serve(master->replica, master->servers, master->commands, request);
+		break;
+	case MESSAGE_FSCK:
+		fsck_serve(master->fsck, request);
 		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
@@ -305,6 +311,7 @@ static void services_open(struct master *master)
 										.servers = master->servers,
 										.fill = &master->fill,
 										.trash = master->trash });
+	master->fsck = fsck_open(loop, master->replica, master->servers);
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -312,7 +319,8 @@ static void services_open(struct master *master)
 										.servers = master->servers,
 										.sessions = master->sessions,
 										.commands = master->commands,
-										.garbage = master->garbage });
+										.garbage = master->garbage,
+										.fsck = master->fsck });
 	master->changes = (struct chunk_change_context){ .loop = loop,
 							 .replica = master->replica,
 							 .servers = master->servers,
@@ -382,6 +390,7 @@ void master_close(struct master *master)
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
+	fsck_close(master->fsck);
 	commands_close(master->commands);
 	garbage_close(master->garbage);
 	rpc_close(master->rpc);

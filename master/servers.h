@@ -39,6 +39,7 @@ struct server {
 	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */
+	bool inventory_wanted; /* the next heartbeat asks for one */
 	uint64_t orphans, orphans_newer;
 	bool uncertain; /* has lost power: chunks of it are not known to be up to date yet */
 	Granary__DiskHealth *disk; /* as it says; NULL: not heard yet */

@@ -140,6 +140,13 @@
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
 #define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
+#define FSCK_KEYS_MAX 200u			     /* looked at in one step of fsck */
+#define FSCK_FINDINGS_MAX 20000u		     /* kept; more are only counted */
+#define FSCK_PAGE_MAX 1000u			     /* findings in one answer */
+#define FSCK_REPAIRS_MAX 64u			     /* in one entry */
+#define FSCK_COPIES_MAX 200000u			     /* copies in doubt, between two inventories */
+#define FSCK_IDLE_MS 10000u			     /* a run that nobody asks for ends */
+#define FSCK_INVENTORY_MS 20000u		     /* for all chunkservers to say what they hold */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
 #define UNCERTAIN_WAIT_MS 10000u		     /* copies that lost power wait so long for one that did not, before they go on without it */

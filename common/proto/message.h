@@ -29,6 +29,7 @@
 	X(MESSAGE_CHUNK_FAILURE, 14, chunk_failure, chunk_location)                                \
 	X(MESSAGE_CLUSTER_STATUS, 15, cluster_status_request, cluster_status)                      \
 	X(MESSAGE_SETTINGS, 20, settings_request, settings)                                        \
+	X(MESSAGE_FSCK, 21, fsck_request, fsck_report)                                             \
 	X(MESSAGE_FENCE, 25, fence, empty)                                                         \
 	X(MESSAGE_REGISTER, 30, register_request, register_reply)                                  \
 	X(MESSAGE_HEARTBEAT, 31, heartbeat, heartbeat_reply)                                       \

@@ -13,6 +13,7 @@ static const ProtobufCMessageDescriptor *const stored[] = {
 	&granary__inode__descriptor,	   &granary__dirent__descriptor,     &granary__chunk__descriptor,
 	&granary__chunk_pointer__descriptor, &granary__server__descriptor,   &granary__session__descriptor,
 	&granary__slot_reply__descriptor,  &granary__lock_table__descriptor, &granary__garbage__descriptor,
+	&granary__trash_entry__descriptor, &granary__settings__descriptor,   &granary__meta_state__descriptor,
 };
 #define STORED (sizeof(stored) / sizeof(stored[0]))
 

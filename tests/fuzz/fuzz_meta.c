@@ -6,6 +6,7 @@
 #include "tests/unit/meta/meta_invariants.h"
 
 #include "common/base/bytes.h"
+#include "master/meta/check.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
@@ -38,6 +39,11 @@ static void fill_in(struct fixture *f, Granary__MetaOp *op)
 		free(op->open_pack->replicas);
 		op->open_pack->replicas = replicas;
 		op->open_pack->n_replicas = 3;
+		break;
+	case GRANARY__META_OP__OP_FSCK_REPAIR:
+		/* Only the cross-check can know that no name leads to an inode. */
+		if (op->fsck_repair->kind == CHECK_NAMELESS)
+			op->fsck_repair->kind = CHECK_NONE;
 		break;
 	default:
 		break;
@@ -107,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 		close_store();
 	if (!fuzz.is_open) {
 		fixture_open(f);
+		trash_keep(f, 0);
 		fuzz.is_open = true;
 	}
 	for (unsigned count = 0; size >= 2 && count < REQUESTS_MAX; count++) {

@@ -35,18 +35,18 @@ struct on_disk {
 	UT_hash_handle hh;
 };
 
-struct check {
+struct cluster_check {
 	struct world *world;
 	struct leader *leaders;
 	struct applied *applied;
 	struct on_disk *versions;
 	uint64_t term_led[WORLD_MASTERS]; /* the newest in which it led */
 	unsigned looks;
-	const struct check_want *want;
+	const struct cluster_check_want *want;
 	char why[WHY_BYTES]; /* the end does not hold yet */
 };
 
-_Noreturn static void wrong(const struct check *check, const char *format, ...)
+_Noreturn static void wrong(const struct cluster_check *check, const char *format, ...)
 {
 	va_list args;
 	sim_print_trace(check->world->sim, stderr);
@@ -59,7 +59,7 @@ _Noreturn static void wrong(const struct check *check, const char *format, ...)
 
 /* ---- all along ---- */
 
-static void look_at_term(struct check *check, const struct node *node, const struct raft_view *view)
+static void look_at_term(struct cluster_check *check, const struct node *node, const struct raft_view *view)
 {
 	struct leader *leader;
 	if (view->term < check->term_led[node->number])
@@ -78,7 +78,7 @@ static void look_at_term(struct check *check, const struct node *node, const str
 		wrong(check, "term %" PRIu64 " has two leaders: master%u and %s", view->term, leader->master + 1, node->name);
 }
 
-static void look_at_state(struct check *check, const struct node *node)
+static void look_at_state(struct cluster_check *check, const struct node *node)
 {
 	struct meta *meta = replica_meta(master_replica(node->master));
 	struct applied *applied;
@@ -95,7 +95,7 @@ static void look_at_state(struct check *check, const struct node *node)
 		wrong(check, "%s has applied index %" PRIu64 " and is in another state than others were then", node->name, index);
 }
 
-static void look_at_masters(struct check *check, bool states)
+static void look_at_masters(struct cluster_check *check, bool states)
 {
 	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
 		const struct node *node = world_node(check->world, NODE_MASTER, i);
@@ -110,7 +110,7 @@ static void look_at_masters(struct check *check, bool states)
 }
 
 struct looking {
-	struct check *check;
+	struct cluster_check *check;
 	const struct node *node;
 };
 
@@ -123,7 +123,7 @@ static bool is_chunk_path(const char *path)
 static bool look_at_file(void *arg, const char *path, uint64_t size)
 {
 	struct looking *looking = arg;
-	struct check *check = looking->check;
+	struct cluster_check *check = looking->check;
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
 	struct chunk_header header;
 	struct on_disk *known;
@@ -148,7 +148,7 @@ static bool look_at_file(void *arg, const char *path, uint64_t size)
 
 static void on_look(void *arg)
 {
-	struct check *check = arg;
+	struct cluster_check *check = arg;
 	bool deep = check->looks++ % LOOKS_PER_DIGEST == 0;
 	look_at_masters(check, deep);
 	for (unsigned i = 0; i < world_node_count(check->world) && deep; i++) {
@@ -159,16 +159,16 @@ static void on_look(void *arg)
 	sim_after(check->world->sim, LOOK_US, on_look, check);
 }
 
-struct check *check_begin(struct world *world)
+struct cluster_check *cluster_check_begin(struct world *world)
 {
-	struct check *check = mem_zero(1, sizeof *check);
+	struct cluster_check *check = mem_zero(1, sizeof *check);
 	check->world = world;
 	sim_after(world->sim, LOOK_US, on_look, check);
 	return check;
 }
 
 /* After the simulation. */
-void check_close(struct check *check)
+void cluster_check_close(struct cluster_check *check)
 {
 	struct leader *leader, *next_leader;
 	struct applied *applied, *next_applied;
@@ -190,7 +190,7 @@ void check_close(struct check *check)
 
 /* ---- when it is quiet ---- */
 
-static bool not_yet(struct check *check, const char *format, ...)
+static bool not_yet(struct cluster_check *check, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
@@ -199,7 +199,7 @@ static bool not_yet(struct check *check, const char *format, ...)
 	return false;
 }
 
-static bool masters_agree(struct check *check)
+static bool masters_agree(struct cluster_check *check)
 {
 	struct raft_view first, view;
 	replica_view(master_replica(world_node(check->world, NODE_MASTER, 0)->master), &first);
@@ -211,7 +211,7 @@ static bool masters_agree(struct check *check)
 	return true;
 }
 
-static const struct node *server_of(struct check *check, uint64_t id)
+static const struct node *server_of(struct cluster_check *check, uint64_t id)
 {
 	for (unsigned i = 0; i < world_node_count(check->world); i++) {
 		const struct node *node = &check->world->nodes[i];
@@ -246,7 +246,7 @@ struct copy {
 	bool lost; /* it was new, and not synced, when the power was cut */
 };
 
-static bool copy_open(struct check *check, uint64_t id, const Granary__Chunk *chunk, uint64_t server, struct copy *copy)
+static bool copy_open(struct cluster_check *check, uint64_t id, const Granary__Chunk *chunk, uint64_t server, struct copy *copy)
 {
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
 	*copy = (struct copy){ .node = server_of(check, server) };
@@ -285,7 +285,7 @@ static bool block_fits(const uint8_t *block, const uint8_t *crc)
 	return (crc32c(block, BLOCK_BYTES) ^ crc32c(zeros, BLOCK_BYTES)) == get_le32(crc);
 }
 
-static bool same_blocks(struct check *check, uint64_t id, const struct copy *a, const struct copy *b)
+static bool same_blocks(struct cluster_check *check, uint64_t id, const struct copy *a, const struct copy *b)
 {
 	static uint8_t crcs_a[CHUNK_CRCS_BYTES], crcs_b[CHUNK_CRCS_BYTES];
 	static const uint8_t nothing[4];
@@ -330,7 +330,7 @@ static void pack_slots(const struct copy *copy, uint32_t crcs[SLOTS_MAX])
 }
 
 /* A blob that was never acknowledged, or was deleted, may be here and not there; but not another one in its place. */
-static bool same_slots(struct check *check, uint64_t id, const struct copy *a, const struct copy *b)
+static bool same_slots(struct cluster_check *check, uint64_t id, const struct copy *a, const struct copy *b)
 {
 	static uint32_t crcs_a[SLOTS_MAX], crcs_b[SLOTS_MAX];
 	pack_slots(a, crcs_a);
@@ -343,7 +343,7 @@ static bool same_slots(struct check *check, uint64_t id, const struct copy *a, c
 }
 
 /* Every copy has the blob that an inode refers to. */
-static bool has_blob(struct check *check, struct meta *meta, const Granary__Inode *attr)
+static bool has_blob(struct cluster_check *check, struct meta *meta, const Granary__Inode *attr)
 {
 	static uint32_t crcs[SLOTS_MAX];
 	Granary__Chunk *chunk = NULL;
@@ -366,7 +366,7 @@ static bool has_blob(struct check *check, struct meta *meta, const Granary__Inod
 	return all;
 }
 
-static bool has_all_blobs(struct check *check, struct meta *meta)
+static bool has_all_blobs(struct cluster_check *check, struct meta *meta)
 {
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[] = { &op };
@@ -388,7 +388,7 @@ static bool has_all_blobs(struct check *check, struct meta *meta)
 }
 
 struct ending {
-	struct check *check;
+	struct cluster_check *check;
 	bool holds;
 	struct meta *meta;
 	const struct node *node; /* whose files are looked at */
@@ -397,7 +397,7 @@ struct ending {
 static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	struct ending *ending = arg;
-	struct check *check = ending->check;
+	struct cluster_check *check = ending->check;
 	struct copy copies[REPLICAS_MAX];
 	check(chunk->n_replicas <= REPLICAS_MAX);
 	for (size_t i = 0; i < chunk->n_replicas && ending->holds; i++) {
@@ -434,7 +434,7 @@ static bool end_of_file(void *arg, const char *path, uint64_t size)
 
 static bool end_holds(void *arg)
 {
-	struct check *check = arg;
+	struct cluster_check *check = arg;
 	struct ending ending = { .check = check, .holds = true };
 	/* A replica that was new and not synced when its host lost power has no header, and is not replaced yet. */
 	if (!check->want->may_be_damaged && !world_is_replicated(check->world))
@@ -452,7 +452,7 @@ static bool end_holds(void *arg)
 	return ending.holds;
 }
 
-void check_end(struct check *check, const struct check_want *want, uint64_t limit_us)
+void cluster_check_end(struct cluster_check *check, const struct cluster_check_want *want, uint64_t limit_us)
 {
 	uint64_t end = sim_now_us(check->world->sim) + limit_us;
 	check->want = want;

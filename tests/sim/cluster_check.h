@@ -1,24 +1,24 @@
 /* What must hold in a cluster of sim_cluster, as it is seen from outside: in the masters' memory and on the chunkservers' disks.
  *
- * All along (check_begin, then every few milliseconds): one leader a term; two masters that have applied the same index hold equal states;
+ * All along (cluster_check_begin, then every few milliseconds): one leader a term; two masters that have applied the same index hold equal states;
  * a term in which a master led, and what it applied, never runs backwards; versions of chunks on the disks never go down.
  *
- * When it is quiet (check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each replica of a chunk is on its server's disk, at the version the masters
+ * When it is quiet (cluster_check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each replica of a chunk is on its server's disk, at the version the masters
  * know, byte for byte like the others, checksums too; packs hold the same blobs; no chunk is anywhere that the masters do not know of. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 #define GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 
 #include "tests/sim/cluster_world.h"
 
-struct check;
+struct cluster_check;
 
-struct check *check_begin(struct world *world);
-void check_close(struct check *check);
+struct cluster_check *cluster_check_begin(struct world *world);
+void cluster_check_close(struct cluster_check *check);
 
-struct check_want {
+struct cluster_check_want {
 	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared, nor counted */
 };
 /* Steps the simulation until all of it holds; ends the program, saying what does not, when it does not within limit_us. */
-void check_end(struct check *check, const struct check_want *want, uint64_t limit_us);
+void cluster_check_end(struct cluster_check *check, const struct cluster_check_want *want, uint64_t limit_us);
 
 #endif

@@ -40,7 +40,7 @@ struct counts {
 /* What all clients of a run share. */
 struct run {
 	struct world world;
-	struct check *check; /* cluster_check.h */
+	struct cluster_check *check; /* cluster_check.h */
 	struct history *history;
 	uint64_t tables[TABLES]; /* inodes; 0: not made yet */
 	unsigned tables_ready;

@@ -37,7 +37,7 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	run->loses_one = options->loses_one;
 	run->history = history_open(REGISTERS);
 	world_open(&run->world, options->seed);
-	run->check = check_begin(&run->world);
+	run->check = cluster_check_begin(&run->world);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		node_start(world_node(&run->world, NODE_CLIENT, i));
 	load_make(run);
@@ -95,14 +95,14 @@ uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 	run->ending = true;
 	run->ending_us = sim_now_us(run->world.sim);
 	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
-	check_end(run->check, &(struct check_want){ .may_be_damaged = run->may_lose }, CALM_US);
+	cluster_check_end(run->check, &(struct cluster_check_want){ .may_be_damaged = run->may_lose }, CALM_US);
 	if (run->loses_one && !run->may_lose)
 		lose_one(run);
 	check_history(run, sum);
 	add(run, sum);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;
 	world_close(&run->world);
-	check_close(run->check);
+	cluster_check_close(run->check);
 	load_free(run);
 	free(run);
 	return digest;

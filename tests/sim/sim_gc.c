@@ -6,6 +6,7 @@
  *   - what is read is one version of that name, whole;
  *   - when the faults end, every file and all that is in the trash (undeleted for it) can be read: nothing that is referenced was
  *     collected, by whatever the masters believed in between;
+ *   - fsck finds nothing wrong then;
  *   - when all is removed, no chunk is left on any chunkserver that has come back since, but open packs.
  *
  *	sim_gc [SEED [COUNT]]	sim_gc --expect-failure COUNT	SIM_VERBOSE=1 in the environment shows the trace */
@@ -600,6 +601,55 @@ static bool nothing_left(void *arg)
 	return waiting->done;
 }
 
+/* ---- fsck ---- */
+
+struct fscking {
+	struct world *world;
+	bool asked, end;
+	uint64_t run, found;
+};
+
+static void fsck_answered(void *arg, enum err err, const ProtobufCMessage *reply)
+{
+	struct fscking *fscking = arg;
+	const Granary__FsckReport *report = (const Granary__FsckReport *)reply;
+	fscking->asked = false;
+	if (err == ERR_NOT_FOUND)
+		fscking->run = 0; /* another leader */
+	if (err)
+		return;
+	fscking->run = report->run;
+	fscking->end = report->end;
+	fscking->found = report->found;
+	for (size_t i = 0; i < report->n_findings; i++)
+		sim_trace(fscking->world->sim, "fsck: %s: %016" PRIx64 " %016" PRIx64, report->findings[i]->text, report->findings[i]->id,
+			  report->findings[i]->other);
+}
+
+static bool fsck_is_over(void *arg)
+{
+	struct fscking *fscking = arg;
+	if (!fscking->asked && !fscking->end) {
+		Granary__FsckRequest request = GRANARY__FSCK_REQUEST__INIT;
+		request.run = fscking->run;
+		fscking->asked = true;
+		client_call_leader(program_of(fscking->world)->client, MESSAGE_FSCK, &request.base, fsck_answered, fscking);
+	}
+	return fscking->end;
+}
+
+static void must_be_clean(struct world *world)
+{
+	static struct fscking fscking;
+	fscking = (struct fscking){ .world = world };
+	must_run(world, fsck_is_over, &fscking, "fsck");
+	if (fscking.found == 0)
+		return;
+	sim_print_trace(world->sim, stderr);
+	fprintf(stderr, "fsck has found %" PRIu64 "\n", fscking.found);
+	abort();
+}
+
 static void verify(struct world *world, struct history *history)
 {
 	struct node *client = world_node(world, NODE_CLIENT, 0);
@@ -610,6 +660,7 @@ static void verify(struct world *world, struct history *history)
 	keep_trash(world, 0); /* a day: from now on nothing is due */
 	list_all(client->program, all_listed);
 	must_run(world, is_set, &history->verified, "everything is read");
+	must_be_clean(world);
 	list_all(client->program, end_removal);
 	must_run(world, is_set, &history->emptied, "everything is removed");
 	static struct waiting waiting;

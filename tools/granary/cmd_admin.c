@@ -76,7 +76,9 @@ static void print_status(const Granary__ClusterStatus *s)
 		printf("in the trash: %" PRIu64 " of them, %s\n", s->trash_files, text_size(s->trash_bytes, space));
 	if (s->orphan_copies_newer)
 		printf("MASTERS ARE BEHIND: chunkservers hold %" PRIu64 " copies of chunks that are newer than all that the masters know: "
-		       "their state is that of an older snapshot or backup\n", s->orphan_copies_newer);
+		       "their state is that of an older snapshot or backup, and nothing is collected. If that is how it is to be, write "
+		       "something and run `granary admin fsck`\n",
+		       s->orphan_copies_newer);
 	if (s->orphan_copies)
 		printf("orphans: %" PRIu64 " copies of chunks that no file has, kept (`granary admin fsck` tells more)\n", s->orphan_copies);
 	uint64_t lost = 0, uncertain = 0;

@@ -42,22 +42,32 @@ static enum err call(const struct cli *cli, const char *addresses, enum message_
 	return err;
 }
 
-int leader_call(const struct cli *cli, const char *what, enum message_type type, const ProtobufCMessage *request,
-		ProtobufCMessage **reply)
+enum err leader_ask(const struct cli *cli, enum message_type type, const ProtobufCMessage *request, ProtobufCMessage **reply)
 {
 	char *addresses = cli_cluster_addresses(cli);
 	*reply = NULL;
 	if (!addresses)
-		return EXIT_NO_CLUSTER;
+		return ERR_CANCELLED;
 	enum err err = call(cli, addresses, type, request, reply);
-	bool unreached = err == ERR_TIMEOUT || err == ERR_NO_LEADER || err == ERR_NOT_LEADER || err == ERR_UNREACHABLE;
-	int result = EXIT_DONE;
-	if (unreached) {
-		cli_error_text(cli, addresses, err == ERR_TIMEOUT || err == ERR_NOT_LEADER ? err_text(ERR_NO_LEADER) : err_text(err));
-		result = EXIT_NO_CLUSTER;
-	} else if (err) {
-		result = cli_error(cli, what, err);
-	}
 	free(addresses);
-	return result;
+	return err;
+}
+
+int leader_call_failed(const struct cli *cli, const char *what, enum err err)
+{
+	if (err == ERR_CANCELLED)
+		return EXIT_NO_CLUSTER;
+	if (err != ERR_TIMEOUT && err != ERR_NO_LEADER && err != ERR_NOT_LEADER && err != ERR_UNREACHABLE)
+		return cli_error(cli, what, err);
+	char *addresses = cli_cluster_addresses(cli);
+	cli_error_text(cli, addresses ? addresses : what, err_text(err == ERR_UNREACHABLE ? err : ERR_NO_LEADER));
+	free(addresses);
+	return EXIT_NO_CLUSTER;
+}
+
+int leader_call(const struct cli *cli, const char *what, enum message_type type, const ProtobufCMessage *request,
+		ProtobufCMessage **reply)
+{
+	enum err err = leader_ask(cli, type, request, reply);
+	return err ? leader_call_failed(cli, what, err) : EXIT_DONE;
 }

@@ -9,5 +9,8 @@
  * said why, under `what`, and *reply is NULL. */
 int leader_call(const struct cli *cli, const char *what, enum message_type type, const ProtobufCMessage *request,
 		ProtobufCMessage **reply);
+/* The same in two parts, for who wants to look at the error: ERR_CANCELLED when no cluster is given, which it has said. */
+MUST_USE enum err leader_ask(const struct cli *cli, enum message_type type, const ProtobufCMessage *request, ProtobufCMessage **reply);
+int leader_call_failed(const struct cli *cli, const char *what, enum err err);
 
 #endif

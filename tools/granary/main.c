@@ -74,6 +74,10 @@ static const struct command admin[] = {
      "`admin set\n"
      "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
      "repaired; Ctrl-C leaves them at work.\n"},
+    {"fsck", cmd_admin_fsck, 0, 0, "[--repair] [--orphan-age TIME] [--json]",
+     "Cross-check names, chunks and what the chunkservers hold, while the cluster works",
+     "Exit status 0: nothing is wrong, or all of it was repaired; 1: something is. Lost or damaged copies are the business of repair\n"
+     "and scrubbing: fsck only tells of them.\n"},
     {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
      "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
      "force within a heartbeat.\n"},

@@ -18,6 +18,7 @@ struct fake {
 	uint64_t deleted, retired; /* the last chunks */
 	uint64_t configured;	/* the last version */
 	bool refuses;		/* answers commands with an error */
+	uint64_t bytes_total, bytes_free; /* told by heartbeats; 0: much */
 };
 
 struct cluster {
@@ -86,7 +87,8 @@ static uint32_t fake_heartbeat(struct fake *fake, bool *again)
 
 	message.server = fake->identity.id;
 	message.incarnation = fake->incarnation;
-	message.bytes_total = message.bytes_free = 1ull << 40;
+	message.bytes_total = fake->bytes_total ? fake->bytes_total : 1ull << 40;
+	message.bytes_free = fake->bytes_total ? fake->bytes_free : 1ull << 40;
 	Granary__HeartbeatReply *reply = (Granary__HeartbeatReply *)fake_call(fake, MESSAGE_HEARTBEAT, &message.base);
 	uint32_t lease_ms = reply->lease_ms;
 	*again = reply->register_again;
@@ -414,6 +416,66 @@ static void test_garbage(void **state)
 	turns_up_again(&cluster, &inventory, chunk);
 	cluster_close(&cluster);
 }
+/* A file of one chunk, full, that is removed: in the trash. */
+static void trash_a_chunk(struct cluster *cluster, uint64_t session, uint64_t sequence, const char *name)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__CommitChunks commit = GRANARY__COMMIT_CHUNKS__INIT;
+
+	assert_int_equal(fixture_create(&cluster->fixture, session, sequence, name, REGULAR, &commit.inode), OK);
+	message_free(&allocate(cluster, session, sequence + 1, commit.inode)->base);
+	commit.size = CHUNK_BYTES;
+	commit.blocks = CHUNK_BYTES / 512;
+	op.op_case = GRANARY__META_OP__OP_COMMIT_CHUNKS;
+	op.commit_chunks = &commit;
+	message_free(&fixture_meta(&cluster->fixture, session, sequence + 2, &op)->base);
+	unlink_file(cluster, session, sequence + 3, name);
+}
+
+/* The trash while the fakes say so of their space; stops early below `enough` files. */
+static uint64_t trash_after(struct cluster *cluster, unsigned beats, uint64_t enough)
+{
+	uint64_t files = 0;
+	bool again;
+
+	for (unsigned i = 0; i < beats; i++) {
+		for (int k = 0; k < FAKES; k++)
+			fake_heartbeat(&cluster->fakes[k], &again);
+		Granary__ClusterStatus *status = fixture_status(&cluster->fixture);
+		files = status->trash_files;
+		message_free(&status->base);
+		if (files < enough)
+			break;
+		fixture_run(&cluster->fixture, 50, NULL);
+	}
+	return files;
+}
+
+/* Space runs low: the oldest go, as much as is missing, and no more until that is known to be free. */
+static void test_trash_for_space(void **state)
+{
+	struct cluster cluster;
+	char name[2] = "a";
+
+	(void)state;
+	cluster_open(&cluster);
+	uint64_t session = fixture_session(&cluster.fixture);
+	for (uint64_t i = 0; i < 6; i++, name[0]++)
+		trash_a_chunk(&cluster, session, 1 + 4 * i, name);
+	assert_int_equal(trash_after(&cluster, 1, 0), 6);
+	/* Of 3 * 10 GiB beside what is reserved a tenth is 3052 MiB; there are 3030, so 633 are made free: four files of 3 * 64. */
+	for (int k = 0; k < FAKES; k++) {
+		cluster.fakes[k].bytes_total = 10240ull * MIB;
+		cluster.fakes[k].bytes_free = (1010ull + 64) * MIB;
+	}
+	assert_int_equal(trash_after(&cluster, 200, 6), 2);
+	assert_int_equal(trash_after(&cluster, 20, 0), 2); /* not known to be free yet */
+	for (int k = 0; k < FAKES; k++)
+		cluster.fakes[k].bytes_free = 2048ull * MIB;
+	assert_int_equal(trash_after(&cluster, 10, 0), 2);
+	cluster_close(&cluster);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -421,6 +483,7 @@ int main(void)
 		cmocka_unit_test(test_silence),
 		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_garbage),
+		cmocka_unit_test(test_trash_for_space),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
