@@ -193,7 +193,8 @@ static void on_flush(void *arg)
 	conn->write_full = err == ERR_WOULD_BLOCK;
 	update_poll(conn);
 	watch_progress(conn);
-	if (conn->was_full && conn->out.queued < full_bytes(conn) / 2) {
+	/* What others have queued may have made it full without a word: where all is sent it is told, too. */
+	if ((conn->was_full && conn->out.queued < full_bytes(conn) / 2) || (conn->accepted && conn->out.queued == 0)) {
 		conn->was_full = false;
 		if (conn->events != NULL && conn->events->drained != NULL)
 			conn->events->drained(conn->arg);
