@@ -44,6 +44,7 @@
 #define CONN_OUT_TOTAL_BYTES_MAX (512u * MIB)	     /* queued in answers of all connections; above it each is full with CONN_OUT_SHARE_BYTES */
 #define CONN_OUT_SHARE_BYTES (1u * MIB)
 #define CONN_EVENT_BYTES_MAX (1u * MIB)		     /* read or written for one connection before others get a turn */
+#define CONN_TURN_BYTES_MAX (8u * MIB)		     /* written for all accepted connections in one turn of the loop */
 #define CONN_FRAME_TIMEOUT_MS 10000u		     /* a frame that was begun moves on within this, both ways */
 #define CONN_PROGRESS_BYTES_MIN (16u * KIB)	     /* moved within that of a larger frame or queue; else the peer is taken for stuck */
 #define CONN_UNACKED_TIMEOUT_MS 5000u		     /* the peer's host acknowledges within this; else the connection is broken */

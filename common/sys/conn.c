@@ -174,10 +174,18 @@ static void on_flush(void *arg)
 	struct conn *conn = arg;
 	if (conn->connecting)
 		return;
+	/* The others' turn comes first; the socket stays writable. */
+	struct conn_counts *counts = loop_conn_counts(conn->loop);
+	if (conn->accepted && counts->sent >= CONN_TURN_BYTES_MAX) {
+		conn->write_full = true;
+		update_poll(conn);
+		return;
+	}
 	uint64_t before = conn->out.queued;
 	enum err err = before > 2ull * CONN_OUT_BYTES_MAX ? ERR_BUSY : conn_out_flush(&conn->out, conn->descriptor);
 	conn->sent += before - conn->out.queued;
-	loop_conn_counts(conn->loop)->queued -= conn->accepted ? before - conn->out.queued : 0;
+	counts->queued -= conn->accepted ? before - conn->out.queued : 0;
+	counts->sent += conn->accepted ? before - conn->out.queued : 0;
 	if (err != OK && err != ERR_WOULD_BLOCK) {
 		fail(conn, err);
 		return;
@@ -185,7 +193,8 @@ static void on_flush(void *arg)
 	conn->write_full = err == ERR_WOULD_BLOCK;
 	update_poll(conn);
 	watch_progress(conn);
-	if (conn->was_full && conn->out.queued < full_bytes(conn) / 2) {
+	/* What others have queued may have made it full without a word: where all is sent it is told, too. */
+	if ((conn->was_full && conn->out.queued < full_bytes(conn) / 2) || (conn->accepted && conn->out.queued == 0)) {
 		conn->was_full = false;
 		if (conn->events != NULL && conn->events->drained != NULL)
 			conn->events->drained(conn->arg);

@@ -25,7 +25,7 @@ struct conn_events {
 	void (*connected)(void *arg);
 	/* Last call for this connection, which is freed on return. Not called after conn_close. */
 	void (*closed)(void *arg, enum err why);
-	/* Optional: after conn_is_full the queue has become half of that. */
+	/* Optional: after conn_is_full the queue has become half of that; or all is sent. */
 	void (*drained)(void *arg);
 };
 

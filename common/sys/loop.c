@@ -126,6 +126,7 @@ static void wait_ends(struct loop *loop)
 static void on_prepare(uv_prepare_t *handle)
 {
 	struct loop *loop = handle->data;
+	loop->conn_counts.sent = 0;
 	loop->progress |= loop_core_has_defers(&loop->core);
 	loop_core_run_defers(&loop->core);
 	arm(loop);

@@ -47,6 +47,7 @@ struct timer {
 	void (*fn)(void *arg);
 	void *arg;
 	uint64_t due_ms;
+	uint64_t phase; /* of the loop when it was started: timer.h */
 	size_t place;	/* in the loop's heap, from 1; 0: stopped */
 };
 

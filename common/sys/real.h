@@ -14,6 +14,7 @@ struct conn_counts {
 	uint64_t malformed;
 	uint32_t open;
 	uint64_t queued; /* bytes, at accepted ones */
+	uint64_t sent;	 /* bytes, by accepted ones in this iteration */
 };
 struct conn_counts *loop_conn_counts(struct loop *loop);
 

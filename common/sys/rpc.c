@@ -213,7 +213,8 @@ static void hello_reply(struct rpc_conn *conn, const struct frame_header *header
 	enum err err = hello == NULL ? err_from_wire(header->error) : hello_check(conn->rpc, hello);
 	if (err != OK || hello == NULL) {
 		log_warn("hello_refused", "peer=%s error=%s", conn_peer(conn->conn), err_name(err));
-		conn_drop(conn, err, "");
+		/* No room for another client just now: not what is said of the request. */
+		conn_drop(conn, err == ERR_TOO_MANY ? ERR_BUSY : err, "");
 		return;
 	}
 	conn->role = hello->role;

@@ -67,6 +67,7 @@ void timer_start(struct timer *timer, uint64_t delay_ms)
 		core->timers = mem_resize(core->timers, core->timers_capacity * sizeof(core->timers[0]));
 	}
 	uint64_t now = loop_now_ms(timer->loop);
+	timer->phase = core->phase;
 	timer->due_ms = delay_ms > UINT64_MAX - 1 - now ? UINT64_MAX - 1 : now + delay_ms;
 	sift_up(core, core->timers_count++, timer);
 }
@@ -95,13 +96,15 @@ bool timer_is_running(const struct timer *timer)
 
 void loop_core_run_timers(struct loop_core *core, uint64_t now_ms)
 {
-	/* A call that starts its own timer with no delay would go on for ever: no more calls than there are timers. */
-	size_t calls = core->timers_count;
-	while (calls-- > 0 && core->timers_count > 0 && core->timers[0]->due_ms <= now_ms) {
+	core->phase++;
+	/* A call that starts its own timer with no delay would go on for ever: what is started meanwhile comes in the next iteration, and with
+	 * it what happens to lie behind it. */
+	while (core->timers_count > 0 && core->timers[0]->due_ms <= now_ms && core->timers[0]->phase != core->phase) {
 		struct timer *timer = core->timers[0];
 		timer_stop(timer);
 		timer->fn(timer->arg);
 	}
+	core->phase++;
 }
 
 void defer_init(struct defer *defer, struct loop *loop, void (*fn)(void *arg), void *arg)

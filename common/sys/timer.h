@@ -15,6 +15,7 @@ struct loop_core {
 	struct timer **timers; /* heap by due_ms; timers[0] is due first; timer->place is index + 1 */
 	size_t timers_count;
 	size_t timers_capacity;
+	uint64_t phase; /* odd while due timers are being called */
 	struct defer_list defers;
 	struct defer_list flushes; /* run when no defer is left: the connections' writev, once an iteration */
 };

@@ -3,7 +3,7 @@
  *	crowd LEADER NAME meta|change|read CONNECTIONS OUTSTANDING SECONDS
  *
  * Each connection is a client of its own with a session. meta: Getattr; change: Setattr of the mode; read: 256 KiB of the file NAME in the
- * root directory, at the first replica of its first chunk. Prints what was seen as JSON; exits 0 if every connection was answered. */
+ * root directory, at the first replica of its first chunk. Prints "running" when all have begun, then what was seen as JSON; exits 0 if every connection was answered. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,6 +139,8 @@ static void member_ready(struct member *member)
 	/* All are there: now all begin. */
 	crowd->running = true;
 	crowd->end_us += loop_now_us(crowd->loop);
+	puts("running");
+	fflush(stdout);
 	for (unsigned i = 0; i < crowd->connections; i++) {
 		crowd->members[i].asks = mem_zero(crowd->outstanding, sizeof(struct ask));
 		for (unsigned k = 0; k < crowd->outstanding; k++) {

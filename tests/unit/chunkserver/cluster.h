@@ -49,6 +49,7 @@ struct cluster {
 	uint64_t inventory_chunks;
 	uint64_t failed_server;
 	uint64_t failed_chunk;
+	uint64_t sessions_known, sessions[2]; /* said to who registers */
 	/* The chain as the tests use it. */
 	Granary__Replica replicas[SERVERS];
 	Granary__Replica *chain[SERVERS];
@@ -79,6 +80,9 @@ static void master_register(struct cluster *cluster, struct rpc_request *request
 	reply.cluster = CLUSTER_ID;
 	reply.lease_ms = cluster->no_lease ? 0 : CHUNKSERVER_LEASE_MS;
 	reply.send_inventory = true;
+	reply.sessions_known = cluster->sessions_known;
+	reply.sessions = cluster->sessions;
+	reply.n_sessions = 2;
 	rpc_reply(request, &reply.base);
 }
 
@@ -288,6 +292,7 @@ struct write_options {
 	uint32_t offset;
 	struct slice data;
 	uint64_t operation; /* 0: a new one */
+	uint64_t session;
 	bool sync, spoil;
 };
 
@@ -307,6 +312,7 @@ static void start_write_to(struct cluster *cluster, int head, const struct write
 	message.replicas = cluster->chain;
 	message.crcs = message_borrow(slice_of(crcs, size));
 	message.sync = options->sync;
+	message.session = options->session;
 	start_call(cluster, head, MESSAGE_CHUNK_WRITE, &message.base, options->data, answer);
 }
 

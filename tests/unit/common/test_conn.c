@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -353,6 +354,42 @@ static void test_peer_that_does_not_read(void **state)
 	iobuf_unref(iobuf);
 }
 
+/* The process has no descriptor left for a connection that comes: it waits without spinning, and is accepted when there is one. To connect
+ * fails then, too, and not as if the other side were to blame. */
+static void test_no_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	enum { ROOM = 8 };
+	int taken[ROOM + 1], count = 0, iterations = 0;
+	struct rlimit before;
+	struct sockaddr_storage address;
+	socklen_t size = sizeof(address);
+	struct conn *conn = NULL;
+	int raw = socket(AF_INET, SOCK_STREAM, 0), next = dup(raw);
+	assert_int_equal(getpeername(f->raw, (struct sockaddr *)&address, &size), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	close(next);
+	struct rlimit few = { .rlim_cur = (rlim_t)next + ROOM, .rlim_max = before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (count <= ROOM && (next = dup(raw)) >= 0)
+		taken[count++] = next;
+	assert_int_equal(errno, EMFILE);
+	assert_int_equal(connect(raw, (struct sockaddr *)&address, size), 0);
+	f->late = false;
+	timer_start(&f->deadline, 350);
+	for (; !f->late; iterations++)
+		loop_run_once(f->loop);
+	assert_int_equal(f->accepted, 1);
+	assert_in_range(iterations, 1, 50);
+	assert_int_equal(conn_connect(f->loop, listener_address(f->listener), &events, f, &conn), ERR_TOO_MANY);
+	while (count > 0)
+		close(taken[--count]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	conn_close(f->conn);
+	wait_for(f, f->accepted == 2);
+	close(raw);
+}
+
 static void test_addresses(void **state)
 {
 	struct fixture *f = *state;
@@ -377,7 +414,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(test_byte_by_byte), test(test_random_pieces), test(test_malformed),	 test(test_truncated),
 		test(test_stuck_header), test(test_pause),	   test(test_close_in_callback), test(test_peer_that_does_not_read),
-		test(test_addresses),
+		test(test_addresses),	 test(test_no_descriptors),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

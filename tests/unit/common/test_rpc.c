@@ -529,6 +529,62 @@ static void test_replies_are_bounded(void **state)
 	wait_for(f, f->server.inbound == NULL);
 }
 
+static void another_client(struct fixture *f, struct side *side, struct rpc_peer **peer)
+{
+	static const struct rpc_identity identity = { .role = RPC_TOOL, .id = 9 };
+	assert_int_equal(rpc_open(f->loop, &identity, NULL, NULL, &side->rpc), OK);
+	*peer = rpc_peer_open(side->rpc, rpc_address(f->server.rpc));
+}
+
+static void call_sync(struct rpc_peer *peer, struct outcome *outcome)
+{
+	Granary__ChunkSync sync = GRANARY__CHUNK_SYNC__INIT;
+	rpc_peer_call(peer, MESSAGE_CHUNK_SYNC, &sync.base, NULL, 60000, on_done, outcome);
+}
+
+/* Two clients ask: each is served no more than its share at once, and one with a single request is not behind all of the other's. */
+static void test_clients_share(void **state)
+{
+	struct fixture *f = *state;
+	enum { GREEDY = 2000, SHARE = RPC_SERVED_SHARED_MAX / 2 };
+	static struct outcome outcomes[GREEDY];
+	struct outcome light = { 0 };
+	struct side other = { 0 };
+	struct rpc_peer *peer;
+	memset(outcomes, 0, sizeof(outcomes));
+	another_client(f, &other, &peer);
+	f->server.hold = true;
+	call_sync(peer, &light);
+	wait_for(f, f->server.held_count == 1);
+	for (unsigned i = 0; i < GREEDY; i++)
+		call_write(f, i + 1, NULL, 60000, &outcomes[i]);
+	wait_for(f, f->server.held_count >= 1 + SHARE);
+	for (int turn = 0; turn < 20; turn++) {
+		timer_start(&f->deadline, 1);
+		loop_run_once(f->loop);
+	}
+	assert_int_equal(f->server.held_count, 1 + SHARE);
+	/* One that waits for others does not count. */
+	rpc_request_waits(f->server.held[1]);
+	rpc_request_waits(f->server.held[1]);
+	for (unsigned i = 2; i < 2 + SHARE / 2; i++)
+		rpc_request_waits(f->server.held[i]);
+	wait_for(f, f->server.held_count > 1 + SHARE);
+	release(&f->server);
+	wait_for(f, outcomes[GREEDY - 1].count == 1 && light.count == 1);
+	assert_int_equal(f->server.served, GREEDY + 1);
+	assert_false(f->server.order_broken);
+	/* Requests that are answered at once: nobody's come all before the other's. */
+	for (unsigned i = 0; i < GREEDY; i++)
+		call_write(f, 0, NULL, 60000, &outcomes[i]);
+	wait_for(f, outcomes[0].count == 2);
+	call_sync(peer, &light);
+	wait_for(f, light.count == 2);
+	assert_int_equal(outcomes[GREEDY - 1].count, 1);
+	wait_for(f, outcomes[GREEDY - 1].count == 2);
+	rpc_close(other.rpc);
+}
+
 /* Requests before the hello, a hello that is no hello, a second one, an answer to nothing asked. */
 static void test_manners(void **state)
 {
@@ -651,6 +707,7 @@ int main(void)
 		test(test_calls_are_bounded),
 		test(test_out_bytes_are_bounded),
 		test(test_replies_are_bounded),
+		test(test_clients_share),
 		test(test_manners),
 		test(test_server_calls_back),
 		test(test_one_way),
