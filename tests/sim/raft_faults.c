@@ -223,7 +223,7 @@ static void rot_identities(struct member *member)
 static void rot(struct member *member)
 {
 	struct cluster *cluster = member->cluster;
-	if (!cluster->profile.rot || cluster_chance(cluster, 300000))
+	if (!cluster->profile.rot || !sim_host_is_up(member->host) || cluster_chance(cluster, 300000))
 		return;
 	sim_host_power_cut_after(member->host, 0);
 	uint64_t bits = cluster_between(cluster, 1, cluster->profile.rot_bits_max);
