@@ -113,7 +113,8 @@ static bool propose(struct member *leader, const struct raft_membership *members
 void operator_change(struct cluster *cluster)
 {
 	struct member *leader = cluster_leader(cluster);
-	if (!leader)
+	/* A sound voter sent away just when another's disk has gone: that would be two of three. */
+	if (!leader || cluster->replaced)
 		return;
 	uint64_t from;
 	struct raft_membership membership = *raft_membership(leader->raft, &from);
@@ -239,7 +240,7 @@ void operator_mend(struct cluster *cluster)
 {
 	for (size_t i = 0; i < cluster->profile.members && !cluster->failed; i++) {
 		struct member *member = &cluster->members[i];
-		if (!member_is_running(member) || member->rot_count == 0)
+		if (!member_is_running(member))
 			continue;
 		struct raft_view view;
 		raft_view(member->raft, &view);
