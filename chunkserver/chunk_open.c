@@ -110,6 +110,8 @@ static bool begin_replacing(struct opening *opening)
 	log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", chunk->id, opening->version,
 		  err_name(opening->err));
 	store->uncertain_changed = true;
+	if (!opening->blank) /* not said before */
+		chunk_store_count_damage(store, 1, 0);
 	opening->replace = opening->marked = opening->blank = true;
 	opening->same_boot = false;
 	opening->mismatches = 0;

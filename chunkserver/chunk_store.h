@@ -28,6 +28,7 @@ struct chunk_op;
 struct pack_queue;
 struct rejoin;
 struct mend;
+struct pack_mend;
 struct rpc_conn;
 
 enum chunk_state {
@@ -99,6 +100,7 @@ struct chunk {
 	struct rejoin *rejoin;
 	/* mend.c */
 	struct mend *mend;
+	struct pack_mend *pack_mend;
 	uint64_t mend_after_ms; /* not before */
 };
 
