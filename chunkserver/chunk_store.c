@@ -2,10 +2,12 @@
 #include "chunkserver/chunk_store_internal.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
 #include "chunkserver/chunk_sync.h"
+#include "chunkserver/disk_watch.h"
 #include "chunkserver/store_start.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
@@ -50,13 +52,15 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	store->loop = loop;
 	store->events = events;
 	store->arg = arg;
-	store->boot = machine_boot_id(loop);
 	store->reserved_bytes = options->reserved_bytes != 0 ? options->reserved_bytes : DISK_RESERVED_BYTES;
-	enum err err = store_files_open(loop, options->root, &store->files);
+	enum err err = options->must_exist ? store_files_must_exist(loop, options->root) : OK;
+	if (err == OK)
+		err = store_files_open(loop, options->root, &store->files);
 	if (err != OK) {
 		free(store);
 		return err;
 	}
+	store->boot = disk_watch_boot(store, options->suspect);
 	err = store_start(&store->files, &store->index, store->boot);
 	if (err == OK)
 		err = chunk_index_each_mark(&store->index, note_mark, store);
@@ -167,9 +171,21 @@ void chunk_store_close(struct chunk_store *store, void (*closed)(void *arg), voi
 		store->failed = true; /* nothing new is begun */
 }
 
+static void work_returned(struct work *work)
+{
+	struct chunk_store *store = work->of_owner.owner;
+	disk_health_end(&store->health, work, loop_now_us(store->loop));
+	work->done = work->of_owner.done;
+	work->done(work);
+}
+
 void chunk_store_submit(struct chunk_store *store, struct work_lane *lane, struct work *work)
 {
 	store->works++;
+	work->of_owner.owner = store;
+	work->of_owner.done = work->done;
+	work->done = work_returned;
+	disk_health_begin(&store->health, work, loop_now_us(store->loop));
 	work_submit(store->loop, lane, work);
 }
 
@@ -226,9 +242,23 @@ struct chunk_index *chunk_store_index(struct chunk_store *store)
 
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err)
 {
-	if (!store->failed)
-		log_error("store_failed", "operation=%s error=%s", operation, err_name(err));
+	if (store->failed)
+		return;
+	log_error("store_failed", "operation=%s error=%s", operation, err_name(err));
+	snprintf(store->reason, sizeof(store->reason), "%s: %s", operation, err_name(err));
 	store->failed = true;
+	if (!store->closing)
+		disk_watch_note_failure(store);
+}
+
+bool chunk_store_is_hung(const struct chunk_store *store)
+{
+	return disk_health_is_hung(&store->health, loop_now_us(store->loop));
+}
+
+void chunk_store_set_idle(struct chunk_store *store, bool idle)
+{
+	store->idle = idle;
 }
 
 bool chunk_store_failed(const struct chunk_store *store)
@@ -274,6 +304,8 @@ void chunk_store_counts(const struct chunk_store *store, struct chunk_store_coun
 		.chunks = store->index.chunks,
 		.chunks_open = store->open_count,
 		.uncertain = store->uncertain,
+		.latency_us = disk_health_latency_us(&store->health, loop_now_us(store->loop)),
+		.reason = store->reason,
 		.damage_found = store->damage_found,
 		.damage_repaired = store->damage_repaired,
 		.damage_lost = store->damage_lost,
@@ -462,9 +494,12 @@ void chunk_store_tick(struct chunk_store *store)
 {
 	struct chunk *chunk, *next;
 	uint64_t now = loop_now_ms(store->loop);
+	if (chunk_store_is_hung(store))
+		return; /* whoever asks it now hangs, too */
 	chunk_store_refresh_space(store);
 	if (store->failed)
 		return;
+	disk_watch_tick(store);
 	if (store->uncertain_changed || store->uncertain > 0)
 		count_uncertain(store);
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {

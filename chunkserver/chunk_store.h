@@ -120,6 +120,8 @@ struct chunk_store_events {
 struct chunk_store_options {
 	const char *root;
 	uint64_t reserved_bytes; /* 0: DISK_RESERVED_BYTES */
+	bool must_exist; /* it was there before: ERR_STALE_HANDLE if it is not */
+	bool suspect;	 /* it had failed: what is dirty is looked at as after a loss of power */
 };
 
 struct chunk_store_counts {
@@ -127,6 +129,8 @@ struct chunk_store_counts {
 	uint64_t chunks_open;
 	uint64_t damage_found, damage_repaired; /* blocks, and records of packs, since the store was opened */
 	uint64_t uncertain;			/* chunks known to be */
+	uint32_t latency_us;			/* disk_health.h */
+	const char *reason;			/* of the failure; "": none; until the store is closed */
 	uint64_t damage_lost;			/* now: no copy has them; counted at the head */
 	uint64_t bytes_total, bytes_free;
 };
@@ -169,6 +173,10 @@ MUST_USE enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes);
 /* For good. */
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err);
 bool chunk_store_failed(const struct chunk_store *store);
+/* Something given to the disk does not come back. */
+bool chunk_store_is_hung(const struct chunk_store *store);
+/* Nobody gives it anything to do, so that only probes can tell how it is. */
+void chunk_store_set_idle(struct chunk_store *store, bool idle);
 /* Asks the file system again. */
 void chunk_store_refresh_space(struct chunk_store *store);
 void chunk_store_counts(const struct chunk_store *store, struct chunk_store_counts *out);

@@ -3,6 +3,7 @@
 #define GRANARY_CHUNKSERVER_CHUNK_STORE_INTERNAL_H
 
 #include "chunkserver/chunk_store.h"
+#include "chunkserver/disk_health.h"
 
 #define DELETED_REMEMBERED 256u
 
@@ -24,6 +25,14 @@ struct chunk_store {
 	uint64_t space_asked_ms;
 	bool failed;
 	bool closing;
+	char reason[48]; /* of the failure */
+	struct disk_health health;
+	struct work look, probe, note; /* disk_watch.c */
+	bool looking, probing, noting;
+	uint64_t look_ms, probe_ms;
+	enum err look_err, probe_err;
+	uint64_t note_id;
+	bool idle; /* nobody gives it anything to do: it is probed */
 	uint64_t deleted[DELETED_REMEMBERED]; /* lately: a write that comes late does not make them anew */
 	unsigned deleted_next;
 	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */

@@ -219,7 +219,7 @@ static void send_heartbeat(struct master_link *link)
 	message.server = link->options.server;
 	message.incarnation = link->incarnation;
 	fill_space(link, &message.bytes_total, &message.bytes_free, &message.chunks);
-	message.failed = chunk_store_failed(link->store);
+	message.failed = chunk_store_failed(link->store) || chunk_store_is_hung(link->store);
 	message.malformed_frames = conn_malformed_count(link->loop);
 	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
 	link->options.health(link->options.arg, &health);

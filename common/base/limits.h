@@ -179,6 +179,14 @@
 #define SCRUB_BYTES_PER_SECOND_MAX (32u * MIB)
 #define SCRUB_DEMAND_BYTES_PER_SECOND (256u * MIB)   /* of one that was asked for */
 #define SCRUB_CHUNKS_MAX 65536u			     /* asked for by name at once */
+#define DISK_HUNG_MS 5000u			     /* what a worker has not brought back for so long hangs */
+#define DISK_LATENCY_WINDOW_MS 10000u		     /* latencies older than this are forgotten */
+#define DISK_PROBE_MS 300u			     /* between probes of a disk that is given nothing to do */
+#define DISK_LOOK_MS 1000u			     /* whether the data folder is still there */
+#define STORE_REOPEN_MS_MIN 2000u		     /* a failed store is opened again after so long, then twice that, ... */
+#define STORE_REOPEN_MS_MAX 600000u
+#define STORE_REOPENS_MAX 20u			     /* in a row, each failing within STORE_HEALTHY_MS: then it stays out */
+#define STORE_HEALTHY_MS 600000u
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

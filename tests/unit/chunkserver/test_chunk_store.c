@@ -436,6 +436,7 @@ static void failed_store_takes_nothing(void **state)
 	struct chunk_create fresh = { .kind = KIND_PACK, .version = 1 };
 	bool deleted = false;
 	struct chunk_store *store = open_store(place, &watcher);
+	write_blocks(get(place, store, &watcher, CHUNK + 2, true), 0, 'x', 1);
 	get(place, store, &watcher, CHUNK, true);
 	assert_int_equal(chunk_store_delete(store, CHUNK, note_deleted, &deleted), OK);
 	WAIT_FOR(place->loop, deleted);
@@ -443,7 +444,14 @@ static void failed_store_takes_nothing(void **state)
 	assert_true(chunk_store_failed(store));
 	assert_int_equal(chunk_store_get(store, CHUNK + 1, &fresh, &chunk), ERR_STORE_FAILED);
 	assert_int_equal(chunk_store_admit(store, 1), ERR_STORE_FAILED);
+	WAIT_FOR(place->loop, !chunk_store_busy(store));
 	close_store(store);
+	/* What was dirty then is looked at as after a loss of power. */
+	store = open_store(place, &watcher);
+	assert_true(get(place, store, &watcher, CHUNK + 2, false)->uncertain);
+	close_store(store);
+	struct chunk_store_options options = { .root = place->root, .reserved_bytes = 1, .must_exist = true };
+	assert_int_equal(chunk_store_open(place->loop, &options, &events, &watcher, &store), ERR_STALE_HANDLE);
 }
 
 int main(void)
