@@ -35,6 +35,10 @@ struct server {
 	unsigned drops;		 /* changes proposed that leave it out of a chunk */
 	bool failed;		 /* says that its store is out of service */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
+	/* Left out for being much slower than its peers (servers_judge). */
+	bool slow;
+	uint64_t slow_since_ms; /* it is out, or as slow as that since then; 0: it is not */
+	uint64_t fast_since_ms; /* it is out, and as fast as others since then; 0: it is not */
 	bool uncertain; /* has lost power: chunks of it are not known to be up to date yet */
 	Granary__DiskHealth *disk; /* as it says; NULL: not heard yet */
 };
@@ -65,6 +69,10 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 			   bool *again);
 /* What it says of its disk; copied. NULL: an older one that says nothing. */
 void servers_set_disk(struct server *server, const Granary__DiskHealth *disk);
+/* After a heartbeat: a disk whose latency is SLOW_TIMES that of the median of its peers for SLOW_AFTER_MS gets no more leases, as if the
+ * store had failed, so that chains go on without it; until it has been good again for SLOW_BACK_MS. Only one server at a time, and only
+ * while all others are there: a slow copy is better than none. */
+void servers_judge(struct servers *servers, uint64_t now_ms);
 /* It is dead, but what it had may be all that there is, since those that live have lost power: they go on without it only if it stays
  * away for UNCERTAIN_WAIT_MS. */
 bool servers_is_waited_for(const struct server *server, uint64_t now_ms);

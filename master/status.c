@@ -67,6 +67,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->chunks = server->chunks;
 	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
 	out->failed = server->failed;
+	out->slow = server->slow;
 	out->disk = server->disk ? (Granary__DiskHealth *)message_copy(&server->disk->base) : NULL;
 }
 

@@ -113,6 +113,12 @@
 #define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
+#define SLOW_US_MIN 50000u			     /* a disk is not called slow below this latency, */
+#define SLOW_TIMES 10u				     /* nor below so many times that of its peers, */
+#define SLOW_AFTER_MS 3000u			     /* nor before it has been so for that long */
+#define SLOW_BACK_MS 20000u			     /* it is taken back when it has been good for so long */
+#define SLOW_CHUNKS_MAX 50000u			     /* looked at before one is left out; with more of them it stays */
+#define SLOW_JUDGE_MS 300u
 #define UNCERTAIN_WAIT_MS 10000u		     /* copies that lost power wait so long for one that did not, before they go on without it */
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
