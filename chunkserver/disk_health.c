@@ -4,7 +4,7 @@
 
 #include "common/base/limits.h"
 
-#define SAMPLES_MIN 8u
+#define SAMPLES_MIN 3u
 
 void disk_health_begin(struct disk_health *health, struct work *work, uint64_t now_us)
 {
@@ -30,6 +30,8 @@ void disk_health_end(struct disk_health *health, struct work *work, uint64_t now
 		next->of_owner.previous = previous;
 	else
 		health->last = previous;
+	if (work->of_owner.untimed)
+		return;
 	uint32_t at = health->next++ % DISK_LATENCIES;
 	health->latencies_us[at] = took < UINT32_MAX ? (uint32_t)took + 1 : UINT32_MAX;
 	health->latencies_ms[at] = now_us / 1000;

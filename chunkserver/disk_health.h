@@ -10,7 +10,7 @@
 
 #include "common/sys/loop.h"
 
-#define DISK_LATENCIES 64u
+#define DISK_LATENCIES 24u
 
 /* Zeroed: nothing is known. */
 struct disk_health {

@@ -79,9 +79,11 @@ void disk_watch_tick(struct chunk_store *store)
 		store->look_err = ERR_CANCELLED;
 		store->look.run = look_run;
 		store->look.done = look_done;
+		store->look.of_owner.untimed = true;
 		chunk_store_submit(store, NULL, &store->look);
 	}
-	if (store->idle && !store->probing && now - store->probe_ms >= DISK_PROBE_MS) {
+	bool known = disk_health_latency_us(&store->health, loop_now_us(store->loop)) != 0;
+	if ((store->idle || !known) && !store->probing && now - store->probe_ms >= DISK_PROBE_MS) {
 		store->probing = true;
 		store->probe_ms = now;
 		store->probe_err = ERR_CANCELLED;

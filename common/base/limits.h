@@ -116,7 +116,7 @@
 #define SLOW_US_MIN 50000u			     /* a disk is not called slow below this latency, */
 #define SLOW_TIMES 10u				     /* nor below so many times that of its peers, */
 #define SLOW_AFTER_MS 3000u			     /* nor before it has been so for that long */
-#define SLOW_BACK_MS 20000u			     /* it is taken back when it has been good for so long */
+#define SLOW_BACK_MS 10000u			     /* it is taken back when it has been good for so long */
 #define SLOW_CHUNKS_MAX 50000u			     /* looked at before one is left out; with more of them it stays */
 #define SLOW_JUDGE_MS 300u
 #define UNCERTAIN_WAIT_MS 10000u		     /* copies that lost power wait so long for one that did not, before they go on without it */
@@ -187,7 +187,7 @@
 #define SCRUB_CHUNKS_MAX 65536u			     /* asked for by name at once */
 #define DISK_HUNG_MS 5000u			     /* what a worker has not brought back for so long hangs */
 #define DISK_LATENCY_WINDOW_MS 10000u		     /* latencies older than this are forgotten */
-#define DISK_PROBE_MS 300u			     /* between probes of a disk that is given nothing to do */
+#define DISK_PROBE_MS 500u			     /* between probes of a disk that is given too little to do to know how it is */
 #define DISK_LOOK_MS 1000u			     /* whether the data folder is still there */
 #define STORE_REOPEN_MS_MIN 2000u		     /* a failed store is opened again after so long, then twice that, ... */
 #define STORE_REOPEN_MS_MAX 600000u

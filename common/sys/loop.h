@@ -82,6 +82,7 @@ struct work {
 		void *owner;
 		void (*done)(struct work *work);
 		uint64_t submitted_us;
+		bool untimed; /* set by who submits it: how long it takes says nothing */
 		struct work *previous, *next;
 	} of_owner;
 };
