@@ -10,13 +10,20 @@ static struct chunk_file_write file_write_of(const struct chunk_op *op)
 	};
 }
 
-static enum err run_pieces(const struct chunk_op *first)
+static enum err run_one(struct chunk_op *op)
+{
+	struct chunk_file_write write = file_write_of(op);
+	write.damaged = &op->damaged;
+	return chunk_file_write(&op->chunk->file, &write);
+}
+
+static enum err run_pieces(struct chunk_op *first)
 {
 	struct chunk_file_write writes[CHUNK_WRITE_PIECES_MAX];
 	size_t count = 0;
 	for (const struct chunk_op *op = first; op != NULL; op = op->queue_next)
 		writes[count++] = file_write_of(op);
-	return count == 1 ? chunk_file_write(&first->chunk->file, &writes[0]) :
+	return count == 1 ? run_one(first) :
 			    chunk_file_write_run(&first->chunk->file, writes, count);
 }
 
@@ -31,6 +38,8 @@ static void write_run(struct work *work)
 		err = run_pieces(op);
 	else if (err == OK)
 		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
+	if (op->kind == OP_TRIM)
+		op->damaged = block_first(op->offset);
 	if (err == OK && op->sync_begun)
 		err = chunk_sync_run(&op->sync_job);
 	op->local_err = err;
@@ -66,7 +75,9 @@ static void write_ended(struct chunk_op *op)
 	chunk->written_ms = loop_now_ms(op->service->loop);
 	if (err == OK)
 		note_written(op);
-	else if (err != ERR_CORRUPT && err != ERR_NO_SPACE)
+	else if (err == ERR_CORRUPT) /* nobody had read it before this */
+		chunk_found_damaged(chunk, op->damaged, op->damaged + 1, "write");
+	else if (err != ERR_NO_SPACE)
 		chunk_store_fail(chunk->store, "write", err);
 	if (chunk->marking == op) {
 		chunk->marking = NULL;
