@@ -115,6 +115,8 @@ void chunk_op_local_done(struct chunk_op *op, enum err err);
 void chunk_op_chain_done(struct chunk_op *op);
 /* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server. */
 void chunk_op_answer(struct chunk_op *op, enum err err);
+/* A retry of it is recognised from now on. */
+void chunk_op_remember(const struct chunk_op *op);
 /* Takes it out of the list, frees it, wakes those that it blocked. */
 void chunk_op_remove(struct chunk_op *op);
 /* Starts those that wait for `by` (NULL: all that wait), later in this iteration. */

@@ -14,7 +14,7 @@
 static void settled(struct chunk_op *op)
 {
 	if (op->client != 0)
-		op_ring_add(&op->chunk->ring, op->client, op->operation, op->slot);
+		chunk_op_remember(op);
 	op->chunk->settle_failures = 0;
 	chunk_op_answer(op, OK);
 	chunk_op_remove(op);
@@ -151,6 +151,7 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	struct chunk_op *op, *next;
 	unsigned running = 0;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || chunk->uncertain ||
+	    chunk_store_failed(chunk->store) || /* what is here may be old */
 	    service->stopping ||
 	    !chain_is_head(service, chunk))
 		return;
