@@ -75,6 +75,7 @@ struct chunk_op {
 	struct iobuf *buffer;	/* read results */
 	bool direct;		/* a read: past the page cache; */
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
+	int intent;		/* a write: its slot there */
 	uint32_t damaged;	/* a write: the block for which it is ERR_CORRUPT */
 	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
 	enum err local_err;

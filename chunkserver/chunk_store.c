@@ -44,6 +44,14 @@ static void count_uncertain(struct chunk_store *store)
 		store->uncertain_changed = true; /* again, then */
 }
 
+static enum err open_intents(struct chunk_store *store)
+{
+	char *path = store_files_join(&store->files, "intents");
+	enum err err = intents_open(store->loop, path, &store->intents);
+	free(path);
+	return err;
+}
+
 enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *options,
 			  const struct chunk_store_events *events, void *arg, struct chunk_store **out)
 {
@@ -61,13 +69,16 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 		return err;
 	}
 	store->boot = disk_watch_boot(store, options->suspect);
-	err = store_start(&store->files, &store->index, store->boot);
+	err = open_intents(store);
+	if (err == OK)
+		err = store_start(&store->files, &store->index, store->boot);
 	if (err == OK)
 		err = chunk_index_each_mark(&store->index, note_mark, store);
 	if (err == OK)
 		err = chunk_index_each_damage(&store->index, note_mark, store);
 	if (err != OK) {
 		chunk_index_close(&store->index);
+		intents_close(&store->intents);
 		store_files_close(&store->files);
 		free(store->marked);
 		free(store);
@@ -152,6 +163,7 @@ static void close_all(struct chunk_store *store)
 		close_chunk(chunk);
 	}
 	chunk_index_close(&store->index);
+	intents_close(&store->intents);
 	store_files_close(&store->files);
 	free(store->marked);
 	void (*closed)(void *arg) = store->closed;
@@ -231,6 +243,11 @@ struct loop *chunk_store_loop(struct chunk_store *store)
 struct store_files *chunk_store_files(struct chunk_store *store)
 {
 	return &store->files;
+}
+
+struct intents *chunk_store_intents(struct chunk_store *store)
+{
+	return &store->intents;
 }
 
 struct chunk_index *chunk_store_index(struct chunk_store *store)

@@ -27,6 +27,7 @@ struct chunk_store;
 struct chunk_op;
 struct pack_queue;
 struct rejoin;
+struct intents;
 struct mend;
 struct pack_mend;
 struct rpc_conn;
@@ -151,6 +152,7 @@ bool chunk_store_busy(const struct chunk_store *store);
 struct loop *chunk_store_loop(struct chunk_store *store);
 struct store_files *chunk_store_files(struct chunk_store *store);
 struct chunk_index *chunk_store_index(struct chunk_store *store);
+struct intents *chunk_store_intents(struct chunk_store *store);
 
 struct chunk_create {
 	enum chunk_kind kind;

@@ -4,6 +4,7 @@
 
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/disk_health.h"
+#include "chunkserver/intents.h"
 
 #define DELETED_REMEMBERED 256u
 
@@ -11,6 +12,7 @@ struct chunk_store {
 	struct loop *loop;
 	struct store_files files;
 	struct chunk_index index;
+	struct intents intents;
 	const struct chunk_store_events *events;
 	void *arg;
 	struct chunk *chunks; /* open, by id */

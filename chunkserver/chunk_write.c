@@ -1,5 +1,6 @@
 #include "chunkserver/chunk_write.h"
 
+#include "chunkserver/intents.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
 
@@ -27,6 +28,15 @@ static enum err run_pieces(struct chunk_op *first)
 			    chunk_file_write_run(&first->chunk->file, writes, count);
 }
 
+/* All pieces of the run, which continue each other. */
+static enum err note_intent(const struct chunk_op *op)
+{
+	struct intent intent = { .chunk = op->chunk->id, .first = op->first, .end = op->end };
+	for (const struct chunk_op *next = op->queue_next; next != NULL; next = next->queue_next)
+		intent.end = next->end;
+	return intents_write(chunk_store_intents(op->chunk->store), op->intent, &intent);
+}
+
 static void write_run(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
@@ -34,6 +44,8 @@ static void write_run(struct work *work)
 	enum err err = OK;
 	if (chunk->marking == op)
 		err = chunk_store_sync_index(chunk->store);
+	if (err == OK)
+		err = note_intent(op);
 	if (err == OK && op->kind == OP_WRITE)
 		err = run_pieces(op);
 	else if (err == OK)
@@ -131,6 +143,7 @@ static void write_done(struct work *work);
 
 static void submit(struct chunk_op *op)
 {
+	op->intent = intents_take(chunk_store_intents(op->chunk->store));
 	op->work.run = write_run;
 	op->work.done = write_done;
 	op->local_err = ERR_CANCELLED;
@@ -142,6 +155,7 @@ static void write_done(struct work *work)
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	struct chunk *chunk = op->chunk;
 	struct chunk_store *store = chunk->store;
+	intents_release(chunk_store_intents(store), op->intent);
 	chunk_use(chunk);
 	if (!op->sync_begun) {
 		struct chunk_op *given_up = NULL;

@@ -256,10 +256,26 @@ static void restart(struct node *node, bool power)
 	node_start(node);
 }
 
+static bool has_others(void *arg, const Granary__ChunkLocation *location)
+{
+	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
+	return true;
+}
+
+/* Chains get shorter as servers fail: the last copy is not hurt, nothing could be right then. */
+static bool may_be_hurt(const struct node *node)
+{
+	bool may = true;
+	check(chunk_store_each(store_of(node), 0, has_others, &may) == OK);
+	return may;
+}
+
 static void hurt(struct run *run, struct node *node)
 {
 	struct rot rot = { run, node };
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
+	if (!may_be_hurt(node))
+		return;
 	switch (roll(&run->world, 4)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
