@@ -13,6 +13,7 @@
 #include "common/sys/log.h"
 
 #define SPACE_ASK_MS 10u
+#define RELIST_MS 10000u
 
 /* ---------------------------------------------------------------- start and end */
 
@@ -25,6 +26,14 @@ static bool note_mark(void *arg, uint64_t chunk)
 	}
 	store->marked[store->marked_count++] = chunk;
 	return true;
+}
+
+static bool note_old_mark(void *arg, uint64_t chunk)
+{
+	struct chunk_store *store = arg;
+	uint64_t boot = 0;
+	bool name_new = false;
+	return !chunk_index_marked(&store->index, chunk, &boot, &name_new) || boot == store->boot || note_mark(store, chunk);
 }
 
 static bool count_mark(void *arg, uint64_t chunk)
@@ -399,6 +408,16 @@ enum err chunk_store_mark(struct chunk *chunk)
 	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk->name_new);
 }
 
+void chunk_store_drop_mark(struct chunk_store *store, uint64_t id)
+{
+	Granary__ChunkLocation *location = NULL;
+	enum err err = chunk_store_find(store, id) != NULL ? ERR_BUSY : chunk_index_get(&store->index, id, &location);
+	if (location != NULL)
+		message_free(&location->base);
+	if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) == OK)
+		store->uncertain_changed = true;
+}
+
 enum err chunk_store_sync_index(struct chunk_store *store)
 {
 	return chunk_index_sync(&store->index);
@@ -530,6 +549,13 @@ void chunk_store_tick(struct chunk_store *store)
 			clear_mark(chunk);
 		else if (chunk_is_unsynced(chunk) && now - chunk->written_ms >= CHUNK_IDLE_SYNC_MS)
 			chunk_sync(chunk, NULL, NULL);
+	}
+	/* What could not be seen to then: the master was not there, or other copies were not. */
+	if (store->marked_count == 0 && now - store->relisted_ms >= RELIST_MS) {
+		store->relisted_ms = now;
+		if ((store->uncertain > 0 && chunk_index_each_mark(&store->index, note_old_mark, store) != OK) ||
+		    chunk_index_each_damage(&store->index, note_mark, store) != OK)
+			log_warn("marks_not_listed", "uncertain=%" PRIu64, store->uncertain);
 	}
 	check_next_marked(store);
 }

@@ -187,6 +187,8 @@ void chunk_store_set_reserved(struct chunk_store *store, uint64_t bytes);
 /* Puts the mark into the index; durable after chunk_store_sync_index (on a worker). */
 MUST_USE enum err chunk_store_mark(struct chunk *chunk);
 MUST_USE enum err chunk_store_sync_index(struct chunk_store *store);
+/* Of a chunk that is not here: nobody counts on ours any more. */
+void chunk_store_drop_mark(struct chunk_store *store, uint64_t id);
 /* Version and chain of the chunk go into the index. */
 void chunk_store_save(struct chunk *chunk);
 void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain);

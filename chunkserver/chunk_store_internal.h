@@ -42,6 +42,7 @@ struct chunk_store {
 	struct chunk *checking; /* opened only to be checked */
 	uint64_t uncertain; /* marks of other lives of the machine, and of nothing */
 	bool uncertain_changed;
+	uint64_t relisted_ms; /* when marks and damage were last looked through for what is left */
 	uint64_t damage_found, damage_repaired, damage_lost;
 };
 

@@ -89,6 +89,8 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	bool may_be_known = location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED &&
 			    service_position(service, location->replicas, location->n_replicas) >= 0;
 	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);
+	if (err == ERR_NO_CHUNK && service_position(service, location->replicas, location->n_replicas) < 0)
+		chunk_store_drop_mark(service->store, location->chunk);
 	if (err != OK)
 		return err;
 	if (chunk->state == CHUNK_OPENING)

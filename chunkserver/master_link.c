@@ -339,6 +339,8 @@ static void on_reported(void *arg, const struct rpc_result *result)
 		    result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT)) {
 		timer_start(&report->timer, REPORT_PAUSE_MS);
 		return;
+	} else if (result->err == ERR_NO_CHUNK && report->server == 0) {
+		chunk_store_drop_mark(link->store, report->chunk);
 	}
 	report_end(report);
 }
