@@ -137,9 +137,6 @@ static void note_content(struct opening *opening)
 		chunk->mark = MARK_SET;
 		chunk->recovered = true;
 		chunk->uncertain = !opening->same_boot;
-#ifdef PLANT_DISKS_UNCERTAIN_IS_READ
-		chunk->uncertain = false;
-#endif
 		chunk->blank = opening->blank;
 		chunk->writes_begun = chunk->writes_ended = 1; /* to be synced before the mark goes */
 	}
