@@ -185,6 +185,8 @@ static enum err load_edges(struct chunk_file *file, const struct chunk_file_writ
 	uint32_t end = write->offset + size;
 	enum err err = OK;
 	edges->head_bytes = edges->tail_bytes = 0;
+	if (write->damaged != NULL)
+		*write->damaged = block_first(write->offset);
 	if (write->offset % BLOCK_BYTES != 0 || size < BLOCK_BYTES) {
 		uint32_t room = BLOCK_BYTES - write->offset % BLOCK_BYTES;
 		edges->head_bytes = size < room ? size : room;
@@ -193,6 +195,8 @@ static enum err load_edges(struct chunk_file *file, const struct chunk_file_writ
 	}
 	if (err == OK && end % BLOCK_BYTES != 0 && size > edges->head_bytes) {
 		edges->tail_bytes = end % BLOCK_BYTES;
+		if (write->damaged != NULL)
+			*write->damaged = block_first(end);
 		err = merge_block(file, end - edges->tail_bytes,
 				  slice_of(write->data.bytes + size - edges->tail_bytes, edges->tail_bytes),
 				  write->blocks_before, edges->tail, &edges->tail_crc);

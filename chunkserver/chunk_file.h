@@ -38,6 +38,7 @@ struct chunk_file_write {
 	struct slice data;
 	struct slice crcs;	/* checked against the data before */
 	uint32_t blocks_before; /* length of the file when the write was started */
+	uint32_t *damaged;	/* or NULL: with ERR_CORRUPT the block that is */
 };
 /* Blocks that are covered in part are read, checked and merged: ERR_CORRUPT when the old block is damaged (nothing is written
  * then). After any other error the range is undefined on disk, and after ERR_NO_SPACE at least agrees with its checksums. */
@@ -46,7 +47,8 @@ MUST_USE enum err chunk_file_write(struct chunk_file *file, const struct chunk_f
 bool chunk_file_write_is_plain(const struct chunk_file_write *write);
 /* Those, at most CHUNK_WRITE_PIECES_MAX, each beginning where the one before ends: in one call of the system. */
 MUST_USE enum err chunk_file_write_run(struct chunk_file *file, const struct chunk_file_write *writes, size_t count);
-/* Bytes at and above `bytes` become zeros; `blocks` is the length of the file; *blocks_after its new one. */
+/* Bytes at and above `bytes` become zeros; `blocks` is the length of the file; *blocks_after its new one. ERR_CORRUPT: the block that
+ * would be cut is damaged; nothing is changed then. */
 MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after);
 /* Whole blocks that lie within the file, not verified. `cached`: ERR_WOULD_BLOCK rather than ask the disk. */
 MUST_USE enum err chunk_file_read(struct chunk_file *file, uint32_t block, uint32_t count, void *bytes, bool cached);

@@ -12,10 +12,11 @@
  *   A block that was never written is a hole, reads as zeros and has entry 0: right by itself.
  *
  *   Crash cases. A write puts data, then CRC entries. Killed between the two, the block disagrees with its entry: only in
- *   a chunk that carries a dirty mark in the index (set and synced before its first unsynced write). After a crash of the
- *   process such a block is a write in flight that was never acknowledged (what was is whole in the page cache): the entry is
- *   computed anew. After a crash of the machine it is damage: it is left as it is, reads of it fail. A trim cuts the file, then
- *   clears entries: the same. A header that does not check: the file goes to quarantine, nothing is deleted.
+ *   a chunk that carries a dirty mark in the index (set and synced before its first unsynced write), and only in blocks that
+ *   DIR/intents names (intents.h). It is torn: not read, taken from another member, and as it is only if all members have it torn. Any
+ *   other block that disagrees is damaged. After a crash of the machine the whole chunk is uncertain: blocks that agree may be old. A trim
+ *   cuts the file, then clears entries: the same. An entry other than 0 behind the end of the file is a block that is missing. A header
+ *   that does not check or is of another chunk: the file goes to quarantine, the chunk is filled anew from the others.
  *
  *   Example: chunk 0x1122334455667788, version 3, block 1 = 4096 times 'A', block 0 never written. Size 68 KiB + 8 KiB.
  *     000000  47 52 4e 43 48 4e 4b 31  01 00 00 00 00 00 00 00   "GRNCHNK1", format 1, kind 0 (replicated)

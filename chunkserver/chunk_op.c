@@ -340,14 +340,33 @@ static void try_start(struct chunk_op *op)
 
 /* ---------------------------------------------------------------- the end */
 
+void chunk_op_remember(const struct chunk_op *op)
+{
+	struct op_ring_entry entry = { op->client, op->operation, op->slot, op->first, op->end };
+	op_ring_add(&op->chunk->ring, &entry);
+}
+
+/* From a server of the chain on its own account: what it has, which may be without what was written here. */
+static bool is_content(const struct chunk_op *op)
+{
+	bool found = false;
+	for (size_t i = 0; i < op->replica_count; i++)
+		found = found || op->replicas[i]->server == op->client;
+	return found && chunk_op_is_write(op) && !op->from_client;
+}
+
 static void complete(struct chunk_op *op)
 {
 	if (op->local_pending || op->call != 0)
 		return;
 	struct chunk *chunk = op->chunk;
+	if (op->local_err == OK && is_content(op)) {
+		op_ring_forget(&chunk->ring, op->first, op->end);
+		op->client = 0;
+	}
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
-		op_ring_add(&chunk->ring, op->client, op->operation, op->slot);
+		chunk_op_remember(op);
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);

@@ -79,6 +79,8 @@ struct chunk_op {
 	struct iobuf *buffer;	/* read results */
 	bool direct;		/* a read: past the page cache; */
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
+	int intent;		/* a write: its slot there */
+	uint32_t damaged;	/* a write: the block for which it is ERR_CORRUPT */
 	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
 	enum err local_err;
 	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
@@ -125,6 +127,8 @@ void chunk_op_local_done(struct chunk_op *op, enum err err);
 void chunk_op_chain_done(struct chunk_op *op);
 /* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server. */
 void chunk_op_answer(struct chunk_op *op, enum err err);
+/* A retry of it is recognised from now on. */
+void chunk_op_remember(const struct chunk_op *op);
 /* Takes it out of the list, frees it, wakes those that it blocked. */
 void chunk_op_remove(struct chunk_op *op);
 /* Starts those that wait for `by` (NULL: all that wait), later in this iteration. */

@@ -124,11 +124,24 @@ static bool begin_replacing(struct opening *opening)
 	log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", chunk->id, opening->version,
 		  err_name(opening->err));
 	store->uncertain_changed = true;
+	if (!opening->blank) /* not said before */
+		chunk_store_count_damage(store, 1, 0);
 	opening->replace = opening->marked = opening->blank = true;
 	opening->same_boot = false;
 	opening->mismatches = 0;
 	submit(opening);
 	return true;
+}
+
+static void found_rot(struct chunk *chunk, const uint8_t *bits, const char *how)
+{
+	for (uint32_t block = 0; block < CHUNK_BLOCKS; block++) {
+		uint32_t first = block;
+		while (block < CHUNK_BLOCKS && (bits[block / 8] >> block % 8 & 1) != 0)
+			block++;
+		if (block > first)
+			chunk_found_damaged(chunk, first, block, how);
+	}
 }
 
 static void note_content(struct opening *opening)
@@ -144,20 +157,25 @@ static void note_content(struct opening *opening)
 	chunk_load_damage(chunk);
 	if (opening->mismatches == 0)
 		return;
+	if (opening->marked && opening->same_boot) {
+		/* What this process was not just writing is rot. */
+		uint8_t rot[CHUNK_BLOCKS / 8] = { 0 };
+		for (uint32_t block = 0; block < CHUNK_BLOCKS; block++) {
+			uint8_t bit = (uint8_t)(1u << block % 8);
+			if ((opening->damaged[block / 8] & bit) == 0 || intents_had(&chunk->store->intents, chunk->id, block))
+				continue;
+			rot[block / 8] |= bit;
+			opening->damaged[block / 8] &= (uint8_t)~bit;
+		}
+		found_rot(chunk, rot, "start");
+	}
 	if (opening->marked) {
 		log_warn("blocks_torn", "chunk=%016" PRIx64 " blocks=%" PRIu32 " machine_crash=%d", chunk->id, opening->mismatches,
 			 !opening->same_boot);
 		chunk_found_torn(chunk, opening->damaged);
 		return;
 	}
-	/* Behind the end of a file that was cut. */
-	for (uint32_t block = 0; block < CHUNK_BLOCKS; block++) {
-		uint32_t first = block;
-		while (block < CHUNK_BLOCKS && (opening->damaged[block / 8] >> block % 8 & 1) != 0)
-			block++;
-		if (block > first)
-			chunk_found_damaged(chunk, first, block, "length");
-	}
+	found_rot(chunk, opening->damaged, "length"); /* behind the end of a file that was cut */
 }
 
 static void opening_failed(struct opening *opening)

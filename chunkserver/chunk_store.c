@@ -2,15 +2,18 @@
 #include "chunkserver/chunk_store_internal.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
 #include "chunkserver/chunk_sync.h"
+#include "chunkserver/disk_watch.h"
 #include "chunkserver/store_start.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
 
 #define SPACE_ASK_MS 10u
+#define RELIST_MS 10000u
 
 /* ---------------------------------------------------------------- start and end */
 
@@ -23,6 +26,14 @@ static bool note_mark(void *arg, uint64_t chunk)
 	}
 	store->marked[store->marked_count++] = chunk;
 	return true;
+}
+
+static bool note_old_mark(void *arg, uint64_t chunk)
+{
+	struct chunk_store *store = arg;
+	uint64_t boot = 0;
+	bool name_new = false;
+	return !chunk_index_marked(&store->index, chunk, &boot, &name_new) || boot == store->boot || note_mark(store, chunk);
 }
 
 static bool count_mark(void *arg, uint64_t chunk)
@@ -42,6 +53,14 @@ static void count_uncertain(struct chunk_store *store)
 		store->uncertain_changed = true; /* again, then */
 }
 
+static enum err open_intents(struct chunk_store *store)
+{
+	char *path = store_files_join(&store->files, "intents");
+	enum err err = intents_open(store->loop, path, &store->intents);
+	free(path);
+	return err;
+}
+
 enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *options,
 			  const struct chunk_store_events *events, void *arg, struct chunk_store **out)
 {
@@ -50,20 +69,25 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	store->loop = loop;
 	store->events = events;
 	store->arg = arg;
-	store->boot = machine_boot_id(loop);
 	store->reserved_bytes = options->reserved_bytes != 0 ? options->reserved_bytes : DISK_RESERVED_BYTES;
-	enum err err = store_files_open(loop, options->root, &store->files);
+	enum err err = options->must_exist ? store_files_must_exist(loop, options->root) : OK;
+	if (err == OK)
+		err = store_files_open(loop, options->root, &store->files);
 	if (err != OK) {
 		free(store);
 		return err;
 	}
-	err = store_start(&store->files, &store->index, store->boot);
+	store->boot = disk_watch_boot(store, options->suspect);
+	err = open_intents(store);
+	if (err == OK)
+		err = store_start(&store->files, &store->index, store->boot);
 	if (err == OK)
 		err = chunk_index_each_mark(&store->index, note_mark, store);
 	if (err == OK)
 		err = chunk_index_each_damage(&store->index, note_mark, store);
 	if (err != OK) {
 		chunk_index_close(&store->index);
+		intents_close(&store->intents);
 		store_files_close(&store->files);
 		free(store->marked);
 		free(store);
@@ -148,6 +172,7 @@ static void close_all(struct chunk_store *store)
 		close_chunk(chunk);
 	}
 	chunk_index_close(&store->index);
+	intents_close(&store->intents);
 	store_files_close(&store->files);
 	free(store->marked);
 	void (*closed)(void *arg) = store->closed;
@@ -167,9 +192,21 @@ void chunk_store_close(struct chunk_store *store, void (*closed)(void *arg), voi
 		store->failed = true; /* nothing new is begun */
 }
 
+static void work_returned(struct work *work)
+{
+	struct chunk_store *store = work->of_owner.owner;
+	disk_health_end(&store->health, work, loop_now_us(store->loop));
+	work->done = work->of_owner.done;
+	work->done(work);
+}
+
 void chunk_store_submit(struct chunk_store *store, struct work_lane *lane, struct work *work)
 {
 	store->works++;
+	work->of_owner.owner = store;
+	work->of_owner.done = work->done;
+	work->done = work_returned;
+	disk_health_begin(&store->health, work, loop_now_us(store->loop));
 	work_submit(store->loop, lane, work);
 }
 
@@ -217,6 +254,11 @@ struct store_files *chunk_store_files(struct chunk_store *store)
 	return &store->files;
 }
 
+struct intents *chunk_store_intents(struct chunk_store *store)
+{
+	return &store->intents;
+}
+
 struct chunk_index *chunk_store_index(struct chunk_store *store)
 {
 	return &store->index;
@@ -226,9 +268,23 @@ struct chunk_index *chunk_store_index(struct chunk_store *store)
 
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err)
 {
-	if (!store->failed)
-		log_error("store_failed", "operation=%s error=%s", operation, err_name(err));
+	if (store->failed)
+		return;
+	log_error("store_failed", "operation=%s error=%s", operation, err_name(err));
+	snprintf(store->reason, sizeof(store->reason), "%s: %s", operation, err_name(err));
 	store->failed = true;
+	if (!store->closing)
+		disk_watch_note_failure(store);
+}
+
+bool chunk_store_is_hung(const struct chunk_store *store)
+{
+	return disk_health_is_hung(&store->health, loop_now_us(store->loop));
+}
+
+void chunk_store_set_idle(struct chunk_store *store, bool idle)
+{
+	store->idle = idle;
 }
 
 bool chunk_store_failed(const struct chunk_store *store)
@@ -274,6 +330,8 @@ void chunk_store_counts(const struct chunk_store *store, struct chunk_store_coun
 		.chunks = store->index.chunks,
 		.chunks_open = store->open_count,
 		.uncertain = store->uncertain,
+		.latency_us = disk_health_latency_us(&store->health, loop_now_us(store->loop)),
+		.reason = store->reason,
 		.damage_found = store->damage_found,
 		.damage_repaired = store->damage_repaired,
 		.damage_lost = store->damage_lost,
@@ -356,6 +414,16 @@ enum err chunk_store_mark(struct chunk *chunk)
 	/* What is uncertain stays so, whatever is written meanwhile. */
 	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : chunk->uncertain ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
 	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk->name_new);
+}
+
+void chunk_store_drop_mark(struct chunk_store *store, uint64_t id)
+{
+	Granary__ChunkLocation *location = NULL;
+	enum err err = chunk_store_find(store, id) != NULL ? ERR_BUSY : chunk_index_get(&store->index, id, &location);
+	if (location != NULL)
+		message_free(&location->base);
+	if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) == OK)
+		store->uncertain_changed = true;
 }
 
 enum err chunk_store_sync_index(struct chunk_store *store)
@@ -474,9 +542,12 @@ void chunk_store_tick(struct chunk_store *store)
 {
 	struct chunk *chunk, *next;
 	uint64_t now = loop_now_ms(store->loop);
+	if (chunk_store_is_hung(store))
+		return; /* whoever asks it now hangs, too */
 	chunk_store_refresh_space(store);
 	if (store->failed)
 		return;
+	disk_watch_tick(store);
 	if (store->uncertain_changed || store->uncertain > 0)
 		count_uncertain(store);
 	DL_FOREACH_SAFE2 (store->oldest, chunk, next, newer) {
@@ -490,6 +561,13 @@ void chunk_store_tick(struct chunk_store *store)
 			clear_mark(chunk);
 		else if (chunk_is_unsynced(chunk) && now - chunk->written_ms >= CHUNK_IDLE_SYNC_MS)
 			chunk_sync(chunk, NULL, NULL);
+	}
+	/* What could not be seen to then: the master was not there, or other copies were not. */
+	if (store->marked_count == 0 && now - store->relisted_ms >= RELIST_MS) {
+		store->relisted_ms = now;
+		if ((store->uncertain > 0 && chunk_index_each_mark(&store->index, note_old_mark, store) != OK) ||
+		    chunk_index_each_damage(&store->index, note_mark, store) != OK)
+			log_warn("marks_not_listed", "uncertain=%" PRIu64, store->uncertain);
 	}
 	check_next_marked(store);
 }

@@ -27,8 +27,10 @@ struct chunk_store;
 struct chunk_op;
 struct pack_queue;
 struct rejoin;
+struct intents;
 struct mend;
 struct fill;
+struct pack_mend;
 struct rpc_conn;
 
 enum chunk_state {
@@ -101,6 +103,7 @@ struct chunk {
 	struct rejoin *rejoin;
 	/* mend.c */
 	struct mend *mend;
+	struct pack_mend *pack_mend;
 	uint64_t mend_after_ms; /* not before */
 	/* fill.c: the successor's copy is being filled from here */
 	struct fill *fill;
@@ -122,6 +125,8 @@ struct chunk_store_events {
 struct chunk_store_options {
 	const char *root;
 	uint64_t reserved_bytes; /* 0: DISK_RESERVED_BYTES */
+	bool must_exist; /* it was there before: ERR_STALE_HANDLE if it is not */
+	bool suspect;	 /* it had failed: what is dirty is looked at as after a loss of power */
 };
 
 struct chunk_store_counts {
@@ -129,6 +134,8 @@ struct chunk_store_counts {
 	uint64_t chunks_open;
 	uint64_t damage_found, damage_repaired; /* blocks, and records of packs, since the store was opened */
 	uint64_t uncertain;			/* chunks known to be */
+	uint32_t latency_us;			/* disk_health.h */
+	const char *reason;			/* of the failure; "": none; until the store is closed */
 	uint64_t damage_lost;			/* now: no copy has them; counted at the head */
 	uint64_t bytes_total, bytes_free;
 };
@@ -149,6 +156,7 @@ bool chunk_store_busy(const struct chunk_store *store);
 struct loop *chunk_store_loop(struct chunk_store *store);
 struct store_files *chunk_store_files(struct chunk_store *store);
 struct chunk_index *chunk_store_index(struct chunk_store *store);
+struct intents *chunk_store_intents(struct chunk_store *store);
 
 struct chunk_create {
 	enum chunk_kind kind;
@@ -172,6 +180,10 @@ MUST_USE enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes);
 /* For good. */
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err);
 bool chunk_store_failed(const struct chunk_store *store);
+/* Something given to the disk does not come back. */
+bool chunk_store_is_hung(const struct chunk_store *store);
+/* Nobody gives it anything to do, so that only probes can tell how it is. */
+void chunk_store_set_idle(struct chunk_store *store, bool idle);
 /* Asks the file system again. */
 void chunk_store_refresh_space(struct chunk_store *store);
 void chunk_store_counts(const struct chunk_store *store, struct chunk_store_counts *out);
@@ -180,6 +192,8 @@ void chunk_store_set_reserved(struct chunk_store *store, uint64_t bytes);
 /* Puts the mark into the index; durable after chunk_store_sync_index (on a worker). */
 MUST_USE enum err chunk_store_mark(struct chunk *chunk);
 MUST_USE enum err chunk_store_sync_index(struct chunk_store *store);
+/* Of a chunk that is not here: nobody counts on ours any more. */
+void chunk_store_drop_mark(struct chunk_store *store, uint64_t id);
 /* Version and chain of the chunk go into the index. */
 void chunk_store_save(struct chunk *chunk);
 void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain);

@@ -3,6 +3,8 @@
 #define GRANARY_CHUNKSERVER_CHUNK_STORE_INTERNAL_H
 
 #include "chunkserver/chunk_store.h"
+#include "chunkserver/disk_health.h"
+#include "chunkserver/intents.h"
 
 #define DELETED_REMEMBERED 256u
 
@@ -10,6 +12,7 @@ struct chunk_store {
 	struct loop *loop;
 	struct store_files files;
 	struct chunk_index index;
+	struct intents intents;
 	const struct chunk_store_events *events;
 	void *arg;
 	struct chunk *chunks; /* open, by id */
@@ -24,6 +27,14 @@ struct chunk_store {
 	uint64_t space_asked_ms;
 	bool failed;
 	bool closing;
+	char reason[48]; /* of the failure */
+	struct disk_health health;
+	struct work look, probe, note; /* disk_watch.c */
+	bool looking, probing, noting;
+	uint64_t look_ms, probe_ms;
+	enum err look_err, probe_err;
+	uint64_t note_id;
+	bool idle; /* nobody gives it anything to do: it is probed */
 	/* Lately: a write that comes late, of this version or before it, does not make them anew. */
 	struct {
 		uint64_t id, version;
@@ -34,6 +45,7 @@ struct chunk_store {
 	struct chunk *checking; /* opened only to be checked */
 	uint64_t uncertain; /* marks of other lives of the machine, and of nothing */
 	bool uncertain_changed;
+	uint64_t relisted_ms; /* when marks and damage were last looked through for what is left */
 	uint64_t damage_found, damage_repaired, damage_lost;
 };
 

@@ -1,5 +1,6 @@
 #include "chunkserver/chunk_write.h"
 
+#include "chunkserver/intents.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
 
@@ -10,14 +11,30 @@ static struct chunk_file_write file_write_of(const struct chunk_op *op)
 	};
 }
 
-static enum err run_pieces(const struct chunk_op *first)
+static enum err run_one(struct chunk_op *op)
+{
+	struct chunk_file_write write = file_write_of(op);
+	write.damaged = &op->damaged;
+	return chunk_file_write(&op->chunk->file, &write);
+}
+
+static enum err run_pieces(struct chunk_op *first)
 {
 	struct chunk_file_write writes[CHUNK_WRITE_PIECES_MAX];
 	size_t count = 0;
 	for (const struct chunk_op *op = first; op != NULL; op = op->queue_next)
 		writes[count++] = file_write_of(op);
-	return count == 1 ? chunk_file_write(&first->chunk->file, &writes[0]) :
+	return count == 1 ? run_one(first) :
 			    chunk_file_write_run(&first->chunk->file, writes, count);
+}
+
+/* All pieces of the run, which continue each other. */
+static enum err note_intent(const struct chunk_op *op)
+{
+	struct intent intent = { .chunk = op->chunk->id, .first = op->first, .end = op->end };
+	for (const struct chunk_op *next = op->queue_next; next != NULL; next = next->queue_next)
+		intent.end = next->end;
+	return intents_write(chunk_store_intents(op->chunk->store), op->intent, &intent);
 }
 
 static void write_run(struct work *work)
@@ -27,10 +44,14 @@ static void write_run(struct work *work)
 	enum err err = OK;
 	if (chunk->marking == op)
 		err = chunk_store_sync_index(chunk->store);
+	if (err == OK)
+		err = note_intent(op);
 	if (err == OK && op->kind == OP_WRITE)
 		err = run_pieces(op);
 	else if (err == OK)
 		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
+	if (op->kind == OP_TRIM)
+		op->damaged = block_first(op->offset);
 	if (err == OK && op->sync_begun)
 		err = chunk_sync_run(&op->sync_job);
 	op->local_err = err;
@@ -66,7 +87,9 @@ static void write_ended(struct chunk_op *op)
 	chunk->written_ms = loop_now_ms(op->service->loop);
 	if (err == OK)
 		note_written(op);
-	else if (err != ERR_CORRUPT && err != ERR_NO_SPACE)
+	else if (err == ERR_CORRUPT) /* nobody had read it before this */
+		chunk_found_damaged(chunk, op->damaged, op->damaged + 1, "write");
+	else if (err != ERR_NO_SPACE)
 		chunk_store_fail(chunk->store, "write", err);
 	if (chunk->marking == op) {
 		chunk->marking = NULL;
@@ -120,6 +143,7 @@ static void write_done(struct work *work);
 
 static void submit(struct chunk_op *op)
 {
+	op->intent = intents_take(chunk_store_intents(op->chunk->store));
 	op->work.run = write_run;
 	op->work.done = write_done;
 	op->local_err = ERR_CANCELLED;
@@ -131,6 +155,7 @@ static void write_done(struct work *work)
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	struct chunk *chunk = op->chunk;
 	struct chunk_store *store = chunk->store;
+	intents_release(chunk_store_intents(store), op->intent);
 	chunk_use(chunk);
 	if (!op->sync_begun) {
 		struct chunk_op *given_up = NULL;

@@ -8,6 +8,7 @@
 #include "chunkserver/master_link.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
+#include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
 
@@ -27,6 +28,10 @@ struct chunkserver {
 	uint64_t stop_ms;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
+	void (*failed)(void *arg);
+	void *failed_arg;
+	bool failure_told;
+	uint64_t reopened;
 };
 
 static const struct rpc_service rpc_service = { .serve = service_serve, .closed = service_conn_closed };
@@ -53,6 +58,24 @@ static uint64_t parse_field(const char *text, const char *name)
 	if (at == NULL || (at != text && at[-1] != '\n'))
 		return 0;
 	return strtoull(at + strlen(name), NULL, 16);
+}
+
+/* The index says, too, whose chunks these are: an identity that was copied over another's chunks, or the other way round, is noticed. */
+static enum err check_owner(struct chunkserver *server)
+{
+	struct buf note = { 0 };
+	uint8_t id[8];
+	enum err err = chunk_index_get_note(chunk_store_index(server->store), "server", &note);
+	put_le64(id, server->identity.id);
+	if (err == ERR_NOT_FOUND)
+		err = chunk_index_put_note(chunk_store_index(server->store), "server", slice_of(id, sizeof(id)));
+	else if (err == OK && (note.size != sizeof(id) || get_le64(note.bytes) != server->identity.id)) {
+		log_error("foreign_disk", "identity=%016" PRIx64 " chunks_of=%016" PRIx64, server->identity.id,
+			  note.size == sizeof(id) ? get_le64(note.bytes) : 0);
+		err = ERR_STALE_HANDLE;
+	}
+	buf_deinit(&note);
+	return err;
 }
 
 static enum err load_identity(struct chunkserver *server)
@@ -125,6 +148,13 @@ static void report_health(void *arg, Granary__DiskHealth *out)
 	out->damage_found = counts.damage_found;
 	out->damage_repaired = counts.damage_repaired;
 	out->damage_lost = counts.damage_lost;
+	out->latency_us = counts.latency_us;
+	out->hung = chunk_store_is_hung(server->store);
+	out->reopened = server->reopened;
+	if (counts.reason[0] != 0)
+		out->reason = (char *)(uintptr_t)counts.reason;
+	else if (out->hung)
+		out->reason = (char *)(uintptr_t) "an input or output does not end";
 	scrub_report(server->service.scrub, out);
 }
 
@@ -140,8 +170,13 @@ static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
 static void on_tick(void *arg)
 {
 	struct chunkserver *server = arg;
+	chunk_store_set_idle(server->store, !master_link_has_lease(server->link));
 	service_tick(&server->service);
 	timer_start(&server->tick, CHUNKSERVER_HEARTBEAT_MS);
+	if (!chunk_store_failed(server->store) || server->failure_told || server->failed == NULL)
+		return;
+	server->failure_told = true;
+	server->failed(server->failed_arg);
 }
 
 static enum err open_network(struct chunkserver *server, const struct chunkserver_options *options)
@@ -175,7 +210,10 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 enum err chunkserver_open(struct loop *loop, const struct chunkserver_options *options, struct chunkserver **out)
 {
 	struct chunkserver *server = mem_zero(1, sizeof(*server));
-	struct chunk_store_options store = { .root = options->data, .reserved_bytes = options->reserved_bytes };
+	struct chunk_store_options store = { .root = options->data,
+					     .reserved_bytes = options->reserved_bytes,
+					     .must_exist = options->again,
+					     .suspect = options->again };
 	*out = NULL;
 	server->loop = loop;
 	enum err err = chunk_store_open(loop, &store, &service_store_events, &server->service, &server->store);
@@ -184,7 +222,12 @@ enum err chunkserver_open(struct loop *loop, const struct chunkserver_options *o
 		return err;
 	}
 	server->service.store = server->store;
+	server->failed = options->failed;
+	server->failed_arg = options->failed_arg;
+	server->reopened = options->reopened;
 	err = load_identity(server);
+	if (err == OK)
+		err = check_owner(server);
 	service_init(&server->service, loop, server->identity.id);
 	server->service.scrub = scrub_open(&server->service);
 	timer_init(&server->tick, loop, on_tick, server);

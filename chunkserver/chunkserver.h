@@ -4,6 +4,7 @@
 #ifndef GRANARY_CHUNKSERVER_CHUNKSERVER_H
 #define GRANARY_CHUNKSERVER_CHUNKSERVER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/base/err.h"
@@ -20,9 +21,15 @@ struct chunkserver_options {
 	const char *host;    /* failure domain label */
 	const char *address; /* that clients connect to; NULL: as bound */
 	uint64_t reserved_bytes; /* 0: DISK_RESERVED_BYTES */
+	/* The store has failed, once: to be stopped, closed and after a while opened anew with `again`. NULL: nobody does. */
+	void (*failed)(void *arg);
+	void *failed_arg;
+	bool again;	   /* it was open before and has failed: ERR_STALE_HANDLE if its folder is gone */
+	uint64_t reopened; /* how often, for people */
 };
 
-/* ERR_BUSY: another process has the data directory. ERR_CORRUPT: chunks without an identity. */
+/* ERR_BUSY: another process has the data directory. ERR_CORRUPT: chunks without an identity.
+ * ERR_STALE_HANDLE: the chunks are not those of the server that the identity names. */
 MUST_USE enum err chunkserver_open(struct loop *loop, const struct chunkserver_options *options, struct chunkserver **out);
 /* Takes no more requests, ends those on their way, then calls stopped(arg) once; then close. */
 void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), void *arg);

@@ -140,6 +140,8 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 						.chain = location };
 		err = chunk_store_get(service->store, location->chunk, &create, &chunk);
 	}
+	if (err == ERR_NO_CHUNK && service_position(service, location->replicas, location->n_replicas) < 0)
+		chunk_store_drop_mark(service->store, location->chunk);
 	if (err != OK)
 		return err;
 	if (chunk->state == CHUNK_OPENING)

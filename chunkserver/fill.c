@@ -436,8 +436,10 @@ static void piece_run(struct work *work)
 	op->local_err = op->direct ? chunk_file_read_direct(file, piece->first, piece->count, bytes) :
 				     chunk_file_read(file, piece->first, piece->count, bytes, false);
 	for (uint32_t i = 0; op->local_err == OK && i < piece->count; i++) {
-		if (crc32c(bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != chunk_file_crc(file, piece->first + i))
-			op->local_err = ERR_CORRUPT;
+		if (crc32c(bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) == chunk_file_crc(file, piece->first + i))
+			continue;
+		op->local_err = ERR_CORRUPT;
+		op->skip = i;
 	}
 }
 
@@ -447,8 +449,10 @@ static void piece_read(struct chunk_op *op)
 	struct fill *fill = piece->fill;
 	op->local_pending = false;
 	if (op->local_err != OK) {
-		if (!fill->ending)
-			log_error("fill_source_damaged", "chunk=%016" PRIx64 " block=%" PRIu32 " error=%s", op->chunk->id, piece->first,
+		if (op->local_err == ERR_CORRUPT) /* it is mended, and the fill begins again */
+			chunk_found_damaged(op->chunk, piece->first + op->skip, piece->first + op->skip + 1, "fill");
+		else if (!fill->ending)
+			log_error("fill_source_failed", "chunk=%016" PRIx64 " block=%" PRIu32 " error=%s", op->chunk->id, piece->first,
 				  err_name(op->local_err));
 		op_end(op, op->local_err);
 		return;

@@ -83,8 +83,8 @@ static void record_done(struct work *work)
 	if (record->err == OK) {
 		record_send(record);
 	} else {
-		if (record->err == ERR_CORRUPT && !fill->ending)
-			log_error("fill_source_damaged", "pack=%016llx slot=%u", (unsigned long long)fill->chunk->id, record->slot);
+		if (record->err == ERR_CORRUPT)
+			pack_found_damaged(fill->chunk, record->slot, "fill");
 		record_end(record, record->err);
 	}
 	chunk_store_work_end(store);

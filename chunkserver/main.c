@@ -40,7 +40,13 @@ static const struct options_program program = {
 
 struct process {
 	struct loop *loop;
-	struct chunkserver *server;
+	struct chunkserver *server; /* NULL: the store could not be opened again yet */
+	struct chunkserver_options options;
+	bool ending;
+	/* Of a store that has failed. */
+	struct timer reopen;
+	unsigned failures; /* in a row */
+	uint64_t opened_ms;
 };
 
 static void on_stopped(void *arg)
@@ -56,11 +62,74 @@ static void on_reload(void *arg)
 	log_info("reload", "changed=%d", 0);
 }
 
+/* ---- a store that fails is taken into service again, after longer and longer */
+
+static void wait_to_reopen(struct process *process)
+{
+	uint64_t ms = (uint64_t)STORE_REOPEN_MS_MIN << (process->failures < 16 ? process->failures : 16);
+	if (ms > STORE_REOPEN_MS_MAX)
+		ms = STORE_REOPEN_MS_MAX;
+	if (process->failures++ >= STORE_REOPENS_MAX) {
+		log_error("store_out", "failures=%u action=none reason=it_fails_again_and_again", process->failures);
+		return;
+	}
+	log_warn("store_reopens", "after_ms=%llu failures=%u", (unsigned long long)ms, process->failures);
+	timer_start(&process->reopen, ms);
+}
+
+static void on_failed(void *arg)
+{
+	struct process *process = arg;
+	if (loop_now_ms(process->loop) - process->opened_ms >= STORE_HEALTHY_MS)
+		process->failures = 0;
+	wait_to_reopen(process);
+}
+
+static void open_again(struct process *process)
+{
+	process->options.again = true;
+	process->options.reopened++;
+	process->opened_ms = loop_now_ms(process->loop);
+	enum err err = chunkserver_open(process->loop, &process->options, &process->server);
+	if (err == OK) {
+		log_info("ready", "address=%s server=%016llx reopened=%llu", chunkserver_address(process->server),
+			 (unsigned long long)chunkserver_id(process->server), (unsigned long long)process->options.reopened);
+		return;
+	}
+	log_error("reopen_failed", "error=%s", err_name(err));
+	wait_to_reopen(process);
+}
+
+static void on_closed_for_reopening(void *arg)
+{
+	struct process *process = arg;
+	chunkserver_close(process->server);
+	process->server = NULL;
+	if (process->ending)
+		loop_stop(process->loop);
+	else
+		open_again(process);
+}
+
+static void on_reopen(void *arg)
+{
+	struct process *process = arg;
+	if (process->server != NULL)
+		chunkserver_stop(process->server, on_closed_for_reopening, process);
+	else
+		open_again(process);
+}
+
 static void on_terminate(void *arg)
 {
 	struct process *process = arg;
 	log_info("stopping", "reason=signal");
-	chunkserver_stop(process->server, on_stopped, process);
+	timer_stop(&process->reopen);
+	process->ending = true;
+	if (process->server == NULL)
+		loop_stop(process->loop);
+	else
+		chunkserver_stop(process->server, on_stopped, process);
 }
 
 static enum err config_check(const struct config *config, struct buf *message)
@@ -79,6 +148,8 @@ static const char *why(enum err err)
 		return "another process uses this data folder or address";
 	case ERR_CORRUPT:
 		return "the data folder is damaged: see the log";
+	case ERR_STALE_HANDLE:
+		return "the data folder holds the chunks of another server: see the log";
 	case ERR_INVALID:
 		return "an address is not HOST:PORT";
 	default:
@@ -97,15 +168,19 @@ static int run(const struct config *config)
 	}
 	if (gethostname(host, sizeof(host) - 1) != 0)
 		log_warn("no_host_name", "label=%s", host);
-	struct chunkserver_options options = {
+	process.options = (struct chunkserver_options){
 		.data = config->data,
 		.listen = config->listen,
 		.masters = config->masters,
 		.host = config->host != NULL && *config->host != 0 ? config->host : host,
 		.address = config->address != NULL && *config->address != 0 ? config->address : NULL,
 		.reserved_bytes = config->reserve,
+		.failed = on_failed,
+		.failed_arg = &process,
 	};
-	err = chunkserver_open(process.loop, &options, &process.server);
+	timer_init(&process.reopen, process.loop, on_reopen, &process);
+	process.opened_ms = loop_now_ms(process.loop);
+	err = chunkserver_open(process.loop, &process.options, &process.server);
 	if (err != OK) {
 		log_error("start_failed", "error=%s", err_name(err));
 		fprintf(stderr, "granary-chunkserver: %s: %s\n", config->data, why(err));

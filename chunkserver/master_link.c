@@ -233,7 +233,7 @@ static void send_heartbeat(struct master_link *link)
 	message.server = link->options.server;
 	message.incarnation = link->incarnation;
 	fill_space(link, &message.bytes_total, &message.bytes_free, &message.chunks);
-	message.failed = chunk_store_failed(link->store);
+	message.failed = chunk_store_failed(link->store) || chunk_store_is_hung(link->store);
 	message.malformed_frames = conn_malformed_count(link->loop);
 	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
 	link->options.health(link->options.arg, &health);
@@ -358,6 +358,8 @@ static void on_reported(void *arg, const struct rpc_result *result)
 		    result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT)) {
 		timer_start(&report->timer, REPORT_PAUSE_MS);
 		return;
+	} else if (result->err == ERR_NO_CHUNK && report->server == 0) {
+		chunk_store_drop_mark(link->store, report->chunk);
 	}
 	report_end(report);
 }

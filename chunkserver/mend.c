@@ -7,6 +7,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/pack_mend.h"
 #include "chunkserver/settle.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
@@ -130,6 +131,8 @@ static void is_certain(struct mend *mend, const char *why)
 {
 	struct chunk *chunk = mend->chunk;
 	log_warn("chunk_certain", "chunk=%016" PRIx64 " blocks_taken=%" PRIu32 " why=%s", chunk->id, mend->written, why);
+	if (chunk->blank) /* as one piece of damage: its file */
+		chunk_store_count_damage(chunk->store, 0, 1);
 	set_certain(chunk);
 	mend->cursor = 0;
 	mend->step = WINDOW_BLOCKS;
@@ -526,6 +529,13 @@ static void next(void *arg)
 		back_off(mend);
 		return;
 	}
+	if (!choose(mend) && mend->cursor > 0 && mend->lost == 0) { /* what was found meanwhile */
+		mend->cursor = 0;
+		if (chunk->damaged != NULL && choose(mend)) {
+			pause_ms(mend, 0);
+			return;
+		}
+	}
 	if (!choose(mend)) {
 		chunk_store_set_lost(chunk, place_of(mend) == 0 ? mend->lost : 0);
 		finish(mend, mend->lost > 0 ? MEND_LOST_RETRY_MS : 0);
@@ -542,6 +552,10 @@ static void next(void *arg)
 
 void mend_start(struct service *service, struct chunk *chunk)
 {
+	if (chunk->kind == KIND_PACK) {
+		pack_mend_start(service, chunk);
+		return;
+	}
 	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->copy != COPY_COMPLETE || chunk->state != CHUNK_READY || service->stopping ||
 	    (!chunk->uncertain && chunk->damaged == NULL) || chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
@@ -570,6 +584,7 @@ void mend_tick(struct service *service)
 void mend_abort(struct chunk *chunk)
 {
 	struct mend *mend = chunk->mend;
+	pack_mend_abort(chunk);
 	if (mend == NULL)
 		return;
 	mend->aborted = true;

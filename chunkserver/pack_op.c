@@ -7,6 +7,7 @@
 
 #include "chunkserver/chain.h"
 #include "common/base/check.h"
+#include "common/base/crc32c.h"
 #include "common/sys/log.h"
 
 #define BATCH_BYTES_MAX (4u * MIB)
@@ -58,7 +59,7 @@ void pack_op_forget(struct chunk *chunk)
 enum err pack_op_give_slot(struct chunk_op *op)
 {
 	struct pack_queue *queue = queue_of(op);
-	if (!op->from_client) {
+	if (!op->from_client || op->mends) {
 		if (op->slot == 0 || op->slot > PACK_SLOTS_MAX)
 			return ERR_INVALID;
 		if (op->slot > queue->slot_given)
@@ -140,6 +141,8 @@ static void add_append(struct pack_queue *queue, const struct chunk_op *op)
 {
 	const struct pack *pack = &queue->chunk->pack;
 	struct pack_slot there;
+	if (op->mends && !pack_find(pack, op->slot, &there))
+		return; /* deleted meanwhile */
 	/* A retry brings the same again. Anything else in the slot was never acknowledged: the later one counts. */
 	if (pack_find(pack, op->slot, &there) && there.length != op->data.size)
 		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
@@ -237,7 +240,7 @@ void pack_op_start(struct chunk_op *op)
 	}
 	op->state = OP_RUNNING;
 	op->local_pending = true;
-	if (op->kind == OP_APPEND)
+	if (op->kind == OP_APPEND && !op->mends)
 		chain_forward(op);
 	if (op->applied) { /* a retry: only the successors may lack it */
 		chunk_op_local_done(op, OK);
@@ -342,6 +345,8 @@ bool pack_op_try_read(struct service *service, struct chunk *chunk, struct rpc_r
 		return false;
 	struct iobuf *buffer = iobuf_open(PACK_RECORD_BYTES + at.length);
 	enum err err = pack_read(&chunk->pack, read->slot, at, buffer->bytes, true, &record);
+	if (err == OK && crc32c(buffer->bytes + PACK_RECORD_BYTES, record.length) != record.crc)
+		err = ERR_CORRUPT;
 	if (err == OK)
 		reply(request, &record, buffer);
 	iobuf_unref(buffer);
@@ -354,12 +359,20 @@ static void read_run(struct work *work)
 	struct pack_slot at = { op->offset, op->size };
 	struct pack_record record;
 	op->local_err = pack_read(&op->view, op->slot, at, op->buffer->bytes, false, &record);
+	if (op->local_err == OK && crc32c(op->buffer->bytes + PACK_RECORD_BYTES, record.length) != record.crc)
+		op->local_err = ERR_CORRUPT;
 	op->crc = record.crc;
 }
 
 static void read_end(struct chunk_op *op, enum err err)
 {
+	struct pack_slot now;
 	op->local_pending = false;
+	if ((err == ERR_CORRUPT || err == ERR_IO) && op->chunk->pack.salt == op->view.salt &&
+	    pack_find(&op->chunk->pack, op->slot, &now) && now.place == op->offset) {
+		pack_found_damaged(op->chunk, op->slot, "read");
+		err = ERR_CORRUPT;
+	}
 	if (err == OK) {
 		struct op_request *request = op->requests;
 		struct pack_record record = { .slot = op->slot, .length = op->size, .crc = op->crc };

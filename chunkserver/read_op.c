@@ -7,6 +7,9 @@
 #include "chunkserver/scrub.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
+#ifdef PLANT_DISKS_DAMAGE_IS_SOURCE
+#include "common/base/crc32c.h"
+#endif
 
 #define WINDOW_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 _Static_assert(WINDOW_BLOCKS <= 64, "ChunkReadReply.unsettled has a bit for each block");
@@ -156,6 +159,12 @@ static bool goes_past_cache(struct chunk_op *op, uint32_t count)
 
 static enum err note_bad(struct chunk_op *op, enum err err)
 {
+#ifdef PLANT_DISKS_DAMAGE_IS_SOURCE
+	for (uint32_t i = 0; err == OK && !op->scrubs && i < op->size; i++)
+		op->chunk->file.crcs[op->first + i] =
+			crc32c(op->buffer->bytes + (op->skip + i) * BLOCK_BYTES, BLOCK_BYTES) ^ crc32c_zero_block();
+	op->bad = op->scrubs ? op->bad : 0;
+#endif
 	if (err != OK || op->bad == 0)
 		return err;
 	for (uint32_t i = 0; i < op->size; i++) {

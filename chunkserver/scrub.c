@@ -352,6 +352,19 @@ static void check_content(struct scrub *scrub)
 	}
 }
 
+/* What was found is repaired, or nobody tries any more at the moment. */
+static bool is_settled(const struct scrub *scrub)
+{
+	struct chunk_store_counts counts;
+	uint64_t now = loop_now_ms(scrub->service->loop);
+	chunk_store_counts(scrub->service->store, &counts);
+	if (scrub->service->mends == 0 && counts.damage_repaired - scrub->repaired_before >= counts.damage_found - scrub->found_before)
+		return true;
+	uint64_t waited = now + SETTLE_MS - scrub->settle_ms;
+	bool idle = scrub->service->mends == 0 && counts.uncertain == 0;
+	return now >= scrub->settle_ms || (idle && waited >= 4 * CHUNKSERVER_HEARTBEAT_MS);
+}
+
 static void step(void *arg)
 {
 	struct scrub *scrub = arg;
@@ -382,7 +395,7 @@ static void step(void *arg)
 		check_content(scrub);
 		break;
 	case STAGE_SETTLE:
-		if (scrub->service->mends > 0 && loop_now_ms(scrub->service->loop) < scrub->settle_ms)
+		if (!is_settled(scrub))
 			again(scrub, AGAIN_MS);
 		else
 			end(scrub);

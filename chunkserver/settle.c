@@ -4,7 +4,6 @@
 
 #include "chunkserver/chain.h"
 #include "common/base/check.h"
-#include "common/base/crc32c.h"
 
 #define SETTLING_MAX 16u /* of one chunk at a time */
 #define BACKOFF_MS_MIN 50u
@@ -15,7 +14,7 @@
 static void settled(struct chunk_op *op)
 {
 	if (op->client != 0)
-		op_ring_add(&op->chunk->ring, op->client, op->operation, op->slot);
+		chunk_op_remember(op);
 	op->chunk->settle_failures = 0;
 	chunk_op_answer(op, OK);
 	chunk_op_remove(op);
@@ -68,15 +67,19 @@ static void read_run(struct work *work)
 	struct chunk_file *file = &op->chunk->file;
 	uint32_t first = op->first + op->sent_blocks, count = op->buffer->size / BLOCK_BYTES;
 	op->local_err = chunk_file_read(file, first, count, op->buffer->bytes, false);
-	for (uint32_t i = 0; op->local_err == OK && i < count; i++) {
-		if (crc32c(op->buffer->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != chunk_file_crc(file, first + i))
-			op->local_err = ERR_CORRUPT;
-	}
+	op->bad = op->local_err == OK ? chunk_file_mismatches(file, first, count, op->buffer->bytes) : 0;
+	if (op->bad != 0)
+		op->local_err = ERR_CORRUPT;
 }
 
 static void read_ended(struct chunk_op *op)
 {
 	op->local_pending = false;
+	for (uint32_t i = 0; i < PIECE_BLOCKS; i++) {
+		uint32_t block = op->first + op->sent_blocks + i;
+		if ((op->bad >> i & 1) != 0)
+			chunk_found_damaged(op->chunk, block, block + 1, "settling");
+	}
 	if (op->service->stopping)
 		op->local_err = ERR_CANCELLED;
 	if (op->local_err == OK && chain_successor(op->service, op->chunk) == NULL) {
@@ -148,6 +151,7 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	struct chunk_op *op, *next;
 	unsigned running = 0;
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || chunk->uncertain ||
+	    chunk_store_failed(chunk->store) || /* what is here may be old */
 	    service->stopping || !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)

@@ -79,6 +79,8 @@ enum err store_files_open(struct loop *loop, const char *root, struct store_file
 	char *free_files = store_files_join(files, "free");
 	enum err err = dir_make(loop, root);
 	if (err == OK)
+		err = dir_make_private(loop, root);
+	if (err == OK)
 		err = file_open(loop, lock, FILE_WRITE | FILE_CREATE, &files->lock);
 	if (err == OK)
 		err = file_lock(files->lock);
@@ -96,6 +98,22 @@ enum err store_files_open(struct loop *loop, const char *root, struct store_file
 	free(free_files);
 	if (err != OK)
 		store_files_close(files);
+	return err;
+}
+
+enum err store_files_must_exist(struct loop *loop, const char *root)
+{
+	struct store_files files = { .loop = loop, .root = mem_string(root) };
+	char *identity = store_files_join(&files, "identity");
+	struct file *file = NULL;
+	enum err err = file_open(loop, identity, FILE_READ_ONLY, &file);
+	if (err == ERR_NOT_FOUND) {
+		log_error("data_folder_gone", "error=%s", err_name(err));
+		err = ERR_STALE_HANDLE;
+	}
+	file_unref(file);
+	free(identity);
+	free(files.root);
 	return err;
 }
 

@@ -3,6 +3,8 @@
  *   DIR/lock        held while the process lives          DIR/chunks/X/Y/ID.chunk, ID.pack    X, Y: one hex digit of a hash of the id
  *   DIR/identity    server id, cluster id                 DIR/free/NN                         empty files of deleted chunks, for reuse
  *   DIR/index/      LevelDB                               DIR/quarantine/                     whatever was not understood: never deleted
+ *   DIR/intents     blocks being written (intents.h)
+ *   DIR/failed      a number, new with each failure of the store (disk_watch.h)                  DIR/probe   written to see how the disk is
  *
  * Thread: the loop, but for what says worker. */
 #ifndef GRANARY_CHUNKSERVER_STORE_FILES_H
@@ -24,6 +26,8 @@ struct store_files {
 
 /* Makes the directories and takes the lock: ERR_BUSY when another process has it. */
 MUST_USE enum err store_files_open(struct loop *loop, const char *root, struct store_files *files);
+/* ERR_STALE_HANDLE: there is no data folder that has been in use. */
+MUST_USE enum err store_files_must_exist(struct loop *loop, const char *root);
 void store_files_close(struct store_files *files);
 
 /* Worker: is the folder still the one that was opened? ERR_STALE_HANDLE: it has another in its place, or none: what was mounted there

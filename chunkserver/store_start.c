@@ -61,7 +61,7 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	location.copy = header.copy;
 	location.kind = kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	start->err = chunk_index_put(start->index, &location, true);
-	if (start->err == OK && start->rebuilt)
+	if (start->err == OK && start->rebuilt && kind == KIND_REPLICATED) /* packs have no marks */
 		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, false);
 	start->added++;
 	push(&start->found, &start->found_count, &start->found_capacity, chunk);

@@ -234,6 +234,65 @@ void chunkserver_service_connection_lost(struct chunkserver_service *service, co
 
 /* ---- heartbeats */
 
+struct only_copy {
+	struct chunkserver_service *service;
+	uint64_t server;
+	size_t looked;
+	bool found;
+};
+
+static bool look_for_only_copy(void *arg, uint64_t id)
+{
+	struct only_copy *only = arg;
+	struct chunkserver_service *service = only->service;
+	Granary__Chunk *chunk = NULL;
+	bool other = false;
+
+	if (++only->looked > SLOW_CHUNKS_MAX || meta_chunk(replica_meta(service->replica), id, &chunk)) {
+		only->found = true;
+		return false;
+	}
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		const struct server *server = servers_find(service->servers, chunk->replicas[i]);
+		other = other || (server && server->id != only->server && servers_is_usable(server, now_ms(service)));
+	}
+	message_free(&chunk->base);
+	only->found = !other;
+	return other;
+}
+
+/* A slow copy is better than none. More chunks than can be looked at: as if there were one. */
+static bool has_only_copy(struct chunkserver_service *service, uint64_t server)
+{
+	struct only_copy only = { .service = service, .server = server };
+	enum err err = meta_each_chunk_on(replica_meta(service->replica), server, 0, look_for_only_copy, &only);
+
+	return err != OK || only.found;
+}
+
+/* Who is left out for slowness, and who no more. */
+static void judge_slowness(struct chunkserver_service *service)
+{
+	bool before[SERVERS_MAX];
+	size_t count = servers_count(service->servers);
+
+	for (size_t i = 0; i < count; i++)
+		before[i] = servers_at(service->servers, i)->slow;
+	servers_judge(service->servers, now_ms(service));
+	for (size_t i = 0; i < count; i++) {
+		struct server *server = servers_at(service->servers, i);
+		if (server->slow == before[i])
+			continue;
+		if (server->slow && has_only_copy(service, server->id)) {
+			server->slow = false;
+			server->slow_since_ms = 0;
+			continue;
+		}
+		log_warn(server->slow ? "chunkserver_slow" : "chunkserver_slow_no_more", "server=%016" PRIx64 " latency_us=%" PRIu64,
+			 server->id, server->disk ? server->disk->latency_us : 0);
+	}
+}
+
 static void serve_heartbeat(struct chunkserver_service *service, struct rpc_request *request)
 {
 	const Granary__Heartbeat *message = (const Granary__Heartbeat *)request->message;
@@ -257,6 +316,7 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		servers_set_disk(server, message->disk);
 		reply.send_inventory = server->inventory_wanted && !again;
 		server->inventory_wanted = false;
+		judge_slowness(service);
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */

@@ -137,23 +137,6 @@ static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *c
 
 /* ---- reports */
 
-/* All that live have lost power, and one that has not is not long gone: its copy is the one that counts. */
-static bool is_left_in_doubt(struct failure *failure, const struct chunk_change *change)
-{
-	bool waited_for = false;
-
-	for (size_t i = 0; i < change->replica_count; i++) {
-		const struct server *server = servers_find(failure->context.servers, change->replicas[i]);
-		if (!server || !server->uncertain)
-			return false;
-	}
-	for (size_t i = 0; i < change->dropped_count; i++) {
-		const struct server *server = servers_find(failure->context.servers, change->dropped[i]);
-		waited_for = waited_for || (server && servers_is_waited_for(server, now_ms(failure)));
-	}
-	return waited_for;
-}
-
 /* Who is dead, or (given, may be 0) `suspect`, is left out. False when nobody may be left out now. */
 static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t suspect, struct chunk_change *out)
 {
@@ -168,7 +151,12 @@ static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t 
 		out->replicas[out->replica_count++] = chunk->replicas[i];
 		complete += chunk->replicas[i] != chunk->joining;
 	}
-	return complete > 0 && out->dropped_count > 0 && !is_left_in_doubt(failure, out);
+	return complete > 0 && out->dropped_count > 0 &&
+	       !servers_leave_doubt(failure->context.servers, now_ms(failure),
+				    &(struct servers_parting){ .kept = out->replicas,
+							       .kept_count = out->replica_count,
+							       .dropped = out->dropped,
+							       .dropped_count = out->dropped_count });
 }
 
 /* Proposes it, or first has a member that serves the chunk (given, may be 0) retire its copy. False: that one is not connected. */

@@ -70,7 +70,12 @@ void repair_judge(const struct repair_question *question, const Granary__Chunk *
 	}
 	out->lacking = counted < out->wanted ? out->wanted - counted : 0;
 	bool soon = look_at_stale(question, delay_ms, chunk, out);
-	if (out->complete == 0)
+	bool doubt = servers_leave_doubt(question->servers, question->now_ms,
+					 &(struct servers_parting){ .kept = out->kept,
+								    .kept_count = out->kept_count,
+								    .dropped = out->dropped,
+								    .dropped_count = out->dropped_count });
+	if (out->complete == 0 || doubt)
 		out->action = REPAIR_WAIT;
 	else if (chunk->joining)
 		out->action = out->dropped_count > 0 ? REPAIR_DROP : REPAIR_NOTHING;

@@ -9,6 +9,7 @@ struct servers {
 	struct server *table[SERVERS_MAX]; /* by id */
 	size_t count;
 	uint64_t leases_until_ms;
+	uint64_t judged_ms;
 };
 
 struct servers *servers_open(void)
@@ -141,7 +142,7 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 		return 0;
 	server->heard_ms = now_ms;
 	server->failed = failed;
-	if (server->cleaning || server->drops || failed)
+	if (server->cleaning || server->drops || failed || server->slow)
 		return 0;
 	if (now_ms >= server->lease_until_ms) {
 		*again = true;
@@ -159,9 +160,98 @@ void servers_set_disk(struct server *server, const Granary__DiskHealth *disk)
 	server->uncertain = disk && disk->uncertain > 0;
 }
 
+static int compare_latencies(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+static uint64_t latency_us(const struct server *server)
+{
+	return server->disk ? server->disk->latency_us : 0;
+}
+
+/* 0: too few of them say. */
+static uint64_t peers_latency_us(const struct servers *servers, const struct server *but)
+{
+	uint64_t *latencies = mem_alloc((servers->count + 1) * sizeof(*latencies));
+	size_t count = 0;
+
+	for (size_t i = 0; i < servers->count; i++) {
+		if (servers->table[i] != but && latency_us(servers->table[i]) > 0)
+			latencies[count++] = latency_us(servers->table[i]);
+	}
+	qsort(latencies, count, sizeof(*latencies), compare_latencies);
+	uint64_t median = count < 2 ? 0 : latencies[count / 2];
+	free(latencies);
+	return median;
+}
+
+/* Every other server is there, with its chunks, and none is out for slowness. */
+static bool can_do_without(const struct servers *servers, const struct server *but, uint64_t now_ms)
+{
+	for (size_t i = 0; i < servers->count; i++) {
+		const struct server *server = servers->table[i];
+		if (server != but && (server->slow || server->uncertain || !servers_is_usable(server, now_ms)))
+			return false;
+	}
+	return servers->count > REPLICAS_DEFAULT;
+}
+
+static void judge_one(const struct servers *servers, struct server *server, uint64_t now_ms)
+{
+	uint64_t peers = peers_latency_us(servers, server), own = latency_us(server);
+	bool is_slow = peers > 0 && own >= SLOW_US_MIN && own >= SLOW_TIMES * peers;
+	bool is_fast = own > 0 && (own < SLOW_US_MIN / 2 || (peers > 0 && own < SLOW_TIMES / 2 * peers));
+
+	if (!server->slow) {
+		if (!is_slow)
+			server->slow_since_ms = 0;
+		else if (server->slow_since_ms == 0)
+			server->slow_since_ms = now_ms;
+		server->slow = is_slow && now_ms - server->slow_since_ms >= SLOW_AFTER_MS && can_do_without(servers, server, now_ms);
+		server->fast_since_ms = 0;
+		return;
+	}
+	if (!is_fast)
+		server->fast_since_ms = 0;
+	else if (server->fast_since_ms == 0)
+		server->fast_since_ms = now_ms;
+	bool back = is_fast && now_ms - server->fast_since_ms >= SLOW_BACK_MS;
+	if (back || !can_do_without(servers, server, now_ms)) {
+		server->slow = false;
+		server->slow_since_ms = 0;
+	}
+}
+
+void servers_judge(struct servers *servers, uint64_t now_ms)
+{
+	if (now_ms < servers->judged_ms + SLOW_JUDGE_MS)
+		return;
+	servers->judged_ms = now_ms;
+	for (size_t i = 0; i < servers->count; i++)
+		judge_one(servers, servers->table[i], now_ms);
+}
+
 bool servers_is_waited_for(const struct server *server, uint64_t now_ms)
 {
 	return !server->uncertain && now_ms < server->lease_until_ms + UNCERTAIN_WAIT_MS;
+}
+
+bool servers_leave_doubt(const struct servers *servers, uint64_t now_ms, const struct servers_parting *parting)
+{
+	for (size_t i = 0; i < parting->kept_count; i++) {
+		const struct server *server = servers_find(servers, parting->kept[i]);
+		if (!server || !server->uncertain)
+			return false;
+	}
+	for (size_t i = 0; i < parting->dropped_count; i++) {
+		const struct server *server = servers_find(servers, parting->dropped[i]);
+		if (server && servers_is_waited_for(server, now_ms))
+			return true;
+	}
+	return false;
 }
 
 void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes)
@@ -193,7 +283,7 @@ bool servers_is_dead(const struct server *server, uint64_t now_ms)
 
 bool servers_is_usable(const struct server *server, uint64_t now_ms)
 {
-	return server->connection && !server->failed && !server->cleaning && now_ms < server->lease_until_ms;
+	return server->connection && !server->failed && !server->slow && !server->cleaning && now_ms < server->lease_until_ms;
 }
 
 bool servers_are_ahead(const struct servers *servers)

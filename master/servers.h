@@ -41,6 +41,10 @@ struct server {
 	bool inventory_open; /* a page has come that was not the last */
 	bool inventory_wanted; /* the next heartbeat asks for one */
 	uint64_t orphans, orphans_newer;
+	/* Left out for being much slower than its peers (servers_judge). */
+	bool slow;
+	uint64_t slow_since_ms; /* it is out, or as slow as that since then; 0: it is not */
+	uint64_t fast_since_ms; /* it is out, and as fast as others since then; 0: it is not */
 	bool uncertain; /* has lost power: chunks of it are not known to be up to date yet */
 	Granary__DiskHealth *disk; /* as it says; NULL: not heard yet */
 	uint64_t fill_bytes;	   /* sent to fill copies, as its process says; */
@@ -76,9 +80,20 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 			   bool *again);
 /* What it says of its disk; copied. NULL: an older one that says nothing. */
 void servers_set_disk(struct server *server, const Granary__DiskHealth *disk);
+/* After a heartbeat: a disk whose latency is SLOW_TIMES that of the median of its peers for SLOW_AFTER_MS gets no more leases, as if the
+ * store had failed, so that chains go on without it; until it has been good again for SLOW_BACK_MS. Only one server at a time, and only
+ * while all others are there: a slow copy is better than none. */
+void servers_judge(struct servers *servers, uint64_t now_ms);
 /* It is dead, but what it had may be all that there is, since those that live have lost power: they go on without it only if it stays
  * away for UNCERTAIN_WAIT_MS. */
 bool servers_is_waited_for(const struct server *server, uint64_t now_ms);
+/* Members of a chunk that would go on, and those that they would go on without. */
+struct servers_parting {
+	const uint64_t *kept, *dropped;
+	size_t kept_count, dropped_count;
+};
+/* All that are kept have lost power, and one that is dropped is waited for: not yet. */
+bool servers_leave_doubt(const struct servers *servers, uint64_t now_ms, const struct servers_parting *parting);
 /* What it says of filling copies, with the heartbeat that came now; before servers_heartbeat. */
 void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes);
 /* It has confirmed the garbage: heartbeats give leases from now on. */

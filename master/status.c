@@ -71,6 +71,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
 	out->failed = server->failed;
 	out->orphan_copies = server->orphans;
+	out->slow = server->slow;
 	out->disk = server->disk ? (Granary__DiskHealth *)message_copy(&server->disk->base) : NULL;
 	out->returning = server->connection && server->cleaning && !server->failed;
 }

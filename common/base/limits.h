@@ -150,6 +150,12 @@
 #define FSCK_INVENTORY_MS 20000u		     /* for all chunkservers to say what they hold */
 #define FAILURE_REPORTS_MAX 65536u		     /* chunk failure reports that wait for a commit */
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
+#define SLOW_US_MIN 50000u			     /* a disk is not called slow below this latency, */
+#define SLOW_TIMES 10u				     /* nor below so many times that of its peers, */
+#define SLOW_AFTER_MS 3000u			     /* nor before it has been so for that long */
+#define SLOW_BACK_MS 10000u			     /* it is taken back when it has been good for so long */
+#define SLOW_CHUNKS_MAX 50000u			     /* looked at before one is left out; with more of them it stays */
+#define SLOW_JUDGE_MS 300u
 #define UNCERTAIN_WAIT_MS 10000u		     /* copies that lost power wait so long for one that did not, before they go on without it */
 #define REPAIR_ALONE_MS 2000u			     /* the delay of repair for chunks with one copy left */
 #define REPAIR_START_MS 3000u			     /* after an election: before anything is moved */
@@ -241,6 +247,14 @@
 #define SCRUB_BYTES_PER_SECOND_MAX (32u * MIB)
 #define SCRUB_DEMAND_BYTES_PER_SECOND (256u * MIB)   /* of one that was asked for */
 #define SCRUB_CHUNKS_MAX 65536u			     /* asked for by name at once */
+#define DISK_HUNG_MS 5000u			     /* what a worker has not brought back for so long hangs */
+#define DISK_LATENCY_WINDOW_MS 10000u		     /* latencies older than this are forgotten */
+#define DISK_PROBE_MS 500u			     /* between probes of a disk that is given too little to do to know how it is */
+#define DISK_LOOK_MS 1000u			     /* whether the data folder is still there */
+#define STORE_REOPEN_MS_MIN 2000u		     /* a failed store is opened again after so long, then twice that, ... */
+#define STORE_REOPEN_MS_MAX 600000u
+#define STORE_REOPENS_MAX 20u			     /* in a row, each failing within STORE_HEALTHY_MS: then it stays out */
+#define STORE_HEALTHY_MS 600000u
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

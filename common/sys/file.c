@@ -362,6 +362,17 @@ enum err dir_sync(struct loop *loop, const char *path)
 	return err;
 }
 
+enum err dir_make_private(struct loop *loop, const char *path)
+{
+	(void)loop;
+	struct stat status;
+	if (stat(path, &status) != 0)
+		return failed("stat", path, errno);
+	if ((status.st_mode & 0777) == 0700)
+		return OK;
+	return chmod(path, 0700) == 0 ? OK : failed("chmod", path, errno);
+}
+
 enum err dir_identity(struct loop *loop, const char *path, uint64_t *id)
 {
 	(void)loop;

@@ -63,6 +63,8 @@ MUST_USE enum err file_rename(struct loop *loop, const char *from, const char *t
 MUST_USE enum err file_unlink(struct loop *loop, const char *path);
 /* Like mkdir -p, mode 0700, each new level synced; OK if it is there. */
 MUST_USE enum err dir_make(struct loop *loop, const char *path);
+/* One that is there gets mode 0700, too. */
+MUST_USE enum err dir_make_private(struct loop *loop, const char *path);
 MUST_USE enum err dir_sync(struct loop *loop, const char *path);
 /* Which directory it is, whatever its name: another one in its place, or below it when a file system was unmounted, has another id. */
 MUST_USE enum err dir_identity(struct loop *loop, const char *path, uint64_t *id);

@@ -81,6 +81,14 @@ struct work {
 	struct loop *loop;
 	struct work_lane *lane;
 	struct work *next;
+	/* For whoever keeps account of items of work that others make; not touched below. */
+	struct {
+		void *owner;
+		void (*done)(struct work *work);
+		uint64_t submitted_us;
+		bool untimed; /* set by who submits it: how long it takes says nothing */
+		struct work *previous, *next;
+	} of_owner;
 };
 struct work_lane {
 	struct work *first, *last;

@@ -645,6 +645,11 @@ enum err dir_make(struct loop *loop, const char *path)
 	return sim_disk_operation(loop) ? OK : ERR_IO;
 }
 
+enum err dir_make_private(struct loop *loop, const char *path)
+{
+	return dir_make(loop, path);
+}
+
 /* Directories do not change here. */
 enum err dir_identity(struct loop *loop, const char *path, uint64_t *id)
 {

@@ -269,13 +269,17 @@ static void ring_remembers_the_last(void **state)
 	uint32_t result = 0;
 	assert_false(op_ring_find(&ring, 1, 1, NULL));
 	for (uint32_t i = 1; i <= CHUNK_OPS_REMEMBERED + 10; i++)
-		op_ring_add(&ring, 1, i, i * 2);
+		op_ring_add(&ring, &(struct op_ring_entry){ .client = 1, .operation = i, .result = i * 2, .first = 5, .end = 6 + i });
 	assert_false(op_ring_find(&ring, 1, 10, NULL));
 	assert_true(op_ring_find(&ring, 1, 11, &result));
 	assert_int_equal(result, 22);
 	assert_true(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED + 10, NULL));
 	assert_false(op_ring_find(&ring, 2, 20, NULL));
 	assert_false(op_ring_find(&ring, 0, 0, NULL));
+	/* What another server has took the place of what some of them did. */
+	op_ring_forget(&ring, CHUNK_OPS_REMEMBERED, CHUNK_OPS_REMEMBERED + 1);
+	assert_true(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED - 6, NULL));
+	assert_false(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED, NULL));
 	op_ring_deinit(&ring);
 }
 

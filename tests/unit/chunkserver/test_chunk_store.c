@@ -6,6 +6,7 @@
 
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/chunk_sync.h"
+#include "chunkserver/intents.h"
 #include "common/base/bytes.h"
 #include "common/base/crc32c.h"
 
@@ -112,6 +113,10 @@ static void live_and_be_killed(struct place *place)
 		struct chunk_store *store = open_store(place, &watcher);
 		struct chunk *chunk = get(place, store, &watcher, CHUNK, true);
 		write_blocks(chunk, 0, 'a', 8);
+		struct intents *intents = chunk_store_intents(store);
+		struct intent intent = { CHUNK, 2, 4 };
+		if (intents_write(intents, intents_take(intents), &intent) != OK)
+			_exit(1);
 		if (file_write(chunk->file.file, CHUNK_DATA_OFFSET + 2 * BLOCK_BYTES, "in flight", 9) != OK)
 			_exit(1);
 		raise(SIGKILL);
@@ -120,6 +125,27 @@ static void live_and_be_killed(struct place *place)
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 	assert_int_equal(loop_open(&place->loop), OK);
+}
+
+/* Rot in a chunk that was being written elsewhere is not taken for a write that was cut off. */
+static void rot_is_told_from_writes(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct file *file = NULL;
+	live_and_be_killed(place);
+	struct store_files files = { .loop = place->loop, .root = place->root };
+	char *path = store_files_path(&files, CHUNK, KIND_REPLICATED);
+	assert_int_equal(file_open(place->loop, path, FILE_WRITE, &file), OK);
+	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 6 * BLOCK_BYTES, "rot", 3), OK);
+	file_unref(file);
+	free(path);
+	struct chunk_store *store = open_store(place, &watcher);
+	struct chunk *chunk = get(place, store, &watcher, CHUNK, false);
+	assert_true(chunk_is_damaged(chunk, 2, 3) && chunk_is_torn(chunk, 2, 3));
+	assert_true(chunk_is_damaged(chunk, 6, 7) && !chunk_is_torn(chunk, 6, 7));
+	assert_int_equal(chunk_damage_count(chunk), 2);
+	close_store(store);
 }
 
 static void killed_process_loses_nothing(void **state)
@@ -436,6 +462,7 @@ static void failed_store_takes_nothing(void **state)
 	struct chunk_create fresh = { .kind = KIND_PACK, .version = 1 };
 	bool deleted = false;
 	struct chunk_store *store = open_store(place, &watcher);
+	write_blocks(get(place, store, &watcher, CHUNK + 2, true), 0, 'x', 1);
 	get(place, store, &watcher, CHUNK, true);
 	assert_int_equal(chunk_store_delete(store, CHUNK, note_deleted, &deleted), OK);
 	WAIT_FOR(place->loop, deleted);
@@ -443,13 +470,20 @@ static void failed_store_takes_nothing(void **state)
 	assert_true(chunk_store_failed(store));
 	assert_int_equal(chunk_store_get(store, CHUNK + 1, &fresh, &chunk), ERR_STORE_FAILED);
 	assert_int_equal(chunk_store_admit(store, 1), ERR_STORE_FAILED);
+	WAIT_FOR(place->loop, !chunk_store_busy(store));
 	close_store(store);
+	/* What was dirty then is looked at as after a loss of power. */
+	store = open_store(place, &watcher);
+	assert_true(get(place, store, &watcher, CHUNK + 2, false)->uncertain);
+	close_store(store);
+	struct chunk_store_options options = { .root = place->root, .reserved_bytes = 1, .must_exist = true };
+	assert_int_equal(chunk_store_open(place->loop, &options, &events, &watcher, &store), ERR_STALE_HANDLE);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		PLACE_TEST(killed_process_loses_nothing), PLACE_TEST(loss_of_power_makes_uncertain),
+		PLACE_TEST(killed_process_loses_nothing), PLACE_TEST(rot_is_told_from_writes), PLACE_TEST(loss_of_power_makes_uncertain),
 		PLACE_TEST(damage_is_remembered), PLACE_TEST(cut_file_is_damage),
 		PLACE_TEST(foreign_content_does_not_count), PLACE_TEST(unsynced_name_may_be_gone),
 		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_blank),

@@ -249,9 +249,73 @@ static void test_fill(void **state)
 	servers_close(servers);
 }
 
+/* Five servers; their latencies are told and judged for a while. */
+static void tell(struct servers *servers, uint64_t *now_ms, uint64_t for_ms, const uint64_t *latencies)
+{
+	for (uint64_t end = *now_ms + for_ms; *now_ms < end; *now_ms += SLOW_JUDGE_MS) {
+		for (size_t i = 0; i < 5; i++) {
+			Granary__DiskHealth disk = GRANARY__DISK_HEALTH__INIT;
+			struct server *server = servers_at(servers, i);
+			bool again = false;
+			disk.latency_us = latencies[i];
+			servers_set_disk(server, &disk);
+			if (servers_heartbeat(server, *now_ms, &servers, 1, false, &again) == 0 && again) {
+				servers_connected(server, *now_ms, &servers, 1);
+				servers_cleaned(server, *now_ms);
+			}
+		}
+		servers_judge(servers, *now_ms);
+	}
+}
+
+static void much_slower_than_peers_is_left_out(void **state)
+{
+	const uint64_t even[5] = { 900, 1000, 1100, 1200, 800 };
+	const uint64_t one[5] = { 900, 1000, 2000000, 1200, 800 };
+	const uint64_t two[5] = { 900, 1000, 2000000, 1200, 2000000 };
+	const uint64_t all[5] = { 300000, 300000, 400000, 300000, 500000 };
+	struct servers *servers = servers_open();
+	uint64_t now_ms = 100000;
+	(void)state;
+	for (uint64_t id = 1; id <= 5; id++) {
+		struct server *server = servers_set(servers, id, "a:1", "host");
+		servers_connected(server, now_ms, &servers, 1);
+		servers_cleaned(server, now_ms);
+	}
+	struct server *third = servers_at(servers, 2), *fifth = servers_at(servers, 4);
+	tell(servers, &now_ms, 10000, even);
+	tell(servers, &now_ms, 10000, all); /* all are slow: nobody is */
+	assert_false(third->slow || fifth->slow);
+	tell(servers, &now_ms, SLOW_AFTER_MS - 2 * SLOW_JUDGE_MS, one);
+	assert_false(third->slow);
+	tell(servers, &now_ms, 5 * SLOW_JUDGE_MS, one);
+	assert_true(third->slow);
+	tell(servers, &now_ms, 3000, one);
+	assert_true(servers_is_dead(third, now_ms) && !servers_is_usable(third, now_ms));
+	/* Not a second one. */
+	tell(servers, &now_ms, 10000, two);
+	assert_true(third->slow && !fifth->slow);
+	/* A moment's relief does not bring it back, a longer one does. */
+	tell(servers, &now_ms, 5000, even);
+	tell(servers, &now_ms, 1000, one);
+	tell(servers, &now_ms, SLOW_BACK_MS - 2000, even);
+	assert_true(third->slow);
+	tell(servers, &now_ms, 4000, even);
+	assert_false(third->slow);
+	assert_true(servers_is_usable(third, now_ms));
+	/* Another fails: it is needed. */
+	tell(servers, &now_ms, 5000, one);
+	assert_true(third->slow);
+	fifth->failed = true;
+	servers_judge(servers, now_ms + SLOW_JUDGE_MS);
+	assert_false(third->slow);
+	servers_close(servers);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(much_slower_than_peers_is_left_out),
 		cmocka_unit_test(test_session_expiry),	   cmocka_unit_test(test_session_opens),
 		cmocka_unit_test(test_session_settled),	   cmocka_unit_test(test_session_repetition),
 		cmocka_unit_test(test_server_leases),	   cmocka_unit_test(test_server_order),

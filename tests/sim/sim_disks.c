@@ -1,0 +1,399 @@
+/* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
+ *
+ * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
+ * disk gives errors until its store fails and is opened again. At most one of the copies of a block is hurt at a time: before the next
+ * round all are whole again, which is checked.
+ * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
+ * within one scrub, nothing is damaged or uncertain any more.
+ *
+ *	sim_disks [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "chunkserver/chunkserver.h"
+#include "chunkserver/scrub.h"
+#include "chunkserver/service.h"
+#include "client/client.h"
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/proto/mode.h"
+#include "tests/sim/cluster_world.h"
+
+#define FILES 3u
+#define BLOCKS 80u
+#define ROUNDS 6u
+#define SEEDS 6u
+#define ROUND_US 120000000u
+
+/* A file of blocks, each full of its version; one thing is done to it at a time. */
+struct actor {
+	struct program *program;
+	unsigned number;
+	struct file_io *io;
+	struct timer timer;
+	uint64_t inode;
+	uint64_t versions[BLOCKS]; /* as written last */
+	uint64_t first, count;
+	uint8_t *bytes;
+	bool ending, done;
+};
+
+struct program {
+	struct world *world;
+	struct loop *loop;
+	struct client *client;
+	struct actor actors[FILES];
+	unsigned writes, reads, made;
+};
+
+struct run {
+	struct world world;
+	struct program *program;
+	unsigned rotten, power_cuts, failures;
+};
+
+static uint64_t roll(const struct world *world, uint64_t bound)
+{
+	return rng_below(sim_rng(world->sim), bound);
+}
+
+_Noreturn static void failed(struct world *world, const char *what, unsigned number, uint64_t block, const char *why)
+{
+	sim_print_trace(world->sim, stderr);
+	fprintf(stderr, "sim_disks: file %u, block %" PRIu64 ": %s: %s\n", number, block, what, why);
+	abort();
+}
+
+/* ---- the client ---- */
+
+static void fill(uint8_t *block, uint64_t version, unsigned file, uint64_t number)
+{
+	for (uint32_t i = 0; i < BLOCK_BYTES; i += 16) {
+		put_le64(block + i, version);
+		put_le64(block + i + 8, version == 0 ? 0 : (uint64_t)file << 40 | number << 16 | i);
+	}
+}
+
+static void next(struct actor *actor)
+{
+	timer_start(&actor->timer, roll(actor->program->world, 150));
+}
+
+static void flushed(void *arg, enum err err)
+{
+	struct actor *actor = arg;
+	if (err != OK)
+		failed(actor->program->world, "sync", actor->number, actor->first, err_name(err));
+	actor->program->writes++;
+	next(actor);
+}
+
+static void written(void *arg, enum err err)
+{
+	struct actor *actor = arg;
+	check(err == OK);
+	free(actor->bytes);
+	actor->bytes = NULL;
+	/* Also what is never synced survives the loss of one copy. */
+	(roll(actor->program->world, 3) == 0 ? file_io_sync : file_io_flush)(actor->io, flushed, actor);
+}
+
+/* Sometimes in parts of blocks: the rest of each then stays as it is, in the same version. */
+static void write_some(struct actor *actor)
+{
+	const struct world *world = actor->program->world;
+	actor->first = roll(world, BLOCKS);
+	actor->count = 1 + roll(world, roll(world, 4) == 0 ? 40 : 3);
+	if (actor->count > BLOCKS - actor->first)
+		actor->count = BLOCKS - actor->first;
+	bool parts = roll(world, 3) == 0;
+	uint32_t cut = parts ? 16 * (uint32_t)(1 + roll(world, 100)) : 0;
+	actor->bytes = mem_alloc(actor->count * BLOCK_BYTES);
+	for (uint64_t i = 0; i < actor->count; i++) {
+		if (!parts)
+			actor->versions[actor->first + i]++;
+		fill(actor->bytes + i * BLOCK_BYTES, actor->versions[actor->first + i], actor->number, actor->first + i);
+	}
+	file_io_write(actor->io, actor->first * BLOCK_BYTES + cut, slice_of(actor->bytes + cut, actor->count * BLOCK_BYTES - cut), written,
+		      actor);
+}
+
+static void read_done(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct actor *actor = arg;
+	struct world *world = actor->program->world;
+	size_t size = actor->count * BLOCK_BYTES, at = 0;
+	uint8_t *bytes = mem_zero(1, size), expected[BLOCK_BYTES];
+	if (err != OK)
+		failed(world, "read", actor->number, actor->first, err_name(err));
+	for (size_t i = 0; i < part_count; at += parts[i++].size)
+		memcpy(bytes + at, parts[i].bytes, parts[i].size);
+	for (uint64_t i = 0; i < actor->count; i++) {
+		fill(expected, actor->versions[actor->first + i], actor->number, actor->first + i);
+		if (memcmp(expected, bytes + i * BLOCK_BYTES, BLOCK_BYTES) != 0)
+			failed(world, "read", actor->number, actor->first + i, "not what was written last");
+	}
+	free(bytes);
+	actor->program->reads++;
+	actor->done = actor->ending;
+	next(actor);
+}
+
+static void on_actor(void *arg)
+{
+	struct actor *actor = arg;
+	const struct world *world = actor->program->world;
+	if (actor->done)
+		return;
+	if (!actor->ending && roll(world, 3) == 0) {
+		write_some(actor);
+		return;
+	}
+	actor->first = actor->ending ? 0 : roll(world, BLOCKS);
+	actor->count = actor->ending ? BLOCKS : 1 + roll(world, BLOCKS - actor->first);
+	file_io_read(actor->io, actor->first * BLOCK_BYTES, actor->count * BLOCK_BYTES, read_done, actor);
+}
+
+static void made(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct program *program = arg;
+	check(err == OK && reply->n_results == FILES);
+	for (unsigned i = 0; i < FILES; i++) {
+		struct actor *actor = &program->actors[i];
+		check(reply->results[i]->error == 0);
+		actor->inode = reply->results[i]->inode;
+		client_note_opened(program->client, actor->inode);
+		actor->io = file_io_open(program->client, actor->inode, reply->results[i]->attr);
+		next(actor);
+	}
+}
+
+static void *client_start(struct world *world, unsigned number, struct loop *loop)
+{
+	struct program *program = mem_zero(1, sizeof *program);
+	struct client_options options = { .cluster = WORLD_MASTER_ADDRESSES };
+	Granary__MetaOp ops[FILES], *pointers[FILES];
+	Granary__Create creates[FILES];
+	char names[FILES][2];
+	check(number == 0);
+	program->world = world;
+	program->loop = loop;
+	check(client_open(loop, &options, &program->client) == OK);
+	for (unsigned i = 0; i < FILES; i++) {
+		program->actors[i] = (struct actor){ .program = program, .number = i };
+		timer_init(&program->actors[i].timer, loop, on_actor, &program->actors[i]);
+		granary__meta_op__init(&ops[i]);
+		granary__create__init(&creates[i]);
+		names[i][0] = (char)('A' + i);
+		names[i][1] = 0;
+		creates[i].parent = 1;
+		creates[i].name = message_borrow(slice_text(names[i]));
+		creates[i].mode = MODE_FILE | 0600;
+		ops[i].op_case = GRANARY__META_OP__OP_CREATE;
+		ops[i].create = &creates[i];
+		pointers[i] = &ops[i];
+	}
+	client_meta(program->client, pointers, FILES, made, program);
+	((struct run *)world->arg)->program = program;
+	return program;
+}
+
+static void client_stop(void *arg)
+{
+	struct program *program = arg;
+	for (unsigned i = 0; i < FILES; i++)
+		program->actors[i].done = true;
+	client_close(program->client);
+	for (unsigned i = 0; i < FILES; i++) {
+		timer_stop(&program->actors[i].timer);
+		free(program->actors[i].bytes);
+	}
+	free(program);
+}
+
+/* ---- the disks ---- */
+
+/* Where a simulated chunkserver keeps the chunks of our files. */
+static void rot_chunk(struct run *run, struct node *node, uint64_t chunk)
+{
+	struct store_files files = { .root = "data" };
+	char *path = store_files_path(&files, chunk, KIND_REPLICATED);
+	for (unsigned i = 0; i < 6; i++) {
+		uint64_t offset = roll(&run->world, 10) == 0 ? roll(&run->world, CHUNK_DATA_OFFSET) :
+							       CHUNK_DATA_OFFSET + roll(&run->world, BLOCKS * BLOCK_BYTES);
+		run->rotten += sim_host_flip_bit(node->host, path, offset, (unsigned)roll(&run->world, 8));
+	}
+	free(path);
+}
+
+struct rot {
+	struct run *run;
+	struct node *node;
+};
+
+static bool rot_one(void *arg, const Granary__ChunkLocation *location)
+{
+	struct rot *rot = arg;
+	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
+		rot_chunk(rot->run, rot->node, location->chunk);
+	return true;
+}
+
+static struct chunk_store *store_of(const struct node *node)
+{
+	return chunkserver_service(node->chunkserver)->store;
+}
+
+static void restart(struct node *node, bool power)
+{
+	struct world *world = node->world;
+	node_stop(node, power);
+	sim_run(world->sim, 200000 + roll(world, 500000), NULL, NULL);
+	node_start(node);
+}
+
+static bool has_others(void *arg, const Granary__ChunkLocation *location)
+{
+	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
+	return true;
+}
+
+/* Chains get shorter as servers fail: the last copy is not hurt, nothing could be right then. */
+static bool may_be_hurt(const struct node *node)
+{
+	bool may = true;
+	check(chunk_store_each(store_of(node), 0, has_others, &may) == OK);
+	return may;
+}
+
+static void hurt(struct run *run, struct node *node)
+{
+	struct rot rot = { run, node };
+	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
+	if (!may_be_hurt(node))
+		return;
+	switch (roll(&run->world, 4)) {
+	case 0:
+		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
+		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
+		break;
+	case 1:
+		sim_trace(run->world.sim, "rot, then a kill of server %u", node->number + 1);
+		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
+		restart(node, false);
+		break;
+	case 2:
+		sim_trace(run->world.sim, "power cut of server %u", node->number + 1);
+		run->power_cuts++;
+		restart(node, true);
+		break;
+	default:
+		sim_trace(run->world.sim, "disk errors at server %u", node->number + 1);
+		sim_host_set_disk(node->host, &faults);
+		sim_run(run->world.sim, 2000000, NULL, NULL);
+		sim_host_set_disk(node->host, &(struct sim_disk_faults){ 0 });
+		/* As main.c does with a store that has failed. */
+		if (chunk_store_failed(store_of(node))) {
+			run->failures++;
+			restart(node, false);
+		}
+		break;
+	}
+}
+
+/* ---- the run ---- */
+
+static bool scrubbed(void *arg)
+{
+	struct run *run = arg;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+		struct chunk_store_counts counts;
+		scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
+		chunk_store_counts(store_of(node), &counts);
+		if (!health.scrub_ended || counts.uncertain > 0 || counts.damage_repaired < counts.damage_found)
+			return false;
+	}
+	return true;
+}
+
+static void scrub_all(struct run *run, uint64_t id)
+{
+	Granary__ScrubCommand command = GRANARY__SCRUB_COMMAND__INIT;
+	command.id = id;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++)
+		scrub_demand(chunkserver_service(world_node(&run->world, NODE_CHUNKSERVER, i)->chunkserver)->scrub, &command);
+	if (!sim_run(run->world.sim, ROUND_US, scrubbed, run))
+		failed(&run->world, "scrub", 0, id, "something is damaged or uncertain for ever");
+}
+
+static bool all_read(void *arg)
+{
+	const struct run *run = arg;
+	for (unsigned i = 0; i < FILES; i++)
+		if (!run->program->actors[i].done)
+			return false;
+	return true;
+}
+
+static void run_seed(uint64_t seed)
+{
+	struct run *run = mem_zero(1, sizeof *run);
+	run->world = (struct world){ .clients = 1, .client_start = client_start, .client_stop = client_stop, .arg = run };
+	world_open(&run->world, seed);
+	sim_run(run->world.sim, 2000000, NULL, NULL);
+	node_start(world_node(&run->world, NODE_CLIENT, 0));
+	sim_run(run->world.sim, 5000000, NULL, NULL);
+	for (unsigned round = 1; round <= ROUNDS; round++) {
+		hurt(run, world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS)));
+		sim_run(run->world.sim, 3000000, NULL, NULL);
+		scrub_all(run, round);
+	}
+	for (unsigned i = 0; i < FILES; i++)
+		run->program->actors[i].ending = true;
+	if (!sim_run(run->world.sim, ROUND_US, all_read, run))
+		failed(&run->world, "the end", 0, 0, "not everything was answered");
+	printf("seed %" PRIu64 ": %u writes, %u reads, %u bits, %u power cuts, %u failures\n", seed, run->program->writes,
+	       run->program->reads, run->rotten, run->power_cuts, run->failures);
+	check(run->program->writes > 20 && run->program->reads > 20);
+	world_close(&run->world);
+	free(run);
+}
+
+/* Each seed in a process of its own, until one fails: a planted bug is found. */
+static int expect_failure(uint64_t first, uint64_t count)
+{
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		int status;
+		pid_t child = fork();
+		check(child >= 0);
+		if (child == 0) {
+			run_seed(seed);
+			_exit(0);
+		}
+		check(waitpid(child, &status, 0) == child);
+		if (status != 0) {
+			printf("found with seed %" PRIu64 "\n", seed);
+			return 0;
+		}
+	}
+	printf("not found\n");
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
+	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
+		return expect_failure(first, count);
+	for (uint64_t seed = first; seed < first + count; seed++)
+		run_seed(seed);
+	return 0;
+}
