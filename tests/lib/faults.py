@@ -198,6 +198,8 @@ class Gate:
         if victim in self.cluster.masters:
             if kind == "replace-master" and not self.can_replace_master:
                 return "masters cannot be replaced yet"
+            if kind == "rot-log" and not self.can_replace_master:
+                return "a master does not repair its log yet"
             behind = self.masters_behind()
             return f"masters are behind: {behind}" if behind else None
         if not self.repaired(60 if self.can_repair else 2):

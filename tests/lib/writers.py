@@ -294,8 +294,8 @@ class FileWriter(Worker):
 
     # ---- in the end
 
-    def check(self, mount):
-        """All files as `mount` shows them: what is wrong, and a digest of what was seen."""
+    def check(self, mount, doubtful):
+        """All files as `mount` shows them (those in doubt, too?): what is wrong, and what was seen."""
         root = os.path.join(mount.path, self.name)
         if not self.ready and not os.path.isdir(root):
             return [], {}
@@ -311,14 +311,14 @@ class FileWriter(Worker):
         for name, data in seen.items():
             owners = [f for f in files if name in f.names]
             complaints = [f.wrong(data) for f in owners]
-            if name in self.purged:
+            if name in self.purged or not doubtful and any(f.retired for f in owners):
                 continue
             if not owners:
                 wrong.append(f"{root}/{name}: nobody made it")
             elif all(complaints):
                 last = owners[-1]
                 wrong.append(f"{root}/{name}: {'; '.join(complaints)} (retired: {last.retired}, unsynced: {last.unsynced_since})")
-        for file in files:
+        for file in files if doubtful else [f for f in self.files if not f.retired]:
             if not file.absent and not any(n in seen and file.wrong(seen[n]) is None for n in file.names):
                 wrong.append(f"{root}/{file.names}: missing (in doubt: {file.retired})")
         return wrong, seen
@@ -543,17 +543,21 @@ class Office:
     def do_figures(self):
         return [(w.name, w.counts, w.errors, w.longest) for w in self.workers]
 
-    def do_verify(self):
-        """Everything on all mounts, and some of it past them: what is wrong, a digest for each mount, how many files."""
+    def do_verify(self, doubtful):
+        """Everything on all mounts, and some of it past them: what is wrong, a digest for each mount, how many files. What is in doubt
+        only when the mounts are new: whoever has been told that his write failed may still have it, or others what was before, in
+        the pages of the kernel."""
         wrong, digests, count, first = [], [], 0, {}
         for mount in self.cluster.mounts:
             digest = hashlib.sha256()
             for worker in [w for w in self.workers if isinstance(w, FileWriter)]:
-                complaints, seen = worker.check(mount)
+                complaints, seen = worker.check(mount, doubtful)
                 wrong += complaints
                 count += len(seen)
                 for name in sorted(seen):
                     digest.update(f"{worker.name}/{name} {len(seen[name])}\n".encode() + seen[name])
+                if not doubtful:
+                    continue
                 if mount is self.cluster.mounts[0]:
                     wrong += self.compare_by_get(worker, seen)
                     first[worker.name] = seen
