@@ -405,7 +405,7 @@ def scenario_17_client_stopped():
     with Scene() as scene:
         cluster = scene.cluster
         seconds = 20
-        if cluster.granary("admin", "set", "session_timeout", "5s")[0] == 0:
+        if cluster.granary("admin", "set", "session_timeout_ms", "5s")[0] == 0:
             seconds = 5
         frozen, other = cluster.mounts
         paths = [os.path.join(m.path, "locked") for m in (frozen, other)]

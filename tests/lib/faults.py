@@ -176,8 +176,8 @@ KINDS = {
 class Gate:
     """Whether what destroys data may happen now."""
 
-    def __init__(self, cluster, can_repair, can_replace_master):
-        self.cluster, self.can_repair, self.can_replace_master = cluster, can_repair, can_replace_master
+    def __init__(self, cluster, can_repair, can_scrub, can_replace_master):
+        self.cluster, self.can_repair, self.can_scrub, self.can_replace_master = cluster, can_repair, can_scrub, can_replace_master
         self.harmed = None  # the chunkserver whose copies may be bad
 
     def repaired(self, seconds):
@@ -221,11 +221,9 @@ class Gate:
 
     def scrubbed(self):
         """All that is damaged on the disks has been found and repaired."""
-        if not self.can_repair:
+        if not self.can_scrub or not self.can_repair:
             return False
         code, _, complaint = self.cluster.granary("admin", "scrub", "--wait", timeout=120)
-        if code == 2:
-            return False  # there is no such command
         if code != 0:
             raise AssertionError(f"scrub: {complaint}")
         self.harmed = None

@@ -354,12 +354,10 @@ class Reader(Worker):
         if file is None or not self.mount.is_mounted() or not file.lock.acquire(blocking=False):
             return
         try:
-            if file.in_doubt(writer.mount.troubles):
-                return
-            self.look(writer, file)
+            if file in writer.files and not file.in_doubt(writer.mount.troubles):
+                self.look(writer, file)
         finally:
             file.lock.release()
-
 
     def content(self, path):
         try:
