@@ -30,7 +30,7 @@ struct rpc_conn {
 	enum rpc_conn_state { CONN_CONNECTING, CONN_WAITING, CONN_OPEN, CONN_REFUSED } state;
 	enum err refusal;
 	uint32_t role;
-	uint64_t peer_id, incarnation;
+	uint64_t peer_id;
 	void *data;
 	struct rpc_call_list calls;
 	struct served *served_first;
@@ -59,7 +59,6 @@ struct served {
 struct rpc {
 	struct loop *loop;
 	struct rpc_identity identity;
-	uint64_t incarnation;
 	const struct rpc_service *service;
 	void *service_arg;
 	struct listener *listener;
@@ -94,7 +93,6 @@ static void send_hello(struct rpc_conn *conn, uint16_t flags)
 	hello.id = identity->id;
 	hello.cluster = identity->cluster;
 	hello.version = (char *)(uintptr_t)granary_version();
-	hello.incarnation = conn->rpc->incarnation;
 	struct frame_header header = { .type = MESSAGE_HELLO, .flags = flags, .id = HELLO_ID };
 	send_message(conn, &header, &hello.base, NULL);
 }
@@ -303,23 +301,6 @@ static enum err hello_check(const struct rpc *rpc, const Granary__Hello *hello)
 	return OK;
 }
 
-/* The process at the other end has died and lives again. What its former life has sent and we have not read yet, or what its
- * host's kernel still sends for it, must not be carried out after anything that the new one asks for. */
-static void former_life_end(struct rpc_conn *conn)
-{
-	struct rpc_conn *other = conn->peer_id != 0 && conn->incarnation != 0 ? conn->rpc->conns : NULL;
-	while (other != NULL) {
-		struct rpc_conn *next = other->next;
-		if (other->peer == NULL && other->state == CONN_OPEN && other->role == conn->role && other->peer_id == conn->peer_id &&
-		    other->incarnation != conn->incarnation) {
-			log_info("former_life_ends", "peer=%s role=%u id=%016" PRIx64, conn_peer(other->conn), other->role, other->peer_id);
-			conn_drop(other, ERR_CLOSED, "");
-			next = conn->rpc->conns; /* its end may have ended others */
-		}
-		other = next;
-	}
-}
-
 static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 {
 	struct rpc *rpc = conn->rpc;
@@ -336,8 +317,6 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 	timer_stop(&conn->patience);
 	conn->role = hello->role;
 	conn->peer_id = hello->id;
-	conn->incarnation = hello->incarnation;
-	former_life_end(conn);
 	conn->state = CONN_OPEN;
 	send_hello(conn, FRAME_REPLY);
 	if (rpc->service != NULL && rpc->service->opened != NULL)
@@ -588,8 +567,6 @@ enum err rpc_open(struct loop *loop, const struct rpc_identity *identity, const 
 	struct rpc *rpc = mem_zero(1, sizeof(*rpc));
 	rpc->loop = loop;
 	rpc->identity = *identity;
-	/* No two lives of a process begin at the same microsecond, or at the same time of two boots. */
-	rpc->incarnation = (loop_wall_ms(loop) * 1000003u ^ loop_now_us(loop)) | 1u;
 	rpc->service = service;
 	rpc->service_arg = service_arg;
 	rpc_calls_init(&rpc->calls, loop);

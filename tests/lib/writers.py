@@ -86,6 +86,17 @@ def read_file(path):
         return file.read()
 
 
+def read_on(mount, path):
+    """None: there is no such file. Where the mount has gone meanwhile there is none either, and that says nothing: ENOTCONN."""
+    troubles = len(mount.troubles)
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        if len(mount.troubles) > troubles or not mount.is_mounted():
+            raise OSError(errno.ENOTCONN, "unmounted meanwhile", path) from None
+        return None
+
+
 class FileWriter(Worker):
     def __init__(self, name, mount, seed, pace=0.03):
         super().__init__(name, seed, pace)
@@ -263,12 +274,8 @@ class FileWriter(Worker):
 
     def purge(self, file):
         """One of too many in doubt: looked at once more, removed, forgotten."""
-        contents = []
-        for name in file.names:
-            try:
-                contents.append(self.timed("read in doubt", read_file, self.path(name)))
-            except FileNotFoundError:
-                pass
+        contents = [self.timed("read in doubt", read_on, self.mount, self.path(name)) for name in file.names]
+        contents = [c for c in contents if c is not None]
         if not file.absent and all(file.wrong(c) for c in contents):
             self.wrong.append(f"{self.folder}/{file.names}: {[file.wrong(c) for c in contents]} (in doubt: {file.retired})")
         with self.lock:
@@ -285,10 +292,8 @@ class FileWriter(Worker):
         self.attempt("fsync", [file], out)
 
     def verify(self, file):
-        try:
-            wrong = file.wrong(self.timed("read", read_file, self.path(file.name)))
-        except FileNotFoundError:
-            wrong = "is gone"
+        seen = self.timed("read", read_on, self.mount, self.path(file.name))
+        wrong = "is gone" if seen is None else file.wrong(seen)
         if wrong and not file.in_doubt(self.mount.troubles):
             self.wrong.append(f"{self.path(file.name)}: {wrong}")
 
@@ -359,29 +364,23 @@ class Reader(Worker):
         finally:
             file.lock.release()
 
-    def content(self, path):
-        try:
-            return self.timed("read elsewhere", read_file, path)
-        except FileNotFoundError:
-            return None
-
     def look(self, writer, file):
         """What another mount has closed may be seen late, for up to LATE_S, while a chunkserver does not answer: counted."""
         path = os.path.join(self.mount.path, writer.name, file.name)
         started = time.monotonic()
         try:
-            first = wrong = self.judge(file, self.content(path))
+            first = wrong = self.judge(file, path)
             while wrong and not file.in_doubt(writer.mount.troubles) and time.monotonic() < started + LATE_S:
                 time.sleep(0.02)
-                wrong = self.judge(file, self.content(path))
+                wrong = self.judge(file, path)
         except OSError:
             return  # counted; this mount is in trouble itself
         if first and not file.in_doubt(writer.mount.troubles):
             line = f"{path}: {first}, {'for good' if wrong else f'for {time.monotonic() - started:.2f} s'}; {file.past()}"
             (self.wrong if wrong else self.late).append(line)
 
-    @staticmethod
-    def judge(file, seen):
+    def judge(self, file, path):
+        seen = self.timed("read elsewhere", read_on, self.mount, path)
         return "not there" if seen is None else file.wrong(seen)
 
 
