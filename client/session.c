@@ -203,15 +203,6 @@ static void call_end(struct call *call, enum err err, const ProtobufCMessage *re
 		done(arg, err, reply, text);
 }
 
-/* A leader answers again: those that pause because there was none need not wait for their turn. */
-static void wake_calls(struct session *session)
-{
-	struct call *call;
-	DL_FOREACH2(session->calls, call, next)
-	if (call->state == CALL_BACKOFF && call->last != ERR_BUSY)
-		timer_start(&call->timer, 0);
-}
-
 /* Nobody answered in time. A request whose fate is open goes on without its caller. */
 static void call_expire(struct call *call)
 {
@@ -237,6 +228,15 @@ static void call_pause(struct call *call, uint64_t pause_ms)
 	call_to_list(call, CALL_BACKOFF);
 	uint64_t left = call->deadline_ms > now ? call->deadline_ms - now : 0;
 	timer_start(&call->timer, pause_ms < left ? pause_ms : left);
+}
+
+/* A leader answers again: those that pause because there was none need not wait for their turn. */
+static void wake_calls(struct session *session)
+{
+	struct call *call;
+	DL_FOREACH2(session->calls, call, next)
+	if (call->state == CALL_BACKOFF && call->last != ERR_BUSY)
+		timer_start(&call->timer, 0);
 }
 
 static void session_is_lost(struct session *session)
@@ -626,6 +626,17 @@ enum err session_state(const struct session *session)
 	return session->state;
 }
 
+void session_keep(struct session *session)
+{
+	uint64_t now = loop_now_ms(session->loop), due = session->kept_ms + CLIENT_KEEP_MS;
+	if (session->id == 0 || session->rpc_call != 0)
+		return;
+	if (due < now)
+		due = now;
+	if (!timer_is_running(&session->timer) || session->timer.due_ms > due)
+		timer_start(&session->timer, due - now);
+}
+
 /* Told soon: until then the leader knows of an open file only if it answered an Open for it. */
 static void tell_soon(struct session *session)
 {
@@ -652,15 +663,4 @@ void session_closed(struct session *session, uint64_t inode)
 bool session_has_open(struct session *session, uint64_t inode)
 {
 	return open_files_is_open(&session->open_files, inode);
-}
-
-void session_keep(struct session *session)
-{
-	uint64_t now = loop_now_ms(session->loop), due = session->kept_ms + CLIENT_KEEP_MS;
-	if (session->id == 0 || session->rpc_call != 0)
-		return;
-	if (due < now)
-		due = now;
-	if (!timer_is_running(&session->timer) || session->timer.due_ms > due)
-		timer_start(&session->timer, due - now);
 }
