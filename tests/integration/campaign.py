@@ -164,6 +164,9 @@ class Campaign:
             if not status:
                 raise AssertionError(f"not all copies are back within {REPAIR_SECONDS} s: {self.cluster.status()}")
             self.say(f"all data is safe: {status['chunks']} chunks")
+            failed = self.gate.scrub(120) if self.gate.can_scrub else None
+            if failed:
+                raise AssertionError(f"scrub in the end: {failed}")
         else:
             status = self.cluster.wait_ready(HEAL_SECONDS)
             self.say(f"repair does not exist yet: {status['chunks_under_replicated']} of {status['chunks']} chunks lack copies, "
