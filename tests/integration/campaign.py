@@ -49,7 +49,7 @@ class Campaign:
         self.cluster = HostCluster(disk_bytes=DISK_BYTES)
         self.started = time.monotonic()
         self.history, self.begun, self.held_back, self.slowest_return = [], {}, {}, (0, "")
-        self.gate = Gate(self.cluster, self.has([], "scrub"), self.has(["raft"], "remove"))
+        self.gate = None
         self.watch = threading.Event()
         self.office, self.blobs = None, []
 
@@ -103,7 +103,7 @@ class Campaign:
             victim = cluster.mounts[mount]
         if not kind.startswith("bridge") and kind != "kill-two":
             other = None
-        return Fault(cluster, kind, victim, other, duration, random.Random(seed), self.gate.can_repair)
+        return Fault(cluster, kind, victim, other, duration, random.Random(seed), self.gate.can_scrub)
 
     def wait(self, seconds):
         """Watches the workers meanwhile."""
@@ -164,6 +164,9 @@ class Campaign:
             if not status:
                 raise AssertionError(f"not all copies are back within {REPAIR_SECONDS} s: {self.cluster.status()}")
             self.say(f"all data is safe: {status['chunks']} chunks")
+            failed = self.gate.scrub(120) if self.gate.can_scrub else None
+            if failed:
+                raise AssertionError(f"scrub in the end: {failed}")
         else:
             status = self.cluster.wait_ready(HEAL_SECONDS)
             self.say(f"repair does not exist yet: {status['chunks_under_replicated']} of {status['chunks']} chunks lack copies, "
@@ -174,7 +177,12 @@ class Campaign:
         self.check()
 
     def verify(self):
-        wrong, digests, count = self.office.ask("verify")
+        wrong, _, _ = self.office.ask("verify", False)
+        for mount in self.cluster.mounts:
+            mount.terminate()
+            mount.start()
+        more, digests, count = self.office.ask("verify", True)
+        wrong += more
         for worker in self.blobs:
             wrong += worker.check()
         if len(set(digests)) != 1:
@@ -206,7 +214,13 @@ class Campaign:
 
     def run(self):
         self.cluster.up()
-        self.say("up")
+        # What this cluster can do: the parts are built one after another, and what can be repaired may be broken.
+        self.gate = Gate(self.cluster, "fills" in self.cluster.status(), self.has([], "scrub"), self.has(["raft"], "remove"))
+        for setting in ("repair_delay_ms", "2s"), ("session_timeout_ms", "30s"):
+            if self.has([], "set"):
+                self.cluster.granary("admin", "set", *setting)
+        self.say(f"up: {'repair' if self.gate.can_repair else 'no repair'}, {'scrub' if self.gate.can_scrub else 'no scrub'}, "
+                 f"{'masters can be replaced' if self.gate.can_replace_master else 'masters cannot be replaced'}")
         self.start_workers()
         end = time.monotonic() + self.options.minutes * 60
         try:

@@ -4,9 +4,11 @@ The promise: an acknowledged byte is safe while one intact copy exists, and a ma
 is harmed at a time; what destroys data on a disk (rot, a replaced server) happens only while every chunk has all its copies and what
 was destroyed before is repaired, and then on one server."""
 import os
+import subprocess
 import time
 
 MASTER_LEFT_BYTES = 40 << 20       # below what it wants to keep: it refuses
+HEAL_ALONE_S = 40
 CHUNKSERVER_LEFT_BYTES = 40 << 20  # the same; or nothing at all
 
 
@@ -102,11 +104,14 @@ class Fault:
             process.may_end = False
             if not process.running():
                 process.start()
-        # A store that has failed for want of space stays out until its process starts anew: the scrubber's cluster heals by itself.
-        status = self.cluster.wait_ready(30) if self.heals else self.cluster.status()
+        # A store that has failed for want of space comes back by itself where that is built, else when its process starts anew: counted.
+        deadline = time.monotonic() + (HEAL_ALONE_S if self.heals else 0)
+        while not self.cluster.ready() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        status = self.cluster.status()
         for server in status["servers"] if status else ():
             process = self.cluster.by_address(server["address"])
-            if server["failed"] and process and not self.heals:
+            if server["failed"] and process and process.running():
                 process.kill()
                 process.start()
                 self.note = "restarted"
@@ -176,8 +181,8 @@ KINDS = {
 class Gate:
     """Whether what destroys data may happen now."""
 
-    def __init__(self, cluster, can_repair, can_replace_master):
-        self.cluster, self.can_repair, self.can_replace_master = cluster, can_repair, can_replace_master
+    def __init__(self, cluster, can_repair, can_scrub, can_replace_master):
+        self.cluster, self.can_repair, self.can_scrub, self.can_replace_master = cluster, can_repair, can_scrub, can_replace_master
         self.harmed = None  # the chunkserver whose copies may be bad
 
     def repaired(self, seconds):
@@ -193,18 +198,25 @@ class Gate:
     def refuses(self, fault):
         """Why the fault may not happen now, or None."""
         kind, victim = fault.kind, fault.victim
+        # While one server's copies may be damaged the others' are needed: no fault of theirs before a scrub has mended that.
+        others = kind.endswith(("chunkserver", "-two", "-all", "rot-chunk")) and victim is not self.harmed
+        if self.harmed and others and not self.scrubbed():
+            return f"what was done to {self.harmed.name} may not be repaired"
         if kind not in DESTRUCTIVE:
             return None
         if victim in self.cluster.masters:
             if kind == "replace-master" and not self.can_replace_master:
                 return "masters cannot be replaced yet"
+            if kind == "rot-log" and not self.can_replace_master:
+                return "a master does not repair its log yet"
             behind = self.masters_behind()
             return f"masters are behind: {behind}" if behind else None
+        if kind == "rot-chunk" and not (self.can_repair and self.can_scrub):
+            return "damaged blocks are not found and repaired yet"
         if not self.repaired(60 if self.can_repair else 2):
             return "chunks lack copies"
-        if self.harmed not in (None, victim) and not self.scrubbed():
-            return f"what was done to {self.harmed.name} may not be repaired"
-        self.harmed = victim
+        if kind == "rot-chunk":
+            self.harmed = victim
         return None
 
     def masters_behind(self):
@@ -219,12 +231,15 @@ class Gate:
 
     def scrubbed(self):
         """All that is damaged on the disks has been found and repaired."""
-        if not self.can_repair:
-            return False
-        code, _, complaint = self.cluster.granary("admin", "scrub", "--wait", timeout=120)
-        if code == 2:
-            return False  # there is no such command
-        if code != 0:
-            raise AssertionError(f"scrub: {complaint}")
+        if self.scrub(60):
+            return False  # under load it may take its time; in the end it may not
         self.harmed = None
         return True
+
+    def scrub(self, seconds):
+        """None when every block on every disk has been checked and, where it was damaged, repaired."""
+        try:
+            code, out, complaint = self.cluster.granary("admin", "scrub", "--wait", timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"it does not end within {seconds} s"
+        return None if code == 0 else f"{code}: {complaint} {out.decode(errors='replace').strip()}"

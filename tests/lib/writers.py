@@ -86,6 +86,17 @@ def read_file(path):
         return file.read()
 
 
+def read_on(mount, path):
+    """None: there is no such file. Where the mount has gone meanwhile there is none either, and that says nothing: ENOTCONN."""
+    troubles = len(mount.troubles)
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        if len(mount.troubles) > troubles or not mount.is_mounted():
+            raise OSError(errno.ENOTCONN, "unmounted meanwhile", path) from None
+        return None
+
+
 class FileWriter(Worker):
     def __init__(self, name, mount, seed, pace=0.03):
         super().__init__(name, seed, pace)
@@ -263,12 +274,8 @@ class FileWriter(Worker):
 
     def purge(self, file):
         """One of too many in doubt: looked at once more, removed, forgotten."""
-        contents = []
-        for name in file.names:
-            try:
-                contents.append(self.timed("read in doubt", read_file, self.path(name)))
-            except FileNotFoundError:
-                pass
+        contents = [self.timed("read in doubt", read_on, self.mount, self.path(name)) for name in file.names]
+        contents = [c for c in contents if c is not None]
         if not file.absent and all(file.wrong(c) for c in contents):
             self.wrong.append(f"{self.folder}/{file.names}: {[file.wrong(c) for c in contents]} (in doubt: {file.retired})")
         with self.lock:
@@ -285,17 +292,15 @@ class FileWriter(Worker):
         self.attempt("fsync", [file], out)
 
     def verify(self, file):
-        try:
-            wrong = file.wrong(self.timed("read", read_file, self.path(file.name)))
-        except FileNotFoundError:
-            wrong = "is gone"
+        seen = self.timed("read", read_on, self.mount, self.path(file.name))
+        wrong = "is gone" if seen is None else file.wrong(seen)
         if wrong and not file.in_doubt(self.mount.troubles):
             self.wrong.append(f"{self.path(file.name)}: {wrong}")
 
     # ---- in the end
 
-    def check(self, mount):
-        """All files as `mount` shows them: what is wrong, and a digest of what was seen."""
+    def check(self, mount, doubtful):
+        """All files as `mount` shows them (those in doubt, too?): what is wrong, and what was seen."""
         root = os.path.join(mount.path, self.name)
         if not self.ready and not os.path.isdir(root):
             return [], {}
@@ -311,14 +316,14 @@ class FileWriter(Worker):
         for name, data in seen.items():
             owners = [f for f in files if name in f.names]
             complaints = [f.wrong(data) for f in owners]
-            if name in self.purged:
+            if name in self.purged or not doubtful and any(f.retired for f in owners):
                 continue
             if not owners:
                 wrong.append(f"{root}/{name}: nobody made it")
             elif all(complaints):
                 last = owners[-1]
                 wrong.append(f"{root}/{name}: {'; '.join(complaints)} (retired: {last.retired}, unsynced: {last.unsynced_since})")
-        for file in files:
+        for file in files if doubtful else [f for f in self.files if not f.retired]:
             if not file.absent and not any(n in seen and file.wrong(seen[n]) is None for n in file.names):
                 wrong.append(f"{root}/{file.names}: missing (in doubt: {file.retired})")
         return wrong, seen
@@ -354,36 +359,28 @@ class Reader(Worker):
         if file is None or not self.mount.is_mounted() or not file.lock.acquire(blocking=False):
             return
         try:
-            if file.in_doubt(writer.mount.troubles):
-                return
-            self.look(writer, file)
+            if file in writer.files and not file.in_doubt(writer.mount.troubles):
+                self.look(writer, file)
         finally:
             file.lock.release()
-
-
-    def content(self, path):
-        try:
-            return self.timed("read elsewhere", read_file, path)
-        except FileNotFoundError:
-            return None
 
     def look(self, writer, file):
         """What another mount has closed may be seen late, for up to LATE_S, while a chunkserver does not answer: counted."""
         path = os.path.join(self.mount.path, writer.name, file.name)
         started = time.monotonic()
         try:
-            first = wrong = self.judge(file, self.content(path))
+            first = wrong = self.judge(file, path)
             while wrong and not file.in_doubt(writer.mount.troubles) and time.monotonic() < started + LATE_S:
                 time.sleep(0.02)
-                wrong = self.judge(file, self.content(path))
+                wrong = self.judge(file, path)
         except OSError:
             return  # counted; this mount is in trouble itself
         if first and not file.in_doubt(writer.mount.troubles):
             line = f"{path}: {first}, {'for good' if wrong else f'for {time.monotonic() - started:.2f} s'}; {file.past()}"
             (self.wrong if wrong else self.late).append(line)
 
-    @staticmethod
-    def judge(file, seen):
+    def judge(self, file, path):
+        seen = self.timed("read elsewhere", read_on, self.mount, path)
         return "not there" if seen is None else file.wrong(seen)
 
 
@@ -543,17 +540,21 @@ class Office:
     def do_figures(self):
         return [(w.name, w.counts, w.errors, w.longest) for w in self.workers]
 
-    def do_verify(self):
-        """Everything on all mounts, and some of it past them: what is wrong, a digest for each mount, how many files."""
+    def do_verify(self, doubtful):
+        """Everything on all mounts, and some of it past them: what is wrong, a digest for each mount, how many files. What is in doubt
+        only when the mounts are new: whoever has been told that his write failed may still have it, or others what was before, in
+        the pages of the kernel."""
         wrong, digests, count, first = [], [], 0, {}
         for mount in self.cluster.mounts:
             digest = hashlib.sha256()
             for worker in [w for w in self.workers if isinstance(w, FileWriter)]:
-                complaints, seen = worker.check(mount)
+                complaints, seen = worker.check(mount, doubtful)
                 wrong += complaints
                 count += len(seen)
                 for name in sorted(seen):
                     digest.update(f"{worker.name}/{name} {len(seen[name])}\n".encode() + seen[name])
+                if not doubtful:
+                    continue
                 if mount is self.cluster.mounts[0]:
                     wrong += self.compare_by_get(worker, seen)
                     first[worker.name] = seen
