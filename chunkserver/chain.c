@@ -218,6 +218,7 @@ static void forward_write(struct chunk_op *op, const Granary__Replica *successor
 	Granary__ChunkWrite message = *(const Granary__ChunkWrite *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data->size };
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &data);
 }
 
@@ -226,6 +227,7 @@ static void forward_append(struct chunk_op *op, const Granary__Replica *successo
 	Granary__BlobAppend message = *(const Granary__BlobAppend *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data == NULL ? 0 : request->data->size };
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	message.slot = op->slot;
 	call(op, successor, MESSAGE_BLOB_APPEND, &message.base, request->data == NULL ? NULL : &data);
 }
@@ -234,6 +236,7 @@ static void forward_trim(struct chunk_op *op, const Granary__Replica *successor,
 {
 	Granary__ChunkTrim message = *(const Granary__ChunkTrim *)request->message;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -280,6 +283,7 @@ static void send_trim(struct chunk_op *op, const Granary__Replica *successor, ui
 	message.client = op->service->server;
 	message.operation = op->service->next_operation++;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -309,6 +313,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.sync = op->sync;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	struct conn_data sent = { .iobuf = data, .size = data->size };
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &sent);
 }

@@ -53,6 +53,7 @@ struct chunk_op {
 	bool from_client;	/* we are the head */
 	bool sync;
 	bool for_predecessor;	/* a read */
+	uint64_t life;		/* of the predecessor's process; 0: not from one */
 	uint64_t version;
 	uint64_t client, operation;
 	uint32_t offset, size;	/* trim: offset is the new end */

@@ -267,6 +267,7 @@ static void ask_sums(struct fill *fill, enum fill_state state)
 	message.replicas = chunk->chain->replicas;
 	message.n_replicas = chunk->chain->n_replicas;
 	message.checking = state == FILL_CHECKING;
+	message.life = fill->service->life;
 	fill->call = rpc_peer_call(peer, MESSAGE_CHUNK_SUMS, &message.base, NULL, CHAIN_SYNC_TIMEOUT_MS, on_sums, fill);
 }
 
