@@ -5,6 +5,7 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
@@ -102,8 +103,11 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 	case OK:
 		op->chain_err = OK;
 		return;
-	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_NO_SPACE:
+		/* A newcomer's disk is no limit for those who write: it has to go. */
+		op->chain_err = fill_newcomer_is_full(op->chunk, op->successor) ? ERR_CHAIN_BROKEN : ERR_NO_SPACE;
+		return;
+	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_CORRUPT:
 	case ERR_PACK_FULL:
 		op->chain_err = result->err;

@@ -614,6 +614,15 @@ void fill_tick(struct service *service)
 	chunk_store_each_open(service->store, tick_one, service);
 }
 
+bool fill_newcomer_is_full(const struct chunk *chunk, uint64_t server)
+{
+	struct fill *fill = chunk->fill;
+	if (fill == NULL || fill->server != server)
+		return false;
+	fill_give_up(fill, ERR_NO_SPACE);
+	return true;
+}
+
 bool fill_is_source(const struct service *service, const Granary__ChunkLocation *location)
 {
 	int place = service_position(service, location->replicas, location->n_replicas);
