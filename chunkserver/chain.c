@@ -5,6 +5,7 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
@@ -102,8 +103,11 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 	case OK:
 		op->chain_err = OK;
 		return;
-	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_NO_SPACE:
+		/* A newcomer's disk is no limit for those who write: it has to go. */
+		op->chain_err = fill_newcomer_is_full(op->chunk, op->successor) ? ERR_CHAIN_BROKEN : ERR_NO_SPACE;
+		return;
+	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_CORRUPT:
 	case ERR_PACK_FULL:
 		op->chain_err = result->err;
@@ -218,6 +222,7 @@ static void forward_write(struct chunk_op *op, const Granary__Replica *successor
 	Granary__ChunkWrite message = *(const Granary__ChunkWrite *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data->size };
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &data);
 }
 
@@ -226,6 +231,7 @@ static void forward_append(struct chunk_op *op, const Granary__Replica *successo
 	Granary__BlobAppend message = *(const Granary__BlobAppend *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data == NULL ? 0 : request->data->size };
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	message.slot = op->slot;
 	call(op, successor, MESSAGE_BLOB_APPEND, &message.base, request->data == NULL ? NULL : &data);
 }
@@ -234,6 +240,7 @@ static void forward_trim(struct chunk_op *op, const Granary__Replica *successor,
 {
 	Granary__ChunkTrim message = *(const Granary__ChunkTrim *)request->message;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -291,6 +298,7 @@ static void send_trim(struct chunk_op *op, const Granary__Replica *successor, ui
 	message.client = op->service->server;
 	message.operation = op->service->next_operation++;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -320,6 +328,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.sync = op->sync;
 	message.sequence = op->sequence;
+	message.life = op->service->life;
 	struct conn_data sent = { .iobuf = data, .size = data->size };
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &sent);
 }

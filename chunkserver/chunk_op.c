@@ -506,6 +506,23 @@ static enum err check_version(struct chunk_op *op)
 	return OK;
 }
 
+/* What a process of the predecessor sent before it died may still lie in a socket when its next one has compared our copy with its own
+ * (rejoin.h, fill.h): it would be here and not there. */
+static enum err check_life(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	bool compares = op->kind == OP_SUMS || op->for_predecessor;
+	if (op->life == 0)
+		return OK;
+	if (op->life < chunk->received_life) {
+		op->failed_server = op->service->server;
+		return ERR_CHAIN_BROKEN;
+	}
+	if (compares)
+		chunk->received_life = op->life;
+	return OK;
+}
+
 static bool fits_kind(const struct chunk_op *op)
 {
 	bool pack = op->kind == OP_APPEND || op->kind == OP_BLOB_READ || op->kind == OP_DELETE_SLOTS;
@@ -521,6 +538,8 @@ static void admit(struct chunk_op *op)
 	else if (err == OK && op->chunk->copy != COPY_COMPLETE) /* what is deleted now may be filled in again later */
 		err = op->chunk->copy == COPY_JOINING ? ERR_BUSY : ERR_NO_CHUNK;
 	bool changes = chunk_op_is_write(op) || op->kind == OP_APPEND;
+	if (err == OK)
+		err = check_life(op);
 	if (err == OK && changes && !op->from_client && !op->mends)
 		err = check_sequence(op);
 	if (err == OK && changes && op->from_client && chain_is_full(op))
@@ -699,6 +718,7 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	chunk->version = chain->version;
 	chunk->copy = service_copy_state(service, chain->replicas, chain->n_replicas);
 	chunk->received_from = NULL;
+	chunk->received_life = 0; /* it may be another server */
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);

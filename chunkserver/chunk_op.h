@@ -58,6 +58,7 @@ struct chunk_op {
 	bool table;		/* of header and table of the chunk: */
 	bool header_differs;	/* its result */
 	bool mends;		/* a write or trim here alone (mend.h) */
+	uint64_t life;		/* of the predecessor's process; 0: not from one */
 	uint64_t version;
 	uint64_t client, operation;
 	uint64_t session;	/* of the client; 0: of none */

@@ -87,6 +87,7 @@ struct chunk {
 	uint64_t sequence; /* last one sent to the successor */
 	const struct rpc_conn *received_from; /* the predecessor's connection, and the last sequence on it */
 	uint64_t received_sequence;
+	uint64_t received_life; /* of the predecessor's process, when it compared our copy with its own */
 	bool adopting;
 	unsigned settle_failures; /* in a row */
 	uint64_t settle_after_ms;

@@ -43,6 +43,7 @@ static enum err save_identity(struct chunkserver *server)
 	struct buf text = { 0 };
 	char *path = store_files_join(chunk_store_files(server->store), "identity");
 	buf_printf(&text, "server=%016" PRIx64 "\n", server->identity.id);
+	buf_printf(&text, "life=%016" PRIx64 "\n", server->service.life);
 	if (server->identity.cluster != 0)
 		buf_printf(&text, "cluster=%016" PRIx64 "\n", server->identity.cluster);
 	enum err err = file_replace(server->loop, path, buf_slice(&text));
@@ -90,12 +91,16 @@ static enum err load_identity(struct chunkserver *server)
 		buf_append(&text, "", 1);
 		server->identity.id = parse_field((const char *)text.bytes, "server=");
 		server->identity.cluster = parse_field((const char *)text.bytes, "cluster=");
+		server->service.life = parse_field((const char *)text.bytes, "life=");
 		if (server->identity.id == 0)
 			err = ERR_CORRUPT;
 	}
+	server->service.life++;
 	buf_deinit(&text);
 	if (err == ERR_CORRUPT)
 		log_error("identity_damaged", "file=identity");
+	if (err == OK && save_identity(server) != OK) /* a full disk: the next life may be taken for this one, that is all */
+		log_warn("life_not_saved", "life=%" PRIu64, server->service.life);
 	if (err != ERR_NOT_FOUND)
 		return err;
 	/* Under a new name the masters would call all these chunks garbage. */

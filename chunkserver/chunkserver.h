@@ -1,6 +1,7 @@
 /* A chunkserver: store, service, link to the masters. main.c runs one in a process, tests and the simulator several.
  *
- * The data directory keeps who it is: identity holds "server=HEX" and, once known, "cluster=HEX". Thread: the loop. */
+ * The data directory keeps who it is: identity holds "server=HEX", "life=HEX" (one more with every start) and, once known,
+ * "cluster=HEX". Thread: the loop. */
 #ifndef GRANARY_CHUNKSERVER_CHUNKSERVER_H
 #define GRANARY_CHUNKSERVER_CHUNKSERVER_H
 

@@ -65,10 +65,8 @@ static enum err find_older(struct service *service, const Granary__ChunkCommand 
 	enum err err = chunk_store_get(service->store, command->chunk, NULL, out);
 	if (err == OK && ((*out)->state == CHUNK_OPENING || (*out)->adopting))
 		err = ERR_BUSY;
-#ifndef PLANT_GARBAGE_OF_ANY_VERSION
 	if (err == OK && (*out)->state == CHUNK_READY && (*out)->version > command->version)
 		err = ERR_STALE_VERSION;
-#endif
 	return err;
 }
 

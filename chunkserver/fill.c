@@ -267,6 +267,7 @@ static void ask_sums(struct fill *fill, enum fill_state state)
 	message.replicas = chunk->chain->replicas;
 	message.n_replicas = chunk->chain->n_replicas;
 	message.checking = state == FILL_CHECKING;
+	message.life = fill->service->life;
 	fill->call = rpc_peer_call(peer, MESSAGE_CHUNK_SUMS, &message.base, NULL, CHAIN_SYNC_TIMEOUT_MS, on_sums, fill);
 }
 
@@ -615,6 +616,15 @@ static void tick_one(void *arg, struct chunk *chunk)
 void fill_tick(struct service *service)
 {
 	chunk_store_each_open(service->store, tick_one, service);
+}
+
+bool fill_newcomer_is_full(const struct chunk *chunk, uint64_t server)
+{
+	struct fill *fill = chunk->fill;
+	if (fill == NULL || fill->server != server)
+		return false;
+	fill_give_up(fill, ERR_NO_SPACE);
+	return true;
 }
 
 bool fill_is_source(const struct service *service, const Granary__ChunkLocation *location)

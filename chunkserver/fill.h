@@ -24,6 +24,8 @@ void fill_check(struct service *service, struct chunk *chunk);
 void fill_abort(struct chunk *chunk);
 /* Every heartbeat. */
 void fill_tick(struct service *service);
+/* The successor had no space for a write. True when it is one that joins: the master is told. */
+bool fill_newcomer_is_full(const struct chunk *chunk, uint64_t server);
 /* We are the predecessor of a joining server in it, and have a complete copy. */
 bool fill_is_source(const struct service *service, const Granary__ChunkLocation *location);
 

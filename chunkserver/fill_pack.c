@@ -60,6 +60,7 @@ static void record_send(struct record *record)
 	message.deleted = record->buffer == NULL;
 	message.crc = record->buffer == NULL ? crc32c(NULL, 0) : record->header.crc;
 	message.sequence = ++chunk->sequence;
+	message.life = service->life;
 	struct conn_data data = { .iobuf = record->buffer, .offset = PACK_RECORD_BYTES, .size = record->header.length };
 	fill_spent(fill, PACK_RECORD_BYTES + record->header.length);
 	record->call = rpc_peer_call(peer, MESSAGE_BLOB_APPEND, &message.base, record->header.length == 0 ? NULL : &data,

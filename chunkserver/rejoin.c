@@ -217,6 +217,7 @@ static void send_piece(struct rejoin *rejoin)
 	message.n_replicas = chunk->chain->n_replicas;
 	message.crcs = message_borrow(slice_of(rejoin->crcs, 4ul * rejoin->count));
 	message.sequence = ++chunk->sequence;
+	message.life = service->life;
 	struct conn_data data = { .iobuf = rejoin->data, .size = rejoin->count * BLOCK_BYTES };
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_WRITE, &message.base, &data, CHAIN_TIMEOUT_MS, given, rejoin);
 }
@@ -367,6 +368,7 @@ static void ask(void *arg)
 	message.offset = rejoin->block * BLOCK_BYTES;
 	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
 	message.predecessor = true;
+	message.life = rejoin->service->life;
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, rejoin);
 }
 

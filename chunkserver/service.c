@@ -64,6 +64,7 @@ struct change {
 	uint64_t client, operation;
 	uint64_t sequence; /* 0: from the client, to the head */
 	uint64_t session;  /* of writes and trims */
+	uint64_t life;
 	Granary__Replica **replicas;
 	size_t replica_count;
 };
@@ -71,7 +72,7 @@ struct change {
 /* The fields have the same names in the three messages, but for the chunk's. */
 #define CHANGE_OF(message, field)                                                                                       \
 	(struct change){ .chunk = (message)->field, .version = (message)->version, .client = (message)->client,         \
-			 .operation = (message)->operation, .sequence = (message)->sequence,                           \
+			 .operation = (message)->operation, .sequence = (message)->sequence, .life = (message)->life,  \
 			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas }
 
 /* Is the chain well formed, and are we where the sender thinks? */
@@ -102,6 +103,7 @@ static struct chunk_op *change_new(struct service *service, enum op_kind kind, s
 	op->operation = change->operation;
 	op->sequence = change->sequence;
 	op->session = change->session;
+	op->life = op->from_client ? 0 : change->life;
 	op->replicas = change->replicas;
 	op->replica_count = change->replica_count;
 	return op;
@@ -228,6 +230,7 @@ static void serve_sums(struct service *service, struct rpc_request *request)
 	struct change change = { .chunk = message->chunk,
 				 .version = message->version,
 				 .sequence = 1,
+				 .life = message->life,
 				 .replicas = message->replicas,
 				 .replica_count = message->n_replicas };
 	enum err err = check_change(service, &change);
@@ -263,6 +266,7 @@ static void serve_read(struct service *service, struct rpc_request *request)
 	op->end = block_end(message->offset, message->bytes);
 	op->for_predecessor = message->predecessor;
 	op->even_uncertain = message->even_uncertain;
+	op->life = message->predecessor ? message->life : 0;
 	chunk_op_submit(op, message->chunk, NULL);
 }
 

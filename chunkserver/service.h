@@ -37,6 +37,7 @@ struct service {
 	struct scrub *scrub;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	uint64_t incarnation;	  /* of this process */
+	uint64_t life;		  /* how often the store was opened */
 	struct fill_budget budget;
 	uint64_t fill_bytes;	/* sent to fill new copies */
 	uint64_t filling_bytes; /* of those, of copies that are not complete yet */

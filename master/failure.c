@@ -216,6 +216,10 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 	}
 	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
 	bool dead = !server || servers_is_dead(server, now_ms(failure));
+	if (leaving && leaving->retiring && leaving->retiring == message->server && dead) { /* it need not be asked any more */
+		leaving->retiring = 0;
+		chunk_change_propose(&failure->context, &leaving->change);
+	}
 	bool suspect = !dead && is_suspect_for_long(failure, chunk, request);
 	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
 		leaving = mem_zero(1, sizeof(*leaving));

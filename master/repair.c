@@ -14,6 +14,7 @@
 #define RATE_SAMPLES 11u
 #define RATE_SAMPLE_MS 500u
 #define PASS_PAUSE_MS 2000u /* between two passes over all chunks */
+#define QUIET_STEPS 4u	    /* one in so many looks on while nothing is known to be amiss */
 #define ACTIVE_PRIORITY 0u
 
 enum join_state {
@@ -57,6 +58,7 @@ struct repair {
 	/* The pass over all chunks. */
 	uint64_t cursor, pass_after_ms;
 	size_t seen;
+	unsigned skipped;
 	/* The chunks of servers that are gone. */
 	uint64_t gone_server, gone_cursor;
 	uint64_t gone_done[SERVERS_MAX]; /* servers whose chunks have been looked at since they went; by place in the table */
@@ -424,7 +426,9 @@ static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 
 static void step_pass(struct repair *repair)
 {
-	if (now_ms(repair) < repair->pass_after_ms)
+	bool quiet = !repair->joins && repair_queue_count(repair->queue) == 0;
+
+	if (now_ms(repair) < repair->pass_after_ms || (quiet && ++repair->skipped % QUIET_STEPS != 0))
 		return;
 	repair->seen = 0;
 	if (meta_each_chunk(meta_of(repair), repair->cursor, on_chunk, repair)) {
