@@ -16,7 +16,9 @@ struct check *check_begin(struct world *world);
 void check_close(struct check *check);
 
 struct check_want {
-	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared, nor counted */
+	/* Unsynced data was lost in power cuts: of copies nothing is asked. (One that was new and not synced has no header then, and is
+	 * neither replaced nor removed yet.) */
+	bool may_be_damaged;
 };
 /* Steps the simulation until all of it holds; ends the program, saying what does not, when it does not within limit_us. */
 void check_end(struct check *check, const struct check_want *want, uint64_t limit_us);
