@@ -142,10 +142,7 @@ static void tables_made(void *arg, enum err err, const Granary__MetaReply *reply
 	check(load_result(err, reply) == OK);
 	for (unsigned i = 0; i < TABLES; i++) {
 		program->run->tables[i] = reply->results[i]->inode;
-		if (i == SPARSE)
-			program->run->tables_ready++;
-		else
-			blocks_write_all(&program->blocks[i]);
+		blocks_write_all(&program->blocks[i]);
 	}
 }
 
