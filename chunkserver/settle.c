@@ -150,6 +150,9 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	if (chunk->state != CHUNK_READY || chunk->kind != KIND_REPLICATED || chunk->adopting || chunk->rejoin != NULL || service->stopping ||
 	    !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
+	/* What could not be written here may have been written, and read, below: this content counts no more. */
+	if (chunk_store_failed(chunk->store))
+		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;
