@@ -391,7 +391,6 @@ struct ending {
 	struct check *check;
 	bool holds;
 	struct meta *meta;
-	const struct node *node; /* whose files are looked at */
 };
 
 static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
@@ -412,26 +411,6 @@ static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	return ending->holds;
 }
 
-/* Each file on a disk is a replica that the masters know. */
-static bool end_of_file(void *arg, const char *path, uint64_t size)
-{
-	struct ending *ending = arg;
-	Granary__Chunk *chunk = NULL;
-	bool known = false;
-	(void)size;
-	if (!is_chunk_path(path))
-		return true;
-	uint64_t id = id_of_path(path);
-	if (meta_chunk(ending->meta, id, &chunk) == OK) {
-		for (size_t i = 0; i < chunk->n_replicas; i++)
-			known |= chunk->replicas[i] == chunkserver_id(ending->node->chunkserver);
-		message_free(&chunk->base);
-	}
-	if (!known)
-		ending->holds = not_yet(ending->check, "%s has %s, of which the masters do not know", ending->node->name, path);
-	return known;
-}
-
 static bool end_holds(void *arg)
 {
 	struct check *check = arg;
@@ -445,11 +424,6 @@ static bool end_holds(void *arg)
 	ending.meta = replica_meta(master_replica(world_node(check->world, NODE_MASTER, 0)->master));
 	check(meta_each_chunk(ending.meta, 0, end_of_chunk, &ending) == OK);
 	ending.holds = ending.holds && has_all_blobs(check, ending.meta);
-	for (unsigned i = 0; i < world_node_count(check->world) && ending.holds; i++) {
-		ending.node = &check->world->nodes[i];
-		if (ending.node->kind == NODE_CHUNKSERVER)
-			sim_host_each_file(ending.node->host, end_of_file, &ending);
-	}
 	return ending.holds;
 }
 

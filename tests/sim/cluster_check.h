@@ -4,7 +4,7 @@
  * a term in which a master led, and what it applied, never runs backwards; versions of chunks on the disks never go down.
  *
  * When it is quiet (check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each replica of a chunk is on its server's disk, at the version the masters
- * know, byte for byte like the others, checksums too; packs hold the same blobs; no chunk is anywhere that the masters do not know of. */
+ * know, byte for byte like the others, checksums too; packs hold the same blobs, all that inodes refer to. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 #define GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 
