@@ -154,6 +154,9 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	    chunk_store_failed(chunk->store) || /* what is here may be old */
 	    service->stopping || !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
+	/* What could not be written here may have been written, and read, below: this content counts no more. */
+	if (chunk_store_failed(chunk->store))
+		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;

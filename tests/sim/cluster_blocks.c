@@ -182,8 +182,9 @@ static void on_opened(void *arg, enum err err, const Granary__MetaReply *reply)
 		actor->io = file_io_open(program->client, program->run->tables[actor->table], reply->results[0]->attr);
 	}
 	if (actor->io && !load_is_made(program->run)) {
+		bool sparse = actor->table == SPARSE; /* holes, and a size that stays */
 		actor->sync = true;
-		write_some(actor, 0, BLOCKS);
+		write_some(actor, sparse ? BLOCKS - 1 : 0, sparse ? 1 : BLOCKS);
 	} else {
 		next(actor);
 	}

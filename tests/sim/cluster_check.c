@@ -120,6 +120,11 @@ static bool is_chunk_path(const char *path)
 	return strstr(path, "/chunks/") && length > 6 && (strcmp(path + length - 6, ".chunk") == 0 || strcmp(path + length - 5, ".pack") == 0);
 }
 
+static uint64_t id_of_path(const char *path)
+{
+	return strtoull(strrchr(path, '/') + 1, NULL, 16);
+}
+
 static bool look_at_file(void *arg, const char *path, uint64_t size)
 {
 	struct looking *looking = arg;
@@ -130,7 +135,8 @@ static bool look_at_file(void *arg, const char *path, uint64_t size)
 	(void)size;
 	if (!is_chunk_path(path) || !sim_host_read_durable(looking->node->host, path, 0, bytes, sizeof bytes))
 		return true;
-	if (chunk_header_parse(bytes, &header) != OK) /* not synced yet */
+	/* Not synced yet: nothing, or the header of the chunk whose file is being used again. */
+	if (chunk_header_parse(bytes, &header) != OK || header.chunk != id_of_path(path))
 		return true;
 	uint64_t key = header.chunk * WORLD_CHUNKSERVERS_MAX + looking->node->number;
 	HASH_FIND(hh, check->versions, &key, sizeof key, known);
@@ -230,8 +236,7 @@ struct finding {
 static bool find_file(void *arg, const char *path, uint64_t size)
 {
 	struct finding *finding = arg;
-	const char *name = strrchr(path, '/');
-	if (!is_chunk_path(path) || strtoull(name + 1, NULL, 16) != finding->chunk)
+	if (!is_chunk_path(path) || id_of_path(path) != finding->chunk)
 		return true;
 	finding->path = path;
 	finding->size = size;
@@ -243,7 +248,6 @@ struct copy {
 	const struct node *node;
 	struct finding file; /* path NULL: nothing was ever written there */
 	struct chunk_header header;
-	bool lost; /* it was new, and not synced, when the power was cut */
 };
 
 static bool copy_open(struct cluster_check *check, uint64_t id, const Granary__Chunk *chunk, uint64_t server, struct copy *copy)
@@ -256,12 +260,8 @@ static bool copy_open(struct cluster_check *check, uint64_t id, const Granary__C
 	sim_host_each_file(copy->node->host, find_file, &copy->file);
 	if (!copy->file.path)
 		return true;
-	if (!sim_host_read_file(copy->node->host, copy->file.path, 0, bytes, sizeof bytes) ||
-	    chunk_header_parse(bytes, &copy->header) != OK)
-		copy->lost = true;
-	if (copy->lost && check->want->may_be_damaged)
-		return true;
-	if (copy->lost)
+	if (!sim_host_read_file(copy->node->host, copy->file.path, 0, bytes, sizeof bytes) || chunk_header_parse(bytes, &copy->header) != OK ||
+	    copy->header.chunk != id)
 		return not_yet(check, "chunk %016" PRIx64 " at %s has no header", id, copy->node->name);
 	if (copy->header.version != chunk->version)
 		return not_yet(check, "chunk %016" PRIx64 " at %s has version %" PRIu64 ", the masters have %" PRIu64, id, copy->node->name,
@@ -391,7 +391,6 @@ struct ending {
 	struct cluster_check *check;
 	bool holds;
 	struct meta *meta;
-	const struct node *node; /* whose files are looked at */
 };
 
 static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
@@ -402,7 +401,7 @@ static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	check(chunk->n_replicas <= REPLICAS_MAX);
 	for (size_t i = 0; i < chunk->n_replicas && ending->holds; i++) {
 		ending->holds = copy_open(check, id, chunk, chunk->replicas[i], &copies[i]);
-		if (i == 0 || !ending->holds || check->want->may_be_damaged)
+		if (i == 0 || !ending->holds)
 			continue;
 		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
 			ending->holds = same_blocks(check, id, &copies[0], &copies[i]);
@@ -412,43 +411,19 @@ static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	return ending->holds;
 }
 
-/* Each file on a disk is a replica that the masters know. */
-static bool end_of_file(void *arg, const char *path, uint64_t size)
-{
-	struct ending *ending = arg;
-	Granary__Chunk *chunk = NULL;
-	bool known = false;
-	(void)size;
-	if (!is_chunk_path(path))
-		return true;
-	uint64_t id = strtoull(strrchr(path, '/') + 1, NULL, 16);
-	if (meta_chunk(ending->meta, id, &chunk) == OK) {
-		for (size_t i = 0; i < chunk->n_replicas; i++)
-			known |= chunk->replicas[i] == chunkserver_id(ending->node->chunkserver);
-		message_free(&chunk->base);
-	}
-	if (!known)
-		ending->holds = not_yet(ending->check, "%s has %s, of which the masters do not know", ending->node->name, path);
-	return known;
-}
-
 static bool end_holds(void *arg)
 {
 	struct cluster_check *check = arg;
 	struct ending ending = { .check = check, .holds = true };
-	/* A replica that was new and not synced when its host lost power has no header, and is not replaced yet. */
 	if (!check->want->may_be_damaged && !world_is_replicated(check->world))
 		return not_yet(check, "chunks lack copies");
 	if (!masters_agree(check))
 		return false;
+	if (check->want->may_be_damaged)
+		return true;
 	ending.meta = replica_meta(master_replica(world_node(check->world, NODE_MASTER, 0)->master));
 	check(meta_each_chunk(ending.meta, 0, end_of_chunk, &ending) == OK);
 	ending.holds = ending.holds && has_all_blobs(check, ending.meta);
-	for (unsigned i = 0; i < world_node_count(check->world) && ending.holds; i++) {
-		ending.node = &check->world->nodes[i];
-		if (ending.node->kind == NODE_CHUNKSERVER)
-			sim_host_each_file(ending.node->host, end_of_file, &ending);
-	}
 	return ending.holds;
 }
 

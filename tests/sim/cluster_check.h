@@ -3,8 +3,9 @@
  * All along (cluster_check_begin, then every few milliseconds): one leader a term; two masters that have applied the same index hold equal states;
  * a term in which a master led, and what it applied, never runs backwards; versions of chunks on the disks never go down.
  *
- * When it is quiet (cluster_check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each replica of a chunk is on its server's disk, at the version the masters
- * know, byte for byte like the others, checksums too; packs hold the same blobs; no chunk is anywhere that the masters do not know of. */
+ * When it is quiet (cluster_check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each
+ * replica of a chunk is on its server's disk, at the version the masters know, byte for byte like the others, checksums too; packs hold
+ * the same blobs, all that inodes refer to. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 #define GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 
@@ -16,7 +17,9 @@ struct cluster_check *cluster_check_begin(struct world *world);
 void cluster_check_close(struct cluster_check *check);
 
 struct cluster_check_want {
-	bool may_be_damaged; /* unsynced data was lost in power cuts: copies are not compared, nor counted */
+	/* Unsynced data was lost in power cuts: of copies nothing is asked. (One that was new and not synced has no header then, and is
+	 * neither replaced nor removed yet.) */
+	bool may_be_damaged;
 };
 /* Steps the simulation until all of it holds; ends the program, saying what does not, when it does not within limit_us. */
 void cluster_check_end(struct cluster_check *check, const struct cluster_check_want *want, uint64_t limit_us);

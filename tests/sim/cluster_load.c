@@ -142,10 +142,7 @@ static void tables_made(void *arg, enum err err, const Granary__MetaReply *reply
 	check(load_result(err, reply) == OK);
 	for (unsigned i = 0; i < TABLES; i++) {
 		program->run->tables[i] = reply->results[i]->inode;
-		if (i == SPARSE)
-			program->run->tables_ready++;
-		else
-			blocks_write_all(&program->blocks[i]);
+		blocks_write_all(&program->blocks[i]);
 	}
 }
 
@@ -209,6 +206,13 @@ void load_power_lost(struct world *world, unsigned chunkserver)
 	run->may_lose = true;
 	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES; i++)
 		history_power_cut(run->history, i, sim_now_us(world->sim));
+}
+
+void load_chunkserver_ended(struct world *world)
+{
+	struct run *run = world->arg;
+	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES && run->history; i++)
+		history_may_repeat(run->history, i, sim_now_us(world->sim));
 }
 
 void load_free(struct run *run)

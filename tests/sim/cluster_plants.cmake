@@ -2,10 +2,10 @@
 # found within a fixed number of seeds. With none of them sim_cluster finds nothing.
 set(cluster_plants
 	client/file_flush:CLIENT_HOLE_NOT_COMMITTED:400	    # others are not told of a chunk made in a hole (found by sim_cluster, once)
-	client/file_flush:CLIENT_SYNC_IS_FLUSH:400	    # a sync does not wait for the disks
+	client/file_flush:CLIENT_SYNC_IS_FLUSH:100:power	    # a sync does not wait for the disks
 	client/file_flush:CLIENT_FLUSH_TOO_EARLY:400	    # a flush does not wait for the replicas
 	client/file_io:CLIENT_RECALL_IGNORED:400	    # attributes are relied on after the master has taken them back
-	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:400	    # a chunkserver acknowledges before it has synced
+	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:100:power	    # a chunkserver acknowledges before it has synced
 	chunkserver/chunk_op:CHUNK_VERSION_UNCHECKED:400    # what comes under an old version of a chunk is done
 	chunkserver/chunk_op:CHUNK_RETRY_UNKNOWN:400	    # an operation that is sent again is done again
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
@@ -24,6 +24,12 @@ foreach(plant ${cluster_plants})
 	add_executable(${name} ${CMAKE_SOURCE_DIR}/${file}.c $<TARGET_OBJECTS:sim_cluster_parts>)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
 	target_link_libraries(${name} PRIVATE ${sim_rooms} granary_sim granary_rpc granary_sim granary_common)
-	add_test(NAME ${name} COMMAND ${name} --seed 1 --seeds ${seeds} --expect-failure)
+	list(LENGTH plant length)
+	set(storm)
+	if(length GREATER 3)
+		list(GET plant 3 storm)
+		set(storm ${CMAKE_COMMAND} -E env SIM_STORM=${storm})
+	endif()
+	add_test(NAME ${name} COMMAND ${storm} $<TARGET_FILE:${name}> --seed 1 --seeds ${seeds} --expect-failure)
 	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 600)
 endforeach()

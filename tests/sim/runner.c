@@ -163,12 +163,14 @@ static int usage(const char *name)
 static bool parse(const struct runner *runner, int argc, char **argv, struct options *options)
 {
 	unsigned plain = 0;
+	bool counted = false;
 	*options = (struct options){ .first = 1, .count = runner->standard, .jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN) };
 	for (int i = 1; i < argc; i++) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
 		if (argv[i][0] != '-') {
 			*(plain++ == 0 ? &options->first : &options->count) = strtoull(argv[i], NULL, 10);
-			options->alone = plain == 1;
+			options->alone = true;
+			counted = counted || plain == 2;
 			continue;
 		}
 		if (strcmp(argv[i], "--trace") == 0) {
@@ -184,17 +186,19 @@ static bool parse(const struct runner *runner, int argc, char **argv, struct opt
 			options->alone = true;
 		} else if (strcmp(argv[i], "--seeds") == 0) {
 			options->count = strtoull(value, NULL, 10);
+			counted = true;
 		} else if (strcmp(argv[i], "--jobs") == 0) {
 			options->jobs = (unsigned)strtoul(value, NULL, 10);
 		} else if (strcmp(argv[i], "--hours") == 0) {
 			options->hours = strtod(value, NULL);
 			options->count = UINT64_MAX / 2;
+			counted = true;
 		} else {
 			return false;
 		}
 		i++;
 	}
-	options->alone = options->alone && options->count == runner->standard;
+	options->alone = options->alone && !counted;
 	if (options->jobs > RUNNER_JOBS_MAX)
 		options->jobs = RUNNER_JOBS_MAX;
 	return options->jobs > 0 && plain <= 2;

@@ -13,7 +13,7 @@
  *   healed (TCP sends again). Connecting to a host that is down or cut off never answers. A cut is one way: bridges, rings and islands
  *   are made of several (sim_cut); a link that flaps is a cut that comes and goes. A link may be slow: longer delay, so many bytes a
  *   second, shared by its connections. What a process had sent when it was killed may still arrive, late, before its peers learn of the
- *   end: messages of a former life.
+ *   end: messages of a former life (not of connections that the other side has heard nothing of yet: README.md).
  * - Disk: writes are in the page cache until synced; a power cut keeps, for every 512-byte sector written since, the old or
  *   the new content at random; unsynced names: a random prefix of the changes survives, of all or of each directory. A killed process
  *   loses nothing. Errors by chance (sim_disk_faults) or of one file (sim_file_faults); what a failed sync did not write no later
