@@ -32,6 +32,7 @@ struct master {
 	void (*failed)(void *arg, enum err err);
 	void *failed_arg;
 	struct file *lock;
+	struct identity identity;
 	struct rpc *rpc;
 	struct rpc_identity rpc_identity;
 	struct replica *replica;
@@ -203,9 +204,7 @@ static enum err directory_open(struct master *master, const struct master_option
 	struct buf path = { 0 };
 	struct identity_options identity = { .directory = options->directory,
 					     .cluster = options->cluster,
-					     .member = options->id,
-					     .members = &master->members };
-	uint64_t node = 0;
+					     .member = options->id };
 	enum err err = dir_make(master->loop, options->directory);
 
 	buf_printf(&path, "%s/lock%c", options->directory, 0);
@@ -216,9 +215,9 @@ static enum err directory_open(struct master *master, const struct master_option
 	if (err)
 		buf_printf(message, "cannot use %s: %s", options->directory, err_text(err));
 	if (err == OK)
-		err = identity_check(master->loop, &identity, &node, message);
+		err = identity_check(master->loop, &identity, &master->identity, message);
 	if (err == OK)
-		log_info("master_identity", "node=%016" PRIx64 " member=%" PRIu64 " cluster=%s", node, options->id,
+		log_info("master_identity", "node=%016" PRIx64 " member=%" PRIu64 " cluster=%s", master->identity.node, options->id,
 			 options->cluster);
 	buf_deinit(&path);
 	return err;

@@ -107,7 +107,7 @@ static void effects_clear(struct meta *meta)
 {
 	meta->touch_count = 0;
 	buf_clear(&meta->names);
-	meta->garbage_added = meta->orphans_added = meta->servers_changed = false;
+	meta->garbage_added = meta->orphans_added = meta->servers_changed = meta->restored = false;
 }
 
 static void touch_add(struct context *context, uint64_t inode, struct slice name)
@@ -150,7 +150,8 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 					 .touch_count = meta->touch_count,
 					 .garbage_added = meta->garbage_added,
 					 .orphans_added = meta->orphans_added,
-					 .servers_changed = meta->servers_changed};
+					 .servers_changed = meta->servers_changed,
+					 .restored = meta->restored};
 }
 
 /* ---- apply */
@@ -159,6 +160,8 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 static Granary__MetaReply *request_apply(struct meta *meta, const Granary__MetaRequest *request)
 {
 	struct context context = {.meta = meta, .session = request->session, .now_ns = (int64_t)meta->state->time_ns};
+	if (!restore_allows(meta, request))
+		return request_refuse(request, ERR_BUSY);
 	if (request->session == 0)
 		return request_run(&context, request);
 	if (!session_exists(meta, request->session))

@@ -41,6 +41,7 @@ struct meta_effects {
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;
+	bool restored; /* everything is another: forget what is known of it */
 };
 
 /* The store is borrowed and outlives the meta. A fresh store gets the root directory. */

@@ -34,7 +34,8 @@
 	X(op_chunk_change, chunk_change, CHUNK_CHANGE, Granary__ChunkChange, true)                                     \
 	X(op_reclaim, reclaim, RECLAIM, Granary__Reclaim, true)                                                        \
 	X(op_garbage_done, garbage_done, GARBAGE_DONE, Granary__GarbageDone, true)                                     \
-	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)
+	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)                                     \
+	X(op_restore, restore, RESTORE, Granary__Restore, true)
 
 #define X(function, member, name, type, changes)                                                                       \
 	enum err function(struct context *context, const type *op, Granary__MetaResult *result);

@@ -52,6 +52,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_RECLAIM:
 	case GRANARY__META_OP__OP_GARBAGE_DONE:
 	case GRANARY__META_OP__OP_CLUSTER_INIT:
+	case GRANARY__META_OP__OP_RESTORE:
 		return false;
 	default:
 		return true;
