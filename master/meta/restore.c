@@ -97,7 +97,7 @@ static enum err put_pairs(struct meta *meta, struct slice rest)
 	return err;
 }
 
-static enum err end(struct meta *meta)
+static enum err end(struct meta *meta, uint64_t id)
 {
 	struct key key = kept_key();
 	Granary__MetaState *restored = NULL;
@@ -112,6 +112,7 @@ static enum err end(struct meta *meta)
 	if (restored->time_ns < meta->state->time_ns)
 		restored->time_ns = meta->state->time_ns;
 	restored->restoring = 0;
+	restored->restored = id;
 	message_free(&meta->state->base);
 	meta->state = restored;
 	store_delete(&meta->store, &key);
@@ -126,11 +127,13 @@ enum err op_restore(struct context *context, const Granary__Restore *op, Granary
 	(void)result;
 	if (op->id == 0)
 		return ERR_INVALID;
+	if (meta->state->restored == op->id)
+		return OK; /* sent again */
 	if (op->step == RESTORE_BEGIN)
 		return begin(meta, op->id);
 	if (meta->state->restoring != op->id)
 		return ERR_CANCELLED;
 	if (op->step == RESTORE_PAIRS)
 		return put_pairs(meta, message_bytes(op->pairs));
-	return op->step == RESTORE_END ? end(meta) : ERR_INVALID;
+	return op->step == RESTORE_END ? end(meta, op->id) : ERR_INVALID;
 }

@@ -35,6 +35,8 @@ int cmd_readlink(struct cli *cli, int argc, char **argv);
 int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
+int cmd_admin_backup(struct cli *cli, int argc, char **argv);
+int cmd_admin_restore(struct cli *cli, int argc, char **argv);
 
 int cmd_dev_up(struct cli *cli, int argc, char **argv);
 int cmd_dev_down(struct cli *cli, int argc, char **argv);

@@ -59,6 +59,11 @@ static const struct command admin[] = {
      NULL},
     {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
     {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
+    {"backup", cmd_admin_backup, 1, 1, "FILE", "Write all metadata, as of one moment, to a local file",
+     "The cluster goes on meanwhile. FILE has names, attributes and where data is, but no data.\n"},
+    {"restore", cmd_admin_restore, 1, 1, "FILE", "Fill a new, empty cluster from a backup",
+     "The cluster then is the one that the backup was made of: its chunkservers are accepted. One that was interrupted can be "
+     "run again.\n"},
     {0},
 };
 static const struct command dev[] = {
