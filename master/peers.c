@@ -61,6 +61,7 @@ void peers_send(struct peers *peers, const struct raft_message *message)
 	out.hint_term = message->hint_term;
 	out.context = message->context;
 	out.held = message->held;
+	out.node = message->node;
 	out.n_entries = message->entry_count;
 	if (message->entry_count > 0) {
 		entries = mem_alloc(message->entry_count * sizeof(*entries));
@@ -96,8 +97,8 @@ enum err peers_unpack(const Granary__RaftMessage *from, struct raft_message *out
 	enum err err = OK;
 
 	*entries = NULL;
-	if (from->kind < RAFT_PRE_VOTE || from->kind > RAFT_TIMEOUT_NOW || from->from == 0 || from->to == 0 ||
-	    (from->n_entries > 0 && from->kind != RAFT_APPEND) || from->log_index > UINT64_MAX - from->n_entries - 1)
+	if (from->kind < RAFT_PRE_VOTE || from->kind > RAFT_FETCH_REPLY || from->from == 0 || from->to == 0 ||
+	    (from->n_entries > 0 && from->kind != RAFT_APPEND && from->kind != RAFT_FETCH_REPLY) || from->log_index > UINT64_MAX - from->n_entries - 1)
 		return ERR_PROTOCOL;
 	*out = (struct raft_message){ .kind = (enum raft_message_kind)from->kind,
 				      .from = from->from,
@@ -111,6 +112,7 @@ enum err peers_unpack(const Granary__RaftMessage *from, struct raft_message *out
 				      .hint_term = from->hint_term,
 				      .context = from->context,
 				      .held = from->held,
+				      .node = from->node,
 				      .entry_count = from->n_entries };
 	if (from->n_entries == 0)
 		return OK;

@@ -6,8 +6,8 @@
  * Promises
  *   - What wal_synced reports is durable, and durable in order: a later record is never there without the earlier ones.
  *   - Restart: a record that a crash tore is cut; a record that was once complete and is damaged now is never taken for
- *     a torn one: wal_open says ERR_CORRUPT and logs file, offset and index. wal_format.h says how the two are told
- * apart.
+ *     a torn one (wal_format.h says how the two are told apart). While its identity can be read it is given as a damaged
+ *     entry; else wal_open says ERR_CORRUPT and logs file, offset and index.
  *   - A failed write or sync is final: ERR_STORE_FAILED from then on, and nothing after it is ever reported durable.
  *
  * Segments are preallocated and zero-filled, so that a write changes no metadata of the file system; only whole 4 KiB
@@ -48,9 +48,10 @@ struct wal_loaded {
 	struct raft_hard_state hard;
 	uint64_t first_index;         /* of entries[0]; 1 when fresh */
 	uint64_t first_previous_term; /* of entry first_index - 1 */
-	struct raft_entry *entries;
+	struct raft_entry *entries;   /* some may be damaged: no payload */
 	size_t entry_count;
-	uint64_t torn_bytes; /* cut at the end */
+	size_t damaged_count; /* of the entries; other damaged records are made good from what is around them */
+	uint64_t torn_bytes;  /* cut at the end */
 };
 void wal_loaded_free(struct wal_loaded *loaded);
 
@@ -67,6 +68,13 @@ void wal_close(struct wal *wal);
  * of the iteration or when the one under way has ended. *mark numbers the appends from 1. ERR_STORE_FAILED. */
 MUST_USE enum err wal_append(struct wal *wal, const struct raft_hard_state *hard, const struct raft_entry *entries,
 			     size_t entry_count, uint64_t *mark);
+/* Entries that were loaded as damaged, as another member had them: from the next start on they are whole. As wal_append. An
+ * entry that the log does not hold as damaged any more when it is read again is passed over. */
+MUST_USE enum err wal_fill(struct wal *wal, const struct raft_entry *entries, size_t entry_count, uint64_t *mark);
+/* The log becomes empty and begins after entry `index` of `term`, with this hard state; in order with the appends before and
+ * after, durable with the mark. A crash leaves either the old log or the new. What was before goes back for reuse. */
+MUST_USE enum err wal_reset(struct wal *wal, const struct raft_hard_state *hard, uint64_t index, uint64_t term,
+			    uint64_t *mark);
 /* Starts the write now instead of at the end of the iteration, if none is under way. */
 void wal_sync(struct wal *wal);
 /* Changes wal_options.sync_inline, from the next write on. */

@@ -60,6 +60,7 @@
 #define RAFT_APPEND_BYTES_MAX (512u * KIB)	     /* entries in one AppendEntries; always at least one entry */
 #define RAFT_INFLIGHT_MAX 64u			     /* AppendEntries sent to one follower and not answered */
 #define RAFT_UNCOMMITTED_BYTES_MAX (64u * MIB)	     /* proposals above it are refused */
+#define RAFT_LEARNER_LAG_MAX 256u		     /* entries that a learner may be behind when it becomes a voter */
 #define RAFT_CLOCK_DRIFT_PERCENT 10u		     /* two members' clocks differ in rate by less: the lease's margin */
 #define WAL_SEGMENT_BYTES (16u * MIB)
 

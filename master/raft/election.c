@@ -12,7 +12,7 @@ bool raft_hears_leader(const struct raft *raft)
 {
 	if (raft->role == RAFT_LEADER)
 		return true; /* check-quorum ends it in time */
-	if (raft->member_count == 1)
+	if (raft_is_alone(raft))
 		return false;
 #ifdef PLANT_VOTE_IN_LEASE
 	return false;
@@ -48,7 +48,7 @@ void raft_become_leader(struct raft *raft)
 	uint64_t last = raft_log_last(&raft->log);
 	for (size_t i = 0; i < raft->member_count; i++)
 		progress_reset(&raft->members[i], last, raft->now_ms);
-	raft->self->match = raft->log.persisted;
+	raft->self->match = raft_durable(raft);
 	raft->uncommitted_bytes = 0;
 	for (uint64_t index = raft->commit + 1; index <= last; index++)
 		raft->uncommitted_bytes += raft_log_at(&raft->log, index)->payload.size;
@@ -60,7 +60,7 @@ static size_t count_granted(const struct raft *raft)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < raft->member_count; i++)
-		count += raft->members[i].granted;
+		count += raft->members[i].granted && !raft->members[i].learner;
 	return count;
 }
 
@@ -68,7 +68,7 @@ static size_t count_refused(const struct raft *raft)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < raft->member_count; i++)
-		count += raft->members[i].voted && !raft->members[i].granted;
+		count += raft->members[i].voted && !raft->members[i].granted && !raft->members[i].learner;
 	return count;
 }
 
@@ -84,6 +84,12 @@ static void start_poll(struct raft *raft)
 
 void raft_pre_campaign(struct raft *raft)
 {
+	if (!raft_may_campaign(raft)) {
+		raft->role = RAFT_FOLLOWER;
+		raft->leader = 0;
+		raft_restart_election_timer(raft);
+		return;
+	}
 	raft->role = RAFT_PRE_CANDIDATE;
 	start_poll(raft);
 	if (count_granted(raft) >= raft_quorum(raft)) {
@@ -91,7 +97,7 @@ void raft_pre_campaign(struct raft *raft)
 		return;
 	}
 	for (size_t i = 0; i < raft->member_count; i++)
-		if (&raft->members[i] != raft->self)
+		if (&raft->members[i] != raft->self && !raft->members[i].learner)
 			raft_send(raft, (struct raft_message){.kind = RAFT_PRE_VOTE,
 							      .to = raft->members[i].id,
 							      .term = raft->hard.term + 1,
@@ -109,7 +115,7 @@ void raft_campaign(struct raft *raft, bool by_transfer)
 	/* After the sync, so that the own vote is durable before another can be counted with it. (A group of one has
 	 * nobody to ask: raft_persisted makes the leader, lest the term be entered twice, before and after a crash.) */
 	for (size_t i = 0; i < raft->member_count; i++)
-		if (&raft->members[i] != raft->self)
+		if (&raft->members[i] != raft->self && !raft->members[i].learner)
 			raft_send_after_sync(raft, (struct raft_message){.kind = RAFT_VOTE,
 									 .to = raft->members[i].id,
 									 .log_index = raft_log_last(&raft->log),
@@ -148,6 +154,9 @@ void raft_handle_vote_request(struct raft *raft, const struct raft_message *mess
 	    .reject = !grant,
 	};
 	if (pre) {
+		/* Who was removed while it could not be reached does not know; a leader's committed word is enough. */
+		reply.context = raft->role == RAFT_LEADER && raft->membership_index <= raft->commit &&
+				!raft_member(raft, message->from);
 		if (reply.term > 0)
 			raft_send(raft, reply);
 		return;
@@ -169,6 +178,11 @@ void raft_handle_vote_request(struct raft *raft, const struct raft_message *mess
 void raft_handle_vote_reply(struct raft *raft, const struct raft_message *message)
 {
 	bool pre = message->kind == RAFT_PRE_VOTE_REPLY;
+	if (pre && message->reject && message->context == 1) {
+		raft->removed = true; /* until a leader calls */
+		raft_become_follower(raft, raft->hard.term, 0);
+		return;
+	}
 	if (raft->role != (pre ? RAFT_PRE_CANDIDATE : RAFT_CANDIDATE))
 		return;
 	/* A granted pre-vote answers for the term after ours, a refused one says the voter's. */
@@ -191,7 +205,7 @@ void raft_handle_vote_reply(struct raft *raft, const struct raft_message *messag
 
 void raft_handle_timeout_now(struct raft *raft, const struct raft_message *message)
 {
-	if (raft->role != RAFT_FOLLOWER || raft->leader != message->from)
+	if (raft->role != RAFT_FOLLOWER || raft->leader != message->from || !raft_may_campaign(raft))
 		return;
 	raft_campaign(raft, true);
 }

@@ -28,6 +28,13 @@ void progress_probe(struct progress *progress)
 	inflight_clear(progress);
 }
 
+void progress_snapshot(struct progress *progress)
+{
+	progress->state = PROGRESS_SNAPSHOT;
+	progress->probing = false;
+	inflight_clear(progress);
+}
+
 bool progress_is_full(const struct progress *progress)
 {
 	return progress->inflight_count == RAFT_INFLIGHT_MAX;
@@ -58,7 +65,7 @@ bool progress_accepted(struct progress *progress, uint64_t match)
 		progress->inflight_count--;
 	}
 	/* Only an answer to the probe itself (or better) says where to go on from. */
-	if (progress->state == PROGRESS_PROBE && match + 1 >= progress->next) {
+	if (progress->state != PROGRESS_REPLICATE && match + 1 >= progress->next) {
 		progress->state = PROGRESS_REPLICATE;
 		progress->probing = false;
 		inflight_clear(progress);

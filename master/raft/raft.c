@@ -8,7 +8,30 @@
 
 size_t raft_quorum(const struct raft *raft)
 {
-	return raft->member_count / 2 + 1;
+	return raft->voter_count / 2 + 1;
+}
+
+bool raft_is_voter(const struct raft *raft)
+{
+	return !raft->self->learner;
+}
+
+bool raft_is_alone(const struct raft *raft)
+{
+	return raft->voter_count == 1 && raft_is_voter(raft);
+}
+
+uint64_t raft_hole(const struct raft *raft)
+{
+	return raft->log.hole_count == 0 ? 0 : raft_log_hole(&raft->log, raft->applied);
+}
+
+uint64_t raft_durable(const struct raft *raft)
+{
+	uint64_t durable = raft->log.persisted;
+	if (raft->fills.floor != 0 && durable >= raft->fills.floor)
+		durable = raft->fills.floor - 1;
+	return durable;
 }
 
 struct progress *raft_member(struct raft *raft, uint64_t id)
@@ -26,6 +49,7 @@ static void list_add(struct message_list *list, struct raft *raft, struct raft_m
 		list->items = mem_resize(list->items, list->capacity * sizeof(*list->items));
 	}
 	message.from = raft->id;
+	message.node = raft->node;
 	if (message.term == 0)
 		message.term = raft->hard.term;
 	list->items[list->count++] = message;
@@ -46,18 +70,80 @@ static enum err check_restored(const struct raft_options *options, const struct 
 			       size_t entry_count)
 {
 	uint64_t term = first_previous_term;
-	if (first_index == 0)
+	if (first_index == 0 || options->installed_index > options->applied)
 		return ERR_CORRUPT;
 	for (size_t i = 0; i < entry_count; i++) {
 		if (entries[i].index != first_index + i || entries[i].term < term || entries[i].term > hard->term)
 			return ERR_CORRUPT;
+		if (entries[i].kind == RAFT_ENTRY_MEMBERS && !entries[i].damaged && !raft_membership_is_sound(&entries[i]))
+			return ERR_CORRUPT;
 		term = entries[i].term;
 	}
-	/* A log that ends before what was applied or known to be durable has lost entries that were acknowledged. */
-	uint64_t last = first_index + entry_count - 1;
-	if (options->applied > last || hard->commit > last || options->applied + 1 < first_index)
+	return OK;
+}
+
+/* A log that ends before what was applied or known to be durable has lost entries that were acknowledged. */
+static enum err check_log(const struct raft_options *options, const struct raft_hard_state *hard,
+			  const struct raft_log *log)
+{
+	uint64_t last = raft_log_last(log);
+	if (options->applied > last || hard->commit > last || options->applied + 1 < log->first)
 		return ERR_CORRUPT;
 	return OK;
+}
+
+/* Whether the log is from before the snapshot that the state machine began with. */
+static bool log_is_obsolete(const struct raft_options *options, const struct raft_log *log)
+{
+	uint64_t index = options->installed_index;
+	return index > 0 && index + 1 >= log->first && !raft_log_matches(log, index, options->installed_term);
+}
+
+static enum err take_membership(struct raft *raft, const struct raft_options *options)
+{
+	struct raft_membership *base = &raft->base;
+	if (options->membership) {
+		*base = *options->membership;
+		raft->base_index = options->membership_index;
+	}
+	for (size_t i = 0; !options->membership && i < options->member_count; i++) {
+		struct raft_member member = {.id = options->members[i]};
+		if (membership_find(base, member.id) || !membership_put(base, &member))
+			return ERR_INVALID;
+	}
+	raft_refresh_membership(raft);
+	return OK;
+}
+
+static void take_log(struct raft *raft, uint64_t first_index, uint64_t first_previous_term,
+		     const struct raft_entry *entries, size_t entry_count)
+{
+	raft_log_init(&raft->log, first_index, first_previous_term);
+	for (size_t i = 0; i < entry_count; i++) {
+		if (entries[i].damaged)
+			raft_log_append_hole(&raft->log, entries[i].term, entries[i].kind);
+		else
+			raft_log_append(&raft->log, entries[i].term, entries[i].kind, entries[i].payload);
+	}
+	raft->log.given = raft->log.persisted = raft_log_last(&raft->log);
+}
+
+static struct raft *raft_new(const struct raft_options *options, const struct raft_hard_state *hard)
+{
+	struct raft *raft = mem_zero(1, sizeof(*raft));
+	raft->id = options->id;
+	raft->node = options->node;
+	raft->election_ms = options->election_ticks * options->tick_ms;
+	raft->heartbeat_ms = options->heartbeat_ticks * options->tick_ms;
+	raft->append_bytes_max = options->append_bytes_max > 0 ? options->append_bytes_max : RAFT_APPEND_BYTES_MAX;
+	raft->role = RAFT_FOLLOWER;
+	raft->hard = *hard;
+	raft->applied = raft->commit_given = options->applied;
+	raft->keep = UINT64_MAX;
+	raft->self = &raft->outside;
+	raft->outside = (struct progress){.id = options->id, .learner = true};
+	rng_init(&raft->rng, options->seed);
+	return raft;
 }
 
 enum err raft_open(const struct raft_options *options, const struct raft_hard_state *hard, uint64_t first_index,
@@ -65,47 +151,35 @@ enum err raft_open(const struct raft_options *options, const struct raft_hard_st
 		   struct raft **out)
 {
 	*out = NULL;
-	if (options->id == 0 || options->member_count == 0 || options->member_count > RAFT_MEMBERS_MAX ||
+	if (options->id == 0 || options->member_count > RAFT_MEMBERS_MAX ||
+	    (options->membership && options->membership->count > RAFT_MEMBERS_MAX) ||
 	    options->election_ticks <= options->heartbeat_ticks || options->heartbeat_ticks == 0 ||
 	    options->tick_ms == 0)
 		return ERR_INVALID;
 	enum err err = check_restored(options, hard, first_index, first_previous_term, entries, entry_count);
 	if (err)
 		return err;
-	struct raft *raft = mem_zero(1, sizeof(*raft));
-	raft->id = options->id;
-	raft->election_ms = options->election_ticks * options->tick_ms;
-	raft->heartbeat_ms = options->heartbeat_ticks * options->tick_ms;
-	raft->append_bytes_max = options->append_bytes_max > 0 ? options->append_bytes_max : RAFT_APPEND_BYTES_MAX;
-	raft->role = RAFT_FOLLOWER;
-	raft->hard = *hard;
-	rng_init(&raft->rng, options->seed);
-	for (size_t i = 0; i < options->member_count; i++) {
-		if (options->members[i] == 0 || raft_member(raft, options->members[i])) {
-			err = ERR_INVALID;
-			goto done;
-		}
-		raft->members[raft->member_count++].id = options->members[i];
+	struct raft *raft = raft_new(options, hard);
+	take_log(raft, first_index, first_previous_term, entries, entry_count);
+	if (log_is_obsolete(options, &raft->log)) {
+		raft_restart_log(raft, options->installed_index, options->installed_term);
+		raft->hard_changed = true;
+		/* Its vote in that term, if it had one, was not durable and has not left it. */
+		if (raft->hard.term < options->installed_term)
+			raft->hard = (struct raft_hard_state){options->installed_term, RAFT_VOTE_UNKNOWN, hard->commit};
 	}
-	raft->self = raft_member(raft, raft->id);
-	if (!raft->self) {
-		err = ERR_INVALID;
-		goto done;
+	err = check_log(options, hard, &raft->log);
+	if (err == OK)
+		err = take_membership(raft, options);
+	if (err) {
+		raft_close(raft);
+		return err;
 	}
-	raft_log_init(&raft->log, first_index, first_previous_term);
-	for (size_t i = 0; i < entry_count; i++)
-		raft_log_append(&raft->log, entries[i].term, entries[i].kind, entries[i].payload);
-	raft->log.given = raft->log.persisted = raft_log_last(&raft->log);
-	raft->applied = options->applied;
 	raft->commit = hard->commit > options->applied ? hard->commit : options->applied;
-	if (raft->commit < first_index - 1)
-		raft->commit = first_index - 1;
-	raft->commit_given = options->applied;
+	if (raft->commit < raft->log.first - 1)
+		raft->commit = raft->log.first - 1;
 	*out = raft;
-	raft = NULL;
-done:
-	raft_close(raft);
-	return err;
+	return OK;
 }
 
 void raft_close(struct raft *raft)
@@ -117,6 +191,8 @@ void raft_close(struct raft *raft)
 	free(raft->after_sync.items);
 	free(raft->messages_given.items);
 	free(raft->after_sync_given.items);
+	free(raft->fills.indexes);
+	free(raft->fills.given);
 	free(raft);
 }
 
@@ -132,14 +208,14 @@ static void clock_advance(struct raft *raft, uint64_t now_ms)
 	raft->heard_ms -= raft->election_ms;
 #endif
 	raft_restart_election_timer(raft);
-	if (raft->member_count == 1)
+	if (raft_is_alone(raft))
 		raft->campaign_due_ms = raft->now_ms;
 }
 
 /* A group of one needs only its own disk's answer, and asks for it once. */
 static bool awaits_own_vote(const struct raft *raft)
 {
-	return raft->role == RAFT_CANDIDATE && raft->member_count == 1;
+	return raft->role == RAFT_CANDIDATE && raft_is_alone(raft);
 }
 
 static void tick_leader(struct raft *raft)
@@ -177,6 +253,8 @@ void raft_tick(struct raft *raft, uint64_t now_ms)
 		tick_leader(raft);
 	else if (raft->now_ms >= raft->campaign_due_ms && !awaits_own_vote(raft))
 		raft_pre_campaign(raft);
+	if (raft->log.hole_count > 0)
+		raft_fetch(raft);
 }
 
 /* A member of a higher term than the sender's. The term never falls. */
@@ -188,6 +266,7 @@ static void step_older_term(struct raft *raft, const struct raft_message *messag
 		raft_handle_vote_request(raft, message);
 		break;
 	case RAFT_APPEND:
+	case RAFT_SNAPSHOT:
 		/* Tells a leader of old that there is a later term: without it a member that is ahead after a lost
 		 * election could neither follow nor (since the others hear their leader) be elected. */
 		raft_send_after_sync(raft, (struct raft_message){.kind = RAFT_APPEND_REPLY,
@@ -207,22 +286,43 @@ static bool adopt_term(struct raft *raft, const struct raft_message *message)
 		return true; /* speaks of a term that nobody has entered */
 	if (message->kind == RAFT_VOTE && message->context != 1 && raft_hears_leader(raft))
 		return false;
-	raft_become_follower(raft, message->term, message->kind == RAFT_APPEND ? message->from : 0);
+	bool leads = message->kind == RAFT_APPEND || message->kind == RAFT_SNAPSHOT;
+	raft_become_follower(raft, message->term, leads ? message->from : 0);
 	return true;
 }
 
-void raft_step(struct raft *raft, uint64_t now_ms, const struct raft_message *message)
+/* Answers count; so they are taken only from members, and only from the data directory that the membership means. Requests
+ * may come from one that this member has not heard of yet. */
+static bool is_believed(struct raft *raft, const struct raft_message *message)
 {
-	clock_advance(raft, now_ms);
-	if (message->to != raft->id || message->from == raft->id || !raft_member(raft, message->from) ||
-	    message->term == 0)
-		return;
-	if (message->term < raft->hard.term) {
-		step_older_term(raft, message);
-		return;
+	switch (message->kind) {
+	case RAFT_PRE_VOTE_REPLY:
+	case RAFT_VOTE_REPLY:
+	case RAFT_APPEND_REPLY:
+	case RAFT_FETCH_REPLY:
+		break;
+	default:
+		return true;
 	}
-	if (message->term > raft->hard.term && !adopt_term(raft, message))
-		return;
+	struct progress *member = raft_member(raft, message->from);
+	if (!member)
+		return false;
+#ifdef PLANT_STRANGER_COUNTS
+	return true;
+#endif
+	if (member->node == 0 || member->node == message->node) {
+		member->stranger = 0;
+		return true;
+	}
+	if (member->stranger != message->node) {
+		member->stranger = raft->stranger_node = message->node;
+		raft->stranger = member->id;
+	}
+	return false;
+}
+
+static void step_in_term(struct raft *raft, const struct raft_message *message)
+{
 	switch (message->kind) {
 	case RAFT_PRE_VOTE:
 	case RAFT_VOTE:
@@ -241,7 +341,37 @@ void raft_step(struct raft *raft, uint64_t now_ms, const struct raft_message *me
 	case RAFT_TIMEOUT_NOW:
 		raft_handle_timeout_now(raft, message);
 		break;
+	case RAFT_SNAPSHOT:
+		raft_handle_snapshot(raft, message);
+		break;
+	case RAFT_FETCH:
+	case RAFT_FETCH_REPLY:
+		break;
 	}
+}
+
+void raft_step(struct raft *raft, uint64_t now_ms, const struct raft_message *message)
+{
+	clock_advance(raft, now_ms);
+	if (message->to != raft->id || message->from == raft->id || message->from == 0 || message->term == 0 ||
+	    !is_believed(raft, message))
+		return;
+	/* What an entry is does not depend on the term in which it is asked for. */
+	if (message->kind == RAFT_FETCH) {
+		raft_handle_fetch(raft, message);
+		return;
+	}
+	if (message->kind == RAFT_FETCH_REPLY) {
+		raft_handle_fetch_reply(raft, message);
+		return;
+	}
+	if (message->term < raft->hard.term) {
+		step_older_term(raft, message);
+		return;
+	}
+	if (message->term > raft->hard.term && !adopt_term(raft, message))
+		return;
+	step_in_term(raft, message);
 }
 
 static void give_messages(struct message_list *gathered, struct message_list *given)
@@ -252,22 +382,47 @@ static void give_messages(struct message_list *gathered, struct message_list *gi
 	gathered->count = 0;
 }
 
+/* Committed, on the own disk, and without a hole before it. */
+static uint64_t commit_to_give(const struct raft *raft)
+{
+#ifdef PLANT_COMMIT_NOT_STORED
+	return raft->commit;
+#endif
+	uint64_t commit = raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
+	uint64_t hole = raft_hole(raft);
+	return hole != 0 && commit >= hole ? hole - 1 : commit;
+}
+
+/* What is said once. */
+static bool give_news(struct raft *raft, struct raft_ready *out)
+{
+	out->reset = raft->reset;
+	out->reset_index = raft->reset_index;
+	out->reset_term = raft->reset_term;
+	out->snapshot_from = raft->snapshot_from;
+	out->snapshot_index = raft->snapshot_index;
+	out->snapshot_term = raft->snapshot_term;
+	out->stranger = raft->stranger;
+	out->stranger_node = raft->stranger_node;
+	raft->reset = false;
+	raft->snapshot_from = raft->stranger = 0;
+	raft_give_fills(raft, out);
+	return out->reset || out->snapshot_from != 0 || out->stranger != 0 || out->fill_count > 0;
+}
+
 bool raft_ready(struct raft *raft, struct raft_ready *out)
 {
 	if (raft->role == RAFT_LEADER)
 		raft_replicate(raft);
 	*out = (struct raft_ready){.hard_changed = raft->hard_changed, .hard = raft->hard};
+	bool news = give_news(raft, out);
 	uint64_t last = raft_log_last(&raft->log);
 	if (raft->log.given < last) {
 		out->entries = raft_log_at(&raft->log, raft->log.given + 1);
 		out->entry_count = (size_t)(last - raft->log.given);
 		raft->log.given = last;
 	}
-#ifdef PLANT_COMMIT_NOT_STORED
-	uint64_t commit = raft->commit;
-#else
-	uint64_t commit = raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
-#endif
+	uint64_t commit = commit_to_give(raft);
 	bool committed = commit > raft->commit_given;
 	if (committed)
 		raft->commit_given = commit;
@@ -281,7 +436,15 @@ bool raft_ready(struct raft *raft, struct raft_ready *out)
 	out->messages_after_sync = raft->after_sync_given.items;
 	out->message_after_sync_count = raft->after_sync_given.count;
 	return out->hard_changed || out->entry_count > 0 || out->message_count > 0 ||
-	       out->message_after_sync_count > 0 || committed;
+	       out->message_after_sync_count > 0 || committed || news;
+}
+
+static void count_own(struct raft *raft)
+{
+	if (raft->role != RAFT_LEADER)
+		return;
+	raft->self->match = raft_durable(raft);
+	raft_commit_by_counting(raft);
 }
 
 void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term)
@@ -290,10 +453,18 @@ void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t
 	bool grown = raft_log_persisted(&raft->log, index, term);
 	if (awaits_own_vote(raft) && !raft->hard_changed)
 		raft_become_leader(raft); /* nothing but its vote can have been under way */
-	if (!grown || raft->role != RAFT_LEADER)
+	if (grown)
+		count_own(raft);
+}
+
+void raft_filled(struct raft *raft, size_t count)
+{
+	check(count <= raft->fills.outstanding);
+	raft->fills.outstanding -= count;
+	if (raft->fills.outstanding > 0 || raft->fills.count > 0)
 		return;
-	raft->self->match = raft->log.persisted;
-	raft_commit_by_counting(raft);
+	raft->fills.floor = 0;
+	count_own(raft);
 }
 
 void raft_applied(struct raft *raft, uint64_t index)
@@ -313,14 +484,19 @@ uint64_t raft_safe_to_compact(const struct raft *raft)
 	return raft->role == RAFT_LEADER ? raft_held_by_all(raft) : raft->held;
 }
 
-void raft_compact(struct raft *raft, uint64_t index)
+static struct raft_progress_view view_member(const struct raft *raft, const struct progress *member)
 {
-	uint64_t safe = raft_safe_to_compact(raft);
-	if (safe > raft->applied)
-		safe = raft->applied;
-	if (safe > raft->log.persisted)
-		safe = raft->log.persisted;
-	raft_log_compact(&raft->log, index < safe ? index : safe);
+	return (struct raft_progress_view){
+	    .id = member->id,
+	    .node = member->node,
+	    .match = member->match,
+	    .next = member->next,
+	    .contact_ms = member == raft->self ? raft->now_ms : member->contact_ms,
+	    .learner = member->learner,
+	    .caught_up = raft_is_caught_up(raft, member),
+	    .snapshot = raft->role == RAFT_LEADER && member->state == PROGRESS_SNAPSHOT,
+	    .stranger_node = member->stranger,
+	};
 }
 
 void raft_view(const struct raft *raft, struct raft_view *out)
@@ -334,15 +510,15 @@ void raft_view(const struct raft *raft, struct raft_view *out)
 	    .applied = raft->applied,
 	    .first = raft->log.first,
 	    .last = raft_log_last(&raft->log),
+	    .voter = raft_is_voter(raft),
+	    .removed = raft->removed,
+	    .membership_index = raft->membership_index,
+	    .membership_committed = raft->membership_index <= raft->commit,
+	    .holes = raft->log.hole_count,
+	    .hole = raft->log.hole_first,
+	    .hole_waits = raft->log.hole_count > 0 && raft->fetching.went_round,
 	    .member_count = raft->member_count,
 	};
-	for (size_t i = 0; i < raft->member_count; i++) {
-		const struct progress *member = &raft->members[i];
-		out->members[i] = (struct raft_progress_view){
-		    .id = member->id,
-		    .match = member->match,
-		    .next = member->next,
-		    .contact_ms = member == raft->self ? raft->now_ms : member->contact_ms,
-		};
-	}
+	for (size_t i = 0; i < raft->member_count; i++)
+		out->members[i] = view_member(raft, &raft->members[i]);
 }

@@ -12,16 +12,20 @@ void raft_log_init(struct raft_log *log, uint64_t first, uint64_t previous_term)
 	log->persisted = first - 1;
 }
 
-static void entries_free(struct raft_entry *entries, size_t count)
+static void entries_free(struct raft_log *log, size_t place, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
+	struct raft_entry *entries = log->entries + log->head + place;
+	for (size_t i = 0; i < count; i++) {
+		log->bytes -= entries[i].payload.size;
+		log->hole_count -= entries[i].damaged;
 		free((void *)entries[i].payload.bytes);
+	}
 }
 
 void raft_log_deinit(struct raft_log *log)
 {
 	if (log->count > 0)
-		entries_free(log->entries + log->head, log->count);
+		entries_free(log, 0, log->count);
 	free(log->entries);
 	*log = (struct raft_log){0};
 }
@@ -74,26 +78,86 @@ static void make_room(struct raft_log *log)
 	log->entries = mem_resize(log->entries, log->capacity * sizeof(*log->entries));
 }
 
-void raft_log_append(struct raft_log *log, uint64_t term, enum raft_entry_kind kind, struct slice payload)
+static struct raft_entry *add(struct raft_log *log, uint64_t term, enum raft_entry_kind kind)
 {
 	check(term >= raft_log_last_term(log));
 	make_room(log);
 	struct raft_entry *entry = &log->entries[log->head + log->count];
 	*entry = (struct raft_entry){.index = raft_log_last(log) + 1, .term = term, .kind = kind};
-	if (payload.size > 0) {
-		uint8_t *bytes = mem_alloc(payload.size);
-		memcpy(bytes, payload.bytes, payload.size);
-		entry->payload = (struct slice){bytes, payload.size};
-	}
 	log->count++;
+	return entry;
+}
+
+static void set_payload(struct raft_log *log, struct raft_entry *entry, struct slice payload)
+{
+	if (payload.size == 0)
+		return;
+	uint8_t *bytes = mem_alloc(payload.size);
+	memcpy(bytes, payload.bytes, payload.size);
+	entry->payload = (struct slice){bytes, payload.size};
+	log->bytes += payload.size;
+}
+
+void raft_log_append(struct raft_log *log, uint64_t term, enum raft_entry_kind kind, struct slice payload)
+{
+	set_payload(log, add(log, term, kind), payload);
+}
+
+void raft_log_append_hole(struct raft_log *log, uint64_t term, enum raft_entry_kind kind)
+{
+	struct raft_entry *entry = add(log, term, kind);
+	entry->damaged = true;
+	if (log->hole_count++ == 0)
+		log->hole_first = entry->index;
+	log->hole_last = entry->index;
+}
+
+/* After some entries have gone or been filled: the ends of what is still damaged. */
+static void narrow_holes(struct raft_log *log)
+{
+	if (log->hole_count == 0) {
+		log->hole_first = log->hole_last = 0;
+		return;
+	}
+	if (log->hole_first < log->first)
+		log->hole_first = log->first;
+	if (log->hole_last > raft_log_last(log))
+		log->hole_last = raft_log_last(log);
+	while (!raft_log_at(log, log->hole_first)->damaged)
+		log->hole_first++;
+	while (!raft_log_at(log, log->hole_last)->damaged)
+		log->hole_last--;
+}
+
+void raft_log_fill(struct raft_log *log, uint64_t index, enum raft_entry_kind kind, struct slice payload)
+{
+	check(index >= log->first && index <= raft_log_last(log));
+	struct raft_entry *entry = &log->entries[log->head + (size_t)(index - log->first)];
+	check(entry->damaged);
+	entry->damaged = false;
+	entry->kind = kind;
+	set_payload(log, entry, payload);
+	log->hole_count--;
+	narrow_holes(log);
+}
+
+uint64_t raft_log_hole(const struct raft_log *log, uint64_t above)
+{
+	if (log->hole_count == 0 || above >= log->hole_last)
+		return 0;
+	uint64_t index = above < log->hole_first ? log->hole_first : above + 1;
+	while (!raft_log_at(log, index)->damaged)
+		index++;
+	return index;
 }
 
 void raft_log_truncate(struct raft_log *log, uint64_t index, uint64_t term_now)
 {
 	check(index >= log->first && index <= raft_log_last(log));
 	size_t keep = (size_t)(index - log->first);
-	entries_free(log->entries + log->head + keep, log->count - keep);
+	entries_free(log, keep, log->count - keep);
 	log->count = keep;
+	narrow_holes(log);
 	if (log->given >= index) {
 		log->given = index - 1;
 		log->floor = term_now;
@@ -111,11 +175,12 @@ void raft_log_compact(struct raft_log *log, uint64_t index)
 	bool known = raft_log_term(log, index - 1, &previous_term);
 	check(known);
 	size_t drop = (size_t)(index - log->first);
-	entries_free(log->entries + log->head, drop);
+	entries_free(log, 0, drop);
 	log->head += drop;
 	log->count -= drop;
 	log->first = index;
 	log->previous_term = previous_term;
+	narrow_holes(log);
 }
 
 uint64_t raft_log_agree(const struct raft_log *log, uint64_t index, uint64_t term)

@@ -4,7 +4,7 @@
  *
  * Three indexes besides the ends:
  *   given      handed out to be written (raft_ready); entries above it are new
- *   persisted  known to be durable here; persisted <= given <= last
+ *   persisted  known to be durable here (holes: their identity); persisted <= given <= last
  *   floor      a term: completions of entries of lower terms are not believed. Entries that were given and then
  *              overwritten may be given a second time (a deposed leader's suffix may return with a later leader), so
  *              that (index, term) of a late completion does not say which of the two writes it was. But an entry of
@@ -26,6 +26,9 @@ struct raft_log {
 	uint64_t given;
 	uint64_t persisted;
 	uint64_t floor;
+	uint64_t bytes; /* of all payloads */
+	size_t hole_count;
+	uint64_t hole_first, hole_last; /* of the damaged entries, when there are some */
 };
 
 void raft_log_init(struct raft_log *log, uint64_t first, uint64_t previous_term);
@@ -40,6 +43,12 @@ bool raft_log_matches(const struct raft_log *log, uint64_t index, uint64_t term)
 const struct raft_entry *raft_log_at(const struct raft_log *log, uint64_t index);
 /* Appends a copy after the last entry. */
 void raft_log_append(struct raft_log *log, uint64_t term, enum raft_entry_kind kind, struct slice payload);
+/* The same without the payload: it is lost here. */
+void raft_log_append_hole(struct raft_log *log, uint64_t term, enum raft_entry_kind kind);
+/* Gives the damaged entry at `index` its payload. */
+void raft_log_fill(struct raft_log *log, uint64_t index, enum raft_entry_kind kind, struct slice payload);
+/* The first damaged entry above `above`; 0: none. */
+uint64_t raft_log_hole(const struct raft_log *log, uint64_t above);
 /* Forgets entries from `index` to the end; term_now: of the leader whose entries take their place. */
 void raft_log_truncate(struct raft_log *log, uint64_t index, uint64_t term_now);
 /* Forgets entries below `index`, which is at most last + 1. */

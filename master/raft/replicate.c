@@ -11,10 +11,14 @@
 static uint64_t majority_value(const struct raft *raft, uint64_t (*value)(const struct raft *, const struct progress *))
 {
 	uint64_t values[RAFT_MEMBERS_MAX];
-	size_t count = raft->member_count;
-	for (size_t i = 0; i < count; i++) {
+	size_t count = 0;
+	for (size_t i = 0; i < raft->member_count; i++) {
+#ifndef PLANT_LEARNER_COUNTS
+		if (raft->members[i].learner)
+			continue;
+#endif
 		uint64_t item = value(raft, &raft->members[i]);
-		size_t place = i;
+		size_t place = count++;
 		for (; place > 0 && values[place - 1] < item; place--)
 			values[place] = values[place - 1];
 		values[place] = item;
@@ -51,6 +55,8 @@ void raft_commit_by_counting(struct raft *raft)
 		return;
 #endif
 	advance_commit(raft, index);
+	if (raft->self->learner)
+		raft_leave_if_removed(raft);
 }
 
 void raft_append_own(struct raft *raft, enum raft_entry_kind kind, struct slice payload)
@@ -66,6 +72,8 @@ enum err raft_propose(struct raft *raft, uint64_t now_ms, enum raft_entry_kind k
 		raft->now_ms = now_ms;
 	if (raft->role != RAFT_LEADER)
 		return ERR_NOT_LEADER;
+	if (kind == RAFT_ENTRY_MEMBERS)
+		return ERR_INVALID;
 	if (payload.size > RAFT_ENTRY_BYTES_MAX)
 		return ERR_TOO_LARGE;
 	if (raft->transfer_to != 0)
@@ -116,10 +124,12 @@ void raft_replicate(struct raft *raft)
 		struct progress *member = &raft->members[i];
 		if (member == raft->self)
 			continue;
-		if (member->next < raft->log.first) {
-			/* Only a snapshot could help: until there are some it is asked at each heartbeat, no faster. */
-			member->next = raft->log.first;
-			member->probing = true;
+		if (member->next < raft->log.first && member->state != PROGRESS_SNAPSHOT)
+			progress_snapshot(member);
+		if (member->state == PROGRESS_SNAPSHOT) {
+			if (member->heartbeat_due)
+				raft_send_snapshot(raft, member);
+			continue;
 		}
 		if (member->state == PROGRESS_PROBE && !member->probing)
 			send_append(raft, member, false);
@@ -127,6 +137,21 @@ void raft_replicate(struct raft *raft)
 			send_append(raft, member, false);
 		if (member->heartbeat_due)
 			send_append(raft, member, true);
+	}
+}
+
+static void handle_refusal(struct raft *raft, struct progress *member, const struct raft_message *message)
+{
+	uint64_t agree = raft_log_agree(&raft->log, message->hint_index, message->hint_term);
+	if (message->held != 0 && message->held <= member->match) {
+		/* It had them: its disk has lost some since. */
+		member->match = message->held - 1;
+		progress_probe(member);
+	} else if (member->state != PROGRESS_SNAPSHOT) {
+		progress_refused(member, message->log_index, agree);
+	} else if (agree + 1 >= raft->log.first) {
+		progress_probe(member);
+		member->next = agree + 1 > member->next ? agree + 1 : member->next;
 	}
 }
 
@@ -141,8 +166,7 @@ void raft_handle_append_reply(struct raft *raft, const struct raft_message *mess
 	if (message->context > member->echo_ms)
 		member->echo_ms = message->context;
 	if (message->reject) {
-		uint64_t agree = raft_log_agree(&raft->log, message->hint_index, message->hint_term);
-		progress_refused(member, message->log_index, agree);
+		handle_refusal(raft, member, message);
 		return;
 	}
 	if (progress_accepted(member, message->log_index))
@@ -155,8 +179,9 @@ size_t raft_contact_count(const struct raft *raft)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < raft->member_count; i++)
-		count +=
-		    &raft->members[i] == raft->self || raft->now_ms - raft->members[i].contact_ms < raft->election_ms;
+		count += !raft->members[i].learner &&
+			 (&raft->members[i] == raft->self ||
+			  raft->now_ms - raft->members[i].contact_ms < raft->election_ms);
 	return count;
 }
 
@@ -175,7 +200,7 @@ bool raft_can_read(const struct raft *raft, uint64_t now_ms)
 {
 	if (raft->role != RAFT_LEADER || raft->applied < raft->barrier)
 		return false;
-	if (raft->member_count == 1)
+	if (raft_is_alone(raft))
 		return true;
 #ifdef PLANT_LEASE_IGNORED
 	return true;
@@ -189,14 +214,20 @@ bool raft_can_read(const struct raft *raft, uint64_t now_ms)
 
 /* ---- the follower's side */
 
+bool raft_entry_is_sound(const struct raft_entry *entry)
+{
+	return entry->payload.size <= RAFT_ENTRY_BYTES_MAX && entry->kind >= RAFT_ENTRY_NORMAL &&
+	       entry->kind <= RAFT_ENTRY_MEMBERS && !entry->damaged &&
+	       (entry->kind != RAFT_ENTRY_MEMBERS || raft_membership_is_sound(entry));
+}
+
 static bool append_is_sound(const struct raft_message *message)
 {
 	uint64_t term = message->log_term;
 	for (size_t i = 0; i < message->entry_count; i++) {
 		const struct raft_entry *entry = &message->entries[i];
 		if (entry->index != message->log_index + 1 + i || entry->term < term || entry->term > message->term ||
-		    entry->payload.size > RAFT_ENTRY_BYTES_MAX || entry->kind < RAFT_ENTRY_NORMAL ||
-		    entry->kind > RAFT_ENTRY_MEMBERS)
+		    !raft_entry_is_sound(entry))
 			return false;
 		term = entry->term;
 	}
@@ -207,22 +238,34 @@ static bool append_is_sound(const struct raft_message *message)
 /* Takes over the entries that are new; what contradicts them goes. False: they contradict what is committed. */
 static bool take_entries(struct raft *raft, const struct raft_message *message)
 {
+	bool members = false;
 	for (size_t i = 0; i < message->entry_count; i++) {
 		const struct raft_entry *entry = &message->entries[i];
-		if (entry->index < raft->log.first || raft_log_matches(&raft->log, entry->index, entry->term))
+		if (entry->index < raft->log.first)
 			continue;
+		if (raft_log_matches(&raft->log, entry->index, entry->term)) {
+			if (raft_log_at(&raft->log, entry->index)->damaged)
+				raft_fill(raft, entry);
+			continue;
+		}
 		if (entry->index <= raft->commit)
 			return false;
 		if (entry->index <= raft_log_last(&raft->log))
 			raft_log_truncate(&raft->log, entry->index, raft->hard.term);
 		raft_log_append(&raft->log, entry->term, entry->kind, entry->payload);
+		members |= entry->kind == RAFT_ENTRY_MEMBERS || raft->membership_index >= entry->index;
 	}
+	if (members)
+		raft_refresh_membership(raft);
 	return true;
 }
 
-static void refuse_append(struct raft *raft, const struct raft_message *message)
+void raft_refuse_append(struct raft *raft, const struct raft_message *message)
 {
 	uint64_t agree = raft_log_agree(&raft->log, message->log_index, message->log_term);
+	uint64_t hole = raft_hole(raft);
+	if (hole != 0 && agree >= hole)
+		agree = hole - 1;
 	struct raft_message reply = {
 	    .kind = RAFT_APPEND_REPLY,
 	    .to = message->from,
@@ -230,13 +273,14 @@ static void refuse_append(struct raft *raft, const struct raft_message *message)
 	    .reject = true,
 	    .hint_index = agree,
 	    .context = message->context,
+	    .held = hole,
 	};
 	if (!raft_log_term(&raft->log, agree, &reply.hint_term))
 		reply.hint_term = 0;
 	raft_send(raft, reply);
 }
 
-static void accept_append(struct raft *raft, const struct raft_message *message, uint64_t match)
+void raft_accept_append(struct raft *raft, const struct raft_message *message, uint64_t match)
 {
 	struct raft_message reply = {
 	    .kind = RAFT_APPEND_REPLY,
@@ -248,12 +292,13 @@ static void accept_append(struct raft *raft, const struct raft_message *message,
 	raft_send(raft, reply);
 	return;
 #endif
-	bool durable = match <= raft->log.persisted && !raft->hard_changed;
+	uint64_t held = raft_durable(raft);
+	bool durable = match <= held && !raft->hard_changed;
 	/* A heartbeat's answer need not wait for the disk, if it says nothing that is not on it: a slow disk would cost
 	 * the leader its majority. The whole truth follows once it is durable; now and then is enough. */
 	if (message->entry_count == 0 && !durable && !raft->hard_changed) {
 		struct raft_message now = reply;
-		now.log_index = raft->log.persisted;
+		now.log_index = held;
 		raft_send(raft, now);
 		if (raft->now_ms < raft->answer_held_ms)
 			return;
@@ -265,21 +310,29 @@ static void accept_append(struct raft *raft, const struct raft_message *message,
 		raft_send_after_sync(raft, reply);
 }
 
-void raft_handle_append(struct raft *raft, const struct raft_message *message)
+void raft_hear_leader(struct raft *raft, const struct raft_message *message)
 {
-	if (raft->role == RAFT_LEADER || !append_is_sound(message))
-		return;
 	if (raft->role != RAFT_FOLLOWER)
 		raft_become_follower(raft, raft->hard.term, message->from);
 	raft->leader = message->from;
+	raft->removed = false;
 	raft->heard_ms = raft->now_ms;
 	raft_restart_election_timer(raft);
 	if (message->held > raft->held)
 		raft->held = message->held;
+}
 
+void raft_handle_append(struct raft *raft, const struct raft_message *message)
+{
+	if (raft->role == RAFT_LEADER || (raft->leader != 0 && raft->leader != message->from) ||
+	    !append_is_sound(message))
+		return;
+	raft_hear_leader(raft, message);
 	bool behind = message->log_index + 1 < raft->log.first;
-	if (!behind && !raft_log_matches(&raft->log, message->log_index, message->log_term)) {
-		refuse_append(raft, message);
+	uint64_t hole = raft_hole(raft);
+	if (!behind && (!raft_log_matches(&raft->log, message->log_index, message->log_term) ||
+			(hole != 0 && message->log_index >= hole))) {
+		raft_refuse_append(raft, message);
 		return;
 	}
 	if (!take_entries(raft, message))
@@ -290,7 +343,7 @@ void raft_handle_append(struct raft *raft, const struct raft_message *message)
 	uint64_t commit = message->commit < match ? message->commit : match;
 	if (commit > raft->commit)
 		advance_commit(raft, commit);
-	accept_append(raft, message, match);
+	raft_accept_append(raft, message, match);
 }
 
 /* ---- transfer */
@@ -303,8 +356,10 @@ void raft_leave_if_slow(struct raft *raft)
 	if (raft->now_ms - raft->keeping_up_ms < SLOW_ELECTION_TIMEOUTS * raft->election_ms || raft->transfer_to != 0)
 		return;
 	raft->keeping_up_ms = raft->now_ms;
-	enum err err = raft_transfer(raft, raft->now_ms, 0);
-	check(err == OK);
+	if (raft->voter_count > 1) {
+		enum err err = raft_transfer(raft, raft->now_ms, 0);
+		check(err == OK);
+	}
 }
 
 void raft_advance_transfer(struct raft *raft)
@@ -329,10 +384,10 @@ enum err raft_transfer(struct raft *raft, uint64_t now_ms, uint64_t member)
 	const struct progress *chosen = member != 0 ? raft_member(raft, member) : NULL;
 	for (size_t i = 0; member == 0 && i < raft->member_count; i++) {
 		const struct progress *candidate = &raft->members[i];
-		if (candidate != raft->self && (!chosen || candidate->match > chosen->match))
+		if (candidate != raft->self && !candidate->learner && (!chosen || candidate->match > chosen->match))
 			chosen = candidate;
 	}
-	if (!chosen)
+	if (!chosen || chosen->learner)
 		return ERR_INVALID;
 	raft->transfer_to = chosen->id;
 	raft->transfer_due_ms = raft->now_ms + raft->election_ms;

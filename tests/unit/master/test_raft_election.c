@@ -263,7 +263,7 @@ static void test_refuses_a_log_that_lost_entries(void **state)
 	assert_int_equal(raft_open(&options, &hard, 1, 0, entries, 2, &raft), OK);
 	raft_close(raft);
 	assert_int_equal(raft_open(&options, &hard, 0, 0, entries, 2, &raft), ERR_CORRUPT);
-	options.id = 9;
+	members[0] = 0;
 	assert_int_equal(raft_open(&options, &hard, 1, 0, entries, 2, &raft), ERR_INVALID);
 }
 

@@ -328,8 +328,12 @@ static void test_log_is_forgotten_only_when_all_hold_it(void **state)
 		group_propose(&group, leader, "x");
 	group_run(&group, 200);
 	assert_int_equal(raft_safe_to_compact(group.rafts[leader - 1]), before);
+	assert_int_equal(raft_compactable(group.rafts[leader - 1], 20), before);
+	assert_int_equal(raft_compactable(group.rafts[leader - 1], 5), before + 16); /* five entries of a byte stay */
+	raft_keep(group.rafts[leader - 1], before - 1);
 	raft_compact(group.rafts[leader - 1], before + 10);
 	assert_int_equal(group_view(&group, leader).first, before);
+	raft_keep(group.rafts[leader - 1], UINT64_MAX);
 	group.cut[slow] = false;
 	group_run(&group, 400);
 	assert_int_equal(raft_safe_to_compact(group.rafts[leader - 1]), before + 20);
