@@ -29,6 +29,18 @@ static struct batch *batch_of(struct replica *replica, const struct raft_entry *
 	return batch;
 }
 
+static enum err apply_members(struct replica *replica, const struct raft_entry *entry)
+{
+	struct raft_snapshot at = { .index = entry->index, .term = entry->term, .membership_index = entry->index };
+	enum err err = membership_unpack(entry->payload, &at.membership);
+
+	if (err == OK)
+		err = meta_apply_members(replica->meta, entry->index, entry->term, entry->payload);
+	if (err == OK)
+		err = replica_save_members(replica, &at);
+	return err;
+}
+
 static enum err apply_entry(struct replica *replica, const struct raft_entry *entry)
 {
 	struct batch *batch = batch_of(replica, entry);
@@ -42,7 +54,9 @@ static enum err apply_entry(struct replica *replica, const struct raft_entry *en
 		err = message_unpack(&granary__log_entry__descriptor, entry->payload, &unpacked);
 		log_entry = (const Granary__LogEntry *)unpacked;
 	}
-	if (err == OK) {
+	if (err == OK && entry->kind == RAFT_ENTRY_MEMBERS) {
+		err = apply_members(replica, entry);
+	} else if (err == OK) {
 		replies = mem_zero(log_entry ? log_entry->n_requests + 1 : 1, sizeof(Granary__MetaReply *));
 		err = meta_apply(replica->meta, entry->index, entry->term, log_entry, replies, &effects);
 	}
@@ -52,6 +66,8 @@ static enum err apply_entry(struct replica *replica, const struct raft_entry *en
 						   .replies = replies,
 						   .proposals = batch ? batch->proposals : NULL,
 						   .effects = &effects };
+		replica->bytes_unsynced += entry->payload.size;
+		replica->anew = replica->anew || effects.restored;
 		raft_applied(replica->raft, entry->index);
 		finish_entry(replica, batch, &applied);
 	}
@@ -67,9 +83,9 @@ void replica_apply_committed(struct replica *replica)
 {
 	uint64_t start_us = loop_now_us(replica->loop);
 
-	while (!replica->failed && meta_applied_index(replica->meta) < replica->commit) {
+	while (!replica->failed && !replica->rebuilding && meta_applied_index(replica->meta) < replica->commit) {
 		const struct raft_entry *entry = raft_entry_at(replica->raft, meta_applied_index(replica->meta) + 1);
-		check(entry);
+		check(entry && !entry->damaged);
 		enum err err = apply_entry(replica, entry);
 		if (err)
 			replica_fail(replica, "state", err);

@@ -1,8 +1,9 @@
-/* Shared by replica.c, replica_apply.c and replica_store.c; nobody else includes it. */
+/* Shared by replica.c, replica_apply.c, replica_store.c and replica_install.c; nobody else includes it. */
 #ifndef GRANARY_MASTER_REPLICA_INTERNAL_H
 #define GRANARY_MASTER_REPLICA_INTERNAL_H
 
 #include "master/replica.h"
+#include "master/snapshot.h"
 #include "master/state_store.h"
 #include "master/wal.h"
 
@@ -21,6 +22,7 @@ struct write {
 	uint64_t mark;
 	struct raft_message *held;
 	size_t held_count;
+	size_t fills; /* holes filled by it */
 	struct write *next;
 };
 
@@ -29,7 +31,8 @@ struct store_sync {
 	struct work work;
 	struct replica *replica; /* NULL once that is closed, or has another store */
 	struct state_store *store;
-	uint64_t index; /* that is applied in it */
+	uint64_t index; /* the log is not needed below it afterwards */
+	uint64_t bytes; /* of entries that it makes durable */
 	enum err err;
 };
 
@@ -46,9 +49,10 @@ struct replica {
 	struct timer resume; /* of applying, in the next iteration */
 	struct defer round;
 	struct store_sync *sync;  /* under way, or NULL */
-	uint64_t bytes_since_cut; /* of entries written */
-	uint64_t alarm_bytes;
+	uint64_t bytes_kept;	  /* of entries written since the log was last cut */
+	uint64_t bytes_unsynced;  /* of entries applied that no sync of the store covers yet */
 	uint64_t cut_index;
+	bool lags;
 	uint64_t commit;
 	enum raft_role role; /* as last looked at */
 	uint64_t leading_term; /* 0: not leading */
@@ -61,6 +65,16 @@ struct replica {
 	struct buf packed;
 	bool space_low;
 	bool failed;
+	bool anew; /* what is known of the state machine is void: lead as if elected just now */
+
+	struct members members; /* where they are to be found */
+	uint64_t members_index, members_term; /* the membership that it was made from, and the term then */
+	struct state_place place;
+	struct snapshots *snapshots; /* given out */
+	struct install *install;     /* being pulled, or NULL */
+	uint64_t install_number;     /* of its database */
+	uint64_t install_due_ms;     /* not tried again before */
+	bool rebuilding; /* the state machine is behind the log: nothing is applied before a snapshot is here */
 };
 
 static inline uint64_t replica_now_ms(const struct replica *replica)
@@ -78,10 +92,17 @@ void replica_on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, u
 void replica_apply_committed(struct replica *replica);
 
 /* replica_store.c */
-MUST_USE enum err replica_open_state(struct replica *replica);
-MUST_USE enum err replica_open_log(struct replica *replica);
+MUST_USE enum err replica_open_stores(struct replica *replica, struct buf *message);
+MUST_USE enum err replica_open_store(struct replica *replica, uint64_t number, struct kv **out);
+/* Beside the database, so that it is known when that is damaged. */
+MUST_USE enum err replica_save_members(struct replica *replica, const struct raft_snapshot *snapshot);
 void replica_look_at_space(struct replica *replica);
 /* Timer: forgets what the log need not keep. */
 void replica_on_trim(void *arg);
+
+
+/* replica_install.c: the leader says that its state is needed; and, when the own one is lost, looks for a leader. */
+void replica_install_wanted(struct replica *replica, uint64_t from, uint64_t index);
+void replica_install_tick(struct replica *replica);
 
 #endif

@@ -62,11 +62,11 @@ struct kv_iterator {
 	struct kv *kv;
 };
 
-/* Frees `text`. */
-static enum err failed(const struct kv *kv, const char *what, char *text)
+/* Frees `text`. What cannot be read is as good as damaged. */
+static enum err failed(const struct kv *kv, const char *what, bool is_read, char *text)
 {
 	enum err err = ERR_IO;
-	if (strncmp(text, "Corruption", 10) == 0)
+	if (strncmp(text, "Corruption", 10) == 0 || (is_read && strstr(text, "Input/output error") != NULL))
 		err = ERR_CORRUPT;
 	else if (strstr(text, "lock") != NULL)
 		err = ERR_BUSY;
@@ -171,6 +171,33 @@ static void make_options(struct kv *kv, const struct kv_options *options)
 	kv->write_options = leveldb_writeoptions_create();
 }
 
+struct contents {
+	bool current, used;
+};
+
+static bool look_at_name(void *arg, const char *name)
+{
+	struct contents *contents = arg;
+	const char *dot = strrchr(name, '.');
+	if (strcmp(name, "CURRENT") == 0)
+		contents->current = true;
+	if (dot != NULL && (strcmp(dot, ".ldb") == 0 || strcmp(dot, ".sst") == 0 || strcmp(dot, ".log") == 0))
+		contents->used = true;
+	return true;
+}
+
+/* A store without CURRENT would be taken for a new one, and emptied. */
+static enum err check_current(struct kv *kv)
+{
+	struct contents contents = { 0 };
+	enum err err = dir_list(kv->loop, kv->path, look_at_name, &contents);
+	if (err == OK && contents.used && !contents.current) {
+		log_error("kv_failed", "operation=open path=%s text=CURRENT_is_missing", kv->path);
+		err = ERR_CORRUPT;
+	}
+	return err;
+}
+
 enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)
 {
 	*out = NULL;
@@ -185,10 +212,12 @@ enum err kv_open(struct loop *loop, const char *path, const struct kv_options *o
 	char *text = NULL;
 	err = take_lock(kv);
 	if (err == OK)
+		err = check_current(kv);
+	if (err == OK)
 		err = kv_log_repair(loop, path);
 	if (err == OK) {
 		kv->db = leveldb_open(kv->options, path, &text);
-		err = kv->db == NULL ? failed(kv, "open", text) : find_log(kv);
+		err = kv->db == NULL ? failed(kv, "open", true, text) : find_log(kv);
 	}
 	if (err != OK) {
 		kv_close(kv);
@@ -237,7 +266,7 @@ bool kv_is_damaged(const struct kv *kv)
 static enum err read_failed(struct kv *kv, const char *what, char *text)
 {
 	atomic_store(&kv->damaged, true);
-	return failed(kv, what, text);
+	return failed(kv, what, true, text);
 }
 
 struct removal {
@@ -293,7 +322,7 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 	leveldb_write(kv->db, kv->write_options, batch->batch, &text);
 	if (text != NULL) {
 		atomic_store(&kv->failed, true);
-		return failed(kv, "write", text);
+		return failed(kv, "write", false, text);
 	}
 	enum err err = kv->filling ? OK : follow_log(kv);
 	if (err != OK) {

@@ -177,6 +177,49 @@ static Granary__MetaReply *request_apply(struct meta *meta, const Granary__MetaR
 	return reply;
 }
 
+static void members_put(struct meta *meta, uint64_t index, struct slice membership)
+{
+	Granary__StoredMembership stored = GRANARY__STORED_MEMBERSHIP__INIT;
+	struct key key = key_of_single("members");
+	struct buf packed = {0};
+	stored.index = index;
+	stored.membership = message_borrow(membership);
+	message_pack(&stored.base, &packed);
+	store_put(&meta->store, &key, buf_slice(&packed));
+	buf_deinit(&packed);
+}
+
+enum err meta_apply_members(struct meta *meta, uint64_t index, uint64_t term, struct slice membership)
+{
+	check(index == meta->state->applied_index + 1 || store_failed(&meta->store));
+	if (store_failed(&meta->store))
+		return store_failed(&meta->store);
+	effects_clear(meta);
+	meta->state->applied_index = index;
+	meta->state->applied_term = term;
+	members_put(meta, index, membership);
+	state_put(meta);
+	return store_commit(&meta->store);
+}
+
+enum err meta_members(struct meta *meta, struct buf *membership, uint64_t *index)
+{
+	struct key key = key_of_single("members");
+	ProtobufCMessage *message = NULL;
+	struct slice stored;
+	buf_clear(membership);
+	*index = 0;
+	if (!store_get(&meta->store, &key, &stored))
+		return store_failed(&meta->store) ? store_failed(&meta->store) : ERR_NOT_FOUND;
+	if (message_unpack(&granary__stored_membership__descriptor, stored, &message))
+		return ERR_CORRUPT;
+	const Granary__StoredMembership *found = (const Granary__StoredMembership *)message;
+	buf_append_slice(membership, message_bytes(found->membership));
+	*index = found->index;
+	message_free(message);
+	return OK;
+}
+
 enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,
 		    Granary__MetaReply **replies, struct meta_effects *effects)
 {

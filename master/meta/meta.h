@@ -14,6 +14,7 @@
  *   'O' inode                -> session or empty: nlink 0, waits for Reclaim (anonymous ones: held by the session)
  *   'G' id                   -> Garbage          'V' server              -> Server
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
+ *   'M' "members"            -> StoredMembership: the masters
  */
 #ifndef GRANARY_MASTER_META_META_H
 #define GRANARY_MASTER_META_META_H
@@ -59,6 +60,11 @@ uint64_t meta_last_time_ns(const struct meta *meta);
  */
 MUST_USE enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,
 			     Granary__MetaReply **replies, struct meta_effects *effects);
+
+/* The same for an entry that changes the membership of the masters. */
+MUST_USE enum err meta_apply_members(struct meta *meta, uint64_t index, uint64_t term, struct slice membership);
+/* As last applied (`membership` is replaced) and the entry that it is from. ERR_NOT_FOUND: none has been. */
+MUST_USE enum err meta_members(struct meta *meta, struct buf *membership, uint64_t *index);
 
 /* True when the request changes nothing and may go to meta_query. */
 bool meta_is_query(const Granary__MetaRequest *request);
