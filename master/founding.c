@@ -23,7 +23,8 @@ struct founding {
 	size_t open; /* questions without an end */
 	struct timer timer;
 	struct founders before; /* of the last round, if all were fresh */
-	struct founders given;	/* by one who is founded; none: count 0 */
+	struct founders given;	/* by one who is founded, with this master among them; none: count 0 */
+	bool exists; /* somebody is founded */
 	bool said;
 };
 
@@ -62,7 +63,7 @@ static void round_end(struct founding *founding)
 	struct founders now;
 
 	timer_start(&founding->timer, FOUNDING_MS);
-	if (founding->given.count > 0) {
+	if (founding->exists) {
 		finish(founding, &founding->given);
 		return;
 	}
@@ -73,7 +74,7 @@ static void round_end(struct founding *founding)
 	}
 	if (!fresh && !founding->said) {
 		founding->said = true;
-		log_info("master_waits_to_join", "id=%" PRIu64 " node=%016" PRIx64, founding->options.id, founding->options.node);
+		log_info("master_waits_for_others", "id=%" PRIu64 " node=%016" PRIx64, founding->options.id, founding->options.node);
 	}
 	founding->before = fresh ? now : (struct founders){ 0 };
 }
@@ -101,6 +102,7 @@ static void on_answer(void *arg, const struct rpc_result *result)
 		question->answered = true;
 		question->fresh = !reply->founded;
 		question->node = reply->node;
+		founding->exists = founding->exists || reply->founded;
 		if (reply->founded)
 			take_list(founding, reply);
 	}
@@ -118,6 +120,7 @@ static void round_begin(void *arg)
 	request.id = founding->options.id;
 	request.node = founding->options.node;
 	founding->given = (struct founders){ 0 };
+	founding->exists = false;
 	for (size_t i = 0; i < founding->options.members->count; i++) {
 		struct question *question = &founding->questions[i];
 		question->answered = question->fresh = false;

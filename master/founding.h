@@ -7,9 +7,9 @@
  *     list. Two rounds, so that no answer of the first is older than a disk that was replaced during it: of two lists that
  *     differ in one member's node, nobody who has voted by the one is then counted by the other.
  *   - One answers with a list in which this very directory is a founder: it was there when the others founded the cluster.
- *   - Otherwise it waits, without a vote: the leader notices it, or `granary admin raft add` names it, and takes it in as a
- *     learner (membership.h).
- * A master that is told of no others founds its cluster at once.
+ *   - One is founded, by others: there is a cluster, in which this directory has no vote. It waits: the leader notices it, or
+ *     `granary admin raft add` names it, and takes it in as a learner (members_service.h).
+ *   - Otherwise it asks again.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_FOUNDING_H
 #define GRANARY_MASTER_FOUNDING_H
@@ -25,7 +25,8 @@ struct founding_options {
 	const struct members *members; /* as configured; borrowed */
 	uint64_t id, node;
 	const char *cluster; /* name; borrowed */
-	/* Once, from the loop. founding_close may be called from within. */
+	/* Once, from the loop. No founders: there is a cluster, and this directory did not found it. founding_close may be called from
+	 * within. */
 	void (*founded)(void *arg, const struct founders *founders);
 	void *arg;
 };

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#define MEMBER_ID_MAX 1023u
-
 static enum err member_add(struct members *members, uint64_t id, struct slice address)
 {
 	size_t at = 0;

@@ -14,6 +14,9 @@ void replica_fail(struct replica *replica, const char *what, enum err err)
 		return;
 	replica->failed = true;
 	log_error("master_store_failed", "what=%s error=%s", what, err_name(err));
+	/* The next start then does not trust it. */
+	if (strcmp(what, "state") == 0 && (err == ERR_CORRUPT || (replica->store && kv_is_damaged(replica->store->kv))))
+		state_mark_damaged(replica->loop, replica->options.directory);
 	timer_stop(&replica->tick);
 	timer_stop(&replica->trim);
 	timer_stop(&replica->resume);
@@ -159,6 +162,33 @@ static void proposals_end(struct replica *replica, enum err err)
 	waiting_refuse(replica, err);
 }
 
+/* Where the members are to be found: as configured, else as the membership says; those that are configured and no members, too. */
+static void follow_members(struct replica *replica, const struct raft_view *view)
+{
+	struct members members = { 0 };
+	uint64_t index;
+
+	if (view->membership_index == replica->members_index && view->term == replica->members_term)
+		return;
+	const struct raft_membership *membership = raft_membership(replica->raft, &index);
+	enum err err = OK;
+	for (size_t i = 0; err == OK && i < membership->count; i++) {
+		const struct raft_member *member = &membership->members[i];
+		const char *address = members_address(replica->options.members, member->id);
+		if (address || member->address[0])
+			err = members_put(&members, member->id, address ? address : member->address);
+	}
+	for (size_t i = 0; err == OK && i < replica->options.members->count && members.count < RAFT_MEMBERS_MAX; i++)
+		err = members_put(&members, replica->options.members->ids[i], replica->options.members->addresses[i]);
+	if (err)
+		log_warn("master_members_strange", "index=%" PRIu64 " error=%s", index, err_name(err));
+	replica->members_index = view->membership_index;
+	replica->members_term = view->term;
+	replica->members = members;
+	peers_set(replica->peers, &members);
+	replica->options.events->members_changed(replica->options.events_arg, membership);
+}
+
 /* Compares what raft says with what the shell does, after anything that may have changed it. */
 static void follow_role(struct replica *replica)
 {
@@ -168,11 +198,13 @@ static void follow_role(struct replica *replica)
 	replica->role = view.role;
 	/* A follower has nothing better to do than to sync, and saves two hand-overs between threads a round. */
 	wal_set_inline(replica->wal, view.role == RAFT_FOLLOWER);
-	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term)) {
+	follow_members(replica, &view);
+	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term || replica->anew)) {
 		log_info("master_deposed", "term=%" PRIu64, view.term);
 		proposals_end(replica, ERR_NOT_LEADER);
 		replica->options.events->deposed(replica->options.events_arg);
 	}
+	replica->anew = false;
 	if (view.role != RAFT_LEADER) {
 		waiting_refuse(replica, ERR_NOT_LEADER);
 	} else if (!replica->leading_term && meta_applied_term(replica->meta) == view.term) {
@@ -210,6 +242,8 @@ void replica_on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, u
 		struct write *write = replica->writes;
 		replica->writes = write->next;
 		send_all(replica, write->held, write->held_count);
+		if (write->fills > 0)
+			raft_filled(replica->raft, write->fills);
 		write_free(write);
 	}
 	if (!replica->writes)
@@ -230,17 +264,26 @@ static void hold(struct write *write, const struct raft_message *messages, size_
 
 static enum err write_start(struct replica *replica, const struct raft_ready *ready)
 {
-	uint64_t mark;
-	enum err err = wal_append(replica->wal, &ready->hard, ready->entries, ready->entry_count, &mark);
+	uint64_t mark = 0;
+	enum err err = OK;
 
+	if (ready->reset)
+		err = wal_reset(replica->wal, &ready->hard, ready->reset_index, ready->reset_term, &mark);
+	if (err == OK && ready->fill_count > 0)
+		err = wal_fill(replica->wal, ready->fills, ready->fill_count, &mark);
+	if (err == OK)
+		err = wal_append(replica->wal, &ready->hard, ready->entries, ready->entry_count, &mark);
 	if (err) {
 		replica_fail(replica, "log", err);
 		return err;
 	}
 	struct write *write = mem_zero(1, sizeof(*write));
 	write->mark = mark;
+	write->fills = ready->fill_count;
+	if (ready->reset)
+		replica->bytes_kept = 0;
 	for (size_t i = 0; i < ready->entry_count; i++)
-		replica->bytes_since_cut += ready->entries[i].payload.size;
+		replica->bytes_kept += ready->entries[i].payload.size;
 	hold(write, ready->messages_after_sync, ready->message_after_sync_count);
 	*replica->writes_end = write;
 	replica->writes_end = &write->next;
@@ -250,7 +293,7 @@ static enum err write_start(struct replica *replica, const struct raft_ready *re
 static void take_effects(struct replica *replica, const struct raft_ready *ready)
 {
 	send_all(replica, ready->messages, ready->message_count);
-	if (ready->hard_changed || ready->entry_count > 0) {
+	if (ready->hard_changed || ready->entry_count > 0 || ready->fill_count > 0 || ready->reset) {
 		if (write_start(replica, ready))
 			return;
 	} else if (replica->writes) {
@@ -262,6 +305,8 @@ static void take_effects(struct replica *replica, const struct raft_ready *ready
 		send_all(replica, ready->messages_after_sync, ready->message_after_sync_count);
 	}
 	replica->commit = ready->commit;
+	if (ready->snapshot_from)
+		replica_install_wanted(replica, ready->snapshot_from, ready->snapshot_index);
 }
 
 static void run_round(void *arg)
@@ -307,6 +352,7 @@ static void on_tick(void *arg)
 
 	timer_start(&replica->tick, RAFT_TICK_MS);
 	raft_tick(replica->raft, replica_now_ms(replica));
+	replica_install_tick(replica);
 	defer_post(&replica->round);
 }
 
@@ -322,7 +368,7 @@ void replica_step(struct replica *replica, const Granary__RaftMessage *message)
 	defer_post(&replica->round);
 }
 
-enum err replica_open(const struct replica_options *options, struct replica **out)
+enum err replica_open(const struct replica_options *options, struct replica **out, struct buf *message)
 {
 	struct replica *replica = mem_zero(1, sizeof(*replica));
 
@@ -332,14 +378,13 @@ enum err replica_open(const struct replica_options *options, struct replica **ou
 	replica->waiting_end = &replica->waiting;
 	replica->batches_end = &replica->batches;
 	replica->writes_end = &replica->writes;
-	replica->alarm_bytes = LOG_KEPT_ALARM_BYTES;
+	replica->snapshots = snapshots_open(options->loop);
+	replica->members_index = UINT64_MAX;
 	timer_init(&replica->tick, options->loop, on_tick, replica);
 	timer_init(&replica->trim, options->loop, replica_on_trim, replica);
 	timer_init(&replica->resume, options->loop, on_resume, replica);
 	defer_init(&replica->round, options->loop, run_round, replica);
-	enum err err = replica_open_state(replica);
-	if (err == OK)
-		err = replica_open_log(replica);
+	enum err err = replica_open_stores(replica, message);
 	if (err) {
 		log_error("master_restore_failed", "error=%s", err_name(err));
 		replica_close(replica);
@@ -368,6 +413,8 @@ void replica_close(struct replica *replica)
 	wal_close(replica->wal);
 	raft_close(replica->raft);
 	peers_close(replica->peers);
+	install_close(replica->install);
+	snapshots_close(replica->snapshots);
 	meta_close(replica->meta);
 	while (replica->writes) {
 		struct write *write = replica->writes;
@@ -414,7 +461,7 @@ const char *replica_leader_address(struct replica *replica)
 	struct raft_view view;
 
 	raft_view(replica->raft, &view);
-	const char *address = view.leader ? members_address(replica->options.members, view.leader) : NULL;
+	const char *address = view.leader ? members_address(&replica->members, view.leader) : NULL;
 	return address ? address : "";
 }
 
@@ -437,4 +484,38 @@ void replica_time_used(struct replica *replica, uint64_t time_ms)
 
 	if (replica->used_time_ns < time_ns)
 		replica->used_time_ns = time_ns;
+}
+
+const struct members *replica_members(const struct replica *replica)
+{
+	return &replica->members;
+}
+
+void replica_membership(const struct replica *replica, struct raft_membership *out, uint64_t *index)
+{
+	*out = *raft_membership(replica->raft, index);
+}
+
+enum err replica_propose_members(struct replica *replica, const struct raft_membership *membership)
+{
+	uint64_t index;
+	enum err err = raft_propose_members(replica->raft, replica_now_ms(replica), membership, &index);
+
+	defer_post(&replica->round);
+	return err;
+}
+
+enum err replica_transfer(struct replica *replica, uint64_t member)
+{
+	enum err err = raft_transfer(replica->raft, replica_now_ms(replica), member);
+
+	defer_post(&replica->round);
+	return err;
+}
+
+void replica_persistence(const struct replica *replica, struct replica_persistence *out)
+{
+	*out = (struct replica_persistence){ .bytes_kept = replica->bytes_kept,
+					     .bytes_unsynced = replica->bytes_unsynced,
+					     .lags = replica->lags };
 }

@@ -99,6 +99,7 @@ static enum err take_into_use(struct replica *replica, struct meta *meta, const 
 	if (err == OK)
 		err = replica_save_members(replica, snapshot);
 	if (err) {
+		/* Which of the two is in use is not known any more: the next start looks. */
 		replica_fail(replica, "state", err);
 		return err;
 	}
@@ -127,10 +128,12 @@ static void on_installed(void *arg, enum err err, const struct install_result *r
 		err = examine(replica, meta, result, &snapshot);
 	if (err == OK) {
 		err = take_into_use(replica, meta, result, &snapshot);
-	} else if (result) {
+	}
+	if (err && result) {
 		meta_close(meta);
 		kv_close(result->kv);
-		remove_state(replica, replica->install_number);
+		if (!replica->failed)
+			remove_state(replica, replica->install_number);
 	}
 	if (err)
 		log_warn("master_state_not_taken", "error=%s", err_name(err));

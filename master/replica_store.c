@@ -30,7 +30,6 @@ static void synced(struct replica *replica, const struct store_sync *sync)
 	replica->bytes_unsynced -= sync->bytes;
 	if (sync->index > replica->cut_index) {
 		replica->cut_index = sync->index;
-		replica->bytes_kept = raft_log_bytes(replica->raft);
 		wal_cut(replica->wal, sync->index);
 	}
 }
@@ -97,6 +96,22 @@ static void look_at_lag(struct replica *replica)
 	replica->lags = lags;
 }
 
+static void compact(struct replica *replica, uint64_t kept_bytes_max)
+{
+	uint64_t index = raft_compactable(replica->raft, kept_bytes_max), gone = 0;
+	struct raft_view before, after;
+
+	raft_view(replica->raft, &before);
+	for (uint64_t i = before.first; i < index; i++) {
+		const struct raft_entry *entry = raft_entry_at(replica->raft, i);
+		gone += entry ? entry->payload.size : 0;
+	}
+	raft_compact(replica->raft, index);
+	raft_view(replica->raft, &after);
+	if (after.first >= index)
+		replica->bytes_kept -= gone < replica->bytes_kept ? gone : replica->bytes_kept;
+}
+
 /* Entries that every member holds, or that there are too many of to wait for one that is away, are forgotten in memory at once,
  * and on disk when a segment's worth has come together: the store is synced first, since until then the log is its journal. */
 void replica_on_trim(void *arg)
@@ -117,7 +132,7 @@ void replica_on_trim(void *arg)
 	if (replica->rebuilding)
 		return;
 	raft_keep(replica->raft, kept ? kept : UINT64_MAX);
-	raft_compact(replica->raft, raft_compactable(replica->raft, kept_bytes_max));
+	compact(replica, kept_bytes_max);
 	raft_view(replica->raft, &view);
 	if (!replica->sync && replica->bytes_unsynced >= segment_bytes)
 		sync_start(replica, view.first);

@@ -37,10 +37,26 @@ static void add_pending(struct wal *wal, struct wal_record record, struct slice 
 	}
 	record.payload_bytes = (uint32_t)payload.size;
 	record.payload_crc = crc32c(payload.bytes, payload.size);
-	wal->pending[wal->pending_count++] = (struct wal_pending){record, wal->payloads.size, mark};
+	wal->pending[wal->pending_count++] =
+	    (struct wal_pending){.record = record, .payload_offset = wal->payloads.size, .mark = mark};
 	buf_append_slice(&wal->payloads, payload);
 	check(wal_records_offset(wal->options.segment_bytes) + wal_record_bytes(record.payload_bytes) <=
 	      wal->options.segment_bytes);
+}
+
+/* The last one alone carries the newest mark. */
+static void add_entries(struct wal *wal, enum wal_kind kind, const struct raft_entry *entries, size_t entry_count,
+			uint64_t mark_before)
+{
+	for (size_t i = 0; i < entry_count; i++) {
+		check(!entries[i].damaged);
+		add_pending(wal,
+			    (struct wal_record){.kind = kind,
+						.entry_kind = (uint16_t)entries[i].kind,
+						.index = entries[i].index,
+						.term = entries[i].term},
+			    entries[i].payload, i + 1 < entry_count ? mark_before : wal->mark_last);
+	}
 }
 
 enum err wal_append(struct wal *wal, const struct raft_hard_state *hard, const struct raft_entry *entries,
@@ -62,13 +78,40 @@ enum err wal_append(struct wal *wal, const struct raft_hard_state *hard, const s
 		add_pending(wal, (struct wal_record){.kind = WAL_HARD, .term = hard->term},
 			    slice_of(bytes, sizeof(bytes)), entry_count > 0 ? before : wal->mark_last);
 	}
-	for (size_t i = 0; i < entry_count; i++)
-		add_pending(wal,
-			    (struct wal_record){.kind = WAL_ENTRY,
-						.entry_kind = (uint16_t)entries[i].kind,
-						.index = entries[i].index,
-						.term = entries[i].term},
-			    entries[i].payload, i + 1 < entry_count ? before : wal->mark_last);
+	add_entries(wal, WAL_ENTRY, entries, entry_count, before);
+	wal->view.appends++;
+	defer_post(&wal->defer);
+	return OK;
+}
+
+enum err wal_fill(struct wal *wal, const struct raft_entry *entries, size_t entry_count, uint64_t *mark)
+{
+	*mark = 0;
+	if (wal->failed)
+		return ERR_STORE_FAILED;
+	uint64_t before = wal->mark_last;
+	if (entry_count > 0)
+		wal->mark_last++;
+	*mark = wal->mark_last;
+	add_entries(wal, WAL_FILL, entries, entry_count, before);
+	wal->view.appends++;
+	defer_post(&wal->defer);
+	return OK;
+}
+
+enum err wal_reset(struct wal *wal, const struct raft_hard_state *hard, uint64_t index, uint64_t term, uint64_t *mark)
+{
+	*mark = 0;
+	if (wal->failed)
+		return ERR_STORE_FAILED;
+	*mark = ++wal->mark_last;
+	/* The header says it all; a record is there so that there is a batch. */
+	add_pending(wal, (struct wal_record){.kind = WAL_MARK}, (struct slice){0}, *mark);
+	struct wal_pending *pending = &wal->pending[wal->pending_count - 1];
+	pending->reset = true;
+	pending->hard = *hard;
+	pending->reset_index = index;
+	pending->reset_term = term;
 	wal->view.appends++;
 	defer_post(&wal->defer);
 	return OK;
@@ -154,6 +197,21 @@ static void switch_segment(struct wal *wal, struct wal_job *job)
 	memset(wal->identity_tail, 0, sizeof(wal->identity_tail));
 }
 
+/* The segment begins the log anew; all before it goes back once it is durable. */
+static void reset_log(struct wal *wal, struct wal_job *job, const struct wal_pending *pending)
+{
+	struct wal_header *header = &job->header;
+	header->reset = true;
+	header->first_sequence = header->sequence;
+	header->previous_index = wal->last_index = pending->reset_index;
+	header->previous_term = wal->last_term = pending->reset_term;
+	header->hard = wal->hard = pending->hard;
+	wal->written_index = wal->written_term = 0;
+	wal->first_needed = job->first_needed = header->sequence;
+	for (size_t i = 0; i < wal->segment_count; i++)
+		wal->segments[i].index_max = 0;
+}
+
 /* Fills up to whole pages and remembers the last one, which the next batch begins with. */
 static void close_page(struct buf *pages, uint8_t tail[WAL_PAGE_BYTES])
 {
@@ -180,9 +238,11 @@ static void note_record(struct wal *wal, struct wal_job *job, const struct wal_r
 						     get_le64(payload.bytes + 16)};
 		break;
 	case WAL_CUT:
-		job->first_needed = get_le64(payload.bytes);
+		if (get_le64(payload.bytes) > job->first_needed)
+			job->first_needed = get_le64(payload.bytes);
 		break;
 	case WAL_MARK:
+	case WAL_FILL:
 		break;
 	}
 }
@@ -203,8 +263,7 @@ static void write_record(struct wal *wal, struct wal_job *job, struct wal_pendin
 		   wal_record_bytes(record->payload_bytes) - WAL_RECORD_BYTES - record->payload_bytes);
 
 	uint8_t identity[WAL_IDENTITY_BYTES];
-	struct wal_identity fields = {record->index, record->term, wal->end, record->payload_bytes,
-				      record->payload_crc};
+	struct wal_identity fields = wal_identity_of(record, wal->end);
 	wal_pack_identity(&fields, salt, identity);
 	buf_append(&job->identities, identity, sizeof(identity));
 
@@ -241,8 +300,11 @@ static void form_batch(struct wal *wal)
 	job->first_needed = 0;
 	buf_clear(&job->pages);
 	buf_clear(&job->identities);
-	if (!fits(wal, &wal->pending[wal->pending_first]))
+	const struct wal_pending *first = &wal->pending[wal->pending_first];
+	if (first->reset || !fits(wal, first))
 		switch_segment(wal, job);
+	if (first->reset)
+		reset_log(wal, job, first);
 	wal->batch++;
 	uint32_t in_page = wal->end % WAL_PAGE_BYTES;
 	job->pages_offset = wal->end - in_page;
@@ -257,7 +319,7 @@ static void form_batch(struct wal *wal)
 		last = wal->pending_first == wal->pending_count || job->pages.size > WAL_BATCH_BYTES_MAX;
 		if (!last) {
 			const struct wal_pending *next = &wal->pending[wal->pending_first];
-			last = end + wal_record_bytes(next->record.payload_bytes) > wal->file_bytes ||
+			last = next->reset || end + wal_record_bytes(next->record.payload_bytes) > wal->file_bytes ||
 			       wal->identity_count + 1 == wal_identity_bytes(wal->file_bytes) / WAL_IDENTITY_BYTES;
 		}
 		write_record(wal, job, pending, last);
@@ -324,7 +386,7 @@ static void finish(struct wal *wal)
 		return;
 	}
 	wal->mark_synced = job->mark;
-	if (job->first_needed > 0)
+	if (job->first_needed > wal->first_needed_durable)
 		wal->first_needed_durable = job->first_needed;
 	wal_upkeep_start(wal);
 	/* The next batch is under way before anyone hears of this one. */

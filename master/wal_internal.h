@@ -19,6 +19,9 @@ struct wal_pending {
 	struct wal_record record;
 	size_t payload_offset; /* in wal.payloads */
 	uint64_t mark;
+	bool reset; /* begins a segment that resets the log to this: */
+	struct raft_hard_state hard;
+	uint64_t reset_index, reset_term;
 };
 
 /* A batch on its way to the disk: seen by the worker. */

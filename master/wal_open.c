@@ -118,10 +118,27 @@ static enum err load_header(struct wal *wal, uint64_t sequence, struct wal_heade
 	return corrupt(wal, sequence, &damage);
 }
 
+/* Segments that the last one calls not needed were about to be taken back: nothing in them counts. */
+static enum err skip_not_needed(struct wal *wal, const struct names *names, size_t *skipped)
+{
+	struct wal_header header;
+	*skipped = 0;
+	enum err err = load_header(wal, names->sequences[names->sequence_count - 1], &header);
+	if (err)
+		return err;
+	while (names->sequences[*skipped] < header.first_sequence)
+		wal_add_segment(wal, names->sequences[(*skipped)++], 0);
+	return OK;
+}
+
 /* Reads all segments; `last` is the content of the last one. */
 static enum err read_all(struct wal *wal, const struct names *names, struct wal_reader *reader, struct buf *last)
 {
-	for (size_t i = 0; i < names->sequence_count; i++) {
+	size_t first = 0;
+	enum err err = names->sequence_count > 0 ? skip_not_needed(wal, names, &first) : OK;
+	if (err)
+		return err;
+	for (size_t i = first; i < names->sequence_count; i++) {
 		uint64_t sequence = names->sequences[i];
 		struct wal_header next;
 		bool has_next = i + 1 < names->sequence_count;
@@ -129,7 +146,7 @@ static enum err read_all(struct wal *wal, const struct names *names, struct wal_
 			struct wal_damage damage = {.why = "this segment is missing"};
 			return corrupt(wal, sequence + 1, &damage);
 		}
-		enum err err = has_next ? load_header(wal, sequence + 1, &next) : OK;
+		err = has_next ? load_header(wal, sequence + 1, &next) : OK;
 		if (err)
 			return err;
 		buf_clear(last);
@@ -142,7 +159,7 @@ static enum err read_all(struct wal *wal, const struct names *names, struct wal_
 			return corrupt(wal, sequence, &damage);
 		wal_add_segment(wal, sequence, reader->index_max);
 	}
-	if (names->sequence_count > 0 && reader->first_needed < names->sequences[0]) {
+	if (names->sequence_count > 0 && reader->first_needed < names->sequences[first]) {
 		struct wal_damage damage = {.why = "this segment is missing"};
 		return corrupt(wal, reader->first_needed, &damage);
 	}
@@ -212,7 +229,7 @@ static enum err write_mark(struct wal *wal, struct wal_reader *reader)
 		err = file_sync(wal->file);
 	if (err)
 		return err;
-	struct wal_identity identity = {0, 0, reader->end, 0, 0};
+	struct wal_identity identity = wal_identity_of(&record, reader->end);
 	uint8_t bytes[WAL_IDENTITY_BYTES];
 	wal_pack_identity(&identity, salt, bytes);
 	memcpy(wal->identity_tail + wal->identity_count * WAL_IDENTITY_BYTES % WAL_PAGE_BYTES, bytes, sizeof(bytes));
@@ -263,6 +280,19 @@ static enum err resume(struct wal *wal, struct wal_reader *reader, const struct 
 	return err;
 }
 
+static void tell_damage(const struct wal *wal, const struct wal_reader *reader)
+{
+	if (reader->vote_lost)
+		log_warn("wal_vote_lost", "directory=%s term=%" PRIu64, wal->directory, reader->hard.term);
+	if (reader->damaged_count == 0)
+		return;
+	const struct raft_entry *first = reader->entries;
+	while (!first->damaged)
+		first++;
+	log_warn("wal_entries_damaged", "directory=%s count=%zu first_index=%" PRIu64, wal->directory,
+		 reader->damaged_count, first->index);
+}
+
 static void give_loaded(struct wal_reader *reader, struct wal_loaded *loaded)
 {
 	*loaded = (struct wal_loaded){
@@ -271,6 +301,7 @@ static void give_loaded(struct wal_reader *reader, struct wal_loaded *loaded)
 	    .first_previous_term = reader->first_previous_term,
 	    .entries = reader->entries,
 	    .entry_count = reader->entry_count,
+	    .damaged_count = reader->damaged_count,
 	    .torn_bytes = reader->torn_end - reader->end,
 	};
 	reader->entries = NULL;
@@ -329,6 +360,7 @@ static enum err load(struct wal *wal, const struct names *names, struct wal_load
 			log_warn("wal_torn_tail_cut", "file=%s offset=%" PRIu32 " bytes=%" PRIu32 " index=%" PRIu64,
 				 wal_segment_path(wal, reader.sequence).text, reader.end, reader.torn_end - reader.end,
 				 wal->last_index + 1);
+		tell_damage(wal, &reader);
 		give_loaded(&reader, loaded);
 	}
 	buf_deinit(&last);

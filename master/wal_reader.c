@@ -5,12 +5,16 @@
 
 #include "common/base/bytes.h"
 #include "common/base/check.h"
+#include "common/base/crc32c.h"
 
 /* Forgets all entries but the first `keep`. */
 static void entries_drop(struct wal_reader *reader, size_t keep)
 {
-	while (reader->entry_count > keep)
-		free((void *)reader->entries[--reader->entry_count].payload.bytes);
+	while (reader->entry_count > keep) {
+		const struct raft_entry *entry = &reader->entries[--reader->entry_count];
+		reader->damaged_count -= entry->damaged;
+		free((void *)entry->payload.bytes);
+	}
 }
 
 void wal_reader_deinit(struct wal_reader *reader)
@@ -54,6 +58,30 @@ static enum err damaged(struct wal_damage *damage, const char *why, uint32_t off
 	return ERR_CORRUPT;
 }
 
+/* The header says the hard state, too: where a record of it was damaged, it knows better. */
+static bool hard_follows(struct wal_reader *reader, const struct raft_hard_state *hard)
+{
+	if (hard->term != reader->hard.term)
+		return false;
+	if (reader->vote_lost)
+		reader->hard = *hard;
+	reader->vote_lost = false;
+	return hard->vote == reader->hard.vote;
+}
+
+/* The log begins anew. */
+static bool take_reset(struct wal_reader *reader, const struct wal_header *header)
+{
+	if (header->hard.term < reader->hard.term)
+		return false;
+	entries_drop(reader, 0);
+	reader->first_index = header->previous_index + 1;
+	reader->first_previous_term = header->previous_term;
+	reader->hard = header->hard;
+	reader->vote_lost = false;
+	return true;
+}
+
 static enum err take_header(struct wal_reader *reader, const struct wal_header *header, uint64_t sequence, size_t size,
 			    struct wal_damage *damage)
 {
@@ -67,9 +95,13 @@ static enum err take_header(struct wal_reader *reader, const struct wal_header *
 		reader->batch = header->previous_batch;
 		reader->batch_ended = true;
 	} else if (sequence != reader->sequence + 1 || header->log_id != reader->log_id ||
-		   header->previous_batch != reader->batch || !reader->batch_ended ||
-		   header->previous_index != last_index(reader) || header->previous_term != last_term(reader) ||
-		   header->hard.term != reader->hard.term || header->hard.vote != reader->hard.vote) {
+		   header->previous_batch != reader->batch || !reader->batch_ended) {
+		return damaged(damage, "segment does not follow the one before it", 0, 0);
+	} else if (header->reset) {
+		if (!take_reset(reader, header))
+			return damaged(damage, "segment goes back to an older term", 0, 0);
+	} else if (header->previous_index != last_index(reader) || header->previous_term != last_term(reader) ||
+		   !hard_follows(reader, &header->hard)) {
 		return damaged(damage, "segment does not follow the one before it", 0, 0);
 	}
 	if (header->first_sequence > reader->first_needed)
@@ -81,7 +113,18 @@ static enum err take_header(struct wal_reader *reader, const struct wal_header *
 	return OK;
 }
 
-static bool take_entry(struct wal_reader *reader, const struct wal_record *record, struct slice payload)
+static void set_payload(struct raft_entry *entry, struct slice payload)
+{
+	if (payload.size == 0)
+		return;
+	uint8_t *bytes = mem_alloc(payload.size);
+	memcpy(bytes, payload.bytes, payload.size);
+	entry->payload = (struct slice){bytes, payload.size};
+}
+
+/* is_damaged: only its identity is known. */
+static bool take_entry(struct wal_reader *reader, const struct wal_record *record, struct slice payload,
+		       bool is_damaged)
 {
 	if (record->index == 0 || record->index > last_index(reader) + 1 || record->term == 0 ||
 	    record->term > reader->hard.term || record->entry_kind < RAFT_ENTRY_NORMAL ||
@@ -106,12 +149,27 @@ static bool take_entry(struct wal_reader *reader, const struct wal_record *recor
 		reader->entries = mem_resize(reader->entries, reader->entry_capacity * sizeof(*reader->entries));
 	}
 	struct raft_entry *entry = &reader->entries[reader->entry_count++];
-	*entry = (struct raft_entry){.index = record->index, .term = record->term, .kind = record->entry_kind};
-	if (payload.size > 0) {
-		uint8_t *bytes = mem_alloc(payload.size);
-		memcpy(bytes, payload.bytes, payload.size);
-		entry->payload = (struct slice){bytes, payload.size};
-	}
+	*entry = (struct raft_entry){
+	    .index = record->index, .term = record->term, .kind = record->entry_kind, .damaged = is_damaged};
+	reader->damaged_count += is_damaged;
+	set_payload(entry, payload);
+	return true;
+}
+
+/* What it fills may have been overwritten or taken back since. */
+static bool take_fill(struct wal_reader *reader, const struct wal_record *record, struct slice payload)
+{
+	if (record->entry_kind < RAFT_ENTRY_NORMAL || record->entry_kind > RAFT_ENTRY_MEMBERS)
+		return false;
+	if (record->index < reader->first_index || record->index > last_index(reader))
+		return true;
+	struct raft_entry *entry = &reader->entries[record->index - reader->first_index];
+	if (!entry->damaged || entry->term != record->term)
+		return true;
+	entry->damaged = false;
+	entry->kind = record->entry_kind;
+	reader->damaged_count--;
+	set_payload(entry, payload);
 	return true;
 }
 
@@ -120,12 +178,15 @@ static bool take_record(struct wal_reader *reader, const struct wal_record *reco
 {
 	switch (record->kind) {
 	case WAL_ENTRY:
-		return take_entry(reader, record, payload);
+		return take_entry(reader, record, payload, false);
+	case WAL_FILL:
+		return take_fill(reader, record, payload);
 	case WAL_HARD:
 		if (payload.size != 24 || get_le64(payload.bytes) < reader->hard.term)
 			return false;
 		reader->hard = (struct raft_hard_state){get_le64(payload.bytes), get_le64(payload.bytes + 8),
 							get_le64(payload.bytes + 16)};
+		reader->vote_lost = false;
 		return true;
 	case WAL_CUT:
 		if (payload.size != 8 || get_le64(payload.bytes) > reader->sequence)
@@ -139,6 +200,45 @@ static bool take_record(struct wal_reader *reader, const struct wal_record *reco
 	return false;
 }
 
+/* A number of 32 bits and less has a CRC of its own. */
+static bool find_cut(struct wal_reader *reader, uint32_t crc)
+{
+	for (uint64_t sequence = reader->first_needed; sequence <= reader->sequence; sequence++) {
+		uint8_t bytes[8];
+		put_le64(bytes, sequence);
+		if (crc32c(bytes, sizeof(bytes)) != crc)
+			continue;
+		reader->first_needed = sequence;
+		return true;
+	}
+	return false;
+}
+
+/* A record that was complete and is damaged: what its identity tells. */
+static bool take_damaged(struct wal_reader *reader, const struct wal_record *record)
+{
+	switch (record->kind) {
+	case WAL_ENTRY:
+		return take_entry(reader, record, (struct slice){0}, true);
+	case WAL_HARD:
+		if (record->term < reader->hard.term)
+			return false;
+		/* A vote that was given in this term stays what it is. */
+		if (record->term > reader->hard.term || reader->hard.vote == 0) {
+			reader->hard.vote = RAFT_VOTE_UNKNOWN;
+			reader->vote_lost = true;
+		}
+		reader->hard.term = record->term;
+		return true;
+	case WAL_CUT:
+		return find_cut(reader, record->payload_crc);
+	case WAL_MARK:
+	case WAL_FILL:
+		return true;
+	}
+	return false;
+}
+
 static void note_identity(struct wal_reader *reader, const struct wal_record *record, uint32_t offset)
 {
 	if (reader->identity_count == reader->identity_capacity) {
@@ -146,8 +246,7 @@ static void note_identity(struct wal_reader *reader, const struct wal_record *re
 		reader->identities =
 		    mem_resize(reader->identities, reader->identity_capacity * sizeof(*reader->identities));
 	}
-	reader->identities[reader->identity_count++] =
-	    (struct wal_identity){record->index, record->term, offset, record->payload_bytes, record->payload_crc};
+	reader->identities[reader->identity_count++] = wal_identity_of(record, offset);
 }
 
 /* Whether a record of this batch may come next. */
@@ -158,17 +257,53 @@ static bool batch_follows(const struct wal_reader *reader, const struct wal_reco
 	return record->batch == (reader->batch_ended ? reader->batch + 1 : reader->batch);
 }
 
-/* Reads valid records from `offset` up to `limit`; reader->end is then the first place that has none. */
+/* The damaged record at reader->end, from the identity in its place. False: it is not there, so the record never was
+ * complete, or nobody knows what it was. */
+static bool recall_record(const struct wal_reader *reader, struct slice segment, struct wal_record *out)
+{
+	struct wal_identity identity;
+	size_t place = WAL_IDENTITIES_OFFSET + reader->identity_count * WAL_IDENTITY_BYTES;
+	if (!wal_parse_identity(segment.bytes + place, salt(reader), &identity) || identity.offset != reader->end ||
+	    identity.kind == 0 || segment.size - identity.offset < wal_record_bytes(identity.payload_bytes))
+		return false;
+	uint64_t batch = reader->batch_ended ? reader->batch + 1 : reader->batch;
+	/* A mark's batch is the next one, or that after a torn batch. */
+	if (identity.kind == WAL_MARK && ((reader->batch + 1) & 0x7f) != identity.batch_low)
+		batch = reader->batch + 2;
+	else if (identity.kind == WAL_MARK)
+		batch = reader->batch + 1;
+	*out = (struct wal_record){
+	    .kind = identity.kind,
+	    .last = identity.last,
+	    .entry_kind = identity.entry_kind,
+	    .payload_bytes = identity.payload_bytes,
+	    .payload_crc = identity.payload_crc,
+	    .batch = batch,
+	    .index = identity.index,
+	    .term = identity.term,
+	};
+	return (batch & 0x7f) == identity.batch_low;
+}
+
+/* Reads records from `offset` up to `limit`, those that are damaged by their identities; reader->end is then the first place
+ * that has none. */
 static enum err read_records(struct wal_reader *reader, struct slice segment, uint32_t offset, uint32_t limit,
 			     struct wal_damage *damage)
 {
 	reader->end = offset;
 	struct wal_record record;
 	while (reader->end < limit &&
-	       reader->identity_count < wal_identity_bytes(reader->segment_bytes) / WAL_IDENTITY_BYTES &&
-	       wal_parse_record(segment, reader->end, salt(reader), &record) && batch_follows(reader, &record)) {
-		struct slice payload = {segment.bytes + reader->end + WAL_RECORD_BYTES, record.payload_bytes};
-		if (!take_record(reader, &record, payload))
+	       reader->identity_count < wal_identity_bytes(reader->segment_bytes) / WAL_IDENTITY_BYTES) {
+		bool taken;
+		if (wal_parse_record(segment, reader->end, salt(reader), &record) && batch_follows(reader, &record)) {
+			struct slice payload = {segment.bytes + reader->end + WAL_RECORD_BYTES, record.payload_bytes};
+			taken = take_record(reader, &record, payload);
+		} else if (recall_record(reader, segment, &record)) {
+			taken = take_damaged(reader, &record);
+		} else {
+			break;
+		}
+		if (!taken)
 			return damaged(damage, "record contradicts those before it", reader->end, record.index);
 		note_identity(reader, &record, reader->end);
 		reader->batch = record.batch;

@@ -11,6 +11,8 @@ struct wal_reader {
 	uint64_t first_index, first_previous_term;
 	struct raft_entry *entries; /* payloads owned, one allocation each */
 	size_t entry_count, entry_capacity;
+	size_t damaged_count; /* entries without their payload */
+	bool vote_lost;	      /* hard.vote is RAFT_VOTE_UNKNOWN for damage */
 	uint64_t log_id;
 	uint64_t sequence; /* of the last segment read; 0: none yet */
 	uint64_t first_needed;
@@ -18,10 +20,10 @@ struct wal_reader {
 	bool batch_ended;
 	/* Of the last segment read. */
 	uint32_t segment_bytes;
-	uint32_t end;                    /* of its valid records */
+	uint32_t end;                    /* of its records */
 	uint32_t torn_end;               /* of the last remnant of a torn batch; `end` when there is none */
 	uint64_t index_max;              /* highest entry index in it */
-	struct wal_identity *identities; /* of its valid records */
+	struct wal_identity *identities; /* of its records, damaged ones of known identity too */
 	size_t identity_count, identity_capacity;
 };
 

@@ -129,6 +129,9 @@
 #define RESTORE_CLEAR_MAX 4096u			     /* keys removed by one step of a restore that begins */
 #define FOUNDING_MS 50u			     /* between questions of a fresh master to the others */
 #define FOUNDING_ATTEMPT_MS 1000u
+#define MEMBERS_WISH_MS 4000u			     /* a change that an operator asks for is begun and committed within */
+#define SPACE_HAND_OVER_MS 60000u		     /* a leader whose disk is full gives leadership away so often */
+#define MEMBER_ID_MAX 1023u			     /* ids of masters are the worker part of snowflakes */
 #define MEMBERS_CHANGE_MS 100u			     /* the leader looks what is to be changed in the membership */
 
 /* Clients. */

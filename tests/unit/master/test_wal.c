@@ -135,6 +135,15 @@ static void assert_entry(const struct fixture *fixture, uint64_t index, uint64_t
 	assert_memory_equal(entry->payload.bytes, text, strlen(text));
 }
 
+static void assert_hole(const struct fixture *fixture, uint64_t index, uint64_t term)
+{
+	const struct raft_entry *entry = &fixture->loaded.entries[index - fixture->loaded.first_index];
+	assert_int_equal(entry->index, index);
+	assert_int_equal(entry->term, term);
+	assert_true(entry->damaged);
+	assert_int_equal(entry->payload.size, 0);
+}
+
 /* ---- the file behind the log's back */
 
 static int open_segment(struct fixture *fixture, uint64_t sequence)
@@ -264,7 +273,7 @@ static void test_torn_tail_is_cut(void **state)
 	assert_entry(fixture, 3, 1, "second batch: B");
 }
 
-static void test_flipped_byte_in_synced_record_is_refused(void **state)
+static void test_flipped_byte_in_synced_record_is_a_hole(void **state)
 {
 	struct fixture *fixture = *state;
 	append_hard(fixture, 1, 0);
@@ -276,17 +285,30 @@ static void test_flipped_byte_in_synced_record_is_refused(void **state)
 	wal_close(fixture->wal);
 	fixture->wal = NULL;
 	overwrite(fixture, 1, second + 2, "X", 1);
-	assert_int_equal(reopen(fixture), ERR_CORRUPT);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.entry_count, 3);
+	assert_int_equal(fixture->loaded.damaged_count, 1);
+	assert_hole(fixture, 2, 1);
+	assert_entry(fixture, 3, 1, "third");
 	overwrite(fixture, 1, second + 2, "c", 1);
 	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.damaged_count, 0);
 	wal_close(fixture->wal);
 	fixture->wal = NULL;
-	/* The very last one: its identity says that it was complete. */
+	/* The very last one: its identity says that it was complete. The log goes on behind it. */
 	overwrite(fixture, 1, third, "X", 1);
-	assert_int_equal(reopen(fixture), ERR_CORRUPT);
-	overwrite(fixture, 1, third, "t", 1);
+	overwrite(fixture, 1, third - 3, "X", 1);
+	assert_int_equal(reopen(fixture), OK);
+	assert_hole(fixture, 3, 1);
+	append_synced(fixture, 4, 1, "fourth");
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.entry_count, 4);
+	assert_hole(fixture, 3, 1);
+	assert_entry(fixture, 4, 1, "fourth");
+	wal_close(fixture->wal);
+	fixture->wal = NULL;
 	/* Without identities a later batch says so. */
-	for (size_t place = 0; place < 4; place++)
+	for (size_t place = 0; place < 5; place++)
 		forget_identity(fixture, 1, place);
 	overwrite(fixture, 1, second + 2, "X", 1);
 	assert_int_equal(reopen(fixture), ERR_CORRUPT);
@@ -393,6 +415,134 @@ static void test_cut_recycles_segments(void **state)
 	wait_for(fixture, mark);
 	assert_int_equal(reopen(fixture), OK);
 	assert_int_equal(fixture->loaded.first_index + fixture->loaded.entry_count, 301);
+}
+
+static void test_filled_hole_stays_filled(void **state)
+{
+	struct fixture *fixture = *state;
+	append_hard(fixture, 1, 0);
+	append_synced(fixture, 1, 1, "first");
+	append_synced(fixture, 2, 1, "second");
+	append_synced(fixture, 3, 1, "third");
+	off_t second = find_text(fixture, 1, "second");
+	overwrite(fixture, 1, second, "XXXXXX", 6);
+	assert_int_equal(reopen(fixture), OK);
+	assert_hole(fixture, 2, 1);
+	struct raft_entry fills[] = {
+	    {.index = 2, .term = 1, .kind = RAFT_ENTRY_NORMAL, .payload = slice_text("second")},
+	    /* Not damaged, of another term, not there: passed over. */
+	    {.index = 3, .term = 1, .kind = RAFT_ENTRY_NORMAL, .payload = slice_text("other")},
+	    {.index = 2, .term = 9, .kind = RAFT_ENTRY_NORMAL, .payload = slice_text("other")},
+	    {.index = 9, .term = 1, .kind = RAFT_ENTRY_NORMAL, .payload = slice_text("other")},
+	};
+	uint64_t mark;
+	assert_int_equal(wal_fill(fixture->wal, fills, 4, &mark), OK);
+	wait_for(fixture, mark);
+	assert_int_equal(fixture->index, 0); /* the log has not grown */
+	append_synced(fixture, 4, 1, "fourth");
+	for (int again = 0; again < 2; again++) {
+		assert_int_equal(reopen(fixture), OK);
+		assert_int_equal(fixture->loaded.damaged_count, 0);
+		assert_int_equal(fixture->loaded.entry_count, 4);
+		assert_entry(fixture, 2, 1, "second");
+		assert_entry(fixture, 3, 1, "third");
+	}
+}
+
+static void test_lost_vote_is_nobodys(void **state)
+{
+	struct fixture *fixture = *state;
+	append_hard(fixture, 3, 0);
+	append_synced(fixture, 1, 3, "entry");
+	wait_for(fixture, append_hard(fixture, 4, 2));
+	wal_close(fixture->wal);
+	fixture->wal = NULL;
+	/* The records: hard state of 72 bytes, entry of 56, hard state. */
+	off_t hard = (off_t)wal_records_offset(SEGMENT) + 72 + 56;
+	overwrite(fixture, 1, hard + WAL_RECORD_BYTES + 8, "X", 1);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.hard.term, 4);
+	assert_true(fixture->loaded.hard.vote == RAFT_VOTE_UNKNOWN);
+	assert_int_equal(fixture->loaded.entry_count, 1);
+	/* A later one says it all. */
+	wait_for(fixture, append_hard(fixture, 5, 3));
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.hard.term, 5);
+	assert_int_equal(fixture->loaded.hard.vote, 3);
+}
+
+static void wait_for_segments(struct fixture *fixture, uint64_t count)
+{
+	uint64_t deadline_us = loop_now_us(fixture->loop) + 20 * 1000 * 1000;
+	struct wal_view view;
+	for (wal_view(fixture->wal, &view); view.segments > count; wal_view(fixture->wal, &view)) {
+		assert_true(loop_now_us(fixture->loop) < deadline_us);
+		loop_run_once(fixture->loop);
+	}
+}
+
+static void test_reset_begins_anew(void **state)
+{
+	struct fixture *fixture = *state;
+	char text[2000];
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = 0;
+	append_hard(fixture, 1, 3);
+	for (uint64_t index = 1; index <= 60; index++)
+		append_text(fixture, index, 1, text);
+	struct raft_hard_state hard = {.term = 4, .vote = 2};
+	uint64_t mark;
+	assert_int_equal(wal_reset(fixture->wal, &hard, 1000, 3, &mark), OK);
+	wait_for(fixture, mark);
+	assert_int_equal(fixture->index, 0);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.first_index, 1001);
+	assert_int_equal(fixture->loaded.first_previous_term, 3);
+	assert_int_equal(fixture->loaded.entry_count, 0);
+	assert_int_equal(fixture->loaded.hard.term, 4);
+	assert_int_equal(fixture->loaded.hard.vote, 2);
+	/* With entries in the same and in later batches, and what was before gone. */
+	assert_int_equal(wal_reset(fixture->wal, &hard, 2000, 4, &mark), OK);
+	append_text(fixture, 2001, 4, "a");
+	append_synced(fixture, 2002, 4, "b");
+	assert_int_equal(fixture->index, 2002);
+	wait_for_segments(fixture, 1);
+	append_synced(fixture, 2003, 4, "c");
+	wal_cut(fixture->wal, 2002);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.first_index, 2001);
+	assert_int_equal(fixture->loaded.entry_count, 3);
+	assert_entry(fixture, 2001, 4, "a");
+	assert_entry(fixture, 2003, 4, "c");
+}
+
+/* The segments before a reset, as after a crash before they were taken back: whatever is in them, they do not count. */
+static void test_what_a_reset_gave_up_is_not_read(void **state)
+{
+	struct fixture *fixture = *state;
+	append_hard(fixture, 1, 3);
+	append_synced(fixture, 1, 1, "old");
+	static uint8_t bytes[SEGMENT];
+	int descriptor = open_segment(fixture, 1);
+	assert_int_equal(pread(descriptor, bytes, SEGMENT, 0), SEGMENT);
+	close(descriptor);
+	struct raft_hard_state hard = {.term = 4, .vote = 2};
+	uint64_t mark;
+	assert_int_equal(wal_reset(fixture->wal, &hard, 10, 3, &mark), OK);
+	append_synced(fixture, 11, 4, "new");
+	wait_for_segments(fixture, 1);
+	wal_close(fixture->wal);
+	fixture->wal = NULL;
+	char path[256];
+	snprintf(path, sizeof(path), "%s/wal-%016x", fixture->directory, 1);
+	descriptor = open(path, O_CREAT | O_WRONLY, 0600);
+	memset(bytes + wal_records_offset(SEGMENT), 'X', 4096);
+	assert_int_equal(pwrite(descriptor, bytes, SEGMENT, 0), SEGMENT);
+	close(descriptor);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.first_index, 11);
+	assert_entry(fixture, 11, 4, "new");
+	wait_for_segments(fixture, 1);
 }
 
 /* Entries of a segment that was taken back had been overwritten in a later one. */
@@ -526,9 +676,13 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_overwriting_ends_the_log_there, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_many_segments_and_restarts, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_torn_tail_is_cut, set_up, tear_down),
-	    cmocka_unit_test_setup_teardown(test_flipped_byte_in_synced_record_is_refused, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_flipped_byte_in_synced_record_is_a_hole, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_damage_in_earlier_segment_is_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_cut_recycles_segments, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_filled_hole_stays_filled, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_lost_vote_is_nobodys, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_reset_begins_anew, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_what_a_reset_gave_up_is_not_read, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_cut_behind_overwritten_entries, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_failed_write_is_final, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_no_space_for_a_spare_is_told, set_up, tear_down),
