@@ -119,6 +119,7 @@ static void ask_bound(struct raft *raft)
 #else
 	if (majority_lacks(raft, fetching->bound_term)) {
 #endif
+		raft->given_up++;
 		raft_log_truncate(&raft->log, fetching->index, raft->hard.term);
 		raft_refresh_membership(raft);
 		return;
@@ -224,9 +225,21 @@ void raft_handle_fetch(struct raft *raft, const struct raft_message *message)
 
 /* ---- standing for election */
 
+/* Who is left out by a change that is not committed may be the only one who can be elected, and commit it (Ongaro 4.2.2). */
+static bool is_leaving(const struct raft *raft)
+{
+	struct raft_membership before;
+	uint64_t from;
+	if (raft->membership_index <= raft->commit ||
+	    !raft_membership_before(raft, raft->membership_index, &before, &from))
+		return false;
+	const struct raft_member *self = membership_find(&before, raft->id);
+	return self && !self->learner;
+}
+
 bool raft_may_campaign(struct raft *raft)
 {
-	if (!raft_is_voter(raft) || raft->removed)
+	if (raft->removed || (!raft_is_voter(raft) && !is_leaving(raft)))
 		return false;
 	if (raft->log.hole_count == 0)
 		return true;

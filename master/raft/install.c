@@ -12,7 +12,8 @@ void raft_send_snapshot(struct raft *raft, struct progress *member)
 	    .log_index = raft->applied,
 	    .commit = raft->commit,
 	    .context = raft->now_ms,
-	    .hint_index = raft->log.first,
+	    .hint_index = raft->log.first - 1,
+	    .hint_term = raft->log.previous_term,
 	};
 	bool known = raft_log_term(&raft->log, raft->applied, &message.log_term);
 	check(known);
@@ -21,6 +22,18 @@ void raft_send_snapshot(struct raft *raft, struct progress *member)
 }
 
 /* ---- the follower's side */
+
+/* From where the leader's log can go on here: an index at which both have the same entry, not below the leader's first but one;
+ * 0: there is none. If logs agree anywhere above that, they agree there, or what is there is forgotten here, so committed. */
+static uint64_t agreement(const struct raft *raft, const struct raft_message *message, uint64_t hole)
+{
+	uint64_t index = message->hint_index;
+	if (hole != 0 && index >= hole)
+		return 0;
+	if (index < raft->log.first - 1)
+		return raft->log.first - 1;
+	return raft_log_matches(&raft->log, index, message->hint_term) ? index : 0;
+}
 
 void raft_handle_snapshot(struct raft *raft, const struct raft_message *message)
 {
@@ -38,11 +51,20 @@ void raft_handle_snapshot(struct raft *raft, const struct raft_message *message)
 		raft_accept_append(raft, message, message->log_index);
 		return;
 	}
-	raft_refuse_append(raft, message);
-	uint64_t agree = raft_log_agree(&raft->log, message->log_index, message->log_term);
-	if (hole != 0 && agree >= hole)
-		agree = hole - 1;
-	if (agree + 1 >= message->hint_index || message->log_index <= raft->commit_given)
+	uint64_t agree = agreement(raft, message, hole);
+	struct raft_message reply = {
+	    .kind = RAFT_APPEND_REPLY,
+	    .to = message->from,
+	    .log_index = message->log_index,
+	    .reject = true,
+	    .hint_index = agree,
+	    .context = message->context,
+	    .held = hole,
+	};
+	if (agree > 0 && !raft_log_term(&raft->log, agree, &reply.hint_term))
+		reply.hint_index = 0;
+	raft_send(raft, reply);
+	if (agree > 0 || message->hint_index == 0 || message->log_index <= raft->commit_given)
 		return; /* appends will do */
 	raft->snapshot_from = message->from;
 	raft->snapshot_index = message->log_index;

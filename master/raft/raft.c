@@ -516,6 +516,7 @@ void raft_view(const struct raft *raft, struct raft_view *out)
 	    .membership_committed = raft->membership_index <= raft->commit,
 	    .holes = raft->log.hole_count,
 	    .hole = raft->log.hole_first,
+	    .given_up = raft->given_up,
 	    .hole_waits = raft->log.hole_count > 0 && raft->fetching.went_round,
 	    .member_count = raft->member_count,
 	};

@@ -76,7 +76,7 @@ enum raft_message_kind {
 	RAFT_APPEND = 5, /* empty: heartbeat */
 	RAFT_APPEND_REPLY = 6,
 	RAFT_TIMEOUT_NOW = 7, /* leadership transfer: campaign at once */
-	RAFT_SNAPSHOT = 8,    /* log_index, log_term: what the leader has applied; hint_index: the first entry that it has */
+	RAFT_SNAPSHOT = 8,    /* log_index, log_term: what the leader has applied; hint_index, hint_term: before its first entry */
 	RAFT_FETCH = 9,	      /* log_index, log_term: of a hole; hint_index: of the last one in a row. context: 1: in this term */
 	RAFT_FETCH_REPLY = 10, /* log_index: before the hole, log_term: of the hole; context: enum raft_fetch_answer; entries */
 };
@@ -156,7 +156,8 @@ MUST_USE enum err raft_propose(struct raft *raft, uint64_t now_ms, enum raft_ent
 void raft_persisted(struct raft *raft, uint64_t now_ms, uint64_t index, uint64_t term);
 /* Leader: appends a new membership. ERR_NOT_LEADER. ERR_BUSY: a change is under way, or no entry of this term is committed
  * yet. ERR_INVALID: more than one voter comes or goes (a voter whose node changes goes: it may stay as a learner), none is
- * left, or who becomes a voter was no learner before or is not caught up (see raft_progress_view.caught_up). */
+ * left, or who becomes a voter was no learner before or is not caught up (see raft_progress_view.caught_up).
+ * ERR_UNREACHABLE: no majority of the new voters has been heard of lately. */
 MUST_USE enum err raft_propose_members(struct raft *raft, uint64_t now_ms, const struct raft_membership *membership,
 				       uint64_t *index);
 /* The membership in force and the entry that it is from. Valid until the next call of any other function. */
@@ -241,6 +242,7 @@ struct raft_view {
 	size_t holes;	   /* damaged entries not filled yet */
 	uint64_t hole;	   /* the first of them */
 	bool hole_waits;   /* no member that answers has it: more must come back */
+	uint64_t given_up; /* holes that were cut off, with what followed, since the start: a majority never had them */
 	size_t member_count;
 	struct raft_progress_view members[RAFT_MEMBERS_MAX];
 };

@@ -70,6 +70,7 @@ struct raft {
 	bool removed;		 /* a leader said so since one was last heard */
 
 	struct fetching fetching;
+	uint64_t given_up;
 	struct fills fills;
 	uint64_t keep; /* entries above it stay */
 	bool reset;    /* the log on disk is to be emptied, next */

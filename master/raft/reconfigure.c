@@ -130,6 +130,21 @@ static bool change_under_way(const struct raft *raft)
 	return raft->membership_index > raft->commit || raft->barrier > raft->commit || raft->transfer_to != 0;
 }
 
+/* Whether enough of the new voters have answered lately for the change to be committed: one that cannot be would stop the group for
+ * good, since it is in force at once. */
+static bool can_be_committed(struct raft *raft, const struct raft_membership *membership)
+{
+	size_t heard = 0;
+	for (size_t i = 0; i < membership->count; i++) {
+		const struct progress *member = raft_member(raft, membership->members[i].id);
+		if (membership->members[i].learner || !member)
+			continue;
+		heard += member == raft->self ||
+			 (member->echo_ms > 0 && raft->now_ms - member->contact_ms < raft->election_ms);
+	}
+	return heard >= membership_voters(membership) / 2 + 1;
+}
+
 enum err raft_propose_members(struct raft *raft, uint64_t now_ms, const struct raft_membership *membership,
 			      uint64_t *index)
 {
@@ -144,6 +159,8 @@ enum err raft_propose_members(struct raft *raft, uint64_t now_ms, const struct r
 		return ERR_INVALID;
 	if (joins != 0 && !raft_is_caught_up(raft, raft_member(raft, joins)))
 		return ERR_INVALID;
+	if (!can_be_committed(raft, membership))
+		return ERR_UNREACHABLE;
 	struct buf payload = {0};
 	membership_pack(membership, &payload);
 	raft_append_own(raft, RAFT_ENTRY_MEMBERS, buf_slice(&payload));

@@ -69,7 +69,7 @@ void check_appended(struct member *member, const struct raft_hard_state *hard, c
 			cluster_fail(member->cluster, "member %" PRIu64 " goes back to term %" PRIu64, member->id,
 				     hard->term);
 		if (hard->term == member->hard_appended.term && member->hard_appended.vote != 0 &&
-		    hard->vote != member->hard_appended.vote)
+		    hard->vote != RAFT_VOTE_UNKNOWN && hard->vote != member->hard_appended.vote)
 			cluster_fail(member->cluster, "member %" PRIu64 " votes twice in term %" PRIu64, member->id,
 				     hard->term);
 		member->hard_appended = *hard;
@@ -88,6 +88,14 @@ void check_appended(struct member *member, const struct raft_hard_state *hard, c
 }
 
 /* ---- durability */
+
+/* The log is given up: after a crash it may be the old one or the new. */
+void check_reset(struct member *member, const struct raft_ready *ready)
+{
+	member->overwritten = 1;
+	member->last_durable = ready->reset_index;
+	member->last_durable_term = ready->reset_term;
+}
 
 void check_synced(struct member *member, uint64_t mark, uint64_t index, uint64_t term)
 {
@@ -127,14 +135,16 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 {
 	struct cluster *cluster = member->cluster;
 	const struct raft_hard_state *hard = &member->hard_durable;
+	bool vote_lost = loaded->hard.vote == RAFT_VOTE_UNKNOWN; /* it votes for nobody in that term */
 	if (loaded->hard.term < hard->term ||
-	    (loaded->hard.term == hard->term && hard->vote != 0 && loaded->hard.vote != hard->vote))
+	    (loaded->hard.term == hard->term && hard->vote != 0 && loaded->hard.vote != hard->vote && !vote_lost))
 		cluster_fail(cluster,
 			     "member %" PRIu64 " forgot its vote: term %" PRIu64 " vote %" PRIu64 ", had %" PRIu64
 			     " %" PRIu64,
 			     member->id, loaded->hard.term, loaded->hard.vote, hard->term, hard->vote);
 	if (loaded->hard.term < member->vote_term ||
-	    (loaded->hard.term == member->vote_term && member->vote_for != 0 && loaded->hard.vote != member->vote_for))
+	    (loaded->hard.term == member->vote_term && member->vote_for != 0 && loaded->hard.vote != member->vote_for &&
+	     !vote_lost))
 		cluster_fail(cluster, "member %" PRIu64 " forgot that it voted in term %" PRIu64, member->id,
 			     member->vote_term);
 	uint64_t last = loaded->first_index + loaded->entry_count - 1;
@@ -149,7 +159,8 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 			     sure, term);
 	for (size_t i = 0; i < loaded->entry_count; i++) {
 		uint64_t previous_term = i > 0 ? loaded->entries[i - 1].term : loaded->first_previous_term;
-		note_entry(member, &loaded->entries[i], previous_term);
+		if (!loaded->entries[i].damaged)
+			note_entry(member, &loaded->entries[i], previous_term);
 	}
 	member->hard_appended = member->hard_durable = loaded->hard;
 	member->last_durable = last;
@@ -160,10 +171,36 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 
 /* ---- commitment */
 
+const struct raft_membership *check_membership_at(const struct checker *checker, uint64_t index, uint64_t *from)
+{
+	const struct raft_membership *found = NULL;
+	for (size_t i = 0; i < checker->membership_count && checker->memberships[i].index <= index; i++) {
+		found = &checker->memberships[i].membership;
+		*from = checker->memberships[i].index;
+	}
+	return found;
+}
+
+static void note_membership(struct checker *checker, const struct raft_entry *entry)
+{
+	if (entry->kind != RAFT_ENTRY_MEMBERS)
+		return;
+	check(checker->membership_count < CLUSTER_MEMBERSHIPS_MAX);
+	checker->memberships[checker->membership_count].index = entry->index;
+	enum err err = membership_unpack(entry->payload,
+					 &checker->memberships[checker->membership_count++].membership);
+	check(err == OK);
+}
+
 void check_applied(struct member *member, const struct raft_entry *entry, uint64_t term)
 {
 	struct checker *checker = &member->cluster->checker;
 	uint32_t crc = entry_crc(entry);
+	if (entry->damaged) {
+		cluster_fail(member->cluster, "member %" PRIu64 " applies entry %" PRIu64 ", which is damaged", member->id,
+			     entry->index);
+		return;
+	}
 	if (entry->index <= checker->committed_count) {
 		const struct committed *committed = &checker->committed[entry->index - 1];
 		if (committed->term != entry->term || committed->crc != crc)
@@ -180,6 +217,7 @@ void check_applied(struct member *member, const struct raft_entry *entry, uint64
 		    mem_resize(checker->committed, checker->committed_capacity * sizeof(*checker->committed));
 	}
 	checker->committed[checker->committed_count++] = (struct committed){entry->term, crc, term};
+	note_membership(checker, entry);
 }
 
 /* A leader of a term above the one in which an entry was known to be committed must have it. One that is elected late

@@ -59,8 +59,8 @@ uint64_t member_now_ms(const struct member *member)
 
 static const char *kind_name(enum raft_message_kind kind)
 {
-	static const char *const names[] = {"?",          "pre_vote", "pre_vote_reply", "vote",
-					    "vote_reply", "append",   "append_reply",   "timeout_now"};
+	static const char *const names[] = {"?",	  "pre_vote", "pre_vote_reply", "vote",	       "vote_reply", "append",
+					    "append_reply", "timeout_now", "snapshot",	"fetch", "fetch_reply"};
 	return names[kind];
 }
 
@@ -197,10 +197,58 @@ static void apply(struct member *member, uint64_t commit)
 	raft_applied(member->raft, member->applied);
 }
 
+static void note_fills(struct member *member, const struct raft_ready *ready)
+{
+	member->cluster->counts.filled += ready->fill_count;
+	if (ready->fill_count == 0)
+		return;
+	check(member->fill_count < CLUSTER_FILLS_MAX);
+	member->fills[member->fill_count].mark = member->mark_appended;
+	member->fills[member->fill_count++].count = ready->fill_count;
+}
+
+static void tell_filled(struct member *member)
+{
+	size_t count = 0, done = 0;
+	while (done < member->fill_count && member->fills[done].mark <= member->mark_synced)
+		count += member->fills[done++].count;
+	if (done == 0)
+		return;
+	member->fill_count -= done;
+	memmove(member->fills, member->fills + done, member->fill_count * sizeof(member->fills[0]));
+	raft_filled(member->raft, count);
+}
+
+/* What a round gives to persist, in its order. */
+static enum err write_round(struct member *member, const struct raft_ready *ready)
+{
+	const struct raft_hard_state *hard =
+	    ready->hard_changed || member->cluster->profile.hard_always ? &ready->hard : NULL;
+	enum err err = OK;
+	if (ready->reset) {
+		err = wal_reset(member->wal, &ready->hard, ready->reset_index, ready->reset_term,
+				&member->mark_appended);
+		if (err)
+			return err;
+		check_reset(member, ready);
+	}
+	if (ready->fill_count > 0)
+		err = wal_fill(member->wal, ready->fills, ready->fill_count, &member->mark_appended);
+	if (err == OK)
+		note_fills(member, ready);
+	if (err == OK && (hard || ready->entry_count > 0))
+		err = wal_append(member->wal, hard, ready->entries, ready->entry_count, &member->mark_appended);
+	if (err == OK)
+		check_appended(member, hard, ready->entries, ready->entry_count);
+	return err;
+}
+
 static void note_role(struct member *member)
 {
 	struct raft_view view;
 	raft_view(member->raft, &view);
+	member->cluster->counts.given_up += view.given_up - member->given_up;
+	member->given_up = view.given_up;
 	if (view.role == member->role && view.term == member->term)
 		return;
 	cluster_trace(member->cluster, "member=%" PRIu64 " role=%d term=%" PRIu64 " last=%" PRIu64 " commit=%" PRIu64,
@@ -223,15 +271,15 @@ void member_pump(struct member *member)
 	struct raft_ready ready;
 	while (!member->exiting && !cluster->failed && raft_ready(member->raft, &ready)) {
 		note_role(member);
-		if (ready.hard_changed || ready.entry_count > 0) {
-			const struct raft_hard_state *hard =
-			    ready.hard_changed || cluster->profile.hard_always ? &ready.hard : NULL;
-			if (wal_append(member->wal, hard, ready.entries, ready.entry_count, &member->mark_appended)) {
+		if (ready.hard_changed || ready.entry_count > 0 || ready.fill_count > 0 || ready.reset) {
+			if (write_round(member, &ready)) {
 				member->exiting = true;
 				return;
 			}
-			check_appended(member, hard, ready.entries, ready.entry_count);
 		}
+		if (ready.snapshot_from != 0)
+			member_pull(member, &ready);
+		cluster->counts.strangers += ready.stranger != 0;
 		for (size_t i = 0; i < ready.message_count; i++) {
 			trace_message(cluster, "send", &ready.messages[i]);
 			send_parcel(cluster, parcel_of(cluster, &ready.messages[i], 0));
@@ -260,6 +308,7 @@ static void on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, ui
 	member->mark_synced = mark;
 	check_synced(member, mark, index, term);
 	raft_persisted(member->raft, member_now_ms(member), index, term);
+	tell_filled(member);
 	send_held(member);
 	member_pump(member);
 }
@@ -277,11 +326,22 @@ static void on_tick(void *arg)
 static enum err open_core(struct member *member, const struct wal_loaded *loaded)
 {
 	struct cluster *cluster = member->cluster;
-	uint64_t ids[CLUSTER_MEMBERS_MAX] = {1, 2, 3, 4, 5};
+	/* Without a state of its own: what the command line says. An empty disk that replaces another must not be told
+	 * that it alone is the group. */
+	struct raft_membership membership = {0};
+	uint64_t membership_index = 0;
+	const struct raft_membership *known = check_membership_at(&cluster->checker, member->stored, &membership_index);
+	if (known)
+		membership = *known;
+	else if (member->founder && (member->node < 2000 || cluster->profile.founders >= 3))
+		membership = first_membership(cluster);
 	struct raft_options options = {
 	    .id = member->id,
-	    .members = ids,
-	    .member_count = cluster->profile.members,
+	    .node = member->node,
+	    .membership = &membership,
+	    .membership_index = membership_index,
+	    .installed_index = member->installed,
+	    .installed_term = member->installed_term,
 	    .election_ticks = cluster->profile.election_ticks,
 	    .heartbeat_ticks = cluster->profile.heartbeat_ticks,
 	    .tick_ms = RAFT_TICK_MS,
@@ -311,6 +371,7 @@ void member_start(struct member *member)
 	enum err err = wal_open(member->loop, &options, &member->wal, &loaded);
 	if (err == OK) {
 		cluster->counts.torn += loaded.torn_bytes > 0;
+		cluster->counts.holes += loaded.damaged_count;
 		cluster_trace(cluster,
 			      "loaded member=%" PRIu64 " term=%" PRIu64 " vote=%" PRIu64 " first=%" PRIu64
 			      " count=%zu torn=%" PRIu64,
@@ -320,11 +381,10 @@ void member_start(struct member *member)
 		err = open_core(member, &loaded);
 		if (err)
 			cluster_fail(cluster, "member %" PRIu64 " does not start: %s", member->id, err_name(err));
-	} else if (err == ERR_CORRUPT && member->rotten) {
+	} else if (err == ERR_CORRUPT && member->rot_count > 0) {
 		/* Right: it must not guess. Somebody repairs it. */
 		cluster->counts.refused++;
-		sim_host_flip_bit(member->host, member->rot_file, member->rot_offset, 0);
-		member->rotten = false;
+		member_unrot(member);
 	} else if (err == ERR_CORRUPT) {
 		cluster_fail(cluster, "member %" PRIu64 " refuses its log", member->id);
 	}
@@ -333,9 +393,11 @@ void member_start(struct member *member)
 		member_bury(member);
 		return;
 	}
-	member->rotten = false; /* harmless where it was */
 	member->applied = member->stored;
 	member->mark_appended = member->mark_synced = member->hard_mark = 0;
+	member->fill_count = 0;
+	member->pulling = false;
+	member->given_up = 0;
 	member->role = RAFT_FOLLOWER;
 	member->term = 0;
 	timer_init(&member->tick, member->loop, on_tick, member);
@@ -378,7 +440,7 @@ void member_power_cut(struct member *member)
 
 /* ---- clients */
 
-static bool is_running(const struct member *member)
+bool member_is_running(const struct member *member)
 {
 	return member->raft && !member->paused && !member->exiting && !sim_process_is_dead(member->loop);
 }
@@ -405,7 +467,7 @@ static bool propose_one(struct member *member)
 /* Now and then many at once: batches of many records. */
 void member_propose(struct member *member)
 {
-	if (!is_running(member))
+	if (!member_is_running(member))
 		return;
 	uint64_t count = cluster_chance(member->cluster, 100000) ? cluster_between(member->cluster, 2, 20) : 1;
 	while (count > 0 && propose_one(member))
@@ -415,7 +477,7 @@ void member_propose(struct member *member)
 
 void member_read(struct member *member)
 {
-	if (!is_running(member) || !raft_can_read(member->raft, member_now_ms(member)))
+	if (!member_is_running(member) || !raft_can_read(member->raft, member_now_ms(member)))
 		return;
 	member->cluster->counts.reads++;
 	check_read(member);
@@ -424,9 +486,10 @@ void member_read(struct member *member)
 /* As a master would: the store synced first, then the log cut. */
 void member_compact(struct member *member)
 {
-	if (!is_running(member))
+	if (!member_is_running(member))
 		return;
-	uint64_t safe = raft_safe_to_compact(member->raft);
+	uint64_t kept_bytes_max = member->cluster->profile.trims ? cluster_between(member->cluster, 0, 4000) : UINT64_MAX;
+	uint64_t safe = raft_compactable(member->raft, kept_bytes_max);
 	if (safe > member->applied)
 		safe = member->applied;
 	if (safe < 2)
@@ -450,10 +513,15 @@ void cluster_open(struct cluster *cluster, uint64_t seed, enum storm storm, bool
 	    .seed = seed, .verbose = tracing && getenv("SIM_VERBOSE") != NULL, .disk_us_min = 50, .disk_us_max = 2000};
 	cluster->sim = sim_open(&options);
 	faults_choose(cluster, storm);
-	for (size_t i = 0; i < cluster->profile.members; i++) {
+	for (size_t i = 0; i < CLUSTER_MEMBERS_MAX; i++) {
 		struct member *member = &cluster->members[i];
 		member->cluster = cluster;
 		member->id = i + 1;
+		member->node = 1000 + i;
+		member->founder = i < cluster->profile.founders;
+	}
+	for (size_t i = 0; i < cluster->profile.members; i++) {
+		struct member *member = &cluster->members[i];
 		member->overwritten = UINT64_MAX;
 		char name[] = "h1";
 		name[1] = (char)('1' + i);

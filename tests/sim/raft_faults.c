@@ -1,9 +1,11 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "master/wal_format.h"
 #include "tests/sim/raft_cluster.h"
 
-#define CALM_US_MAX (10u * 1000000u) /* a message may have been under way for 3 s; then a few elections */
+#define MEND_US (5u * 1000000u) /* what can help itself has done so by then */
+#define CALM_US_MAX (20u * 1000000u) /* a message may have been under way for 3 s; then a few elections */
 
 static struct member *any_member(struct cluster *cluster)
 {
@@ -42,6 +44,10 @@ static void choose_any(struct cluster *cluster)
 	profile->compactions = cluster_chance(cluster, 500000);
 	profile->rot = cluster_chance(cluster, 200000);
 	profile->hard_always = cluster_chance(cluster, 500000);
+	profile->trims = cluster_chance(cluster, 400000);
+	profile->changes = cluster_chance(cluster, 250000);
+	profile->replacements = cluster_chance(cluster, 150000);
+	profile->rot_bits_max = 1;
 	static const uint64_t pause_ms[] = {20, 100, 300, 1000};
 	profile->fault_pause_ms_max = pause_ms[rng_below(&cluster->rng, 4)];
 	profile->fault_ms = cluster_between(cluster, 1000, 3000);
@@ -99,6 +105,50 @@ static void choose_disks(struct cluster *cluster)
 	};
 }
 
+static void choose_members(struct cluster *cluster)
+{
+	cluster->profile = (struct profile){
+	    .members = 5,
+	    .founders = (size_t)cluster_between(cluster, 1, 4),
+	    .loss = cluster_chance(cluster, 300000) ? 50000 : 0,
+	    .slow_us_max = 20000,
+	    .append_bytes_max = cluster_chance(cluster, 500000) ? 400 : 0,
+	    .election_ticks = 10,
+	    .heartbeat_ticks = 2,
+	    .fault_ms = cluster_between(cluster, 1500, 4000),
+	    .fault_pause_ms_max = 60,
+	    .propose_us_max = 20000,
+	    .crashes = cluster_chance(cluster, 700000),
+	    .partitions = cluster_chance(cluster, 700000),
+	    .compactions = true,
+	    .trims = cluster_chance(cluster, 700000),
+	    .changes = true,
+	    .replacements = cluster_chance(cluster, 500000),
+	    .transfers = cluster_chance(cluster, 300000),
+	};
+}
+
+static void choose_rot(struct cluster *cluster)
+{
+	cluster->profile = (struct profile){
+	    .members = cluster_chance(cluster, 700000) ? 3 : 5,
+	    .slow_us_max = 20000,
+	    .append_bytes_max = cluster_chance(cluster, 500000) ? 400 : 0,
+	    .election_ticks = 10,
+	    .heartbeat_ticks = 2,
+	    .fault_ms = cluster_between(cluster, 1000, 3000),
+	    .fault_pause_ms_max = 60,
+	    .propose_us_max = 10000,
+	    .crashes = true,
+	    .partitions = cluster_chance(cluster, 500000),
+	    .compactions = cluster_chance(cluster, 500000),
+	    .trims = cluster_chance(cluster, 300000),
+	    .rot = true,
+	    .rot_bits_max = 20,
+	    .hard_always = cluster_chance(cluster, 500000),
+	};
+}
+
 void faults_choose(struct cluster *cluster, enum storm storm)
 {
 	if (storm == STORM_LEADERS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
@@ -107,8 +157,17 @@ void faults_choose(struct cluster *cluster, enum storm storm)
 		choose_links(cluster);
 	else if (storm == STORM_DISKS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
 		choose_disks(cluster);
+	else if (storm == STORM_MEMBERS || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
+		choose_members(cluster);
+	else if (storm == STORM_ROT || (storm == STORM_ANY && cluster_chance(cluster, 150000)))
+		choose_rot(cluster);
 	else
 		choose_any(cluster);
+	struct profile *profile = &cluster->profile;
+	if (profile->founders == 0)
+		profile->founders = profile->members;
+	if (profile->changes)
+		profile->members = 5;
 }
 
 /* ---- single faults */
@@ -133,6 +192,28 @@ static void restart(void *arg)
 		restart_later(member);
 }
 
+static bool rot_bit(struct member *member, uint64_t sequence, uint64_t offset)
+{
+	if (member->rot_count == CLUSTER_ROT_MAX)
+		return false;
+	struct rot *place = &member->rot[member->rot_count];
+	snprintf(place->file, sizeof(place->file), "wal/wal-%016" PRIx64, sequence);
+	place->offset = offset;
+	if (!sim_host_flip_bit(member->host, place->file, place->offset, 0))
+		return false;
+	member->rot_count++;
+	member->cluster->counts.rotten++;
+	return true;
+}
+
+/* The first identities of a segment: damaged records are then beyond help. */
+static void rot_identities(struct member *member)
+{
+	uint64_t sequence = cluster_between(member->cluster, 1, 4);
+	for (uint64_t place = 0; place < 30; place++)
+		rot_bit(member, sequence, WAL_IDENTITIES_OFFSET + place * WAL_IDENTITY_BYTES + 3);
+}
+
 /* A bit of a log at rest flips. After a kill, not after a power cut: that may also take the identities of the last
  * batch, and then nobody could tell damage there from a torn write (wal_format.h). */
 static void rot(struct member *member)
@@ -141,13 +222,14 @@ static void rot(struct member *member)
 	if (!cluster->profile.rot || cluster_chance(cluster, 300000))
 		return;
 	sim_host_power_cut_after(member->host, 0);
-	for (int attempt = 0; attempt < 20 && !member->rotten; attempt++) {
-		snprintf(member->rot_file, sizeof(member->rot_file), "wal/wal-%016" PRIx64,
-			 cluster_between(cluster, 1, 8));
-		member->rot_offset = cluster_between(cluster, 0, CLUSTER_SEGMENT_BYTES - 1);
-		member->rotten = sim_host_flip_bit(member->host, member->rot_file, member->rot_offset, 0);
+	uint64_t bits = cluster_between(cluster, 1, cluster->profile.rot_bits_max);
+	if (cluster_chance(cluster, 200000))
+		rot_identities(member);
+	for (uint64_t attempt = 0; attempt < 20 * bits && bits > 0 && member->rot_count < CLUSTER_ROT_MAX; attempt++) {
+		uint64_t start = cluster->profile.rot_bits_max > 1 ? wal_records_offset(CLUSTER_SEGMENT_BYTES) : 0;
+		bits -= rot_bit(member, cluster_between(cluster, 1, 8),
+				cluster_between(cluster, start, CLUSTER_SEGMENT_BYTES - 1));
 	}
-	cluster->counts.rotten += member->rotten;
 }
 
 static void crash(struct cluster *cluster)
@@ -343,7 +425,34 @@ static void on_look(void *arg)
 {
 	struct cluster *cluster = arg;
 	look_after(cluster);
+	if (cluster->profile.changes || cluster->profile.replacements)
+		operator_look(cluster);
 	sim_after(cluster->sim, 1000, on_look, cluster);
+}
+
+static void on_mend(void *arg)
+{
+	struct cluster *cluster = arg;
+	operator_mend(cluster);
+	sim_after(cluster->sim, MEND_US, on_mend, cluster);
+}
+
+/* Somebody replaces a disk, or changes who belongs to the group. */
+static void on_operator(void *arg)
+{
+	struct cluster *cluster = arg;
+	const struct profile *profile = &cluster->profile;
+	if (cluster->calm)
+		return;
+	if (profile->changes)
+		operator_change(cluster);
+	if (profile->replacements && !cluster->replaced && cluster_chance(cluster, 150000)) {
+		struct member *member = victim(cluster);
+		operator_replace_disk(member);
+		if (!member->loop)
+			restart_later(member);
+	}
+	sim_after(cluster->sim, cluster_between(cluster, 1000, 150000), on_operator, cluster);
 }
 
 static void on_fault(void *arg)
@@ -420,6 +529,16 @@ static bool is_serving(void *arg)
 	return cluster->failed || cluster->counts.acknowledged >= cluster->goal + 20;
 }
 
+static bool belongs(const struct cluster *cluster, const struct member *member)
+{
+	uint64_t from;
+	const struct raft_membership *membership =
+	    check_membership_at(&cluster->checker, cluster->checker.committed_count, &from);
+	if (!membership)
+		return member->founder;
+	return membership_find(membership, member->id) != NULL;
+}
+
 /* There is a leader that answers reads, and everyone has applied all that is committed. */
 static bool is_settled(void *arg)
 {
@@ -432,7 +551,8 @@ static bool is_settled(void *arg)
 		    raft_can_read(cluster->members[i].raft, member_now_ms(&cluster->members[i])))
 			goal = cluster->checker.committed_count;
 	for (size_t i = 0; i < cluster->profile.members; i++)
-		if (!cluster->members[i].raft || cluster->members[i].applied < goal)
+		if (belongs(cluster, &cluster->members[i]) &&
+		    (!cluster->members[i].raft || cluster->members[i].applied < goal))
 			return false;
 	return goal > 0;
 }
@@ -457,11 +577,15 @@ void cluster_run(struct cluster *cluster)
 	sim_after(cluster->sim, cluster_between(cluster, 1000, 400000), on_fault, cluster);
 	sim_after(cluster->sim, 1000, on_client, cluster);
 	sim_after(cluster->sim, 1000, on_look, cluster);
+	if (cluster->profile.changes || cluster->profile.replacements)
+		sim_after(cluster->sim, cluster_between(cluster, 1000, 400000), on_operator, cluster);
 	sim_run(cluster->sim, cluster->profile.fault_ms * 1000, has_failed, cluster);
 	if (cluster->failed)
 		return;
 	look_after(cluster);
 	end_faults(cluster);
+	if (cluster->profile.rot)
+		sim_after(cluster->sim, MEND_US, on_mend, cluster);
 	uint64_t acknowledged = cluster->goal = cluster->counts.acknowledged;
 	bool reached = sim_run(cluster->sim, CALM_US_MAX, is_serving, cluster);
 	cluster->quiet = true;

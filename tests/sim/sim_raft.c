@@ -1,4 +1,4 @@
-/* sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links|disks] [--expect-failure]
+/* sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm STORM] [--expect-failure]
  *
  * Runs a Raft group (production core and write-ahead log) through a storm of faults for each seed; what must always
  * hold is in raft_checker.c, what goes wrong in raft_faults.c. Prints seeds, steps and how much happened; on failure
@@ -57,6 +57,15 @@ static void add_counts(struct counts *sum, const struct counts *counts)
 	sum->disk_failures += counts->disk_failures;
 	sum->rotten += counts->rotten;
 	sum->refused += counts->refused;
+	sum->holes += counts->holes;
+	sum->filled += counts->filled;
+	sum->given_up += counts->given_up;
+	sum->mended += counts->mended;
+	sum->changes += counts->changes;
+	sum->snapshots += counts->snapshots;
+	sum->replaced += counts->replaced;
+	sum->strangers += counts->strangers;
+	sum->removed += counts->removed;
 }
 
 /* True: the seed failed. */
@@ -81,7 +90,7 @@ static bool run_seed(uint64_t seed, enum storm storm, bool tracing, bool quiet, 
 
 static bool parse_storm(const char *name, enum storm *out)
 {
-	static const char *const names[] = {"any", "leaders", "links", "disks"};
+	static const char *const names[] = {"any", "leaders", "links", "disks", "members", "rot"};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		*out = (enum storm)i;
 		if (strcmp(name, names[i]) == 0)
@@ -128,8 +137,8 @@ int main(int argc, char **argv)
 	if (!parse(argc, argv, &arguments)) {
 		fprintf(
 		    stderr,
-		    "usage: sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] [--storm any|leaders|links|disks] "
-		    "[--expect-failure]\n");
+		    "usage: sim_raft [--seeds N] [--first SEED] [--seed S [--trace]] "
+		    "[--storm any|leaders|links|disks|members|rot] [--expect-failure]\n");
 		return 2;
 	}
 	running.expect_failure = arguments.expect_failure;
@@ -146,6 +155,12 @@ int main(int argc, char **argv)
 	printf("  %" PRIu64 " crashes (%" PRIu64 " power cuts), %" PRIu64 " torn logs, %" PRIu64
 	       " failed disks, %" PRIu64 " of %" PRIu64 " flipped bits refused\n",
 	       sum.crashes, sum.cuts, sum.torn, sum.disk_failures, sum.refused, sum.rotten);
+	printf("  %" PRIu64 " holes, %" PRIu64 " filled, %" PRIu64 " given up, %" PRIu64
+	       " logs mended by hand; %" PRIu64 " snapshots\n",
+	       sum.holes, sum.filled, sum.given_up, sum.mended, sum.snapshots);
+	printf("  %" PRIu64 " changes of membership (%" PRIu64 " removed), %" PRIu64 " disks replaced, %" PRIu64
+	       " strangers\n",
+	       sum.changes, sum.removed, sum.replaced, sum.strangers);
 	if (arguments.expect_failure) {
 		printf("%s\n", failed ? "the planted bug was found" : "the planted bug was not found");
 		return failed ? 0 : 1;
@@ -158,6 +173,7 @@ int main(int argc, char **argv)
 			again ? "" : " (the second run did not fail: not deterministic!)");
 	}
 	if (failed == 0 && arguments.seeds >= 500 && arguments.storm == STORM_ANY)
-		check(sum.reads > 0 && sum.torn > 0 && sum.acknowledged > 0 && sum.refused > 0);
+		check(sum.reads > 0 && sum.torn > 0 && sum.acknowledged > 0 && sum.refused > 0 && sum.filled > 0 &&
+		      sum.snapshots > 0 && sum.changes > 0 && sum.strangers > 0);
 	return failed ? 1 : 0;
 }
