@@ -104,10 +104,10 @@ static enum err entry_unpack(const Granary__RaftEntry *from, uint64_t index, uin
 	if (from->kind < RAFT_ENTRY_NORMAL || from->kind > RAFT_ENTRY_MEMBERS || from->index != index || from->term == 0 ||
 	    from->term > term_max || from->payload.len > RAFT_ENTRY_BYTES_MAX)
 		return ERR_PROTOCOL;
-	out->index = index;
-	out->term = from->term;
-	out->kind = (enum raft_entry_kind)from->kind;
-	out->payload = message_bytes(from->payload);
+	*out = (struct raft_entry){ .index = index,
+				    .term = from->term,
+				    .kind = (enum raft_entry_kind)from->kind,
+				    .payload = message_bytes(from->payload) };
 	return OK;
 }
 
