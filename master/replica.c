@@ -329,7 +329,8 @@ static void run_round(void *arg)
 	if (replica->role == RAFT_LEADER) {
 		replica_apply_committed(replica);
 		follow_role(replica);
-	} else if (meta_applied_index(replica->meta) < replica->commit && !timer_is_running(&replica->resume)) {
+	} else if (!replica->rebuilding && meta_applied_index(replica->meta) < replica->commit &&
+		   !timer_is_running(&replica->resume)) {
 		/* Nobody waits for it, but the leader waits for what is being written: that and the answer go first. */
 		timer_start(&replica->resume, 0);
 	}
@@ -484,6 +485,11 @@ void replica_time_used(struct replica *replica, uint64_t time_ms)
 
 	if (replica->used_time_ns < time_ns)
 		replica->used_time_ns = time_ns;
+}
+
+bool replica_is_rebuilding(const struct replica *replica)
+{
+	return replica->rebuilding;
 }
 
 const struct members *replica_members(const struct replica *replica)

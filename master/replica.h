@@ -111,6 +111,8 @@ void replica_view(struct replica *replica, struct raft_view *out);
 void replica_serve_snapshot(struct replica *replica, struct rpc_request *request);
 /* A snapshot is being pulled; false: none is. */
 bool replica_install_view(const struct replica *replica, struct install_view *out);
+/* Its state machine is lost, and not yet had from another. */
+bool replica_is_rebuilding(const struct replica *replica);
 /* Where all masters are to be found that are known, members or not. Valid until the next event. */
 const struct members *replica_members(const struct replica *replica);
 /* The membership in force. */
