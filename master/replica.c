@@ -114,7 +114,8 @@ static enum err propose_batch(struct replica *replica, size_t count)
 	return OK;
 }
 
-static void propose_waiting(struct replica *replica)
+/* False: those that are left wait for the next message or tick. */
+static bool propose_waiting(struct replica *replica)
 {
 	while (replica->waiting) {
 		struct proposal *first = replica->waiting;
@@ -125,10 +126,11 @@ static void propose_waiting(struct replica *replica)
 			proposal_end(first, first->refused);
 			continue;
 		}
-		/* ERR_BUSY: the log is full of entries not committed, these wait for the next round. */
+		/* ERR_BUSY: the log is full of entries not committed, or leadership is being handed over. */
 		if (propose_batch(replica, waiting_fit(replica)))
-			return;
+			return false;
 	}
+	return true;
 }
 
 void replica_propose(struct replica *replica, struct proposal *proposal)
@@ -313,12 +315,13 @@ static void run_round(void *arg)
 {
 	struct replica *replica = arg;
 	struct raft_ready ready;
+	bool accepted = true;
 
 	if (replica->failed)
 		return;
 	follow_role(replica);
 	if (replica->leading_term)
-		propose_waiting(replica);
+		accepted = propose_waiting(replica);
 	while (!replica->failed && raft_ready(replica->raft, &ready)) {
 		take_effects(replica, &ready);
 		if (replica->role == RAFT_LEADER)
@@ -335,7 +338,7 @@ static void run_round(void *arg)
 		timer_start(&replica->resume, 0);
 	}
 	/* What follow_role made possible (the first proposals of a new leader) goes with the next round. */
-	if (replica->leading_term && replica->waiting)
+	if (replica->leading_term && replica->waiting && accepted)
 		defer_post(&replica->round);
 }
 

@@ -35,6 +35,8 @@ int cmd_readlink(struct cli *cli, int argc, char **argv);
 int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
+/* For `dev up` with more masters than before: "ID=HOST:PORT". */
+int admin_raft_add(struct cli *cli, char *member);
 int cmd_admin_backup(struct cli *cli, int argc, char **argv);
 int cmd_admin_restore(struct cli *cli, int argc, char **argv);
 
@@ -45,6 +47,7 @@ int cmd_dev_kill(struct cli *cli, int argc, char **argv);
 int cmd_dev_stop(struct cli *cli, int argc, char **argv);
 int cmd_dev_cont(struct cli *cli, int argc, char **argv);
 int cmd_dev_restart(struct cli *cli, int argc, char **argv);
+int cmd_dev_replace(struct cli *cli, int argc, char **argv);
 int cmd_dev_logs(struct cli *cli, int argc, char **argv);
 
 int cmd_bench(struct cli *cli, int argc, char **argv);

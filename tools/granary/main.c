@@ -58,7 +58,11 @@ static const struct command admin[] = {
     {"status", cmd_admin_status, 0, 0, "[--watch] [--json]", "Say whether all data is safe, and how the cluster is",
      NULL},
     {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
-    {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
+    {"raft", cmd_admin_raft, 1, 2, "status [--json] | add ID=HOST:PORT | remove ID | transfer [ID]",
+     "Show the masters, add or remove one, hand leadership over",
+     "add: start the new master first, with an empty data folder, its --id and --members that names the others. It catches up "
+     "without a\n"
+     "vote and then gets one. Afterwards name it in the configuration of clients and chunkservers.\n"},
     {"backup", cmd_admin_backup, 1, 1, "FILE", "Write all metadata, as of one moment, to a local file",
      "The cluster goes on meanwhile. FILE has names, attributes and where data is, but no data.\n"},
     {"restore", cmd_admin_restore, 1, 1, "FILE", "Fill a new, empty cluster from a backup",
@@ -81,6 +85,8 @@ static const struct command dev[] = {
     {"cont", cmd_dev_cont, 2, 3, "DIR master|chunkserver N | mount | all", "Let a frozen process go on", NULL},
     {"restart", cmd_dev_restart, 2, 3, "DIR master|chunkserver N | mount | all", "Stop a process and start it again",
      NULL},
+    {"replace", cmd_dev_replace, 3, 3, "DIR master|chunkserver N",
+     "Stop a process, remove its data and start it again, as if its disk had been replaced", NULL},
     {"logs", cmd_dev_logs, 1, 2, "DIR [NAME] [--follow]", "Print logs", NULL},
     {0},
 };
