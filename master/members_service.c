@@ -104,8 +104,8 @@ static void learn_wish(struct members_service *service, const struct rpc_result 
 		err = ERR_WRONG_CLUSTER;
 	if (err == OK && (reply->id != service->wish.id || reply->node == 0))
 		err = ERR_WRONG_MASTER;
-	if (err == ERR_CLOSED || err == ERR_TIMEOUT)
-		err = ERR_UNREACHABLE;
+	if (err == ERR_CLOSED || err == ERR_TIMEOUT || err == ERR_UNREACHABLE)
+		return; /* it may be starting: it is asked again */
 	if (err)
 		wish_end(service, err, NULL);
 	else
@@ -275,8 +275,12 @@ static bool grant_wish(struct members_service *service, struct raft_membership *
 {
 	struct wish *wish = &service->wish;
 
-	if (wish->kind == CHANGE_TRANSFER || (wish->kind == CHANGE_ADD && wish->node == 0))
+	if (wish->kind == CHANGE_TRANSFER)
 		return false;
+	if (wish->kind == CHANGE_ADD && wish->node == 0) {
+		ask(service, wish->id, wish->address, true, false);
+		return false;
+	}
 	/* ERR_BUSY: it is to be made; OK: it is there, and committed. */
 	enum err err = wish->kind == CHANGE_ADD ? add(service, membership) : take_away(service, membership);
 	if (err != ERR_BUSY) {
@@ -287,6 +291,14 @@ static bool grant_wish(struct members_service *service, struct raft_membership *
 		return false;
 	wish->proposed = true;
 	return true;
+}
+
+static enum err too_late(const struct wish *wish)
+{
+	if (wish->kind == CHANGE_TRANSFER)
+		return ERR_TIMEOUT;
+	/* Not ERR_UNREACHABLE, which the caller would take for a connection to us that broke. */
+	return wish->kind == CHANGE_ADD && wish->node == 0 ? ERR_WRONG_MASTER : ERR_CHANGE_UNDER_WAY;
 }
 
 static void on_timer(void *arg)
@@ -300,7 +312,7 @@ static void on_timer(void *arg)
 		return;
 	timer_start(&service->timer, MEMBERS_CHANGE_MS);
 	if (service->wish.request && now_ms(service) >= service->wish.until_ms)
-		wish_end(service, service->wish.kind == CHANGE_TRANSFER ? ERR_TIMEOUT : ERR_CHANGE_UNDER_WAY, NULL);
+		wish_end(service, too_late(&service->wish), NULL);
 	replica_view(service->options.replica, &view);
 	if (!view.membership_committed)
 		return;

@@ -52,7 +52,7 @@
 	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")         \
 	X(ERR_LAST_VOTER, 82, EINVAL, "the last voting master cannot be removed")                        \
 	X(ERR_CHANGE_UNDER_WAY, 83, EBUSY, "another change of the masters is under way")                 \
-	X(ERR_WRONG_MASTER, 84, EINVAL, "the master at that address is another one")
+	X(ERR_WRONG_MASTER, 84, EINVAL, "no such master answers at that address")
 
 enum err {
 	OK = 0,

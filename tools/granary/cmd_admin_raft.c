@@ -74,10 +74,9 @@ static const char *reason(enum err err, unsigned kind)
 		return "no master has this id (granary admin raft status lists them)";
 	case ERR_EXISTS:
 		return kind == TRANSFER ? "it leads already" : "this id is another master's: remove it first, or choose another";
-	case ERR_UNREACHABLE:
-		return "no master answers at that address (start it with --id, --members naming the others, and an empty folder)";
 	case ERR_WRONG_MASTER:
-		return "the master at that address has another id";
+		return "no master of this id answers at that address (start it with --id, --members naming the others, and an "
+		       "empty folder)";
 	case ERR_WRONG_CLUSTER:
 		return "the master at that address belongs to another cluster";
 	case ERR_TOO_MANY:

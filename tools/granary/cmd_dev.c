@@ -18,7 +18,23 @@
 
 #define READY_TIMEOUT_MS 30000
 
-/* A cluster that may answer: more than half of the masters run and are not frozen. */
+/* A master has taken part in a cluster: its identity file says so. */
+static bool is_founded(struct dev_cluster *dev)
+{
+	bool founded = false;
+	for (size_t i = 0; i < dev->process_count && !founded; i++) {
+		char *path = dev_path(dev, "data", dev->processes[i].name, "/identity"), line[512];
+		FILE *file = dev->processes[i].role == DEV_MASTER ? fopen(path, "re") : NULL;
+		while (file && fgets(line, sizeof line, file))
+			founded |= strncmp(line, "founding = ", 11) == 0 || strncmp(line, "members = ", 10) == 0;
+		if (file)
+			fclose(file);
+		free(path);
+	}
+	return founded;
+}
+
+/* A cluster that may answer: more than half of the masters run and are not frozen, or all, when they have yet to found it. */
 static bool has_majority(struct dev_cluster *dev)
 {
 	unsigned running = 0;
@@ -28,7 +44,7 @@ static bool has_majority(struct dev_cluster *dev)
 		    state == DEV_RUNNING)
 			running++;
 	}
-	return running > dev->masters / 2;
+	return running > (is_founded(dev) ? dev->masters / 2 : dev->masters - 1);
 }
 
 /* A leader answers and knows every chunkserver of ours that runs. */
