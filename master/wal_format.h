@@ -34,8 +34,9 @@
  *   - an identity that reaches beyond it, or a segment that follows and says so, or a valid record further on of a
  *     batch later than the one that the place belongs to: this was once complete, too, but nobody knows what it was. ERR_CORRUPT;
  *   - else it belongs to a batch whose sync has not been reported by anyone: torn, and cut there.
- * The one case that this cannot tell: the very last batch is damaged, and its identity, written right after its sync
- * but not synced itself, was lost in a crash of the machine (a killed process loses nothing of the page cache).
+ * The one case that this cannot tell: a record of the very last batch is damaged, and so are the identities of that batch from
+ * there on, or they were lost in a crash of the machine: they are written right after its sync but not synced themselves (a
+ * killed process loses nothing of the page cache). One damaged block is not enough for the first.
  *
  * Crash cases
  *   new segment   header written and synced under the name of a spare, renamed, folder synced; only then records. A

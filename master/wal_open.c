@@ -72,12 +72,32 @@ static enum err corrupt(const struct wal *wal, uint64_t sequence, const struct w
 	return ERR_CORRUPT;
 }
 
+/* Reads what can be read: pages that the disk does not give any more are zeros in `out`, as any damage. *unreadable_end: behind
+ * the last of them, when there are some. Returns less than `size`, a multiple of pages, at the end of the file. */
+static size_t read_pages(struct file *file, uint64_t offset, uint8_t *out, size_t size, uint64_t *unreadable_end)
+{
+	size_t done;
+	if (file_read(file, offset, out, size, &done) == OK)
+		return done;
+	for (size_t at = 0; at < size; at += WAL_PAGE_BYTES) {
+		enum err err = file_read(file, offset + at, out + at, WAL_PAGE_BYTES, &done);
+		if (err == OK && done < WAL_PAGE_BYTES)
+			return at + done;
+		if (err == OK)
+			continue;
+		memset(out + at, 0, WAL_PAGE_BYTES);
+		*unreadable_end = offset + at + WAL_PAGE_BYTES;
+	}
+	return size;
+}
+
 /* The whole of a segment, as it is on the disk: past the page cache, which after a failed sync holds what the disk does
  * not (and after a killed process what the disk does not yet, hence the sync). */
-static enum err load_segment(struct wal *wal, uint64_t sequence, struct buf *out)
+static enum err load_segment(struct wal *wal, uint64_t sequence, struct buf *out, uint64_t *unreadable_end)
 {
 	struct wal_path path = wal_segment_path(wal, sequence);
 	struct file *file;
+	*unreadable_end = 0;
 	enum err err = file_open(wal->loop, path.text, FILE_READ_ONLY | FILE_DIRECT, &file);
 	if (err)
 		return err;
@@ -89,11 +109,23 @@ static enum err load_segment(struct wal *wal, uint64_t sequence, struct buf *out
 	if (err == OK && size > SEGMENT_BYTES_MAX)
 		err = ERR_TOO_LARGE;
 	buf_clear(out);
-	for (size_t done = LOAD_BYTES; err == OK && done == LOAD_BYTES;) {
-		err = file_read(file, out->size, piece->bytes, LOAD_BYTES, &done);
-		if (err == OK)
-			buf_append(out, piece->bytes, done);
+	for (size_t done = LOAD_BYTES; err == OK && done == LOAD_BYTES && out->size < size;) {
+		done = read_pages(file, out->size, piece->bytes, LOAD_BYTES, unreadable_end);
+		buf_append(out, piece->bytes, done);
 	}
+	/* Segments have their whole length from the start: what is missing was cut off, and is damage as any. */
+	static const uint8_t zeros[WAL_PAGE_BYTES];
+	struct wal_header header;
+	bool cut_off = err == OK && wal_read_header(buf_slice(out), sequence, &header) &&
+		       out->size < header.segment_bytes && header.segment_bytes <= SEGMENT_BYTES_MAX;
+	if (cut_off)
+		*unreadable_end = header.segment_bytes;
+	while (cut_off && out->size < header.segment_bytes) {
+		size_t left = header.segment_bytes - out->size;
+		buf_append(out, zeros, left < sizeof(zeros) ? left : sizeof(zeros));
+	}
+	if (*unreadable_end > 0)
+		log_warn("wal_pages_unreadable", "file=%s before_offset=%" PRIu64, path.text, *unreadable_end);
 	iobuf_unref(piece);
 	file_unref(file);
 	return err;
@@ -107,13 +139,13 @@ static enum err load_header(struct wal *wal, uint64_t sequence, struct wal_heade
 	if (err)
 		return err;
 	uint8_t pages[WAL_IDENTITIES_OFFSET];
-	size_t done = 0;
-	err = file_read(file, 0, pages, sizeof(pages), &done);
+	uint64_t unreadable_end = 0;
+	size_t done = read_pages(file, 0, pages, sizeof(pages), &unreadable_end);
 	file_unref(file);
-	if (err)
-		return err;
 	if (wal_read_header(slice_of(pages, done), sequence, out))
 		return OK;
+	if (unreadable_end > 0)
+		return ERR_IO;
 	struct wal_damage damage = {.why = "both copies of the header are damaged"};
 	return corrupt(wal, sequence, &damage);
 }
@@ -150,13 +182,17 @@ static enum err read_all(struct wal *wal, const struct names *names, struct wal_
 		if (err)
 			return err;
 		buf_clear(last);
-		err = load_segment(wal, sequence, last);
+		uint64_t unreadable_end;
+		err = load_segment(wal, sequence, last, &unreadable_end);
 		if (err)
 			return err;
 		struct wal_damage damage;
 		err = wal_read_segment(reader, buf_slice(last), sequence, has_next ? &next : NULL, &damage);
 		if (err)
-			return corrupt(wal, sequence, &damage);
+			return unreadable_end > 0 ? ERR_IO : corrupt(wal, sequence, &damage);
+		/* Where the log ends must not be guessed from what cannot be read. */
+		if (!has_next && unreadable_end > reader->end)
+			return ERR_IO;
 		wal_add_segment(wal, sequence, reader->index_max);
 	}
 	if (names->sequence_count > 0 && reader->first_needed < names->sequences[first]) {

@@ -66,7 +66,8 @@ static bool hard_follows(struct wal_reader *reader, const struct raft_hard_state
 	if (reader->vote_lost)
 		reader->hard = *hard;
 	reader->vote_lost = false;
-	return hard->vote == reader->hard.vote;
+	/* It may have been written when the record could not be read that can be now. */
+	return hard->vote == reader->hard.vote || hard->vote == RAFT_VOTE_UNKNOWN;
 }
 
 /* The log begins anew. */

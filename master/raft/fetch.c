@@ -114,11 +114,7 @@ static void ask_bound(struct raft *raft)
 		raft_become_follower(raft, raft->hard.term + 1, 0);
 		fetching->bound_term = raft->hard.term;
 	}
-#ifdef PLANT_CUT_ON_DAMAGE
-	if (majority_lacks(raft, 0)) {
-#else
 	if (majority_lacks(raft, fetching->bound_term)) {
-#endif
 		raft->given_up++;
 		raft_log_truncate(&raft->log, fetching->index, raft->hard.term);
 		raft_refresh_membership(raft);

@@ -88,9 +88,12 @@ enum err raft_install(struct raft *raft, uint64_t now_ms, const struct raft_snap
 	if (now_ms > raft->now_ms)
 		raft->now_ms = now_ms;
 	if (raft->role == RAFT_LEADER || snapshot->index <= raft->commit_given || snapshot->index == UINT64_MAX ||
-	    snapshot->term > raft->hard.term || snapshot->membership_index > snapshot->index)
+	    snapshot->membership_index > snapshot->index)
 		return ERR_INVALID;
-	if (raft->role != RAFT_FOLLOWER)
+	/* Who gave it may have been in a later term by then, and entries of that be committed. */
+	if (snapshot->term > raft->hard.term)
+		raft_become_follower(raft, snapshot->term, 0);
+	else if (raft->role != RAFT_FOLLOWER)
 		raft_become_follower(raft, raft->hard.term, 0);
 	if (!raft_log_matches(&raft->log, snapshot->index, snapshot->term))
 		raft_restart_log(raft, snapshot->index, snapshot->term);

@@ -120,6 +120,10 @@ static void take_log(struct raft *raft, uint64_t first_index, uint64_t first_pre
 {
 	raft_log_init(&raft->log, first_index, first_previous_term);
 	for (size_t i = 0; i < entry_count; i++) {
+#ifdef PLANT_CUT_ON_DAMAGE
+		if (entries[i].damaged)
+			break;
+#endif
 		if (entries[i].damaged)
 			raft_log_append_hole(&raft->log, entries[i].term, entries[i].kind);
 		else
@@ -389,6 +393,9 @@ static uint64_t commit_to_give(const struct raft *raft)
 	return raft->commit;
 #endif
 	uint64_t commit = raft->commit < raft->log.persisted ? raft->commit : raft->log.persisted;
+#ifdef PLANT_HOLE_GIVEN_OUT
+	return commit;
+#endif
 	uint64_t hole = raft_hole(raft);
 	return hole != 0 && commit >= hole ? hole - 1 : commit;
 }

@@ -9,7 +9,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 
 static const ProtobufCMessageDescriptor *const stored[] = {
-	&granary__error_reply__descriptor, &granary__raft_entry__descriptor, &granary__log_entry__descriptor,
+	&granary__error_reply__descriptor, &granary__raft_entry__descriptor, &granary__raft_membership__descriptor, &granary__log_entry__descriptor,
 	&granary__inode__descriptor,	   &granary__dirent__descriptor,     &granary__chunk__descriptor,
 	&granary__chunk_pointer__descriptor, &granary__server__descriptor,   &granary__session__descriptor,
 	&granary__slot_reply__descriptor,  &granary__lock_table__descriptor, &granary__garbage__descriptor,

@@ -32,14 +32,17 @@ static uint8_t take(struct input *input)
 static void check_read(const struct wal_reader *reader)
 {
 	uint64_t term = reader->first_previous_term;
+	size_t damaged = 0;
 	check(reader->first_index > 0);
 	for (size_t i = 0; i < reader->entry_count; i++) {
 		const struct raft_entry *entry = &reader->entries[i];
 		check(entry->index == reader->first_index + i);
 		check(entry->term >= term || i == 0);
-		check(entry->payload.size <= WAL_PAYLOAD_BYTES_MAX);
+		check(entry->payload.size <= WAL_PAYLOAD_BYTES_MAX && (!entry->damaged || entry->payload.size == 0));
+		damaged += entry->damaged;
 		term = entry->term;
 	}
+	check(damaged == reader->damaged_count);
 	check(reader->end <= reader->segment_bytes && reader->torn_end >= reader->end);
 	check(reader->identity_count <= wal_identity_bytes(reader->segment_bytes) / WAL_IDENTITY_BYTES);
 }
@@ -85,8 +88,7 @@ static void add_record(struct builder *builder, uint8_t *segment, struct input *
 	uint64_t salt = LOG_ID ^ builder->sequence;
 	wal_pack_record(&record, salt, segment + builder->end);
 	memcpy(segment + builder->end + WAL_RECORD_BYTES, payload, record.payload_bytes);
-	struct wal_identity identity = {record.index, record.term, builder->end, record.payload_bytes,
-					record.payload_crc};
+	struct wal_identity identity = wal_identity_of(&record, builder->end);
 	if ((order & 0x80) && builder->identity_count < WAL_PAGE_BYTES / WAL_IDENTITY_BYTES)
 		wal_pack_identity(&identity, salt,
 				  segment + WAL_IDENTITIES_OFFSET + builder->identity_count++ * WAL_IDENTITY_BYTES);
@@ -113,6 +115,9 @@ static struct wal_header build(uint8_t *segment, struct wal_header header, struc
 	next.previous_index = builder.index;
 	next.previous_term = builder.term;
 	next.previous_end = builder.end;
+	next.reset = take(input) > 220;
+	if (next.reset)
+		next.first_sequence = next.sequence;
 	for (uint8_t count = take(input) % 4; count > 0; count--) {
 		uint32_t offset = (uint32_t)take(input) << 8 | take(input);
 		segment[offset % SEGMENT] ^= take(input);

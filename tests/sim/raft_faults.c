@@ -143,6 +143,7 @@ static void choose_rot(struct cluster *cluster)
 	    .partitions = cluster_chance(cluster, 500000),
 	    .compactions = cluster_chance(cluster, 500000),
 	    .trims = cluster_chance(cluster, 300000),
+	    .disks = cluster_chance(cluster, 300000),
 	    .rot = true,
 	    .rot_bits_max = 20,
 	    .hard_always = cluster_chance(cluster, 500000),
@@ -206,10 +207,13 @@ static bool rot_bit(struct member *member, uint64_t sequence, uint64_t offset)
 	return true;
 }
 
-/* The first identities of a segment: damaged records are then beyond help. */
+/* The first identities of a segment: damaged records are then beyond help. Not of the last one: with those of its last batch gone,
+ * too, nobody could tell damage there from a torn write (wal_format.h). */
 static void rot_identities(struct member *member)
 {
 	uint64_t sequence = cluster_between(member->cluster, 1, 4);
+	if (!rot_bit(member, sequence + 1, 0))
+		return;
 	for (uint64_t place = 0; place < 30; place++)
 		rot_bit(member, sequence, WAL_IDENTITIES_OFFSET + place * WAL_IDENTITY_BYTES + 3);
 }
@@ -219,7 +223,7 @@ static void rot_identities(struct member *member)
 static void rot(struct member *member)
 {
 	struct cluster *cluster = member->cluster;
-	if (!cluster->profile.rot || cluster_chance(cluster, 300000))
+	if (!cluster->profile.rot || !sim_host_is_up(member->host) || cluster_chance(cluster, 300000))
 		return;
 	sim_host_power_cut_after(member->host, 0);
 	uint64_t bits = cluster_between(cluster, 1, cluster->profile.rot_bits_max);
@@ -392,6 +396,8 @@ static void disturb_disk(struct cluster *cluster)
 	struct sim_disk_faults faults = {0};
 	if (cluster_chance(cluster, 600000))
 		faults.slow_us = cluster_between(cluster, 1000, 400000);
+	if (cluster->profile.rot && cluster->profile.rot_bits_max > 1 && cluster_chance(cluster, 300000))
+		faults.read_error_per_million = (uint32_t)rng_below(&cluster->rng, 50000);
 	if (cluster->profile.disk_errors) {
 		faults.sync_error_per_million = (uint32_t)rng_below(&cluster->rng, 100000);
 		faults.write_error_per_million = (uint32_t)rng_below(&cluster->rng, 50000);

@@ -239,7 +239,7 @@ void operator_mend(struct cluster *cluster)
 {
 	for (size_t i = 0; i < cluster->profile.members && !cluster->failed; i++) {
 		struct member *member = &cluster->members[i];
-		if (!member_is_running(member) || member->rot_count == 0)
+		if (!member_is_running(member))
 			continue;
 		struct raft_view view;
 		raft_view(member->raft, &view);

@@ -10,6 +10,11 @@ set(raft_plants
 	VOTE_AFTER_START:links:2000    # a vote right after a restart, when a lease granted before it may still hold
 	COMMIT_NOT_STORED:any:500      # entries are applied that are committed, but not on the member's own disk
 	WAL_NAME_NOT_SYNCED:disks:3000 # a segment is used whose name never became durable (found by sim_raft, once)
+	LEARNER_COUNTS:members:300     # a learner's acknowledgement counts
+	STRANGER_COUNTS:members:1500   # the answers of an empty disk under a member's name count
+	TWO_CHANGES:members:1500       # a change of membership while the one before, or the term's barrier, is not committed
+	CUT_ON_DAMAGE:rot:300          # a log ends before its first damaged entry
+	HOLE_GIVEN_OUT:rot:300         # a damaged entry is given out as committed
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
 file(GLOB plant_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/master/raft/*.c ${CMAKE_SOURCE_DIR}/master/wal*.c)
 file(GLOB plant_beside CONFIGURE_DEPENDS sim/raft_*.c)

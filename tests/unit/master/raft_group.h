@@ -38,7 +38,14 @@ struct group {
 	struct parcel queue[QUEUE_MAX];
 	size_t first, last;
 	uint64_t now_ms;
-	size_t delivered[8]; /* by kind */
+	size_t delivered[RAFT_FETCH_REPLY + 1]; /* by kind */
+	uint64_t nodes[GROUP_MAX + 1];		/* by id */
+	struct raft_membership membership;	/* known to all at the start; empty: `ids`, nodes not known */
+	uint64_t damaged[GROUP_MAX + 1];	/* the entry that a restart finds damaged */
+	uint64_t applied[GROUP_MAX + 1];	/* known to a restart */
+	struct raft_ready news[GROUP_MAX + 1];	/* the last one that had a snapshot or a reset to tell */
+	uint64_t stranger, stranger_node;
+	size_t fill_count[GROUP_MAX + 1], stuck_fills[GROUP_MAX + 1];
 };
 
 static inline struct raft_options group_options(struct group *group, size_t place)
@@ -46,6 +53,9 @@ static inline struct raft_options group_options(struct group *group, size_t plac
 	return (struct raft_options){.id = group->ids[place],
 				     .members = group->ids,
 				     .member_count = group->count,
+				     .node = group->nodes[place + 1],
+				     .membership = group->membership.count > 0 ? &group->membership : NULL,
+				     .applied = group->applied[place + 1],
 				     .election_ticks = RAFT_ELECTION_TICKS,
 				     .heartbeat_ticks = RAFT_HEARTBEAT_TICKS,
 				     .tick_ms = RAFT_TICK_MS,
@@ -53,9 +63,9 @@ static inline struct raft_options group_options(struct group *group, size_t plac
 				     .append_bytes_max = group->append_bytes_max};
 }
 
-static inline void group_open(struct group *group, size_t count)
+/* The members as set before. */
+static inline void group_start(struct group *group, size_t count)
 {
-	memset(group, 0, sizeof(*group));
 	group->count = count;
 	group->now_ms = 1000;
 	for (size_t i = 0; i < count; i++)
@@ -65,6 +75,25 @@ static inline void group_open(struct group *group, size_t count)
 		struct raft_hard_state hard = {0};
 		assert_int_equal(raft_open(&options, &hard, 1, 0, NULL, 0, &group->rafts[i]), OK);
 	}
+}
+
+static inline void group_open(struct group *group, size_t count)
+{
+	memset(group, 0, sizeof(*group));
+	group_start(group, count);
+}
+
+/* `voters` voters with known nodes; the other members wait to be called. */
+static inline void group_open_known(struct group *group, size_t count, size_t voters)
+{
+	memset(group, 0, sizeof(*group));
+	for (size_t id = 1; id <= count; id++)
+		group->nodes[id] = 100 + id;
+	for (size_t id = 1; id <= voters; id++) {
+		struct raft_member member = {.id = id, .node = 100 + id};
+		assert_true(membership_put(&group->membership, &member));
+	}
+	group_start(group, count);
 }
 
 static inline void parcel_free(struct parcel *parcel)
@@ -128,6 +157,17 @@ static inline void group_pump(struct group *group, size_t place)
 				group_send(group, parcel);
 		}
 		raft_applied(raft, ready.commit);
+		if (ready.snapshot_from != 0 || ready.reset)
+			group->news[id] = ready;
+		if (ready.stranger != 0) {
+			group->stranger = ready.stranger;
+			group->stranger_node = ready.stranger_node;
+		}
+		group->fill_count[id] += ready.fill_count;
+		if (group->disk_stuck[id])
+			group->stuck_fills[id] += ready.fill_count;
+		else
+			raft_filled(raft, ready.fill_count);
 		if (ready.entry_count == 0 && !ready.hard_changed)
 			continue;
 		static const struct raft_entry none;
@@ -150,6 +190,8 @@ static inline void group_unstick(struct group *group, uint64_t id)
 	for (size_t i = 0; i < group->held_count[id]; i++)
 		group_send(group, group->held[id][i]);
 	group->held_count[id] = 0;
+	raft_filled(group->rafts[id - 1], group->stuck_fills[id]);
+	group->stuck_fills[id] = 0;
 	group_pump(group, id - 1);
 }
 
@@ -215,6 +257,10 @@ static inline void group_restart(struct group *group, uint64_t id)
 	struct raft_entry *entries = mem_zero(count + 1, sizeof(*entries));
 	for (size_t i = 0; i < count; i++)
 		entries[i] = *raft_entry_at(old, view.first + i);
+	if (group->damaged[id] != 0) {
+		entries[group->damaged[id] - view.first].damaged = true;
+		entries[group->damaged[id] - view.first].payload = (struct slice){0};
+	}
 	struct raft_options options = group_options(group, id - 1);
 	assert_int_equal(raft_open(&options, &group->hard[id], view.first, 0, entries, count, &group->rafts[id - 1]),
 			 OK);

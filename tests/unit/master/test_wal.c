@@ -449,6 +449,34 @@ static void test_filled_hole_stays_filled(void **state)
 	}
 }
 
+static void test_cut_off_segment_is_damage(void **state)
+{
+	struct fixture *fixture = *state;
+	char text[2000];
+	memset(text, 'x', sizeof(text) - 1);
+	text[sizeof(text) - 1] = 0;
+	append_hard(fixture, 1, 2);
+	for (uint64_t index = 1; index <= 60; index++)
+		append_synced(fixture, index, 1, text);
+	wal_close(fixture->wal);
+	fixture->wal = NULL;
+	char path[256];
+	snprintf(path, sizeof(path), "%s/wal-%016x", fixture->directory, 1);
+	assert_int_equal(truncate(path, 40000), 0);
+	assert_int_equal(reopen(fixture), OK);
+	assert_int_equal(fixture->loaded.entry_count, 60);
+	assert_true(fixture->loaded.damaged_count > 5);
+	assert_entry(fixture, 60, 1, text);
+	/* The last one: nobody knows what was there. */
+	struct wal_view view;
+	wal_view(fixture->wal, &view);
+	wal_close(fixture->wal);
+	fixture->wal = NULL;
+	snprintf(path, sizeof(path), "%s/wal-%016x", fixture->directory, (unsigned)view.segments);
+	assert_int_equal(truncate(path, 16384), 0);
+	assert_int_equal(reopen(fixture), ERR_IO);
+}
+
 static void test_lost_vote_is_nobodys(void **state)
 {
 	struct fixture *fixture = *state;
@@ -680,6 +708,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_damage_in_earlier_segment_is_refused, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_cut_recycles_segments, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_filled_hole_stays_filled, set_up, tear_down),
+	    cmocka_unit_test_setup_teardown(test_cut_off_segment_is_damage, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_lost_vote_is_nobodys, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_reset_begins_anew, set_up, tear_down),
 	    cmocka_unit_test_setup_teardown(test_what_a_reset_gave_up_is_not_read, set_up, tear_down),
