@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from cluster import Cluster, check, step, wait_for, write  # noqa: E402
@@ -33,7 +32,7 @@ class Maker(threading.Thread):
                 os.close(descriptor)
                 self.names.append(name)
                 number += 1
-                time.sleep(0.002)
+                self.ending.wait(0.002)
         except OSError as error:
             self.error = error
 

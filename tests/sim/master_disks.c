@@ -10,7 +10,9 @@
 #define STATES_MAX 64u
 #define STUCK_US 200000000u
 
-enum { ADD = 1, REMOVE = 2, TRANSFER = 3 };
+#define ADD 1u
+#define REMOVE 2u
+#define TRANSFER 3u
 
 static struct replica *leading(const struct disks *disks)
 {

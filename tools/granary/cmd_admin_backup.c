@@ -16,7 +16,9 @@
 #include "tools/granary/commands.h"
 #include "tools/granary/progress.h"
 
-enum { STEP_BEGIN = 1, STEP_PAIRS = 2, STEP_END = 3 };
+#define STEP_BEGIN 1u
+#define STEP_PAIRS 2u
+#define STEP_END 3u
 
 static uint64_t now_ms(void)
 {

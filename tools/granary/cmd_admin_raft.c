@@ -11,7 +11,9 @@
 
 #define POLL_MS 200
 
-enum { ADD = 1, REMOVE = 2, TRANSFER = 3 };
+#define ADD 1u
+#define REMOVE 2u
+#define TRANSFER 3u
 
 static const Granary__RaftMember *find(const Granary__ClusterStatus *status, uint64_t id)
 {
