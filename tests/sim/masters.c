@@ -10,6 +10,7 @@
 #include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "master/replica.h"
 
 /* Small, so that logs are cut and who was away for a second or two needs a snapshot. */
 #define SEGMENT_BYTES (128u * KIB)
@@ -71,6 +72,9 @@ static void start(struct member *member)
 		sim_host_start(member->host);
 	member->loop = sim_process_open(member->host, name);
 	member->master = master_on(member->loop, member->id, on_failed, member);
+	/* What was synced is there again, unless it was damaged. */
+	struct replica *replica = master_replica(member->master);
+	check(!replica || !replica_is_rebuilding(replica) || member->may_fail);
 	member->starts++;
 }
 
