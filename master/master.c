@@ -422,7 +422,9 @@ static void on_founded(void *arg, const struct founders *founders)
 	master->founding = NULL;
 	enum err err = begin(master, founders->count > 0 ? founders : NULL, &message);
 	if (err) {
-		log_error("master_begin_failed", "error=%s", err_name(err));
+		char escaped[512];
+		log_error("master_begin_failed", "error=%s text=%s", err_name(err),
+			  log_escape(message.bytes, message.size, escaped, sizeof(escaped)));
 		on_failed(master, err);
 	}
 	buf_deinit(&message);

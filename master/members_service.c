@@ -296,8 +296,8 @@ static bool grant_wish(struct members_service *service, struct raft_membership *
 static enum err too_late(const struct wish *wish)
 {
 	if (wish->kind == CHANGE_TRANSFER)
-		return ERR_TIMEOUT;
-	/* Not ERR_UNREACHABLE, which the caller would take for a connection to us that broke. */
+		return ERR_CANCELLED;
+	/* Nor is it ERR_TIMEOUT or ERR_UNREACHABLE, which the caller would take for a connection to us that broke. */
 	return wish->kind == CHANGE_ADD && wish->node == 0 ? ERR_WRONG_MASTER : ERR_CHANGE_UNDER_WAY;
 }
 

@@ -29,7 +29,7 @@ struct members_service *members_service_open(const struct members_service_option
 void members_service_close(struct members_service *service);
 /* A MembersChange. ERR_NOT_LEADER; ERR_NOT_FOUND: no such member; ERR_EXISTS: the id is another master's; ERR_WRONG_MASTER,
  * ERR_WRONG_CLUSTER: what answers at the address, or that nothing does; ERR_TOO_MANY; ERR_LAST_VOTER;
- * ERR_CHANGE_UNDER_WAY; ERR_INVALID: a learner cannot lead; ERR_TIMEOUT. */
+ * ERR_CHANGE_UNDER_WAY; ERR_INVALID: a learner cannot lead; ERR_CANCELLED: leadership did not move. */
 void members_service_serve(struct members_service *service, struct rpc_request *request);
 void members_service_leading(struct members_service *service);
 void members_service_deposed(struct members_service *service);

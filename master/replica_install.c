@@ -179,14 +179,14 @@ void replica_install_tick(struct replica *replica)
 {
 	struct raft_view view;
 
-	if (!replica->rebuilding)
+	if (!replica->rebuilding || replica->install || replica_now_ms(replica) < replica->install_due_ms)
 		return;
 	raft_view(replica->raft, &view);
 	if (view.role == RAFT_LEADER) {
 		/* Without a state it can answer nothing. */
 		enum err err = raft_transfer(replica->raft, replica_now_ms(replica), 0);
-		if (err && err != ERR_BUSY)
-			log_warn("master_transfer_failed", "error=%s", err_name(err));
+		log_warn("master_without_state_leads", "transfer=%s", err_name(err));
+		replica->install_due_ms = replica_now_ms(replica) + SNAPSHOT_RETRY_MS;
 	} else if (view.leader) {
 		begin(replica, view.leader);
 	}

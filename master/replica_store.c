@@ -253,6 +253,18 @@ static bool has_others(const struct raft_membership *membership, uint64_t id)
 	return false;
 }
 
+static void say_alone(struct replica *replica, uint64_t first_index, struct buf *message)
+{
+	struct buf path = { 0 };
+
+	state_path(replica->options.directory, replica->place.number, &path);
+	buf_printf(message,
+		   "its database %s is damaged or gone, the log begins with entry %" PRIu64 ", and there is no other master to get the "
+		   "state from: restore a backup into an empty directory, or repair the database by hand",
+		   (const char *)path.bytes, first_index);
+	buf_deinit(&path);
+}
+
 /* The database in use is damaged: it is put aside, and an empty one begun. */
 static enum err replace_state(struct replica *replica, uint64_t first_index, struct buf *message)
 {
@@ -264,9 +276,7 @@ static enum err replace_state(struct replica *replica, uint64_t first_index, str
 	state_path(replica->options.directory, replica->place.number, &path);
 	log_error("master_state_damaged", "path=%s log_first=%" PRIu64, (const char *)path.bytes, first_index);
 	if (err == OK && first_index > 1 && !has_others(&membership, replica->options.id)) {
-		buf_printf(message, "its database %s is damaged, the log begins with entry %" PRIu64 ", and there is no other master "
-			   "to get the state from: restore a backup, or repair the database by hand", (const char *)path.bytes,
-			   first_index);
+		say_alone(replica, first_index, message);
 		err = ERR_CORRUPT;
 	}
 	if (err == OK)
@@ -282,7 +292,7 @@ static enum err replace_state(struct replica *replica, uint64_t first_index, str
 	return err;
 }
 
-static enum err open_raft(struct replica *replica, const struct wal_loaded *loaded)
+static enum err open_raft(struct replica *replica, const struct wal_loaded *loaded, struct buf *message)
 {
 	struct raft_membership membership;
 	uint64_t applied = meta_applied_index(replica->meta), index;
@@ -291,6 +301,10 @@ static enum err open_raft(struct replica *replica, const struct wal_loaded *load
 	if (err)
 		return err;
 	replica->rebuilding = applied + 1 < loaded->first_index;
+	if (replica->rebuilding && !has_others(&membership, replica->options.id)) {
+		say_alone(replica, loaded->first_index, message);
+		return ERR_CORRUPT;
+	}
 	struct raft_options options = { .id = replica->options.id,
 					.node = replica->options.node,
 					.membership = &membership,
@@ -334,14 +348,16 @@ enum err replica_open_stores(struct replica *replica, struct buf *message)
 		err = state_place_load(replica->loop, directory, &replica->place);
 	replica->install_number = replica->place.number;
 	if (err == OK) {
-		state_sweep(replica->loop, directory, replica->place.number);
 		err = state_is_marked_damaged(replica->loop, directory) ? ERR_CORRUPT : open_state(replica);
 		if (err == ERR_CORRUPT)
 			err = replace_state(replica, loaded.first_index, message);
 		replica->install_number = replica->place.number;
 	}
 	if (err == OK)
-		err = open_raft(replica, &loaded);
+		err = open_raft(replica, &loaded, message);
+	/* Only now it is known to be the one in use; while it has to be made again, others might be of use to somebody. */
+	if (err == OK && !replica->rebuilding)
+		state_sweep(replica->loop, directory, replica->place.number);
 	if (err == OK)
 		log_info("master_restored",
 			 "term=%" PRIu64 " first=%" PRIu64 " entries=%zu applied=%" PRIu64 " torn_bytes=%" PRIu64 " damaged=%zu",

@@ -10,7 +10,7 @@ import sys
 import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
-from cluster import Cluster, check, step, wait_for, write  # noqa: E402
+from cluster import DIR, Cluster, check, step, wait_for, write  # noqa: E402
 
 
 class Maker(threading.Thread):
@@ -171,6 +171,20 @@ def restore(cluster, backup, names):
     check(cluster.granary("cat", "/made/new") == b"after", "what was written after the restore")
 
 
+def alone():
+    step("a master alone, with a damaged database: made again from the log, which is whole")
+    shutil.rmtree(os.path.join(DIR, "cluster"))
+    with Cluster(masters=1, chunkservers=3) as cluster:
+        for number in range(20):
+            cluster.granary("mkdir", f"/d{number}")
+        cluster.dev("kill", "master", "1")
+        for path in glob.glob(os.path.join(data(cluster, 1), "state/MANIFEST-*")):
+            write(path, b"nothing of use")
+        cluster.up()
+        check(len(cluster.granary("ls", "/").split()) == 20, "all directories")
+        check(glob.glob(os.path.join(data(cluster, 1), "quarantine-state-*")), "the damaged one is kept")
+
+
 def main():
     with Cluster(mount=True, chunkservers=3) as cluster:
         maker = Maker(os.path.join(cluster.mnt, "made"))
@@ -182,8 +196,8 @@ def main():
         damage(cluster, maker, "CURRENT", True)
         step("backup while files are made; damaged ones are refused")
         backup = os.path.join(os.path.dirname(cluster.path), "backup")
-        cluster.granary("admin", "backup", backup)
         at_backup = list(maker.names)
+        cluster.granary("admin", "backup", backup)
         maker.progress(20)
         maker.finish()
         maker.verify(maker.folder)
@@ -195,6 +209,7 @@ def main():
         for kind in ".cut", ".bad":
             cluster.granary("admin", "restore", backup + kind, status=1)
         restore(cluster, backup, at_backup)
+    alone()
     print("done")
 
 

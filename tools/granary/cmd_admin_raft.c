@@ -85,7 +85,7 @@ static const char *reason(enum err err, unsigned kind)
 		return "there are as many masters as there may be";
 	case ERR_INVALID:
 		return kind == TRANSFER ? "it has no vote yet" : err_text(err);
-	case ERR_TIMEOUT:
+	case ERR_CANCELLED:
 		return kind == TRANSFER ? "leadership did not move in time" : err_text(err);
 	default:
 		return err_text(err);
