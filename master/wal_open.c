@@ -312,6 +312,8 @@ static enum err resume(struct wal *wal, struct wal_reader *reader, const struct 
 	}
 	if (identities.size > 0)
 		err = file_write(wal->file, WAL_IDENTITIES_OFFSET, identities.bytes, identities.size);
+	if (err == OK)
+		err = file_sync(wal->file); /* so that they are there, should one of the records not be some day */
 	buf_deinit(&identities);
 	return err;
 }

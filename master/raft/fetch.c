@@ -86,7 +86,8 @@ static void choose_hole(struct raft *raft)
 }
 
 /* Whether a majority of those who decide over the hole's entry say that they do not have it, in term_min or later. By a
- * majority, and not by more than half less one, because who leads may have appended the next change of membership since. */
+ * majority, and not only by so many that the others are none, because who leads may have appended the next change of
+ * membership since. Where a node is not known an empty disk may be answering, which lacks everything: that does not count. */
 static bool majority_lacks(struct raft *raft, uint64_t term_min)
 {
 	struct raft_membership membership;
@@ -96,7 +97,8 @@ static bool majority_lacks(struct raft *raft, uint64_t term_min)
 	size_t count = 0;
 	for (size_t i = 0; i < membership.count; i++) {
 		const struct progress *member = raft_member(raft, membership.members[i].id);
-		count += member && !membership.members[i].learner && member->node == membership.members[i].node &&
+		count += member && !membership.members[i].learner && member->node != 0 &&
+			 member->node == membership.members[i].node &&
 			 member->fetch_answer == RAFT_FETCH_ABSENT && member->fetch_term >= term_min;
 	}
 	return count >= membership_voters(&membership) / 2 + 1;
@@ -167,6 +169,8 @@ void raft_handle_fetch_reply(struct raft *raft, const struct raft_message *messa
 			filled += raft_fill(raft, entry);
 	}
 	struct progress *member = raft_member(raft, message->from);
+	if (!member)
+		return; /* a membership that was damaged has come into force */
 	if (filled > 0 && raft->log.hole_count > 0) {
 		choose_hole(raft);
 		ask(raft, member);

@@ -295,12 +295,16 @@ static bool adopt_term(struct raft *raft, const struct raft_message *message)
 	return true;
 }
 
-/* Answers count; so they are taken only from members, and only from the data directory that the membership means. Requests
- * may come from one that this member has not heard of yet. */
+/* Answers count; so they are taken only from members, and only from the data directory that the membership means. A candidate may be
+ * one that this member has not heard of yet, but not an empty disk under the name of another: two of those, or one and
+ * a member that is far behind, would be a majority that knows nothing. Who leads has been elected by those who knew it. */
 static bool is_believed(struct raft *raft, const struct raft_message *message)
 {
+	bool candidate = message->kind == RAFT_PRE_VOTE || message->kind == RAFT_VOTE;
 	switch (message->kind) {
+	case RAFT_PRE_VOTE:
 	case RAFT_PRE_VOTE_REPLY:
+	case RAFT_VOTE:
 	case RAFT_VOTE_REPLY:
 	case RAFT_APPEND_REPLY:
 	case RAFT_FETCH_REPLY:
@@ -310,7 +314,7 @@ static bool is_believed(struct raft *raft, const struct raft_message *message)
 	}
 	struct progress *member = raft_member(raft, message->from);
 	if (!member)
-		return false;
+		return candidate;
 #ifdef PLANT_STRANGER_COUNTS
 	return true;
 #endif

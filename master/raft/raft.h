@@ -21,7 +21,9 @@
  * whole new RaftMembership. It counts from when it is appended (a follower's, too) and is undone when its entry is
  * overwritten. Learners receive the log and count for nothing. Every message carries the `node` of its sender (the random
  * identity of its data directory): an answer from a member whose recorded node is another one (an empty disk under a known name)
- * counts for nothing and is told as a stranger. Requests are judged by the log alone, as always.
+ * counts for nothing, it is not voted for, it does not count itself once it knows, and it is told as a stranger. (Two empty disks that
+ * know no nodes, or one and a member that has never heard of any, cannot be told from a new group: founding one is the shell's
+ * matter.)
  *
  * Snapshots: a member that needs entries below the leader's first is sent RAFT_SNAPSHOT with each heartbeat instead: index
  * and term of what the leader has applied. Its core asks the shell (`snapshot_wanted`) to fetch the leader's state machine, as

@@ -42,7 +42,9 @@ static void put_in_force(struct raft *raft, const struct raft_membership *member
 	raft->self = &raft->outside;
 	for (size_t i = 0; i < membership->count; i++) {
 		raft->members[i] = progress_of(raft, known, known_count, &membership->members[i]);
-		if (raft->members[i].id == raft->id)
+		/* Another directory under this member's name is another member. */
+		uint64_t node = raft->members[i].node;
+		if (raft->members[i].id == raft->id && (node == 0 || raft->node == 0 || node == raft->node))
 			raft->self = &raft->members[i];
 	}
 	if (raft->role == RAFT_LEADER)

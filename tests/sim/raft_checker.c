@@ -137,7 +137,8 @@ void check_loaded(struct member *member, const struct wal_loaded *loaded)
 	const struct raft_hard_state *hard = &member->hard_durable;
 	bool vote_lost = loaded->hard.vote == RAFT_VOTE_UNKNOWN; /* it votes for nobody in that term */
 	if (loaded->hard.term < hard->term ||
-	    (loaded->hard.term == hard->term && hard->vote != 0 && loaded->hard.vote != hard->vote && !vote_lost))
+	    (loaded->hard.term == hard->term && hard->vote != 0 && hard->vote != RAFT_VOTE_UNKNOWN &&
+	     loaded->hard.vote != hard->vote && !vote_lost))
 		cluster_fail(cluster,
 			     "member %" PRIu64 " forgot its vote: term %" PRIu64 " vote %" PRIu64 ", had %" PRIu64
 			     " %" PRIu64,

@@ -335,6 +335,10 @@ static enum err open_core(struct member *member, const struct wal_loaded *loaded
 		membership = *known;
 	else if (member->founder && (member->node < 2000 || cluster->profile.founders >= 3))
 		membership = first_membership(cluster);
+	/* For every other disk that replaces one the operator has not said the nodes. */
+	bool nodes_unknown = !known && member->node >= 2000 && member->node / 1000 % 2 == 0;
+	for (size_t i = 0; nodes_unknown && i < membership.count; i++)
+		membership.members[i].node = 0;
 	struct raft_options options = {
 	    .id = member->id,
 	    .node = member->node,

@@ -113,7 +113,8 @@ static bool propose(struct member *leader, const struct raft_membership *members
 void operator_change(struct cluster *cluster)
 {
 	struct member *leader = cluster_leader(cluster);
-	if (!leader)
+	/* A sound voter sent away just when another's disk has gone: that would be two of three. */
+	if (!leader || cluster->replaced)
 		return;
 	uint64_t from;
 	struct raft_membership membership = *raft_membership(leader->raft, &from);
