@@ -122,6 +122,8 @@ static void on_installed(void *arg, enum err err, const struct install_result *r
 	struct raft_snapshot snapshot;
 	struct meta *meta = NULL;
 
+	if (err == OK && replica->failed)
+		err = ERR_STORE_FAILED;
 	if (err == OK)
 		err = meta_open(result->kv, &meta);
 	if (err == OK)
