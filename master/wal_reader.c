@@ -7,6 +7,8 @@
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 
+#define CUT_SEARCH_MAX (1u << 20) /* segments that a log can have */
+
 /* Forgets all entries but the first `keep`. */
 static void entries_drop(struct wal_reader *reader, size_t keep)
 {
@@ -204,7 +206,8 @@ static bool take_record(struct wal_reader *reader, const struct wal_record *reco
 /* A number of 32 bits and less has a CRC of its own. */
 static bool find_cut(struct wal_reader *reader, uint32_t crc)
 {
-	for (uint64_t sequence = reader->first_needed; sequence <= reader->sequence; sequence++) {
+	for (uint64_t sequence = reader->first_needed;
+	     sequence <= reader->sequence && sequence - reader->first_needed < CUT_SEARCH_MAX; sequence++) {
 		uint8_t bytes[8];
 		put_le64(bytes, sequence);
 		if (crc32c(bytes, sizeof(bytes)) != crc)

@@ -2,6 +2,8 @@
 #include "common/base/check.h"
 #include "master/raft/raft_internal.h"
 
+#define REMOVED_ELECTION_TIMEOUTS 20u
+
 /* Randomised in (T, 2T]. Above T, since the member's own promise not to vote within T binds itself too. */
 void raft_restart_election_timer(struct raft *raft)
 {
@@ -179,7 +181,9 @@ void raft_handle_vote_reply(struct raft *raft, const struct raft_message *messag
 {
 	bool pre = message->kind == RAFT_PRE_VOTE_REPLY;
 	if (pre && message->reject && message->context == 1) {
-		raft->removed = true; /* until a leader calls */
+		/* Until a leader calls; it asks again now and then, should that one have been wrong. */
+		raft->removed = true;
+		raft->removed_due_ms = raft->now_ms + REMOVED_ELECTION_TIMEOUTS * raft->election_ms;
 		raft_become_follower(raft, raft->hard.term, 0);
 		return;
 	}

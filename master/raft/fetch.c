@@ -239,7 +239,7 @@ static bool is_leaving(const struct raft *raft)
 
 bool raft_may_campaign(struct raft *raft)
 {
-	if (raft->removed || (!raft_is_voter(raft) && !is_leaving(raft)))
+	if ((raft->removed && raft->now_ms < raft->removed_due_ms) || (!raft_is_voter(raft) && !is_leaving(raft)))
 		return false;
 	if (raft->log.hole_count == 0)
 		return true;

@@ -68,6 +68,7 @@ struct raft {
 	struct progress *self;	 /* in members, or `outside` */
 	struct progress outside; /* of this member when it belongs to nobody */
 	bool removed;		 /* a leader said so since one was last heard */
+	uint64_t removed_due_ms; /* when to doubt it */
 
 	struct fetching fetching;
 	uint64_t given_up;
