@@ -1,6 +1,7 @@
 #include "master/identity.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,89 +10,202 @@
 #define IDENTITY_BYTES_MAX 4096u
 #define IDENTITY_FORMAT 1
 
-static void identity_print(const struct identity_options *options, uint64_t node, struct buf *out)
+void founders_add(struct founders *founders, uint64_t id, uint64_t node)
 {
-	buf_printf(out, "format = %d\nnode = %016" PRIx64 "\ncluster = %s\nmember = %" PRIu64 "\nmembers = ", IDENTITY_FORMAT,
-		   node, options->cluster, options->member);
-	members_ids_text(options->members, out);
-	buf_append(out, "\n", 1);
+	size_t at = founders->count;
+
+	if (at == RAFT_MEMBERS_MAX)
+		return;
+	for (; at > 0 && founders->ids[at - 1] > id; at--) {
+		founders->ids[at] = founders->ids[at - 1];
+		founders->nodes[at] = founders->nodes[at - 1];
+	}
+	founders->ids[at] = id;
+	founders->nodes[at] = node;
+	founders->count++;
+}
+
+bool founders_have(const struct founders *founders, uint64_t id, uint64_t node)
+{
+	for (size_t i = 0; i < founders->count; i++) {
+		if (founders->ids[i] == id && founders->nodes[i] == node)
+			return true;
+	}
+	return false;
+}
+
+static void path_of(const struct identity_options *options, struct buf *out)
+{
+	buf_printf(out, "%s/identity%c", options->directory, 0);
+}
+
+static void identity_print(const struct identity_options *options, const struct identity *identity, struct buf *out)
+{
+	buf_printf(out, "format = %d\nnode = %016" PRIx64 "\ncluster = %s\nmember = %" PRIu64 "\n", IDENTITY_FORMAT,
+		   identity->node, options->cluster, options->member);
+	if (!identity->founded)
+		return;
+	buf_printf(out, "founding = %s", identity->founders.count == 0 ? "joined" : "");
+	for (size_t i = 0; i < identity->founders.count; i++)
+		buf_printf(out, "%s%" PRIu64 "=%016" PRIx64, i ? "," : "", identity->founders.ids[i], identity->founders.nodes[i]);
+	buf_printf(out, "\n");
 }
 
 static bool is_ours(void *arg, const char *name)
 {
 	bool *used = arg;
 
-	if (strcmp(name, "log") == 0 || strcmp(name, "state") == 0)
+	if (strcmp(name, "log") == 0 || strcmp(name, "state") == 0 || strncmp(name, "state-", 6) == 0)
 		*used = true;
 	return true;
 }
 
-static enum err identity_create(struct loop *loop, const struct identity_options *options, const char *path, uint64_t *node,
+static enum err is_used(struct loop *loop, const struct identity_options *options, bool *used)
+{
+	*used = false;
+	return dir_list(loop, options->directory, is_ours, used);
+}
+
+static enum err identity_create(struct loop *loop, const struct identity_options *options, struct identity *identity,
 				struct buf *message)
 {
-	struct buf text = { 0 };
-	bool used = false;
-	enum err err = dir_list(loop, options->directory, is_ours, &used);
+	struct buf text = { 0 }, path = { 0 };
+	bool used;
+	enum err err = is_used(loop, options, &used);
 
+	path_of(options, &path);
 	if (err == OK && used) {
 		buf_printf(message, "%s holds a log or state but no identity file: it is not a fresh directory",
 			   options->directory);
-		return ERR_CORRUPT;
+		err = ERR_CORRUPT;
+	} else {
+		identity->node = loop_random(loop) | 1;
+		identity_print(options, identity, &text);
+		if (err == OK)
+			err = file_replace(loop, (const char *)path.bytes, buf_slice(&text));
+		if (err)
+			buf_printf(message, "cannot write %s: %s", (const char *)path.bytes, err_text(err));
 	}
-	if (err == OK) {
-		*node = loop_random(loop);
-		identity_print(options, *node, &text);
-		err = file_replace(loop, path, buf_slice(&text));
-	}
-	if (err)
-		buf_printf(message, "cannot write %s: %s", path, err_text(err));
 	buf_deinit(&text);
+	buf_deinit(&path);
 	return err;
 }
 
-/* The file is as we would write it, but for the node: so it is compared as text. */
-static enum err identity_compare(const struct identity_options *options, struct slice found, const char *path,
-				 uint64_t *node, struct buf *message)
-{
-	static const char key[] = "node = ";
-	char digits[17] = { 0 };
-	struct buf expected = { 0 };
-	const uint8_t *at = memmem(found.bytes, found.size, key, sizeof(key) - 1);
-	enum err err = ERR_CORRUPT;
+/* ---- reading */
 
-	if (!at || (size_t)(found.bytes + found.size - at) < sizeof(key) - 1 + 16) {
-		buf_printf(message, "%s is damaged", path);
+/* The value of a line "key = value" of a text that ends with a zero; false: there is none. */
+static bool value_of(const char *text, const char *key, char *out, size_t out_size)
+{
+	size_t key_size = strlen(key);
+
+	for (const char *line = text; line && *line; line = strchr(line, '\n'), line += line != NULL) {
+		if (strncmp(line, key, key_size) != 0 || strncmp(line + key_size, " = ", 3) != 0)
+			continue;
+		size_t size = strcspn(line + key_size + 3, "\n");
+		if (size >= out_size)
+			return false;
+		memcpy(out, line + key_size + 3, size);
+		out[size] = 0;
+		return true;
+	}
+	return false;
+}
+
+static bool founders_parse(const char *text, struct founders *out)
+{
+	while (*text) {
+		char *end;
+		uint64_t id = strtoull(text, &end, 10), node = 0;
+		if (end == text || id == 0 || out->count == RAFT_MEMBERS_MAX)
+			return false;
+		if (*end == '=')
+			node = strtoull(end + 1, &end, 16);
+		founders_add(out, id, node);
+		text = *end == ',' ? end + 1 : end;
+		if (*end && *end != ',')
+			return false;
+	}
+	return out->count > 0;
+}
+
+static enum err identity_parse(const struct identity_options *options, const char *text, struct identity *out)
+{
+	char value[IDENTITY_BYTES_MAX], member[24], format[8], node[20];
+
+	snprintf(member, sizeof(member), "%" PRIu64, options->member);
+	if (!value_of(text, "format", format, sizeof(format)) || !value_of(text, "node", node, sizeof(node)) ||
+	    strlen(node) != 16 || strcmp(format, "1") != 0)
+		return ERR_CORRUPT;
+	out->node = strtoull(node, NULL, 16);
+	if (!value_of(text, "cluster", value, sizeof(value)) || strcmp(value, options->cluster) != 0 ||
+	    !value_of(text, "member", value, sizeof(value)) || strcmp(value, member) != 0)
+		return ERR_WRONG_CLUSTER;
+	out->founded = value_of(text, "founding", value, sizeof(value)) || value_of(text, "members", value, sizeof(value));
+	if (out->founded && strcmp(value, "joined") != 0 && !founders_parse(value, &out->founders))
+		return ERR_CORRUPT;
+	return OK;
+}
+
+static void say_whose(const struct identity_options *options, struct slice found, enum err err, struct buf *message)
+{
+	buf_printf(message, "%s %s (", options->directory,
+		   err == ERR_WRONG_CLUSTER ? "belongs to another master" : "has a damaged identity file");
+	for (size_t i = 0; i < found.size; i++)
+		buf_printf(message, "%c", found.bytes[i] == '\n' ? (i + 1 < found.size ? ';' : ')') :
+					  found.bytes[i] >= ' ' && found.bytes[i] < 127 ? found.bytes[i] : '?');
+}
+
+static enum err identity_compare(struct loop *loop, const struct identity_options *options, struct buf *found,
+				 struct identity *out, struct buf *message)
+{
+	bool used = false;
+	size_t size = found->size;
+
+	buf_append(found, "", 1);
+	enum err err = identity_parse(options, (const char *)found->bytes, out);
+	if (err) {
+		say_whose(options, slice_of(found->bytes, size), err, message);
 		return err;
 	}
-	memcpy(digits, at + sizeof(key) - 1, 16);
-	*node = strtoull(digits, NULL, 16);
-	identity_print(options, *node, &expected);
-	err = slice_equal(buf_slice(&expected), found) ? OK : ERR_WRONG_CLUSTER;
-	if (err) {
-		buf_printf(message, "%s belongs to another master (", options->directory);
-		for (size_t i = 0; i < found.size; i++)
-			buf_printf(message, "%c", found.bytes[i] == '\n' ? (i + 1 < found.size ? ';' : ')') :
-						  found.bytes[i] >= ' ' && found.bytes[i] < 127 ? found.bytes[i] : '?');
+	err = is_used(loop, options, &used);
+	if (err == OK && out->founded && !used) {
+		buf_printf(message, "%s has taken part in a cluster, but its log is gone: give it an empty directory, it then joins anew",
+			   options->directory);
+		err = ERR_CORRUPT;
 	}
-	buf_deinit(&expected);
 	return err;
 }
 
-enum err identity_check(struct loop *loop, const struct identity_options *options, uint64_t *node, struct buf *message)
+enum err identity_check(struct loop *loop, const struct identity_options *options, struct identity *out, struct buf *message)
 {
 	struct buf path = { 0 }, found = { 0 };
-	enum err err;
 
-	buf_printf(&path, "%s/identity", options->directory);
-	buf_append(&path, "", 1);
-	err = file_load(loop, (const char *)path.bytes, IDENTITY_BYTES_MAX, &found);
+	*out = (struct identity){ 0 };
+	path_of(options, &path);
+	enum err err = file_load(loop, (const char *)path.bytes, IDENTITY_BYTES_MAX, &found);
 	if (err == ERR_NOT_FOUND)
-		err = identity_create(loop, options, (const char *)path.bytes, node, message);
+		err = identity_create(loop, options, out, message);
 	else if (err == OK)
-		err = identity_compare(options, buf_slice(&found), (const char *)path.bytes, node, message);
+		err = identity_compare(loop, options, &found, out, message);
 	else
 		buf_printf(message, "cannot read %s: %s", (const char *)path.bytes, err_text(err));
 	buf_deinit(&path);
 	buf_deinit(&found);
 	return err;
 }
+
+enum err identity_found(struct loop *loop, const struct identity_options *options, const struct founders *founders,
+			struct identity *identity)
+{
+	struct buf text = { 0 }, path = { 0 };
+
+	identity->founded = true;
+	identity->founders = founders ? *founders : (struct founders){ 0 };
+	path_of(options, &path);
+	identity_print(options, identity, &text);
+	enum err err = file_replace(loop, (const char *)path.bytes, buf_slice(&text));
+	buf_deinit(&text);
+	buf_deinit(&path);
+	return err;
+}
+

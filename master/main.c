@@ -12,6 +12,7 @@
 struct config {
 	char *data, *listen, *members, *cluster;
 	uint64_t id, cache_size;
+	bool join;
 	unsigned log_level, log_format;
 };
 
@@ -21,7 +22,8 @@ static const struct option_spec specs[] = {
 	{ "data", 'd', OPTION_TEXT, FIELD(data), "DIR", "folder of this master's log and state", NULL },
 	{ "listen", 'l', OPTION_TEXT, FIELD(listen), "HOST:PORT", "where clients, chunkservers and masters connect", "127.0.0.1:7001" },
 	{ "id", 'i', OPTION_COUNT, FIELD(id), "N", "which of the members this one is", "1" },
-	{ "members", 'm', OPTION_TEXT, FIELD(members), "1=HOST:PORT,...", "all masters, the same on each; default: this one alone", "" },
+	{ "members", 'm', OPTION_TEXT, FIELD(members), "1=HOST:PORT,...", "all masters; the first start founds the cluster of these; default: this one alone", "" },
+	{ "join", 0, OPTION_FLAG, FIELD(join), NULL, "with a fresh data folder: found no cluster, wait to be added to one", NULL },
 	{ "cluster-name", 0, OPTION_TEXT, FIELD(cluster), "NAME", "refuse a data folder of another cluster", "granary" },
 	{ "cache-size", 0, OPTION_BYTES, FIELD(cache_size), "BYTES", "memory for caches of the namespace", "256M" },
 	{ "log-level", 0, OPTION_CHOICE, FIELD(log_level), LOG_LEVELS, "the least that is logged", "info" },
@@ -98,6 +100,7 @@ static int run(const struct config *config)
 					  .cluster = config->cluster,
 					  .members = config->members,
 					  .id = config->id,
+					  .join = config->join,
 					  .cache_bytes = config->cache_size,
 					  .failed = on_failed,
 					  .arg = &process };

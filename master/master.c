@@ -11,9 +11,12 @@
 #include "master/chunkserver_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
+#include "master/founding.h"
 #include "master/fsck.h"
 #include "master/identity.h"
+#include "master/members_service.h"
 #include "master/reclaim.h"
+#include "master/restore.h"
 #include "master/scrub_service.h"
 #include "master/repair.h"
 #include "master/settings_service.h"
@@ -32,14 +35,19 @@ struct cluster_init {
 struct master {
 	struct loop *loop;
 	struct members members;
-	char *directory;
+	char *directory, *cluster;
 	uint64_t id;
+	uint64_t cache_bytes, log_kept_bytes;
+	uint32_t segment_bytes;
 	void (*failed)(void *arg, enum err err);
 	void *failed_arg;
 	struct file *lock;
+	struct identity identity;
 	struct rpc *rpc;
 	struct rpc_identity rpc_identity;
-	struct replica *replica;
+	struct founding *founding; /* NULL once it is over */
+	struct replica *replica;   /* NULL before */
+	struct members_service *members_service;
 	struct sessions *sessions;
 	struct servers *servers;
 	struct fill fill;
@@ -101,6 +109,7 @@ static void on_leading(void *arg)
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
 	repair_leading(master->repair);
+	members_service_leading(master->members_service);
 	cluster_init(master);
 }
 
@@ -113,18 +122,26 @@ static void on_deposed(void *arg)
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
 	repair_deposed(master->repair);
+	members_service_deposed(master->members_service);
 	status_deposed(master->status);
 	fsck_deposed(master->fsck);
+}
+
+static void learn_cluster(struct master *master)
+{
+	uint64_t cluster = meta_cluster(replica_meta(master->replica));
+
+	if (cluster == 0 || cluster == master->rpc_identity.cluster)
+		return;
+	master->rpc_identity.cluster = cluster;
+	rpc_set_cluster(master->rpc, cluster);
 }
 
 static void on_applied(void *arg, const struct replica_applied *applied)
 {
 	struct master *master = arg;
 
-	if (master->rpc_identity.cluster == 0 && meta_cluster(replica_meta(master->replica)) != 0) {
-		master->rpc_identity.cluster = meta_cluster(replica_meta(master->replica));
-		rpc_set_cluster(master->rpc, master->rpc_identity.cluster);
-	}
+	learn_cluster(master);
 	client_service_applied(master->clients, applied);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
@@ -139,11 +156,38 @@ static void on_failed(void *arg, enum err err)
 	master->failed(master->failed_arg, err);
 }
 
+static void on_installed(void *arg)
+{
+	learn_cluster(arg);
+}
+
+static struct identity_options identity_options(const struct master *master)
+{
+	return (struct identity_options){ .directory = master->directory, .cluster = master->cluster, .member = master->id };
+}
+
+/* A master that was taken in is from now on one that its directory must speak for. */
+static void on_members_changed(void *arg, const struct raft_membership *membership)
+{
+	struct master *master = arg;
+	const struct raft_member *self = membership_find(membership, master->id);
+	struct identity_options options = identity_options(master);
+
+	if (master->identity.founded || !self || self->node != master->identity.node)
+		return;
+	enum err err = identity_found(master->loop, &options, NULL, &master->identity);
+	log_info("master_joined", "id=%" PRIu64 " node=%016" PRIx64 " error=%s", master->id, self->node, err_name(err));
+	if (err)
+		on_failed(master, err);
+}
+
 static const struct replica_events replica_events = {
 	.leading = on_leading,
 	.deposed = on_deposed,
 	.applied = on_applied,
 	.failed = on_failed,
+	.installed = on_installed,
+	.members_changed = on_members_changed,
 };
 
 static void on_command_done(void *arg, uint64_t server, const Granary__ChunkCommand *command, enum err err)
@@ -171,10 +215,38 @@ static void on_housekeeping(void *arg)
 
 /* ---- what the network says */
 
+static void founding_serve(struct master *master, struct rpc_request *request)
+{
+	Granary__FoundingReply reply = GRANARY__FOUNDING_REPLY__INIT;
+	Granary__Founder founders[RAFT_MEMBERS_MAX], *pointers[RAFT_MEMBERS_MAX];
+
+	reply.id = master->id;
+	reply.node = master->identity.node;
+	reply.founded = master->replica != NULL;
+	reply.cluster_name = master->cluster;
+	reply.space_low = master->replica && replica_space_is_low(master->replica);
+	reply.founders = pointers;
+	for (size_t i = 0; i < master->identity.founders.count; i++) {
+		founders[i] = (Granary__Founder)GRANARY__FOUNDER__INIT;
+		founders[i].id = master->identity.founders.ids[i];
+		founders[i].node = master->identity.founders.nodes[i];
+		pointers[reply.n_founders++] = &founders[i];
+	}
+	rpc_reply(request, &reply.base);
+}
+
 static void on_request(void *arg, struct rpc_request *request)
 {
 	struct master *master = arg;
 
+	if (request->type == MESSAGE_FOUNDING) {
+		founding_serve(master, request);
+		return;
+	}
+	if (!master->replica) {
+		rpc_reply_error(request, ERR_NOT_LEADER, "");
+		return;
+	}
 	switch (request->type) {
 	case MESSAGE_RAFT:
 		if (rpc_conn_role(request->conn) == RPC_MASTER)
@@ -196,6 +268,17 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_CHUNK_FILLED:
 		repair_serve(master->repair, request);
+		break;
+	case MESSAGE_SNAPSHOT_OPEN:
+	case MESSAGE_SNAPSHOT_READ:
+	case MESSAGE_SNAPSHOT_CLOSE:
+		replica_serve_snapshot(master->replica, request);
+		break;
+	case MESSAGE_MEMBERS_CHANGE:
+		members_service_serve(master->members_service, request);
+		break;
+	case MESSAGE_RESTORE:
+		restore_serve(master->replica, request);
 		break;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
@@ -228,28 +311,24 @@ static const struct rpc_service service = { .serve = on_request, .closed = on_cl
 
 /* ---- opening */
 
-static enum err directory_open(struct master *master, const struct master_options *options, struct buf *message)
+static enum err directory_open(struct master *master, struct buf *message)
 {
 	struct buf path = { 0 };
-	struct identity_options identity = { .directory = options->directory,
-					     .cluster = options->cluster,
-					     .member = options->id,
-					     .members = &master->members };
-	uint64_t node = 0;
-	enum err err = dir_make(master->loop, options->directory);
+	struct identity_options identity = identity_options(master);
+	enum err err = dir_make(master->loop, master->directory);
 
-	buf_printf(&path, "%s/lock%c", options->directory, 0);
+	buf_printf(&path, "%s/lock%c", master->directory, 0);
 	if (err == OK)
 		err = file_open(master->loop, (const char *)path.bytes, FILE_WRITE | FILE_CREATE, &master->lock);
 	if (err == OK)
 		err = file_lock(master->lock);
 	if (err)
-		buf_printf(message, "cannot use %s: %s", options->directory, err_text(err));
+		buf_printf(message, "cannot use %s: %s", master->directory, err_text(err));
 	if (err == OK)
-		err = identity_check(master->loop, &identity, &node, message);
+		err = identity_check(master->loop, &identity, &master->identity, message);
 	if (err == OK)
-		log_info("master_identity", "node=%016" PRIx64 " member=%" PRIu64 " cluster=%s", node, options->id,
-			 options->cluster);
+		log_info("master_identity", "node=%016" PRIx64 " member=%" PRIu64 " cluster=%s founded=%d", master->identity.node,
+			 master->id, master->cluster, master->identity.founded);
 	buf_deinit(&path);
 	return err;
 }
@@ -274,24 +353,26 @@ static enum err members_open(struct master *master, const struct master_options 
 	return err;
 }
 
-static enum err replica_start(struct master *master, const struct master_options *options, struct buf *message)
+static enum err replica_start(struct master *master, const struct founders *founders, struct buf *message)
 {
 	struct replica_options replica = { .loop = master->loop,
 					   .rpc = master->rpc,
 					   .members = &master->members,
-					   .id = options->id,
+					   .founders = founders,
+					   .id = master->id,
+					   .node = master->identity.node,
 					   .directory = master->directory,
-					   .cache_bytes = options->cache_bytes,
+					   .cache_bytes = master->cache_bytes,
+					   .segment_bytes = master->segment_bytes,
+					   .log_kept_bytes = master->log_kept_bytes,
 					   .events = &replica_events,
 					   .events_arg = master };
-	enum err err = replica_open(&replica, &master->replica);
+	enum err err = replica_open(&replica, &master->replica, message);
 
-	if (err)
-		buf_printf(message, "cannot restore %s: %s", options->directory, err_text(err));
-	else if (meta_cluster(replica_meta(master->replica)) != 0) {
-		master->rpc_identity.cluster = meta_cluster(replica_meta(master->replica));
-		rpc_set_cluster(master->rpc, master->rpc_identity.cluster);
-	}
+	if (err && message->size == 0)
+		buf_printf(message, "cannot restore %s: %s", master->directory, err_text(err));
+	if (err == OK)
+		learn_cluster(master);
 	return err;
 }
 
@@ -333,10 +414,81 @@ static void services_open(struct master *master)
 							       .servers = master->servers,
 							       .sessions = master->sessions,
 							       .repair = master->repair,
-							       .members = &master->members,
 							       .start_ms = loop_now_us(loop) / 1000 });
+	master->members_service = members_service_open(&(struct members_service_options){ .loop = loop,
+											  .rpc = master->rpc,
+											  .replica = master->replica,
+											  .id = master->id,
+											  .cluster = master->cluster });
 	timer_init(&master->housekeeping, loop, on_housekeeping, master);
 	timer_start(&master->housekeeping, HOUSEKEEPING_MS);
+}
+
+/* Takes part, with these founders or (NULL) as one that waits to be taken in. */
+static enum err begin(struct master *master, const struct founders *founders, struct buf *message)
+{
+	struct identity_options identity = identity_options(master);
+	struct raft_view view;
+	enum err err = replica_start(master, founders, message);
+
+	if (err)
+		return err;
+	replica_view(master->replica, &view);
+	if (!master->identity.founded && founders) {
+		/* Nothing has run yet: the list is there before the first vote. */
+		if (view.term > 0 || view.last > 0) {
+			buf_printf(message, "%s holds the log of another cluster", master->directory);
+			return ERR_CORRUPT;
+		}
+		err = identity_found(master->loop, &identity, founders, &master->identity);
+		if (err) {
+			buf_printf(message, "cannot write %s/identity: %s", master->directory, err_text(err));
+			return err;
+		}
+	}
+	log_info("master_begins", "id=%" PRIu64 " founders=%zu", master->id, founders ? founders->count : 0);
+	services_open(master);
+	return OK;
+}
+
+static void on_founded(void *arg, const struct founders *founders)
+{
+	struct master *master = arg;
+	struct buf message = { 0 };
+
+	founding_close(master->founding);
+	master->founding = NULL;
+	enum err err = begin(master, founders->count > 0 ? founders : NULL, &message);
+	if (err) {
+		char escaped[512];
+		log_error("master_begin_failed", "error=%s text=%s", err_name(err),
+			  log_escape(message.bytes, message.size, escaped, sizeof(escaped)));
+		on_failed(master, err);
+	}
+	buf_deinit(&message);
+}
+
+/* A directory that has taken part goes on; a fresh one asks the others first, or founds its cluster if there are none. */
+static enum err enter(struct master *master, bool join, struct buf *message)
+{
+	struct founders alone = { 0 };
+
+	if (master->identity.founded)
+		return begin(master, &master->identity.founders, message);
+	if (join)
+		return begin(master, NULL, message);
+	founders_add(&alone, master->id, master->identity.node);
+	if (master->members.count == 1)
+		return begin(master, &alone, message);
+	master->founding = founding_open(&(struct founding_options){ .loop = master->loop,
+								     .rpc = master->rpc,
+								     .members = &master->members,
+								     .id = master->id,
+								     .node = master->identity.node,
+								     .cluster = master->cluster,
+								     .founded = on_founded,
+								     .arg = master });
+	return OK;
 }
 
 enum err master_open(struct loop *loop, const struct master_options *options, struct master **out, struct buf *message)
@@ -349,19 +501,21 @@ enum err master_open(struct loop *loop, const struct master_options *options, st
 	master->failed = options->failed;
 	master->failed_arg = options->arg;
 	master->directory = mem_string(options->directory);
+	master->cluster = mem_string(options->cluster);
+	master->cache_bytes = options->cache_bytes;
+	master->segment_bytes = options->segment_bytes;
+	master->log_kept_bytes = options->log_kept_bytes;
 	master->rpc_identity = (struct rpc_identity){ .role = RPC_MASTER, .id = options->id };
 	master->sessions = sessions_open();
 	master->servers = servers_open();
 	fill_init(&master->fill, (uint32_t)options->id, loop_random(loop), master->servers);
 	enum err err = members_open(master, options, message);
 	if (err == OK)
-		err = directory_open(master, options, message);
+		err = directory_open(master, message);
 	if (err == OK)
 		err = rpc_open(loop, &master->rpc_identity, &service, master, &master->rpc);
 	if (err == OK)
-		err = replica_start(master, options, message);
-	if (err == OK)
-		services_open(master);
+		err = enter(master, options->join, message);
 	if (err == OK) {
 		err = rpc_listen(master->rpc, options->listen);
 		if (err)
@@ -381,7 +535,9 @@ void master_close(struct master *master)
 		return;
 	timer_stop(&master->housekeeping);
 	/* First what is under way ends, then those who wait for it go, last the connections. */
+	founding_close(master->founding);
 	status_close(master->status);
+	members_service_close(master->members_service);
 	replica_close(master->replica);
 	client_service_close(master->clients);
 	chunkserver_service_close(master->chunkservers);
@@ -399,6 +555,7 @@ void master_close(struct master *master)
 	fill_deinit(&master->fill);
 	file_unref(master->lock);
 	free(master->directory);
+	free(master->cluster);
 	free(master);
 }
 

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#define MEMBER_ID_MAX 1023u
-
 static enum err member_add(struct members *members, uint64_t id, struct slice address)
 {
 	size_t at = 0;
@@ -21,6 +19,20 @@ static enum err member_add(struct members *members, uint64_t id, struct slice ad
 	memcpy(members->addresses[at], address.bytes, address.size);
 	members->addresses[at][address.size] = 0;
 	members->count++;
+	return OK;
+}
+
+enum err members_put(struct members *members, uint64_t id, const char *address)
+{
+	size_t at = 0, size = strlen(address);
+
+	while (at < members->count && members->ids[at] != id)
+		at++;
+	if (at == members->count)
+		return member_add(members, id, slice_of(address, size));
+	if (size == 0 || size > ADDRESS_BYTES_MAX)
+		return ERR_INVALID;
+	memcpy(members->addresses[at], address, size + 1);
 	return OK;
 }
 

@@ -15,6 +15,8 @@ struct members {
 	size_t count;
 };
 
+/* One more, or another address for one that is there. ERR_INVALID as below. */
+MUST_USE enum err members_put(struct members *members, uint64_t id, const char *address);
 /* ERR_INVALID: not of that form, an id twice or beyond 1023 (ids are the worker part of snowflakes), too many. */
 MUST_USE enum err members_parse(const char *text, struct members *out);
 /* NULL when it is not one of them. */

@@ -1,11 +1,14 @@
 #include "master/peers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/check.h"
 
 struct peers {
-	const struct members *members;
+	struct rpc *rpc;
+	uint64_t own_id;
+	struct members members;
 	struct rpc_peer *peers[RAFT_MEMBERS_MAX]; /* NULL: ourselves */
 };
 
@@ -13,19 +16,35 @@ struct peers *peers_open(struct rpc *rpc, const struct members *members, uint64_
 {
 	struct peers *peers = mem_zero(1, sizeof(*peers));
 
-	peers->members = members;
-	for (size_t i = 0; i < members->count; i++) {
-		if (members->ids[i] != own_id)
-			peers->peers[i] = rpc_peer_open(rpc, members->addresses[i]);
-	}
+	peers->rpc = rpc;
+	peers->own_id = own_id;
+	peers_set(peers, members);
 	return peers;
+}
+
+void peers_set(struct peers *peers, const struct members *members)
+{
+	struct rpc_peer *before[RAFT_MEMBERS_MAX];
+
+	/* Those that stay are opened again before they are closed: their connections are kept. */
+	memcpy(before, peers->peers, sizeof(before));
+	memset(peers->peers, 0, sizeof(peers->peers));
+	peers->members = *members;
+	for (size_t i = 0; i < members->count; i++) {
+		if (members->ids[i] != peers->own_id)
+			peers->peers[i] = rpc_peer_open(peers->rpc, members->addresses[i]);
+	}
+	for (size_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
+		if (before[i])
+			rpc_peer_close(before[i]);
+	}
 }
 
 void peers_close(struct peers *peers)
 {
 	if (!peers)
 		return;
-	for (size_t i = 0; i < peers->members->count; i++) {
+	for (size_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
 		if (peers->peers[i])
 			rpc_peer_close(peers->peers[i]);
 	}
@@ -34,8 +53,8 @@ void peers_close(struct peers *peers)
 
 static struct rpc_peer *peer_of(const struct peers *peers, uint64_t id)
 {
-	for (size_t i = 0; i < peers->members->count; i++) {
-		if (peers->members->ids[i] == id)
+	for (size_t i = 0; i < peers->members.count; i++) {
+		if (peers->members.ids[i] == id)
 			return peers->peers[i];
 	}
 	return NULL;

@@ -8,8 +8,10 @@
 
 struct peers;
 
-/* members and rpc outlive it. */
+/* rpc outlives it. */
 struct peers *peers_open(struct rpc *rpc, const struct members *members, uint64_t own_id);
+/* From now on these are known. */
+void peers_set(struct peers *peers, const struct members *members);
 void peers_close(struct peers *peers);
 /* To message->to; it may be lost. Messages to nobody that is known are dropped. */
 void peers_send(struct peers *peers, const struct raft_message *message);

@@ -5,74 +5,18 @@
 #include <string.h>
 
 #include "common/base/check.h"
-#include "common/sys/file.h"
-#include "common/sys/kv.h"
 #include "common/sys/log.h"
-#include "master/wal.h"
+#include "master/replica_internal.h"
 
-#define NS_PER_MS 1000000ull
-
-/* An entry proposed here and not yet applied. */
-struct batch {
-	uint64_t index, term;
-	Granary__LogEntry entry; /* its requests are the proposals' */
-	struct proposal **proposals;
-	struct batch *next;
-};
-
-/* A write of the log under way, and what may be sent once it is durable. */
-struct write {
-	uint64_t mark;
-	struct raft_message *held;
-	size_t held_count;
-	size_t fill_count; /* damaged entries that it makes good */
-	struct write *next;
-};
-
-struct replica {
-	struct replica_options options;
-	struct loop *loop;
-	struct kv *kv;
-	struct meta *meta;
-	struct wal *wal;
-	struct raft *raft;
-	struct peers *peers;
-	struct timer tick;
-	struct timer trim;
-	struct timer resume; /* of applying, in the next iteration */
-	struct defer round;
-	struct work sync;	  /* of the store, before the log is cut */
-	enum err sync_err;
-	uint64_t sync_index;	  /* not 0: under way */
-	uint64_t bytes_since_cut; /* of entries written */
-	uint64_t alarm_bytes;
-	uint64_t cut_index;
-	uint64_t commit;
-	enum raft_role role; /* as last looked at */
-	uint64_t leading_term; /* 0: not leading */
-	uint64_t last_time_ns;
-	uint64_t used_time_ns; /* of ids made */
-	struct proposal *waiting, **waiting_end;
-	size_t waiting_count;
-	struct batch *batches, **batches_end;
-	struct write *writes, **writes_end;
-	struct buf packed;
-	bool space_low;
-	bool failed;
-	bool closing;
-};
-
-static uint64_t now_ms(const struct replica *replica)
-{
-	return loop_now_us(replica->loop) / 1000;
-}
-
-static void replica_fail(struct replica *replica, const char *what, enum err err)
+void replica_fail(struct replica *replica, const char *what, enum err err)
 {
 	if (replica->failed)
 		return;
 	replica->failed = true;
 	log_error("master_store_failed", "what=%s error=%s", what, err_name(err));
+	/* The next start then does not trust it. */
+	if (strcmp(what, "state") == 0 && (err == ERR_CORRUPT || (replica->store && kv_is_damaged(replica->store->kv))))
+		state_mark_damaged(replica->loop, replica->options.directory);
 	timer_stop(&replica->tick);
 	timer_stop(&replica->trim);
 	timer_stop(&replica->resume);
@@ -88,7 +32,7 @@ static void proposal_end(struct proposal *proposal, enum err err)
 	proposal->done(proposal, err, &none);
 }
 
-static void batch_free(struct batch *batch)
+void replica_batch_free(struct batch *batch)
 {
 	free(batch->entry.requests);
 	free(batch->proposals);
@@ -157,10 +101,10 @@ static enum err propose_batch(struct replica *replica, size_t count)
 	batch->term = replica->leading_term;
 	buf_clear(&replica->packed);
 	message_pack(&batch->entry.base, &replica->packed);
-	enum err err = raft_propose(replica->raft, now_ms(replica), RAFT_ENTRY_NORMAL, buf_slice(&replica->packed),
+	enum err err = raft_propose(replica->raft, replica_now_ms(replica), RAFT_ENTRY_NORMAL, buf_slice(&replica->packed),
 				    &batch->index);
 	if (err) {
-		batch_free(batch);
+		replica_batch_free(batch);
 		return err;
 	}
 	replica->last_time_ns = batch->entry.time_ns;
@@ -170,7 +114,8 @@ static enum err propose_batch(struct replica *replica, size_t count)
 	return OK;
 }
 
-static void propose_waiting(struct replica *replica)
+/* False: those that are left wait for the next message or tick. */
+static bool propose_waiting(struct replica *replica)
 {
 	while (replica->waiting) {
 		struct proposal *first = replica->waiting;
@@ -181,10 +126,11 @@ static void propose_waiting(struct replica *replica)
 			proposal_end(first, first->refused);
 			continue;
 		}
-		/* ERR_BUSY: the log is full of entries not committed, these wait for the next round. */
+		/* ERR_BUSY: the log is full of entries not committed, or leadership is being handed over. */
 		if (propose_batch(replica, waiting_fit(replica)))
-			return;
+			return false;
 	}
+	return true;
 }
 
 void replica_propose(struct replica *replica, struct proposal *proposal)
@@ -212,10 +158,37 @@ static void proposals_end(struct replica *replica, enum err err)
 		struct batch *next = batch->next;
 		for (size_t i = 0; i < batch->entry.n_requests; i++)
 			proposal_end(batch->proposals[i], err);
-		batch_free(batch);
+		replica_batch_free(batch);
 		batch = next;
 	}
 	waiting_refuse(replica, err);
+}
+
+/* Where the members are to be found: as configured, else as the membership says; those that are configured and no members, too. */
+static void follow_members(struct replica *replica, const struct raft_view *view)
+{
+	struct members members = { 0 };
+	uint64_t index;
+
+	if (view->membership_index == replica->members_index && view->term == replica->members_term)
+		return;
+	const struct raft_membership *membership = raft_membership(replica->raft, &index);
+	enum err err = OK;
+	for (size_t i = 0; err == OK && i < membership->count; i++) {
+		const struct raft_member *member = &membership->members[i];
+		const char *address = members_address(replica->options.members, member->id);
+		if (address || member->address[0])
+			err = members_put(&members, member->id, address ? address : member->address);
+	}
+	for (size_t i = 0; err == OK && i < replica->options.members->count && members.count < RAFT_MEMBERS_MAX; i++)
+		err = members_put(&members, replica->options.members->ids[i], replica->options.members->addresses[i]);
+	if (err)
+		log_warn("master_members_strange", "index=%" PRIu64 " error=%s", index, err_name(err));
+	replica->members_index = view->membership_index;
+	replica->members_term = view->term;
+	replica->members = members;
+	peers_set(replica->peers, &members);
+	replica->options.events->members_changed(replica->options.events_arg, membership);
 }
 
 /* Compares what raft says with what the shell does, after anything that may have changed it. */
@@ -227,11 +200,13 @@ static void follow_role(struct replica *replica)
 	replica->role = view.role;
 	/* A follower has nothing better to do than to sync, and saves two hand-overs between threads a round. */
 	wal_set_inline(replica->wal, view.role == RAFT_FOLLOWER);
-	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term)) {
+	follow_members(replica, &view);
+	if (replica->leading_term && (view.role != RAFT_LEADER || view.term != replica->leading_term || replica->anew)) {
 		log_info("master_deposed", "term=%" PRIu64, view.term);
 		proposals_end(replica, ERR_NOT_LEADER);
 		replica->options.events->deposed(replica->options.events_arg);
 	}
+	replica->anew = false;
 	if (view.role != RAFT_LEADER) {
 		waiting_refuse(replica, ERR_NOT_LEADER);
 	} else if (!replica->leading_term && meta_applied_term(replica->meta) == view.term) {
@@ -256,7 +231,7 @@ static void write_free(struct write *write)
 	free(write);
 }
 
-static void on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, uint64_t term)
+void replica_on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, uint64_t term)
 {
 	struct replica *replica = arg;
 
@@ -264,13 +239,13 @@ static void on_synced(void *arg, enum err err, uint64_t mark, uint64_t index, ui
 		replica_fail(replica, "log", err);
 		return;
 	}
-	raft_persisted(replica->raft, now_ms(replica), index, term);
+	raft_persisted(replica->raft, replica_now_ms(replica), index, term);
 	while (replica->writes && replica->writes->mark <= mark) {
 		struct write *write = replica->writes;
 		replica->writes = write->next;
 		send_all(replica, write->held, write->held_count);
-		if (write->fill_count > 0)
-			raft_filled(replica->raft, write->fill_count);
+		if (write->fills > 0)
+			raft_filled(replica->raft, write->fills);
 		write_free(write);
 	}
 	if (!replica->writes)
@@ -291,7 +266,7 @@ static void hold(struct write *write, const struct raft_message *messages, size_
 
 static enum err write_start(struct replica *replica, const struct raft_ready *ready)
 {
-	uint64_t mark;
+	uint64_t mark = 0;
 	enum err err = OK;
 
 	if (ready->reset)
@@ -306,9 +281,11 @@ static enum err write_start(struct replica *replica, const struct raft_ready *re
 	}
 	struct write *write = mem_zero(1, sizeof(*write));
 	write->mark = mark;
-	write->fill_count = ready->fill_count;
+	write->fills = ready->fill_count;
+	if (ready->reset)
+		replica->bytes_kept = 0;
 	for (size_t i = 0; i < ready->entry_count; i++)
-		replica->bytes_since_cut += ready->entries[i].payload.size;
+		replica->bytes_kept += ready->entries[i].payload.size;
 	hold(write, ready->messages_after_sync, ready->message_after_sync_count);
 	*replica->writes_end = write;
 	replica->writes_end = &write->next;
@@ -330,110 +307,38 @@ static void take_effects(struct replica *replica, const struct raft_ready *ready
 		send_all(replica, ready->messages_after_sync, ready->message_after_sync_count);
 	}
 	replica->commit = ready->commit;
-}
-
-static void finish_entry(struct replica *replica, struct batch *batch, const struct replica_applied *applied)
-{
-	replica->options.events->applied(replica->options.events_arg, applied);
-	size_t count = applied->entry ? applied->entry->n_requests : 0;
-	for (size_t i = 0; i < count; i++) {
-		if (batch)
-			batch->proposals[i]->done(batch->proposals[i], OK, &applied->replies[i]);
-		if (applied->replies[i])
-			message_unref(&applied->replies[i]->base);
-	}
-}
-
-static struct batch *batch_of(struct replica *replica, const struct raft_entry *entry)
-{
-	struct batch *batch = replica->batches;
-
-	if (!batch || batch->index != entry->index)
-		return NULL;
-	check(batch->term == entry->term);
-	replica->batches = batch->next;
-	if (!replica->batches)
-		replica->batches_end = &replica->batches;
-	return batch;
-}
-
-static enum err apply_entry(struct replica *replica, const struct raft_entry *entry)
-{
-	struct batch *batch = batch_of(replica, entry);
-	ProtobufCMessage *unpacked = NULL;
-	const Granary__LogEntry *log_entry = batch ? &batch->entry : NULL;
-	struct meta_effects effects = { 0 };
-	Granary__MetaReply **replies = NULL;
-	enum err err = OK;
-
-	if (!batch && entry->kind == RAFT_ENTRY_NORMAL) {
-		err = message_unpack(&granary__log_entry__descriptor, entry->payload, &unpacked);
-		log_entry = (const Granary__LogEntry *)unpacked;
-	}
-	if (err == OK) {
-		replies = mem_zero(log_entry ? log_entry->n_requests + 1 : 1, sizeof(Granary__MetaReply *));
-		err = meta_apply(replica->meta, entry->index, entry->term, log_entry, replies, &effects);
-	}
-	if (err == OK) {
-		struct replica_applied applied = { .index = entry->index,
-						   .entry = log_entry,
-						   .replies = replies,
-						   .proposals = batch ? batch->proposals : NULL,
-						   .effects = &effects };
-		raft_applied(replica->raft, entry->index);
-		finish_entry(replica, batch, &applied);
-	}
-	free(replies);
-	message_free(unpacked);
-	if (batch)
-		batch_free(batch);
-	return err;
-}
-
-/* Applies what is committed, for at most APPLY_SLICE_US at a time. */
-static void apply_committed(struct replica *replica)
-{
-	uint64_t start_us = loop_now_us(replica->loop);
-
-	while (!replica->failed && meta_applied_index(replica->meta) < replica->commit) {
-		const struct raft_entry *entry = raft_entry_at(replica->raft, meta_applied_index(replica->meta) + 1);
-		check(entry);
-		enum err err = apply_entry(replica, entry);
-		if (err)
-			replica_fail(replica, "state", err);
-		if (loop_now_us(replica->loop) - start_us > APPLY_SLICE_US) {
-			timer_start(&replica->resume, 0);
-			return;
-		}
-	}
+	if (ready->snapshot_from)
+		replica_install_wanted(replica, ready->snapshot_from, ready->snapshot_index);
 }
 
 static void run_round(void *arg)
 {
 	struct replica *replica = arg;
 	struct raft_ready ready;
+	bool accepted = true;
 
 	if (replica->failed)
 		return;
 	follow_role(replica);
 	if (replica->leading_term)
-		propose_waiting(replica);
+		accepted = propose_waiting(replica);
 	while (!replica->failed && raft_ready(replica->raft, &ready)) {
 		take_effects(replica, &ready);
 		if (replica->role == RAFT_LEADER)
-			apply_committed(replica);
+			replica_apply_committed(replica);
 	}
 	if (replica->failed)
 		return;
 	if (replica->role == RAFT_LEADER) {
-		apply_committed(replica);
+		replica_apply_committed(replica);
 		follow_role(replica);
-	} else if (meta_applied_index(replica->meta) < replica->commit && !timer_is_running(&replica->resume)) {
+	} else if (!replica->rebuilding && meta_applied_index(replica->meta) < replica->commit &&
+		   !timer_is_running(&replica->resume)) {
 		/* Nobody waits for it, but the leader waits for what is being written: that and the answer go first. */
 		timer_start(&replica->resume, 0);
 	}
 	/* What follow_role made possible (the first proposals of a new leader) goes with the next round. */
-	if (replica->leading_term && replica->waiting)
+	if (replica->leading_term && replica->waiting && accepted)
 		defer_post(&replica->round);
 }
 
@@ -441,7 +346,7 @@ static void on_resume(void *arg)
 {
 	struct replica *replica = arg;
 
-	apply_committed(replica);
+	replica_apply_committed(replica);
 	defer_post(&replica->round);
 }
 
@@ -450,7 +355,8 @@ static void on_tick(void *arg)
 	struct replica *replica = arg;
 
 	timer_start(&replica->tick, RAFT_TICK_MS);
-	raft_tick(replica->raft, now_ms(replica));
+	raft_tick(replica->raft, replica_now_ms(replica));
+	replica_install_tick(replica);
 	defer_post(&replica->round);
 }
 
@@ -461,133 +367,12 @@ void replica_step(struct replica *replica, const Granary__RaftMessage *message)
 
 	if (replica->failed || peers_unpack(message, &unpacked, &entries))
 		return;
-	raft_step(replica->raft, now_ms(replica), &unpacked);
+	raft_step(replica->raft, replica_now_ms(replica), &unpacked);
 	free(entries);
 	defer_post(&replica->round);
 }
 
-/* ---- trimming the log */
-
-/* The last step of closing: the store outlives its sync under way. */
-static void replica_free(struct replica *replica)
-{
-	kv_close(replica->kv);
-	free(replica);
-}
-
-static void sync_run(struct work *work)
-{
-	struct replica *replica = container_of(work, struct replica, sync);
-
-	replica->sync_err = kv_sync(replica->kv);
-}
-
-static void sync_done(struct work *work)
-{
-	struct replica *replica = container_of(work, struct replica, sync);
-	uint64_t index = replica->sync_index;
-
-	replica->sync_index = 0;
-	if (replica->closing)
-		replica_free(replica);
-	else if (replica->sync_err)
-		replica_fail(replica, "state", replica->sync_err);
-	else if (!replica->failed)
-		wal_cut(replica->wal, index);
-}
-
-static void look_at_space(struct replica *replica)
-{
-	struct wal_view view;
-	struct disk_space space;
-
-	wal_retry(replica->wal);
-	wal_view(replica->wal, &view);
-	bool known = disk_space(replica->loop, replica->options.directory, &space) == OK;
-	bool low = view.space_low || (known && space.bytes_free < DISK_RESERVED_BYTES);
-	if (low && !replica->space_low)
-		log_warn("master_space_low", "bytes_free=%" PRIu64 " kept_free=%u", space.bytes_free, DISK_RESERVED_BYTES);
-	if (!low && replica->space_low)
-		log_info("master_space_back", "bytes_free=%" PRIu64, space.bytes_free);
-	replica->space_low = low;
-}
-
-/* Entries that every member holds and that are applied here are forgotten in memory at once, and on disk when a segment's
- * worth has come together: the store is synced first, since until then the log is its journal. */
-static void on_trim(void *arg)
-{
-	struct replica *replica = arg;
-	uint64_t applied = meta_applied_index(replica->meta);
-	uint64_t safe = raft_safe_to_compact(replica->raft);
-
-	timer_start(&replica->trim, HOUSEKEEPING_MS);
-	look_at_space(replica);
-	if (replica->bytes_since_cut > replica->alarm_bytes) {
-		log_warn("master_log_grows", "bytes=%" PRIu64 " held_by_all=%" PRIu64 " applied=%" PRIu64,
-			 replica->bytes_since_cut, safe, applied);
-		replica->alarm_bytes *= 2;
-	}
-	if (safe > applied)
-		safe = applied;
-	if (safe == 0)
-		return;
-	raft_compact(replica->raft, safe);
-	if (replica->sync_index == 0 && safe > replica->cut_index && replica->bytes_since_cut > WAL_SEGMENT_BYTES) {
-		replica->sync_index = safe;
-		replica->cut_index = safe;
-		replica->bytes_since_cut = 0;
-		replica->alarm_bytes = LOG_KEPT_ALARM_BYTES;
-		work_submit(replica->loop, NULL, &replica->sync);
-	}
-}
-
-/* ---- opening */
-
-static enum err open_state(struct replica *replica)
-{
-	struct buf path = { 0 };
-	struct kv_options options = { .cache_bytes = replica->options.cache_bytes / 2,
-				      .write_buffer_bytes = replica->options.cache_bytes / 16 };
-
-	buf_printf(&path, "%s/state%c", replica->options.directory, 0);
-	enum err err = kv_open(replica->loop, (const char *)path.bytes, &options, &replica->kv);
-	if (err == OK)
-		err = meta_open(replica->kv, &replica->meta);
-	buf_deinit(&path);
-	return err;
-}
-
-static enum err open_log(struct replica *replica)
-{
-	struct buf path = { 0 };
-	struct wal_loaded loaded = { 0 };
-	struct wal_options wal_options = { .synced = on_synced, .arg = replica };
-	struct raft_options raft_options = { .id = replica->options.id,
-					     .members = replica->options.members->ids,
-					     .member_count = replica->options.members->count,
-					     .election_ticks = RAFT_ELECTION_TICKS,
-					     .heartbeat_ticks = RAFT_HEARTBEAT_TICKS,
-					     .tick_ms = RAFT_TICK_MS,
-					     .seed = loop_random(replica->loop),
-					     .applied = meta_applied_index(replica->meta) };
-
-	buf_printf(&path, "%s/log%c", replica->options.directory, 0);
-	wal_options.directory = (const char *)path.bytes;
-	enum err err = wal_open(replica->loop, &wal_options, &replica->wal, &loaded);
-	if (err == OK)
-		err = raft_open(&raft_options, &loaded.hard, loaded.first_index, loaded.first_previous_term, loaded.entries,
-				loaded.entry_count, &replica->raft);
-	if (err == OK)
-		log_info("master_restored",
-			 "term=%" PRIu64 " first=%" PRIu64 " entries=%zu damaged=%zu applied=%" PRIu64 " torn_bytes=%" PRIu64,
-			 loaded.hard.term, loaded.first_index, loaded.entry_count, loaded.damaged_count,
-			 raft_options.applied, loaded.torn_bytes);
-	wal_loaded_free(&loaded);
-	buf_deinit(&path);
-	return err;
-}
-
-enum err replica_open(const struct replica_options *options, struct replica **out)
+enum err replica_open(const struct replica_options *options, struct replica **out, struct buf *message)
 {
 	struct replica *replica = mem_zero(1, sizeof(*replica));
 
@@ -597,22 +382,20 @@ enum err replica_open(const struct replica_options *options, struct replica **ou
 	replica->waiting_end = &replica->waiting;
 	replica->batches_end = &replica->batches;
 	replica->writes_end = &replica->writes;
-	replica->alarm_bytes = LOG_KEPT_ALARM_BYTES;
-	replica->sync = (struct work){ .run = sync_run, .done = sync_done };
+	replica->snapshots = snapshots_open(options->loop);
+	replica->members_index = UINT64_MAX;
 	timer_init(&replica->tick, options->loop, on_tick, replica);
-	timer_init(&replica->trim, options->loop, on_trim, replica);
+	timer_init(&replica->trim, options->loop, replica_on_trim, replica);
 	timer_init(&replica->resume, options->loop, on_resume, replica);
 	defer_init(&replica->round, options->loop, run_round, replica);
-	enum err err = open_state(replica);
-	if (err == OK)
-		err = open_log(replica);
+	enum err err = replica_open_stores(replica, message);
 	if (err) {
 		log_error("master_restore_failed", "error=%s", err_name(err));
 		replica_close(replica);
 		return err;
 	}
 	replica->peers = peers_open(options->rpc, options->members, options->id);
-	look_at_space(replica);
+	replica_look_at_space(replica);
 	timer_start(&replica->tick, RAFT_TICK_MS);
 	timer_start(&replica->trim, HOUSEKEEPING_MS);
 	*out = replica;
@@ -628,11 +411,14 @@ void replica_close(struct replica *replica)
 	timer_stop(&replica->trim);
 	timer_stop(&replica->resume);
 	defer_cancel(&replica->round);
-	replica->closing = true;
+	if (replica->sync)
+		replica->sync->replica = NULL;
 	proposals_end(replica, ERR_CANCELLED);
 	wal_close(replica->wal);
 	raft_close(replica->raft);
 	peers_close(replica->peers);
+	install_close(replica->install);
+	snapshots_close(replica->snapshots);
 	meta_close(replica->meta);
 	while (replica->writes) {
 		struct write *write = replica->writes;
@@ -640,8 +426,8 @@ void replica_close(struct replica *replica)
 		write_free(write);
 	}
 	buf_deinit(&replica->packed);
-	if (!replica->sync_index)
-		replica_free(replica);
+	state_store_unref(replica->store);
+	free(replica);
 }
 
 /* ---- asking */
@@ -653,7 +439,7 @@ struct meta *replica_meta(struct replica *replica)
 
 bool replica_can_read(struct replica *replica)
 {
-	return replica->leading_term && !replica->failed && raft_can_read(replica->raft, now_ms(replica));
+	return replica->leading_term && !replica->failed && raft_can_read(replica->raft, replica_now_ms(replica));
 }
 
 bool replica_is_leading(const struct replica *replica)
@@ -679,7 +465,7 @@ const char *replica_leader_address(struct replica *replica)
 	struct raft_view view;
 
 	raft_view(replica->raft, &view);
-	const char *address = view.leader ? members_address(replica->options.members, view.leader) : NULL;
+	const char *address = view.leader ? members_address(&replica->members, view.leader) : NULL;
 	return address ? address : "";
 }
 
@@ -702,4 +488,43 @@ void replica_time_used(struct replica *replica, uint64_t time_ms)
 
 	if (replica->used_time_ns < time_ns)
 		replica->used_time_ns = time_ns;
+}
+
+bool replica_is_rebuilding(const struct replica *replica)
+{
+	return replica->rebuilding;
+}
+
+const struct members *replica_members(const struct replica *replica)
+{
+	return &replica->members;
+}
+
+void replica_membership(const struct replica *replica, struct raft_membership *out, uint64_t *index)
+{
+	*out = *raft_membership(replica->raft, index);
+}
+
+enum err replica_propose_members(struct replica *replica, const struct raft_membership *membership)
+{
+	uint64_t index;
+	enum err err = raft_propose_members(replica->raft, replica_now_ms(replica), membership, &index);
+
+	defer_post(&replica->round);
+	return err;
+}
+
+enum err replica_transfer(struct replica *replica, uint64_t member)
+{
+	enum err err = raft_transfer(replica->raft, replica_now_ms(replica), member);
+
+	defer_post(&replica->round);
+	return err;
+}
+
+void replica_persistence(const struct replica *replica, struct replica_persistence *out)
+{
+	*out = (struct replica_persistence){ .bytes_kept = replica->bytes_kept,
+					     .bytes_unsynced = replica->bytes_unsynced,
+					     .lags = replica->lags };
 }

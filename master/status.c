@@ -46,7 +46,7 @@ static void add_members(const struct status *status, Granary__ClusterStatus *out
 	out->members = mem_alloc(RAFT_MEMBERS_MAX * sizeof(Granary__RaftMember *));
 	for (size_t i = 0; i < view.member_count; i++) {
 		Granary__RaftMember *member = mem_alloc(sizeof(*member));
-		const char *address = members_address(status->options.members, view.members[i].id);
+		const char *address = members_address(replica_members(status->options.replica), view.members[i].id);
 		granary__raft_member__init(member);
 		member->id = view.members[i].id;
 		member->address = mem_string(address ? address : "");
@@ -54,6 +54,9 @@ static void add_members(const struct status *status, Granary__ClusterStatus *out
 		member->contact_ms = member->id == view.id || now < view.members[i].contact_ms ?
 					     0 :
 					     now - view.members[i].contact_ms;
+		member->learner = view.members[i].learner;
+		member->snapshot = view.members[i].snapshot;
+		member->node = view.members[i].node;
 		out->members[out->n_members++] = member;
 	}
 }
@@ -121,12 +124,17 @@ static void answer(struct status *status, struct rpc_request *request)
 	Granary__ClusterStatus *out = mem_alloc(sizeof(*out));
 	struct meta *meta = replica_meta(status->options.replica);
 	struct meta_counts counts;
+	struct replica_persistence persistence;
 
 	granary__cluster_status__init(out);
 	meta_counts(meta, &counts);
 	out->cluster = meta_cluster(meta);
 	add_members(status, out);
 	add_servers(status, message->servers, out);
+	replica_persistence(status->options.replica, &persistence);
+	out->log_bytes_kept = persistence.bytes_kept;
+	out->log_bytes_unsynced = persistence.bytes_unsynced;
+	out->persistence_lags = persistence.lags;
 	out->inodes = counts.inodes;
 	out->chunks = counts.chunks;
 	out->sessions = counts.sessions;

@@ -7,7 +7,6 @@
 #define GRANARY_MASTER_STATUS_H
 
 #include "common/sys/rpc.h"
-#include "master/members.h"
 #include "master/repair.h"
 #include "master/replica.h"
 #include "master/servers.h"
@@ -21,7 +20,6 @@ struct status_options {
 	struct servers *servers;
 	struct sessions *sessions;
 	const struct repair *repair;
-	const struct members *members;
 	uint64_t start_ms; /* of the process, loop_now_ms */
 };
 

@@ -49,7 +49,10 @@
 	X(ERR_NO_SERVERS, 72, EIO, "too few chunkservers")                                         \
 	X(ERR_WRONG_CLUSTER, 73, EIO, "belongs to another cluster")                                \
 	X(ERR_VERSION_MISMATCH, 74, EPROTO, "protocol version not spoken here")                    \
-	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")  \
+	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")         \
+	X(ERR_LAST_VOTER, 82, EINVAL, "the last voting master cannot be removed")                        \
+	X(ERR_CHANGE_UNDER_WAY, 83, EBUSY, "another change of the masters is under way")                 \
+	X(ERR_WRONG_MASTER, 84, EINVAL, "no such master answers at that address")\
 	X(ERR_UNCERTAIN, 88, EIO, "not compared with its other copies yet, after a loss of power") \
 	X(ERR_DATA_LOST, 89, EIO, "data that was written and not synced is lost: all its servers lost power")
 

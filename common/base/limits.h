@@ -173,6 +173,25 @@
 #define REPAIR_SUSPECTS_MAX 4096u
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
+/* Snapshots of the state machine. */
+#define SNAPSHOT_PAGE_BYTES (256u * KIB)	     /* pairs in one answer; always at least one pair */
+#define SNAPSHOT_PAGE_BYTES_MAX (512u * KIB)	     /* with more than one pair in it */
+#define SNAPSHOTS_MAX 4u			     /* open at once */
+#define SNAPSHOT_IDLE_MS 20000u			     /* one that nobody reads ends */
+#define SNAPSHOT_RETRY_MS 200u			     /* after a failed step of who pulls */
+#define SNAPSHOT_ATTEMPTS_MAX 25u		     /* of one page, before the pull begins anew */
+#define PAIR_KEY_BYTES_MAX 1024u
+#define PAIR_VALUE_BYTES_MAX FRAME_MESSAGE_BYTES_MAX
+#define LOG_KEPT_BYTES (256ull * MIB)		     /* of the log for a member that is away; it then needs a snapshot */
+#define LOG_UNSYNCED_ALARM_BYTES (512ull * MIB)	     /* of entries applied and not yet synced in the store */
+#define RESTORE_CLEAR_MAX 4096u			     /* keys removed by one step of a restore that begins */
+#define FOUNDING_MS 50u			     /* between questions of a fresh master to the others */
+#define FOUNDING_ATTEMPT_MS 1000u
+#define MEMBERS_WISH_MS 4000u			     /* a change that an operator asks for is begun and committed within */
+#define SPACE_HAND_OVER_MS 60000u		     /* a leader whose disk is full gives leadership away so often */
+#define MEMBER_ID_MAX 1023u			     /* ids of masters are the worker part of snowflakes */
+#define MEMBERS_CHANGE_MS 100u			     /* the leader looks what is to be changed in the membership */
+
 /* Clients. */
 #define CLIENT_TIMEOUT_MS 30000u		     /* default of --timeout */
 #define CLIENT_DIRTY_BYTES_MAX (16u * MIB)	     /* data of one client accepted and not yet on three servers; with what waits at the bound below IOBUF_FREE_BYTES_MAX */

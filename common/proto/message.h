@@ -22,12 +22,18 @@
 #define MESSAGE_LIST(X)                                                                            \
 	X(MESSAGE_HELLO, 1, hello, hello)                                                          \
 	X(MESSAGE_RAFT, 2, raft_message, empty)                                                    \
+	X(MESSAGE_SNAPSHOT_OPEN, 5, snapshot_open, snapshot_info)                                  \
+	X(MESSAGE_SNAPSHOT_READ, 6, snapshot_read, snapshot_page)                                  \
+	X(MESSAGE_SNAPSHOT_CLOSE, 7, snapshot_close, empty)                                        \
+	X(MESSAGE_FOUNDING, 8, founding_request, founding_reply)                                   \
+	X(MESSAGE_MEMBERS_CHANGE, 9, members_change, empty)                                        \
 	X(MESSAGE_SESSION_OPEN, 10, session_open, session_info)                                    \
 	X(MESSAGE_SESSION_KEEPALIVE, 11, session_keepalive, session_info)                          \
 	X(MESSAGE_META, 12, meta_request, meta_reply)                                              \
 	X(MESSAGE_INVALIDATE, 13, invalidate, empty)                                               \
 	X(MESSAGE_CHUNK_FAILURE, 14, chunk_failure, chunk_location)                                \
 	X(MESSAGE_CLUSTER_STATUS, 15, cluster_status_request, cluster_status)                      \
+	X(MESSAGE_RESTORE, 16, restore, empty)                                                     \
 	X(MESSAGE_SETTINGS, 20, settings_request, settings)                                        \
 	X(MESSAGE_FSCK, 21, fsck_request, fsck_report)                                             \
 	X(MESSAGE_FENCE, 25, fence, empty)                                                         \

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
@@ -45,9 +46,11 @@ struct kv {
 	leveldb_options_t *options;
 	leveldb_cache_t *cache;
 	leveldb_filterpolicy_t *filter;
-	leveldb_readoptions_t *read_options;
+	leveldb_readoptions_t *read_options, *read_once_options;
 	leveldb_writeoptions_t *write_options;
 	atomic_bool failed; /* a write or sync failed: what is on disk is unknown, nothing is accepted any more */
+	atomic_bool damaged; /* a read failed */
+	bool filling;
 };
 
 struct kv_batch {
@@ -59,11 +62,11 @@ struct kv_iterator {
 	struct kv *kv;
 };
 
-/* Frees `text`. */
-static enum err failed(const struct kv *kv, const char *what, char *text)
+/* Frees `text`. What cannot be read is as good as damaged. */
+static enum err failed(const struct kv *kv, const char *what, bool is_read, char *text)
 {
 	enum err err = ERR_IO;
-	if (strncmp(text, "Corruption", 10) == 0)
+	if (strncmp(text, "Corruption", 10) == 0 || (is_read && strstr(text, "Input/output error") != NULL))
 		err = ERR_CORRUPT;
 	else if (strstr(text, "lock") != NULL)
 		err = ERR_BUSY;
@@ -162,7 +165,37 @@ static void make_options(struct kv *kv, const struct kv_options *options)
 	leveldb_options_set_compression(kv->options, leveldb_snappy_compression);
 	kv->read_options = leveldb_readoptions_create();
 	leveldb_readoptions_set_verify_checksums(kv->read_options, 1);
+	kv->read_once_options = leveldb_readoptions_create();
+	leveldb_readoptions_set_verify_checksums(kv->read_once_options, 1);
+	leveldb_readoptions_set_fill_cache(kv->read_once_options, 0);
 	kv->write_options = leveldb_writeoptions_create();
+}
+
+struct contents {
+	bool current, used;
+};
+
+static bool look_at_name(void *arg, const char *name)
+{
+	struct contents *contents = arg;
+	const char *dot = strrchr(name, '.');
+	if (strcmp(name, "CURRENT") == 0)
+		contents->current = true;
+	if (dot != NULL && (strcmp(dot, ".ldb") == 0 || strcmp(dot, ".sst") == 0 || strcmp(dot, ".log") == 0))
+		contents->used = true;
+	return true;
+}
+
+/* A store without CURRENT would be taken for a new one, and emptied. */
+static enum err check_current(struct kv *kv)
+{
+	struct contents contents = { 0 };
+	enum err err = dir_list(kv->loop, kv->path, look_at_name, &contents);
+	if (err == OK && contents.used && !contents.current) {
+		log_error("kv_failed", "operation=open path=%s text=CURRENT_is_missing", kv->path);
+		err = ERR_CORRUPT;
+	}
+	return err;
 }
 
 enum err kv_open(struct loop *loop, const char *path, const struct kv_options *options, struct kv **out)
@@ -174,14 +207,17 @@ enum err kv_open(struct loop *loop, const char *path, const struct kv_options *o
 	struct kv *kv = mem_zero(1, sizeof(*kv));
 	kv->loop = loop;
 	kv->path = mem_string(path);
+	kv->filling = options != NULL && options->filling;
 	make_options(kv, options);
 	char *text = NULL;
 	err = take_lock(kv);
 	if (err == OK)
+		err = check_current(kv);
+	if (err == OK)
 		err = kv_log_repair(loop, path);
 	if (err == OK) {
 		kv->db = leveldb_open(kv->options, path, &text);
-		err = kv->db == NULL ? failed(kv, "open", text) : find_log(kv);
+		err = kv->db == NULL ? failed(kv, "open", true, text) : find_log(kv);
 	}
 	if (err != OK) {
 		kv_close(kv);
@@ -199,6 +235,7 @@ void kv_close(struct kv *kv)
 		leveldb_close(kv->db);
 	leveldb_writeoptions_destroy(kv->write_options);
 	leveldb_readoptions_destroy(kv->read_options);
+	leveldb_readoptions_destroy(kv->read_once_options);
 	leveldb_options_destroy(kv->options);
 	leveldb_filterpolicy_destroy(kv->filter);
 	leveldb_cache_destroy(kv->cache);
@@ -210,6 +247,58 @@ void kv_close(struct kv *kv)
 	free(kv);
 }
 
+enum err kv_settle(struct kv *kv)
+{
+	check(kv->filling);
+	if (atomic_load(&kv->failed))
+		return ERR_STORE_FAILED;
+	file_unref(kv->log);
+	kv->log = NULL;
+	kv->filling = false;
+	return find_log(kv);
+}
+
+bool kv_is_damaged(const struct kv *kv)
+{
+	return atomic_load(&kv->damaged);
+}
+
+static enum err read_failed(struct kv *kv, const char *what, char *text)
+{
+	atomic_store(&kv->damaged, true);
+	return failed(kv, what, true, text);
+}
+
+struct removal {
+	struct loop *loop;
+	const char *path;
+	enum err err;
+};
+
+static bool remove_one(void *arg, const char *name)
+{
+	struct removal *removal = arg;
+	char path[PATH_BYTES_MAX];
+	int size = snprintf(path, sizeof(path), "%s/%s", removal->path, name);
+	check(size > 0 && (size_t)size < sizeof(path));
+	enum err err = file_unlink(removal->loop, path);
+	removal->err = err == ERR_NOT_FOUND ? OK : err;
+	return removal->err == OK;
+}
+
+enum err kv_remove(struct loop *loop, const char *path)
+{
+	struct removal removal = { .loop = loop, .path = path };
+	enum err err = dir_list(loop, path, remove_one, &removal);
+	if (err == ERR_NOT_FOUND)
+		return OK;
+	if (err == OK)
+		err = removal.err;
+	if (err == OK && rmdir(path) != 0)
+		err = ERR_IO;
+	return err;
+}
+
 enum err kv_get(struct kv *kv, struct slice key, struct buf *value)
 {
 	buf_clear(value);
@@ -217,7 +306,7 @@ enum err kv_get(struct kv *kv, struct slice key, struct buf *value)
 	size_t size = 0;
 	char *found = leveldb_get(kv->db, kv->read_options, (const char *)key.bytes, key.size, &size, &text);
 	if (text != NULL)
-		return failed(kv, "get", text);
+		return read_failed(kv, "get", text);
 	if (found == NULL)
 		return ERR_NOT_FOUND;
 	buf_append(value, found, size);
@@ -233,9 +322,9 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 	leveldb_write(kv->db, kv->write_options, batch->batch, &text);
 	if (text != NULL) {
 		atomic_store(&kv->failed, true);
-		return failed(kv, "write", text);
+		return failed(kv, "write", false, text);
 	}
-	enum err err = follow_log(kv);
+	enum err err = kv->filling ? OK : follow_log(kv);
 	if (err != OK) {
 		atomic_store(&kv->failed, true);
 		return err;
@@ -313,12 +402,22 @@ void kv_batch_delete(struct kv_batch *batch, struct slice key)
 	leveldb_writebatch_delete(batch->batch, (const char *)key.bytes, key.size);
 }
 
-struct kv_iterator *kv_iterator_open(struct kv *kv)
+static struct kv_iterator *iterator_open(struct kv *kv, const leveldb_readoptions_t *options)
 {
 	struct kv_iterator *iterator = mem_alloc(sizeof(*iterator));
-	iterator->iterator = leveldb_create_iterator(kv->db, kv->read_options);
+	iterator->iterator = leveldb_create_iterator(kv->db, options);
 	iterator->kv = kv;
 	return iterator;
+}
+
+struct kv_iterator *kv_iterator_open(struct kv *kv)
+{
+	return iterator_open(kv, kv->read_options);
+}
+
+struct kv_iterator *kv_iterator_open_once(struct kv *kv)
+{
+	return iterator_open(kv, kv->read_once_options);
 }
 
 void kv_iterator_close(struct kv_iterator *iterator)
@@ -363,5 +462,5 @@ enum err kv_iterator_error(const struct kv_iterator *iterator)
 {
 	char *text = NULL;
 	leveldb_iter_get_error(iterator->iterator, &text);
-	return text == NULL ? OK : failed(iterator->kv, "iterate", text);
+	return text == NULL ? OK : read_failed(iterator->kv, "iterate", text);
 }

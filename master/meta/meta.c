@@ -116,7 +116,7 @@ static void effects_clear(struct meta *meta)
 {
 	meta->touch_count = 0;
 	buf_clear(&meta->names);
-	meta->garbage_added = meta->orphans_added = meta->servers_changed = false;
+	meta->garbage_added = meta->orphans_added = meta->servers_changed = meta->restored = false;
 }
 
 static void touch_add(struct context *context, uint64_t inode, struct slice name)
@@ -159,7 +159,8 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 					 .touch_count = meta->touch_count,
 					 .garbage_added = meta->garbage_added,
 					 .orphans_added = meta->orphans_added,
-					 .servers_changed = meta->servers_changed};
+					 .servers_changed = meta->servers_changed,
+					 .restored = meta->restored};
 }
 
 /* ---- apply */
@@ -168,6 +169,8 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 static Granary__MetaReply *request_apply(struct meta *meta, const Granary__MetaRequest *request)
 {
 	struct context context = {.meta = meta, .session = request->session, .now_ns = (int64_t)meta->state->time_ns};
+	if (!restore_allows(meta, request))
+		return request_refuse(request, ERR_BUSY);
 	if (request->session == 0)
 		return request_run(&context, request);
 	if (!session_exists(meta, request->session))
@@ -181,6 +184,49 @@ static Granary__MetaReply *request_apply(struct meta *meta, const Granary__MetaR
 	reply = request_run(&context, request);
 	slot_remember(meta, request, reply);
 	return reply;
+}
+
+static void members_put(struct meta *meta, uint64_t index, struct slice membership)
+{
+	Granary__StoredMembership stored = GRANARY__STORED_MEMBERSHIP__INIT;
+	struct key key = key_of_single("members");
+	struct buf packed = {0};
+	stored.index = index;
+	stored.membership = message_borrow(membership);
+	message_pack(&stored.base, &packed);
+	store_put(&meta->store, &key, buf_slice(&packed));
+	buf_deinit(&packed);
+}
+
+enum err meta_apply_members(struct meta *meta, uint64_t index, uint64_t term, struct slice membership)
+{
+	check(index == meta->state->applied_index + 1 || store_failed(&meta->store));
+	if (store_failed(&meta->store))
+		return store_failed(&meta->store);
+	effects_clear(meta);
+	meta->state->applied_index = index;
+	meta->state->applied_term = term;
+	members_put(meta, index, membership);
+	state_put(meta);
+	return store_commit(&meta->store);
+}
+
+enum err meta_members(struct meta *meta, struct buf *membership, uint64_t *index)
+{
+	struct key key = key_of_single("members");
+	ProtobufCMessage *message = NULL;
+	struct slice stored;
+	buf_clear(membership);
+	*index = 0;
+	if (!store_get(&meta->store, &key, &stored))
+		return store_failed(&meta->store) ? store_failed(&meta->store) : ERR_NOT_FOUND;
+	if (message_unpack(&granary__stored_membership__descriptor, stored, &message))
+		return ERR_CORRUPT;
+	const Granary__StoredMembership *found = (const Granary__StoredMembership *)message;
+	buf_append_slice(membership, message_bytes(found->membership));
+	*index = found->index;
+	message_free(message);
+	return OK;
 }
 
 enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,

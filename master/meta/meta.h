@@ -17,6 +17,7 @@
  *   'Z' chunk                -> (empty: there was such a chunk, and it was removed)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
  *   'M' "settings"           -> Settings: what an operator has changed
+ *   'M' "members"            -> StoredMembership: the masters
  */
 #ifndef GRANARY_MASTER_META_META_H
 #define GRANARY_MASTER_META_META_H
@@ -44,6 +45,7 @@ struct meta_effects {
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;
+	bool restored; /* everything is another: forget what is known of it */
 };
 
 /* The store is borrowed and outlives the meta. A fresh store gets the root directory. */
@@ -63,6 +65,11 @@ const Granary__Settings *meta_settings(const struct meta *meta);
  */
 MUST_USE enum err meta_apply(struct meta *meta, uint64_t index, uint64_t term, const Granary__LogEntry *entry,
 			     Granary__MetaReply **replies, struct meta_effects *effects);
+
+/* The same for an entry that changes the membership of the masters. */
+MUST_USE enum err meta_apply_members(struct meta *meta, uint64_t index, uint64_t term, struct slice membership);
+/* As last applied (`membership` is replaced) and the entry that it is from. ERR_NOT_FOUND: none has been. */
+MUST_USE enum err meta_members(struct meta *meta, struct buf *membership, uint64_t *index);
 
 /* True when the request changes nothing and may go to meta_query. */
 bool meta_is_query(const Granary__MetaRequest *request);

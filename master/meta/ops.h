@@ -40,7 +40,8 @@
 	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)                                     \
 	X(op_copy_remove, copy_remove, COPY_REMOVE, Granary__CopyRemove, true)                                         \
 	X(op_fsck_repair, fsck_repair, FSCK_REPAIR, Granary__FsckRepair, true)                                         \
-	X(op_set_settings, set_settings, SET_SETTINGS, Granary__SetSettings, true)
+	X(op_set_settings, set_settings, SET_SETTINGS, Granary__SetSettings, true)                                    \
+	X(op_restore, restore, RESTORE, Granary__Restore, true)
 
 #define X(function, member, name, type, changes)                                                                       \
 	enum err function(struct context *context, const type *op, Granary__MetaResult *result);

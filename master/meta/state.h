@@ -28,6 +28,7 @@ struct meta {
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;
+	bool restored;
 };
 
 /* One request while it is carried out. */
@@ -49,6 +50,9 @@ static inline uint64_t context_inode(const struct context *context, uint64_t ino
 {
 	return inode ? inode : context->created;
 }
+
+/* restore.c: false for a request that is refused while a restore is under way. */
+bool restore_allows(const struct meta *meta, const Granary__MetaRequest *request);
 
 /* Caches of other sessions to recall. */
 void touch_inode(struct context *context, uint64_t inode);

@@ -59,6 +59,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_SET_SETTINGS:
 	case GRANARY__META_OP__OP_FSCK_REPAIR:
 	case GRANARY__META_OP__OP_COPY_REMOVE:
+	case GRANARY__META_OP__OP_RESTORE:
 		return false;
 	default:
 		return true;

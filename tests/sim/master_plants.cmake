@@ -5,6 +5,8 @@ set(master_plants
 						 # in ten finds it)
 	master:client_service:HASTY_LEADER:40	 # a new leader does not wait for leases that its predecessor granted
 	master:replica:IDS_AGAIN:80		 # entries may be older than the ids in them: a later life makes these again
+	master:replica_store:CUT_UNSYNCED:60	 # the log is cut before the database is synced
+	master:install:SNAPSHOT_UNSYNCED:60	 # a snapshot is taken into use before it is durable
 	leases:servers:RESET_IS_DEAD:20		 # a server whose connection broke counts as gone
 	leases:servers:LEASE_UNCLEAN:20		 # a server that comes back has a lease before its garbage is delivered
 	leases:servers:LEASES_FORGOTTEN:40)	 # a new leader counts servers as dead that it has not heard yet
@@ -15,7 +17,8 @@ foreach(plant ${master_plants})
 	list(GET plant 2 bug)
 	list(GET plant 3 seeds)
 	set(name sim_${part}_plant_${bug})
-	add_executable(${name} sim/sim_${part}.c ${CMAKE_SOURCE_DIR}/master/${file}.c)
+	file(GLOB beside CONFIGURE_DEPENDS sim/${part}_*.c)
+	add_executable(${name} sim/sim_${part}.c ${beside} ${CMAKE_SOURCE_DIR}/master/${file}.c)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
 	target_link_libraries(${name} PRIVATE granary_sim_masters granary_master granary_raft granary_meta granary_sim granary_rpc granary_sim granary_common)
 	add_test(NAME ${name} COMMAND ${name} --expect-failure ${seeds})

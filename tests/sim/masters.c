@@ -11,7 +11,11 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
+#include "master/replica.h"
 
+/* Small, so that logs are cut and who was away for a second or two needs a snapshot. */
+#define SEGMENT_BYTES (128u * KIB)
+#define LOG_KEPT_BYTES_MAX (24u * KIB)
 #define MEMBERS "1=m1:7001,2=m2:7001,3=m3:7001"
 
 const char *const master_addresses[MASTERS] = { "m1:7001", "m2:7001", "m3:7001" };
@@ -26,6 +30,8 @@ struct master *master_try(struct loop *loop, unsigned id, void (*failed)(void *a
 					  .members = MEMBERS,
 					  .id = id,
 					  .cache_bytes = 16u * MIB,
+					  .segment_bytes = SEGMENT_BYTES,
+					  .log_kept_bytes = LOG_KEPT_BYTES_MAX,
 					  .failed = failed,
 					  .arg = arg };
 
@@ -43,10 +49,23 @@ struct master *master_on(struct loop *loop, unsigned id, void (*failed)(void *ar
 	return master;
 }
 
+/* Its process ends by itself, and is started again. */
+static void member_end(void *arg)
+{
+	struct member *member = arg;
+
+	member_stop(member, false);
+	sim_after(member->sim, 200000, member_restart, member);
+}
+
 static void on_failed(void *arg, enum err err)
 {
-	const struct member *member = arg;
+	struct member *member = arg;
 
+	if (member->may_fail && err == ERR_CORRUPT) {
+		sim_after(member->sim, 1000, member_end, member);
+		return;
+	}
 	sim_print_trace(member->sim, stderr);
 	fprintf(stderr, "master %u: its store failed: %s\n", member->id, err_name(err));
 	check(false);
@@ -60,6 +79,9 @@ static void start(struct member *member)
 		sim_host_start(member->host);
 	member->loop = sim_process_open(member->host, name);
 	member->master = master_on(member->loop, member->id, on_failed, member);
+	/* What was synced is there again, unless it was damaged. */
+	struct replica *replica = master_replica(member->master);
+	check(!replica || !replica_is_rebuilding(replica) || member->may_fail);
 	member->starts++;
 }
 

@@ -21,6 +21,7 @@ struct member {
 	struct master *master; /* NULL: down */
 	unsigned id;	       /* 1..MASTERS */
 	unsigned starts;
+	bool may_fail; /* its database is damaged: it may find out and stop, and is started again */
 };
 
 /* The master `id` on a fresh loop of its host. `arg` goes to `failed`. NULL: it does not start, as the trace then says. */

@@ -5,6 +5,7 @@
  *   - each change is done exactly once: a create that is retried through failovers never says that the name exists, a
  *     removal never that there is none;
  *   - reads are linearizable: a name acknowledged before a query was sent is found, with its inode; one removed is not;
+ *   - the disks of masters and their membership (master_disks.h): all is whole again in the end;
  *   - caches: when a change is acknowledged no other client still believes the opposite under a running lease.
  * At the end: all that was acknowledged is there, nothing removed is, all masters hold equal state.
  *
@@ -19,7 +20,7 @@
 #include "common/sys/file.h"
 #include "common/sys/rpc.h"
 #include "master/replica.h"
-#include "tests/sim/masters.h"
+#include "tests/sim/master_disks.h"
 
 #define CLIENTS 3u
 #define SLOTS 4u
@@ -79,6 +80,7 @@ struct client {
 struct world {
 	struct sim *sim;
 	struct member members[MASTERS];
+	struct disks disks;
 	struct client clients[CLIENTS];
 	struct name names[NAMES_MAX];
 	unsigned name_count;
@@ -466,6 +468,8 @@ static void on_fault(void *arg)
 		return;
 	if (rng_below(rng(world), 3) == 0)
 		other = world->clients[rng_below(rng(world), CLIENTS)].host;
+	if (rng_below(rng(world), 3) == 0)
+		disks_fault(&world->disks);
 	switch (rng_below(rng(world), 7)) {
 	case 0:
 	case 1:
@@ -570,6 +574,7 @@ static uint64_t run(uint64_t seed, void *arg)
 
 	world->sim = sim_open(&(struct sim_options){ .seed = seed, .break_per_million = 200, .verbose = getenv("SIM_VERBOSE") != NULL });
 	masters_open(world->members, world->sim);
+	disks_open(&world->disks, world->sim, world->members);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_start(world, i);
 	sim_after(world->sim, 1000000, on_fault, world);
@@ -582,11 +587,13 @@ static uint64_t run(uint64_t seed, void *arg)
 		member_restart(&world->members[i]);
 		on_room(&world->members[i]);
 	}
+	check(sim_run(world->sim, CALM_US, disks_are_whole, &world->disks));
 	check(sim_run(world->sim, CALM_US, all_answered, world));
 	check(sim_run(world->sim, CALM_US, all_applied, world));
 	check_end(world);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		client_stop(&world->clients[i]);
+	disks_close(&world->disks);
 	masters_stop(world->members);
 	sum->created += world->created;
 	sum->removed += world->removed;
@@ -596,6 +603,10 @@ static uint64_t run(uint64_t seed, void *arg)
 	for (unsigned i = 0; i < MASTERS; i++)
 		sum->starts += world->members[i].starts;
 	sum->lost_sessions += world->lost_sessions;
+	sum->disks.replaced += world->disks.replaced;
+	sum->disks.damaged += world->disks.damaged;
+	sum->disks.removed += world->disks.removed;
+	sum->disks.transferred += world->disks.transferred;
 	uint64_t digest = sim_trace_digest(world->sim) ^ world->created ^ (uint64_t)world->found << 32 ^ sim_steps(world->sim);
 	sim_close(world->sim);
 	free(world);
@@ -606,9 +617,11 @@ static void report(const void *arg, uint64_t count)
 {
 	const struct world *sum = arg;
 
-	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u refused, %u starts, %u sessions lost\n", count,
-	       sum->created, sum->removed, sum->found, sum->recalls, sum->refused, sum->starts, sum->lost_sessions);
-	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->refused > 100 && sum->starts > count * MASTERS));
+	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u refused, %u starts, %u sessions lost, disks: %u replaced, %u damaged, %u removed, %u transfers\n", count,
+	       sum->created, sum->removed, sum->found, sum->recalls, sum->refused, sum->starts, sum->lost_sessions, sum->disks.replaced,
+	       sum->disks.damaged, sum->disks.removed, sum->disks.transferred);
+	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->refused > 100 && sum->starts > count * MASTERS &&
+				 sum->disks.replaced > 3 && sum->disks.damaged > 3 && sum->disks.removed > 3 && sum->disks.transferred > 3));
 }
 
 int main(int argc, char **argv)

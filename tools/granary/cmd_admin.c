@@ -1,4 +1,4 @@
-/* admin status, servers, raft status: is all data safe, who is there. */
+/* admin status, servers: is all data safe, who is there. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,13 +7,12 @@
 
 #include "client/client.h"
 #include "common/base/check.h"
-#include "tools/granary/cluster_status.h"
+#include "tools/granary/admin_status.h"
 #include "tools/granary/commands.h"
-#include "tools/granary/json.h"
 
 #define WATCH_MS 1000
 
-static int fetch(struct cli *cli, Granary__ClusterStatus **out)
+int admin_fetch_status(struct cli *cli, Granary__ClusterStatus **out)
 {
 	char *addresses = cli_cluster_addresses(cli);
 	if (!addresses)
@@ -90,6 +89,9 @@ static void print_status(const Granary__ClusterStatus *s)
 		printf("LOST: %s are damaged in all copies: reads of them fail\n", text_size(lost * 4096, total));
 	if (uncertain)
 		printf("copies being compared after a loss of power: %" PRIu64 "\n", uncertain);
+	if (s->persistence_lags)
+		printf("ALARM: the leading master's disk does not keep up: %" PRIu64 " MiB of log, %" PRIu64 " MiB not yet in its database\n",
+		       s->log_bytes_kept >> 20, s->log_bytes_unsynced >> 20);
 	if (s->malformed_frames)
 		printf("malformed frames refused: %" PRIu64 "\n", s->malformed_frames);
 }
@@ -138,7 +140,7 @@ static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 	json_close(json, ']');
 }
 
-static void json_members(struct json *json, const Granary__ClusterStatus *s)
+void admin_json_members(struct json *json, const Granary__ClusterStatus *s)
 {
 	json_number(json, "leader", s->leader);
 	json_number(json, "term", s->term);
@@ -146,12 +148,18 @@ static void json_members(struct json *json, const Granary__ClusterStatus *s)
 	json_number(json, "applied", s->applied);
 	json_number(json, "log_first", s->log_first);
 	json_number(json, "log_last", s->log_last);
+	json_number(json, "log_bytes_kept", s->log_bytes_kept);
+	json_number(json, "log_bytes_unsynced", s->log_bytes_unsynced);
+	json_bool(json, "persistence_lags", s->persistence_lags);
 	json_open(json, "members", '[');
 	for (size_t i = 0; i < s->n_members; i++) {
 		json_open(json, NULL, '{');
 		json_number(json, "id", s->members[i]->id);
 		json_text(json, "address", s->members[i]->address);
 		json_bool(json, "leader", s->members[i]->id == s->leader);
+		json_bool(json, "learner", s->members[i]->learner);
+		json_bool(json, "snapshot", s->members[i]->snapshot);
+		json_id(json, "node", s->members[i]->node);
 		json_number(json, "match", s->members[i]->match);
 		json_number(json, "contact_ms", s->members[i]->contact_ms);
 		json_close(json, '}');
@@ -189,7 +197,7 @@ static void print_status_json(const Granary__ClusterStatus *s)
 	json_number(&json, "bytes_free", s->bytes_free);
 	json_number(&json, "malformed_frames", s->malformed_frames);
 	json_number(&json, "uptime_ms", s->uptime_ms);
-	json_members(&json, s);
+	admin_json_members(&json, s);
 	json_servers(&json, s);
 	json_close(&json, '}');
 }
@@ -207,7 +215,7 @@ int cmd_admin_status(struct cli *cli, int argc, char **argv)
 		return result;
 	do {
 		Granary__ClusterStatus *status = NULL;
-		result = fetch(cli, &status);
+		result = admin_fetch_status(cli, &status);
 		if (watch && !as_json)
 			fputs("\033[H\033[J", stdout);
 		if (result == EXIT_DONE && as_json)
@@ -233,7 +241,7 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
 	Granary__ClusterStatus *status = NULL;
-	result = fetch(cli, &status);
+	result = admin_fetch_status(cli, &status);
 	if (result == EXIT_DONE && as_json) {
 		struct json json;
 		json_init(&json, stdout);
@@ -254,44 +262,6 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 			       : s->returning ? "returning"
 					      : "down",
 			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total));
-		}
-	}
-	cluster_status_free(status);
-	return result;
-}
-
-int cmd_admin_raft(struct cli *cli, int argc, char **argv)
-{
-	bool as_json = false;
-	const struct cli_option options[] = {
-	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
-	    {0},
-	};
-	int result = EXIT_DONE;
-	if (!cli_parse(cli, options, &argc, argv, &result))
-		return result;
-	if (strcmp(argv[0], "status") != 0)
-		return cli_usage_error(cli, argv[0], "unknown (there is: raft status)");
-	Granary__ClusterStatus *status = NULL;
-	result = fetch(cli, &status);
-	if (result == EXIT_DONE && as_json) {
-		struct json json;
-		json_init(&json, stdout);
-		json_open(&json, NULL, '{');
-		json_members(&json, status);
-		json_close(&json, '}');
-	} else if (result == EXIT_DONE) {
-		printf("term %" PRIu64 ", commit %" PRIu64 ", applied %" PRIu64 ", log %" PRIu64 " to %" PRIu64 "\n",
-		       status->term, status->commit, status->applied, status->log_first, status->log_last);
-		printf("%4s  %-21s  %-8s  %12s  %s\n", "id", "address", "role", "match", "last heard");
-		for (size_t i = 0; i < status->n_members; i++) {
-			const Granary__RaftMember *m = status->members[i];
-			printf("%4" PRIu64 "  %-21s  %-8s  %12" PRIu64 "  ", m->id, m->address,
-			       m->id == status->leader ? "leader" : "follower", m->match);
-			if (m->id == status->leader)
-				puts("-");
-			else
-				printf("%" PRIu64 " ms ago\n", m->contact_ms);
 		}
 	}
 	cluster_status_free(status);

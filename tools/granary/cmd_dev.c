@@ -18,7 +18,23 @@
 
 #define READY_TIMEOUT_MS 30000
 
-/* A cluster that may answer: more than half of the masters run and are not frozen. */
+/* A master has taken part in a cluster: its identity file says so. */
+static bool is_founded(struct dev_cluster *dev)
+{
+	bool founded = false;
+	for (size_t i = 0; i < dev->process_count && !founded; i++) {
+		char *path = dev_path(dev, "data", dev->processes[i].name, "/identity"), line[512];
+		FILE *file = dev->processes[i].role == DEV_MASTER ? fopen(path, "re") : NULL;
+		while (file && fgets(line, sizeof line, file))
+			founded |= strncmp(line, "founding = ", 11) == 0 || strncmp(line, "members = ", 10) == 0;
+		if (file)
+			fclose(file);
+		free(path);
+	}
+	return founded;
+}
+
+/* A cluster that may answer: more than half of the masters run and are not frozen, or all, when they have yet to found it. */
 static bool has_majority(struct dev_cluster *dev)
 {
 	unsigned running = 0;
@@ -28,7 +44,7 @@ static bool has_majority(struct dev_cluster *dev)
 		    state == DEV_RUNNING)
 			running++;
 	}
-	return running > dev->masters / 2;
+	return running > (is_founded(dev) ? dev->masters / 2 : dev->masters - 1);
 }
 
 /* A leader answers and knows every chunkserver of ours that runs. */
@@ -138,8 +154,8 @@ struct up {
 static int merge(struct dev_cluster *dev, const struct up *up)
 {
 	struct cli *cli = dev->cli;
-	if (dev->masters && up->masters && up->masters != dev->masters)
-		return cli_usage_error(cli, "--masters", "cannot be changed for a cluster that exists");
+	if (up->masters && up->masters < dev->masters)
+		return cli_usage_error(cli, "--masters", "cannot become fewer (granary admin raft remove, then dev kill)");
 	if (up->chunkservers && up->chunkservers < dev->chunkservers)
 		return cli_usage_error(cli, "--chunkservers", "cannot become fewer: their data would be lost");
 	dev->masters = up->masters ? up->masters : dev->masters ? dev->masters : 3;
@@ -170,6 +186,31 @@ static int merge(struct dev_cluster *dev, const struct up *up)
 	return EXIT_DONE;
 }
 
+/* Runs `granary admin raft add` for what is new; it may be a member already. */
+static int add_masters(struct dev_cluster *dev)
+{
+	char *addresses = dev_addresses(dev);
+	int result = EXIT_DONE;
+	Granary__ClusterStatus *status = NULL;
+	enum err err = cluster_status(addresses, READY_TIMEOUT_MS, &status);
+	for (size_t i = 0; err == OK && i < dev->process_count && result == EXIT_DONE; i++) {
+		const struct dev_process *process = &dev->processes[i];
+		bool known = process->role != DEV_MASTER;
+		for (size_t m = 0; m < status->n_members; m++)
+			known |= status->members[m]->id == process->number;
+		if (known)
+			continue;
+		char member[64];
+		snprintf(member, sizeof member, "%u=%s", process->number, process->address);
+		dev->cli->cluster_option = addresses;
+		result = admin_raft_add(dev->cli, member);
+		dev->cli->cluster_option = NULL;
+	}
+	cluster_status_free(status);
+	free(addresses);
+	return err ? cli_error_text(dev->cli, dev->directory, err_text(err)) : result;
+}
+
 int cmd_dev_up(struct cli *cli, int argc, char **argv)
 {
 	struct up up = {0};
@@ -193,6 +234,7 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 		return result;
 	}
 	unsigned started = 0;
+	uint64_t masters_before = dev.masters;
 	result = merge(&dev, &up);
 	if (result == EXIT_DONE)
 		result = dev_save(&dev);
@@ -200,6 +242,8 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 		result = start_missing(&dev, &started);
 	if (result == EXIT_DONE)
 		result = wait_until_ready(&dev);
+	if (result == EXIT_DONE && dev.masters > masters_before && masters_before > 0)
+		result = add_masters(&dev);
 	if (result != EXIT_DONE)
 		stop_started(&dev);
 	if (result == EXIT_DONE) {
@@ -357,6 +401,30 @@ int cmd_dev_restart(struct cli *cli, int argc, char **argv)
 	dev_terminate(&dev, chosen, count);
 	for (size_t i = 0; i < count && result == EXIT_DONE; i++)
 		result = dev_start(&dev, chosen[i]);
+	if (result == EXIT_DONE)
+		result = wait_until_ready(&dev);
+	dev_close(&dev);
+	return result;
+}
+
+/* An empty disk under the name of a process. */
+int cmd_dev_replace(struct cli *cli, int argc, char **argv)
+{
+	struct dev_cluster dev;
+	bool over;
+	int result = begin(cli, &argc, argv, NULL, &dev, &over);
+	if (over)
+		return result;
+	struct dev_process *chosen = dev_find(&dev, argv[1], argv[2]);
+	result = chosen ? EXIT_DONE : EXIT_FAILED;
+	if (chosen) {
+		dev_terminate(&dev, &chosen, 1);
+		char *data = dev_path(&dev, "data", chosen->name, "");
+		result = dev_wipe(&dev, data);
+		free(data);
+	}
+	if (result == EXIT_DONE)
+		result = dev_start(&dev, chosen);
 	if (result == EXIT_DONE)
 		result = wait_until_ready(&dev);
 	dev_close(&dev);

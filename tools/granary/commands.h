@@ -40,6 +40,10 @@ int cmd_admin_scrub(struct cli *cli, int argc, char **argv);
 int cmd_admin_set(struct cli *cli, int argc, char **argv);
 int cmd_admin_fsck(struct cli *cli, int argc, char **argv);
 int cmd_admin_trash(struct cli *cli, int argc, char **argv);
+/* For `dev up` with more masters than before: "ID=HOST:PORT". */
+int admin_raft_add(struct cli *cli, char *member);
+int cmd_admin_backup(struct cli *cli, int argc, char **argv);
+int cmd_admin_restore(struct cli *cli, int argc, char **argv);
 
 int cmd_dev_up(struct cli *cli, int argc, char **argv);
 int cmd_dev_down(struct cli *cli, int argc, char **argv);
@@ -48,6 +52,7 @@ int cmd_dev_kill(struct cli *cli, int argc, char **argv);
 int cmd_dev_stop(struct cli *cli, int argc, char **argv);
 int cmd_dev_cont(struct cli *cli, int argc, char **argv);
 int cmd_dev_restart(struct cli *cli, int argc, char **argv);
+int cmd_dev_replace(struct cli *cli, int argc, char **argv);
 int cmd_dev_logs(struct cli *cli, int argc, char **argv);
 
 int cmd_bench(struct cli *cli, int argc, char **argv);

@@ -60,6 +60,8 @@ struct dev_process *dev_find(struct dev_cluster *dev, const char *role, const ch
 
 /* The pid of what runs, 0 when it does not. */
 pid_t dev_pid(const struct dev_cluster *dev, const struct dev_process *process, enum dev_state *state);
+/* Removes a data folder of the cluster with all that is in it; an exit status. */
+int dev_wipe(struct dev_cluster *dev, const char *path);
 /* Starts it with its log; an exit status. */
 int dev_start(struct dev_cluster *dev, struct dev_process *process);
 /* True when a child of this command has ended; its log is shown. */

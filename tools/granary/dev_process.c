@@ -1,6 +1,7 @@
 /* The processes of a dev cluster: start, find, signal, end. */
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -252,6 +253,21 @@ static int write_pid(struct dev_cluster *dev, const struct dev_process *process,
 	int result = written ? EXIT_DONE : cli_error_errno(dev->cli, path, errno);
 	free(path);
 	return result;
+}
+
+static int remove_one(const char *path, const struct stat *stat, int kind, struct FTW *where)
+{
+	(void)stat;
+	(void)kind;
+	(void)where;
+	return remove(path);
+}
+
+int dev_wipe(struct dev_cluster *dev, const char *path)
+{
+	if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT)
+		return cli_error_errno(dev->cli, path, errno);
+	return EXIT_DONE;
 }
 
 int dev_start(struct dev_cluster *dev, struct dev_process *process)

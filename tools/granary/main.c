@@ -64,7 +64,6 @@ static const struct command admin[] = {
     {"status", cmd_admin_status, 0, 0, "[--watch] [--json]", "Say whether all data is safe, and how the cluster is",
      NULL},
     {"servers", cmd_admin_servers, 0, 0, "[--json]", "List the chunkservers", NULL},
-    {"raft", cmd_admin_raft, 1, 1, "status [--json]", "Show the masters", NULL},
     {"trash", cmd_admin_trash, 1, 2, "list [--json] [PATH] | empty [--older-than TIME] [PATH]",
      "Show what is in the trash, or remove it for good",
      "In order of removal. With PATH only what was removed at or below it.\n"},
@@ -81,6 +80,16 @@ static const struct command admin[] = {
     {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
      "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
      "force within a heartbeat.\n"},
+    {"raft", cmd_admin_raft, 1, 2, "status [--json] | add ID=HOST:PORT | remove ID | transfer [ID]",
+     "Show the masters, add or remove one, hand leadership over",
+     "add: start the new master first, with an empty data folder, its --id and --members that names the others. It catches up "
+     "without a\n"
+     "vote and then gets one. Afterwards name it in the configuration of clients and chunkservers.\n"},
+    {"backup", cmd_admin_backup, 1, 1, "FILE", "Write all metadata, as of one moment, to a local file",
+     "The cluster goes on meanwhile. FILE has names, attributes and where data is, but no data.\n"},
+    {"restore", cmd_admin_restore, 1, 1, "FILE", "Fill a new, empty cluster from a backup",
+     "The cluster then is the one that the backup was made of: its chunkservers are accepted. One that was interrupted can be "
+     "run again.\n"},
     {0},
 };
 static const struct command dev[] = {
@@ -98,6 +107,8 @@ static const struct command dev[] = {
     {"cont", cmd_dev_cont, 2, 3, "DIR master|chunkserver N | mount | all", "Let a frozen process go on", NULL},
     {"restart", cmd_dev_restart, 2, 3, "DIR master|chunkserver N | mount | all", "Stop a process and start it again",
      NULL},
+    {"replace", cmd_dev_replace, 3, 3, "DIR master|chunkserver N",
+     "Stop a process, remove its data and start it again, as if its disk had been replaced", NULL},
     {"logs", cmd_dev_logs, 1, 2, "DIR [NAME] [--follow]", "Print logs", NULL},
     {0},
 };

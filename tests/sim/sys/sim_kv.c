@@ -28,13 +28,14 @@ struct sim_store {
 	char *path;
 	struct node *roots[ROOTS_MAX]; /* [0] the oldest that may survive, [count - 1] the newest */
 	size_t root_count;
-	bool open;
+	bool damaged, damaged_at_open;
 	struct sim_store *next;
 };
 
 struct kv {
 	struct loop *loop;
 	struct sim_store *store;
+	bool damage_found;
 };
 
 struct operation {
@@ -50,6 +51,7 @@ struct kv_batch {
 struct kv_iterator {
 	struct node *root;
 	const struct node *at;
+	struct kv *kv;
 };
 
 /* ---- the map */
@@ -211,8 +213,9 @@ static void keep_only(struct sim_store *store, size_t index)
 void sim_stores_power_cut(struct sim_host *host, struct sim_store *stores)
 {
 	for (struct sim_store *store = stores; store != NULL; store = store->next) {
-		keep_only(store, (size_t)rng_below(&host->sim->rng, store->root_count));
-		store->open = false;
+		/* Often all that was not synced: what relies on it shows soon. */
+		bool all_lost = rng_below(&host->sim->rng, 4) == 0;
+		keep_only(store, all_lost ? 0 : (size_t)rng_below(&host->sim->rng, store->root_count));
 	}
 }
 
@@ -245,8 +248,60 @@ enum err kv_open(struct loop *loop, const char *path, const struct kv_options *o
 	struct kv *kv = mem_zero(1, sizeof(*kv));
 	kv->loop = loop;
 	kv->store = sim_store_open(loop->host->disk, path);
+	if (kv->store->damaged_at_open) {
+		free(kv);
+		return ERR_CORRUPT;
+	}
 	*out = kv;
 	return OK;
+}
+
+enum err kv_settle(struct kv *kv)
+{
+	return kv->loop->dead ? ERR_IO : OK;
+}
+
+bool kv_is_damaged(const struct kv *kv)
+{
+	return kv->damage_found;
+}
+
+enum err kv_remove(struct loop *loop, const char *path)
+{
+	if (!sim_disk_operation(loop))
+		return ERR_IO;
+	for (struct sim_store *store = *sim_disk_stores(loop->host->disk); store != NULL; store = store->next) {
+		if (strcmp(store->path, path) != 0)
+			continue;
+		for (size_t i = 0; i < store->root_count; i++)
+			node_unref(store->roots[i]);
+		store->roots[0] = NULL;
+		store->root_count = 1;
+		store->damaged = store->damaged_at_open = false;
+	}
+	return OK;
+}
+
+bool sim_host_damage_store(struct sim_host *host, const char *path, bool at_open)
+{
+	for (struct sim_store *store = *sim_disk_stores(host->disk); store != NULL; store = store->next) {
+		if (strcmp(store->path, path) != 0 || store->roots[store->root_count - 1] == NULL)
+			continue;
+		store->damaged = true;
+		store->damaged_at_open = at_open;
+		return true;
+	}
+	return false;
+}
+
+static enum err read_check(struct kv *kv)
+{
+	if (kv->loop->dead)
+		return ERR_IO;
+	if (!kv->store->damaged)
+		return OK;
+	kv->damage_found = true;
+	return ERR_CORRUPT;
 }
 
 void kv_close(struct kv *kv)
@@ -262,8 +317,9 @@ static struct node *newest(const struct kv *kv)
 enum err kv_get(struct kv *kv, struct slice key, struct buf *value)
 {
 	buf_clear(value);
-	if (kv->loop->dead)
-		return ERR_IO;
+	enum err err = read_check(kv);
+	if (err != OK)
+		return err;
 	const struct node *node = find_at_or_after(newest(kv), key, false);
 	if (node == NULL || !slice_equal(node_key(node), key))
 		return ERR_NOT_FOUND;
@@ -357,7 +413,13 @@ struct kv_iterator *kv_iterator_open(struct kv *kv)
 {
 	struct kv_iterator *iterator = mem_zero(1, sizeof(*iterator));
 	iterator->root = node_ref(newest(kv));
+	iterator->kv = kv;
 	return iterator;
+}
+
+struct kv_iterator *kv_iterator_open_once(struct kv *kv)
+{
+	return kv_iterator_open(kv);
 }
 
 void kv_iterator_close(struct kv_iterator *iterator)
@@ -370,7 +432,7 @@ void kv_iterator_close(struct kv_iterator *iterator)
 
 void kv_iterator_seek(struct kv_iterator *iterator, struct slice key)
 {
-	iterator->at = find_at_or_after(iterator->root, key, false);
+	iterator->at = read_check(iterator->kv) == OK ? find_at_or_after(iterator->root, key, false) : NULL;
 }
 
 void kv_iterator_next(struct kv_iterator *iterator)
@@ -395,6 +457,5 @@ struct slice kv_iterator_value(const struct kv_iterator *iterator)
 
 enum err kv_iterator_error(const struct kv_iterator *iterator)
 {
-	(void)iterator;
-	return OK;
+	return read_check(iterator->kv);
 }

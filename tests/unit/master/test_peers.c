@@ -101,22 +101,19 @@ static void test_identity(void **state)
 {
 	struct loop *loop;
 	char directory[] = "/tmp/granary-identity-XXXXXX", path[64];
-	struct members members, others;
 	struct buf message = { 0 };
-	uint64_t node, again;
+	struct identity first, again;
+	struct founders founders = { 0 };
 
 	(void)state;
 	assert_non_null(mkdtemp(directory));
 	assert_int_equal(loop_open(&loop), OK);
-	assert_int_equal(members_parse("1=a:1,2=b:1,3=c:1", &members), OK);
-	assert_int_equal(members_parse("1=x:9,2=b:1,3=c:1", &others), OK);
-	struct identity_options options = { .directory = directory, .cluster = "granary", .member = 2, .members = &members };
-	assert_int_equal(identity_check(loop, &options, &node, &message), OK);
+	struct identity_options options = { .directory = directory, .cluster = "granary", .member = 2 };
+	assert_int_equal(identity_check(loop, &options, &first, &message), OK);
+	assert_false(first.founded);
 	assert_int_equal(identity_check(loop, &options, &again, &message), OK);
-	assert_int_equal(node, again);
-	/* Addresses may change; who it is may not. */
-	options.members = &others;
-	assert_int_equal(identity_check(loop, &options, &again, &message), OK);
+	assert_int_equal(first.node, again.node);
+	assert_false(again.founded);
 	assert_int_equal(message.size, 0);
 	options.member = 1;
 	assert_int_equal(identity_check(loop, &options, &again, &message), ERR_WRONG_CLUSTER);
@@ -125,11 +122,39 @@ static void test_identity(void **state)
 	options.cluster = "another";
 	assert_int_equal(identity_check(loop, &options, &again, &message), ERR_WRONG_CLUSTER);
 	options.cluster = "granary";
-	/* A log without an identity is nobody's. */
-	snprintf(path, sizeof(path), "%s/identity", directory);
-	assert_int_equal(file_unlink(loop, path), OK);
+
+	/* Founded: the list is there again. Then there must be a log. */
+	founders_add(&founders, 3, 0x33);
+	founders_add(&founders, 2, first.node);
+	founders_add(&founders, 1, 0x11);
+	assert_int_equal(founders.ids[0], 1);
+	assert_int_equal(identity_found(loop, &options, &founders, &first), OK);
+	assert_int_equal(identity_check(loop, &options, &again, &message), ERR_CORRUPT);
 	snprintf(path, sizeof(path), "%s/log", directory);
 	assert_int_equal(dir_make(loop, path), OK);
+	assert_int_equal(identity_check(loop, &options, &again, &message), OK);
+	assert_true(again.founded);
+	assert_int_equal(again.founders.count, 3);
+	assert_true(founders_have(&again.founders, 2, first.node));
+	assert_true(founders_have(&again.founders, 3, 0x33));
+	assert_false(founders_have(&again.founders, 3, 0x11));
+	assert_int_equal(identity_found(loop, &options, NULL, &first), OK);
+	assert_int_equal(identity_check(loop, &options, &again, &message), OK);
+	assert_true(again.founded && again.founders.count == 0);
+
+	/* One from before there were founders: who they were, but not their nodes. */
+	snprintf(path, sizeof(path), "%s/identity", directory);
+	assert_int_equal(file_replace(loop, path, slice_text("format = 1\nnode = 00000000000000ab\ncluster = granary\nmember = 2\nmembers = 1,2,3\n")), OK);
+	assert_int_equal(identity_check(loop, &options, &again, &message), OK);
+	assert_int_equal(again.node, 0xab);
+	assert_true(again.founded && again.founders.count == 3);
+	assert_true(founders_have(&again.founders, 1, 0));
+	assert_int_equal(file_replace(loop, path, slice_text("format = 1\nnode = 00000000000000ab\ncluster = granary\nmember = 2\nfounding = 1=,x\n")), OK);
+	assert_int_equal(identity_check(loop, &options, &again, &message), ERR_CORRUPT);
+
+	/* A log without an identity is nobody's. */
+	assert_int_equal(file_unlink(loop, path), OK);
+	snprintf(path, sizeof(path), "%s/log", directory);
 	assert_int_equal(identity_check(loop, &options, &again, &message), ERR_CORRUPT);
 	buf_deinit(&message);
 	assert_int_equal(rmdir(path), 0);
