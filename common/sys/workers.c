@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "common/base/buf.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 
@@ -72,6 +73,7 @@ static void *thread_main(void *arg)
 			uv_async_send(&workers->finished_async);
 	}
 	pthread_mutex_unlock(&workers->mutex);
+	iobuf_trim(); /* this thread's own */
 	return NULL;
 }
 
