@@ -374,8 +374,9 @@ static void complete(struct chunk_op *op)
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
-	/* Of a copy that is out of the chain, or is filled anew, nothing counts any more. */
-	if (err != OK && chunk_op_is_write(op) && op->successor != 0 && chunk->copy == COPY_COMPLETE) {
+	/* Of a copy that goes, is out of the chain, or is filled anew, nothing counts any more. */
+	bool counts = chunk->state == CHUNK_READY && chunk->copy == COPY_COMPLETE;
+	if (err != OK && chunk_op_is_write(op) && op->successor != 0 && counts) {
 		op->state = OP_UNSETTLED;
 		op->applied = true;
 		/* It did not happen here, so what settles its blocks may be without it: a retry has to be a new operation. */
