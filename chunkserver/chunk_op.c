@@ -768,6 +768,10 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	} else {
 		chunk_store_save(chunk);
 	}
+	/* A member that is new may have what no other had. */
+	if (chunk->damage_is_lost)
+		chunk->mend_after_ms = 0;
+	mend_start(service, chunk);
 	fill_check(service, chunk);
 }
 
