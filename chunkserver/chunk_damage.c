@@ -163,7 +163,7 @@ void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end)
 		clear(chunk->damaged, block);
 		clear(chunk->torn, block);
 	}
-	if (repaired > 0)
+	if (repaired > 0 && !chunk->damage_waived)
 		chunk_store_count_damage(chunk->store, 0, repaired);
 	if (chunk->damage_remembered && repaired > 0)
 		remember(chunk);
@@ -172,6 +172,19 @@ void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end)
 	free(chunk->damaged);
 	free(chunk->torn);
 	chunk->damaged = chunk->torn = NULL;
+	chunk->damage_waived = false;
+}
+
+void chunk_waive_damage(struct chunk *chunk)
+{
+	uint32_t count = chunk->slot_damage_count + chunk->blank;
+	for (uint32_t block = 0; block < CHUNK_BLOCKS && chunk->damaged != NULL; block++)
+		count += has(chunk->damaged, block) && !has(chunk->torn, block);
+	chunk_store_set_lost(chunk, 0);
+	if (count == 0 || chunk->damage_waived)
+		return;
+	chunk_store_count_damage(chunk->store, 0, count);
+	chunk->damage_waived = true;
 }
 
 /* ---------------------------------------------------------------- packs */
@@ -200,7 +213,9 @@ void pack_repaired(struct chunk *chunk, uint32_t slot)
 		if (chunk->slot_damage[i] != slot)
 			continue;
 		chunk->slot_damage[i] = chunk->slot_damage[--chunk->slot_damage_count];
-		chunk_store_count_damage(chunk->store, 0, 1);
+		if (!chunk->damage_waived)
+			chunk_store_count_damage(chunk->store, 0, 1);
+		chunk->damage_waived = chunk->damage_waived && chunk->slot_damage_count > 0;
 		remember(chunk);
 		return;
 	}

@@ -22,6 +22,8 @@ uint32_t chunk_damage_count(const struct chunk *chunk);
 
 /* `bits` (CHUNK_BLOCKS of them) were found when it was opened. */
 void chunk_found_torn(struct chunk *chunk, const uint8_t *bits);
+/* The copy is not served any more: what is wrong with it is nobody's concern. */
+void chunk_waive_damage(struct chunk *chunk);
 /* Remembered, counted, told to the store's owner (chunk_store_events.damaged) when any of it is news. */
 void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, const char *how);
 /* What the index remembers. */

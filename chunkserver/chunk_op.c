@@ -160,6 +160,9 @@ void chunk_ops_run_ready(void *arg)
 /* Must `op` wait for the earlier operation? */
 static bool is_blocked(const struct chunk_op *op, const struct chunk_op *earlier)
 {
+	/* What is on the disk is whole when it is applied, acknowledged or not. */
+	if (op->scrubs && earlier->applied)
+		return false;
 	/* Anywhere: it tells where the chunk ends, too. What is unsettled waits for him who asks. */
 	if (op->for_predecessor)
 		return chunk_op_is_write(earlier) && earlier->state != OP_UNSETTLED;
@@ -303,7 +306,8 @@ static void try_start(struct chunk_op *op)
 		refuse(op, ERR_UNCERTAIN);
 		return;
 	}
-	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && chunk->uncertain))
+	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE; /* what is being filled has to be synced */
+	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
 	if (op->blocked_by != NULL) {
@@ -741,7 +745,9 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 		chunk->copy = copy;
-		mend_filled(chunk);
+		/* If the power went since, what was acknowledged since may be lost: it is compared with the others. */
+		if (chunk->filled_version == chunk->version)
+			mend_filled(chunk);
 		chunk_write_header(service, chunk);
 	} else {
 		chunk_store_save(chunk);
@@ -754,5 +760,6 @@ void chunk_retire(struct service *service, struct chunk *chunk)
 	log_info("copy_retired", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 	chunk->copy = COPY_RETIRED;
 	chunk_ops_abandon(chunk, ERR_STALE_VERSION);
+	chunk_waive_damage(chunk);
 	chunk_write_header(service, chunk);
 }

@@ -41,7 +41,14 @@ static bool count_mark(void *arg, uint64_t chunk)
 	struct chunk_store *store = arg;
 	uint64_t boot = 0;
 	bool name_new = false;
-	store->uncertain += chunk_index_marked(&store->index, chunk, &boot, &name_new) && boot != store->boot;
+	Granary__ChunkLocation *location = NULL;
+	if (!chunk_index_marked(&store->index, chunk, &boot, &name_new) || boot == store->boot)
+		return true;
+	/* One that is being filled, or is not served, is no copy yet, or no more. */
+	bool counts = chunk_index_get(&store->index, chunk, &location) != OK || location->copy == COPY_COMPLETE;
+	if (location != NULL)
+		message_free(&location->base);
+	store->uncertain += counts;
 	return true;
 }
 
@@ -445,6 +452,7 @@ void chunk_store_save(struct chunk *chunk)
 	if (chunk->adopting)
 		return;
 	struct chunk_index *index = &chunk->store->index;
+	chunk->store->uncertain_changed = chunk->store->uncertain_changed || chunk->uncertain;
 	Granary__ChunkLocation *known = NULL;
 	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
 	if (chunk->chain != NULL)

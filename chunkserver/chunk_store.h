@@ -74,6 +74,7 @@ struct chunk {
 	/* chunk_damage.c: CHUNK_BLOCKS bits each, or NULL: none; of packs: slots */
 	uint8_t *damaged, *torn;
 	uint32_t *slot_damage, slot_damage_count;
+	bool damage_waived;	/* it counts as repaired: nobody reads this copy any more, unless it is filled anew */
 	bool misplaced;		/* its name leads elsewhere: to be closed, and opened by its name again */
 	bool damage_remembered; /* the index has some of it */
 	uint32_t lost;		/* blocks that no member has */
@@ -87,6 +88,7 @@ struct chunk {
 	uint64_t sequence; /* last one sent to the successor */
 	const struct rpc_conn *received_from; /* the predecessor's connection, and the last sequence on it */
 	uint64_t received_sequence;
+	uint64_t filled_version; /* the predecessor has compared all of it with its own, in this life; 0: not */
 	uint64_t received_life; /* of the predecessor's process, when it compared our copy with its own */
 	bool adopting;
 	unsigned settle_failures; /* in a row */

@@ -80,8 +80,10 @@ static enum err delete_chunk(struct task *task, const Granary__ChunkCommand *com
 		err = OK;
 	if (err != OK)
 		return err;
-	if (chunk != NULL && chunk->state != CHUNK_OPENING)
+	if (chunk != NULL && chunk->state != CHUNK_OPENING) {
 		chunk_ops_abandon(chunk, ERR_NO_CHUNK);
+		chunk_waive_damage(chunk);
+	}
 	err = chunk_store_delete(service->store, command->chunk, task_done, task);
 	if (err == OK && command->version != 0)
 		chunk_store_deleted_version(service->store, command->version);
@@ -145,6 +147,14 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	if (chunk->state == CHUNK_OPENING)
 		return ERR_BUSY;
 	bool unheard = chunk->chain == NULL || chunk->chain->n_replicas == 0;
+	if (location->version > chunk->version && service_position(service, location->replicas, location->n_replicas) < 0) {
+		/* The others went on without us. It stays what it is: with their version it would look like one of theirs. */
+		if (chunk_store_failed(service->store))
+			return ERR_STORE_FAILED;
+		if (location->n_replicas > 0 && chunk->copy != COPY_RETIRED)
+			chunk_retire(service, chunk);
+		return OK;
+	}
 	if (location->version > chunk->version || (location->version == chunk->version && unheard))
 		chunk_adopt(service, chunk, location);
 	else if (location->version == chunk->version && service_position(service, location->replicas, location->n_replicas) >= 0)

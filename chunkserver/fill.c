@@ -188,6 +188,8 @@ void fill_answer_sums(struct chunk_op *op)
 		uint32_t crc = chunk_file_crc(&chunk->file, i);
 		put_le32(crcs + 4ul * i, chunk_is_damaged(chunk, i, i + 1) ? ~crc : crc);
 	}
+	if (checking && chunk->copy == COPY_JOINING)
+		chunk->filled_version = chunk->version;
 	reply.incarnation = op->service->incarnation;
 	reply.crcs = message_borrow(slice_of(crcs, 4ul * count));
 	op->requests = NULL;

@@ -79,7 +79,8 @@ static void finish(struct mend *mend, uint64_t after_ms)
 static bool may_go_on(const struct mend *mend)
 {
 	const struct chunk *chunk = mend->chunk;
-	return !mend->aborted && !mend->service->stopping && chunk->state == CHUNK_READY && !chunk_store_failed(chunk->store);
+	return !mend->aborted && !mend->service->stopping && chunk->state == CHUNK_READY && chunk->copy == COPY_COMPLETE &&
+	       !chunk_store_failed(chunk->store);
 }
 
 static void pause_ms(struct mend *mend, uint64_t ms)
@@ -122,8 +123,11 @@ static void set_certain(struct chunk *chunk)
 
 void mend_filled(struct chunk *chunk)
 {
-	if (chunk->uncertain)
-		set_certain(chunk);
+	if (!chunk->uncertain)
+		return;
+	if (chunk->blank && !chunk->damage_waived)
+		chunk_store_count_damage(chunk->store, 0, 1);
+	set_certain(chunk);
 }
 
 /* From now on the chunk is as good as that of any other member. */
@@ -484,6 +488,10 @@ static void ask(struct mend *mend)
 	unsigned turn = mend->turn++;
 	mend->member = turn < (unsigned)place ? (unsigned)place - 1 - turn : turn + 1;
 	const Granary__Replica *replica = chunk->chain->replicas[mend->member];
+	if (replica->joining) { /* what it has it has from one of us */
+		ask(mend);
+		return;
+	}
 	struct rpc_peer *peer = chain_peer(service, replica->address, CHAIN_LANE_READ);
 	if (peer == NULL) {
 		mend->answers.other++;
@@ -556,7 +564,8 @@ void mend_start(struct service *service, struct chunk *chunk)
 		pack_mend_start(service, chunk);
 		return;
 	}
-	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->copy != COPY_COMPLETE || chunk->state != CHUNK_READY || service->stopping ||
+	if (chunk->mend != NULL || chunk->misplaced || chunk->kind != KIND_REPLICATED || chunk->copy != COPY_COMPLETE ||
+	    chunk->state != CHUNK_READY || service->stopping ||
 	    (!chunk->uncertain && chunk->damaged == NULL) || chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
 		return;

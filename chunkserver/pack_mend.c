@@ -42,7 +42,7 @@ static void finish(struct pack_mend *mend, uint64_t after_ms)
 static bool may_go_on(const struct pack_mend *mend)
 {
 	return !mend->aborted && !mend->service->stopping && mend->chunk->state == CHUNK_READY &&
-	       !chunk_store_failed(mend->chunk->store);
+	       mend->chunk->copy == COPY_COMPLETE && !chunk_store_failed(mend->chunk->store);
 }
 
 static void go_on(struct pack_mend *mend, uint64_t ms)
@@ -146,7 +146,8 @@ static void step(void *arg)
 		go_on(mend, 0);
 		return;
 	}
-	while (mend->member < chunk->chain->n_replicas && chunk->chain->replicas[mend->member]->server == mend->service->server)
+	while (mend->member < chunk->chain->n_replicas && (chunk->chain->replicas[mend->member]->server == mend->service->server ||
+							   chunk->chain->replicas[mend->member]->joining))
 		mend->member++;
 	if (mend->member >= chunk->chain->n_replicas) {
 		end_of_slot(mend);
@@ -168,7 +169,7 @@ static void step(void *arg)
 
 void pack_mend_start(struct service *service, struct chunk *chunk)
 {
-	if (chunk->pack_mend != NULL || chunk->state != CHUNK_READY || chunk->slot_damage_count == 0 || service->stopping ||
+	if (chunk->pack_mend != NULL || chunk->state != CHUNK_READY || chunk->copy != COPY_COMPLETE || chunk->slot_damage_count == 0 || service->stopping ||
 	    chunk_store_failed(chunk->store) || service->mends >= MENDS_MAX ||
 	    loop_now_ms(service->loop) < chunk->mend_after_ms || service->link == NULL)
 		return;

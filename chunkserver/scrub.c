@@ -14,7 +14,9 @@
 #define PIECE_BLOCKS (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 #define LOOK_MS 1000u	 /* whether a pass is due */
 #define AGAIN_MS 50u	 /* what could not be read now, because others are at it */
-#define TRIES_MAX 200u
+#define CHUNK_WAIT_MS 2000u /* one chunk holds up the others for so long, */
+#define PASS_WAIT_MS 10000u /* all of them a pass that was asked for */
+#define LATER_MAX 64u
 #define YIELD_MS 5u	 /* to others' requests */
 #define SETTLE_MS 30000u /* the end of a pass waits so long for mending */
 #define NOTE_BYTES 24u
@@ -36,11 +38,14 @@ struct scrub {
 	uint64_t cursor; /* chunks up to here are done */
 	uint64_t chunks, chunks_total, blocks, found_before, repaired_before;
 	uint64_t settle_ms;
+	uint64_t held_ms; /* by chunks that could not be had */
+	uint64_t later[LATER_MAX]; /* those: once more at the end */
+	size_t later_count, later_next;
 	/* The chunk. */
 	uint64_t chunk_id;
 	struct chunk *chunk; /* in use */
 	uint32_t block;	     /* or slot */
-	unsigned tries;
+	uint64_t stuck_ms; /* since then nothing came of it; 0: it is not */
 	struct scrub_pack pack;
 	/* Kept in the index; wall clock. */
 	uint64_t full_cursor, full_began_ms, full_ended_ms;
@@ -130,6 +135,8 @@ static void begin(struct scrub *scrub, uint64_t id, uint64_t cursor)
 	scrub->id = id;
 	scrub->cursor = cursor;
 	scrub->chunks = scrub->blocks = 0;
+	scrub->held_ms = scrub->stuck_ms = 0;
+	scrub->later_count = scrub->later_next = 0;
 	scrub->chunks_total = scrub->wanted_count > 0 ? scrub->wanted_count : counts.chunks;
 	scrub->found_before = counts.damage_found;
 	scrub->repaired_before = counts.damage_repaired;
@@ -186,7 +193,8 @@ static void chunk_end(struct scrub *scrub)
 		chunk_unuse(scrub->chunk);
 	scrub->chunk = NULL;
 	scrub->chunks++;
-	scrub->cursor = scrub->chunk_id;
+	if (scrub->cursor < scrub->chunk_id)
+		scrub->cursor = scrub->chunk_id;
 	if (scrub->id == 0) {
 		scrub->full_cursor = scrub->cursor;
 		save(scrub);
@@ -196,11 +204,29 @@ static void chunk_end(struct scrub *scrub)
 	again(scrub, 0);
 }
 
-/* What cannot be had now may be later; but one chunk does not hold up all others for ever. */
+static void went_on(struct scrub *scrub)
+{
+	if (scrub->stuck_ms != 0)
+		scrub->held_ms += loop_now_ms(scrub->service->loop) - scrub->stuck_ms;
+	scrub->stuck_ms = 0;
+}
+
+/* What cannot be had now may be later; but one chunk does not hold up all others for ever, nor do many. */
 static void try_again(struct scrub *scrub)
 {
-	if (++scrub->tries < TRIES_MAX) {
+	uint64_t now = loop_now_ms(scrub->service->loop);
+	if (scrub->stuck_ms == 0)
+		scrub->stuck_ms = now;
+	uint64_t waited = now - scrub->stuck_ms;
+	if (waited < CHUNK_WAIT_MS && (scrub->id == 0 || scrub->held_ms + waited < PASS_WAIT_MS)) {
 		again(scrub, AGAIN_MS);
+		return;
+	}
+	went_on(scrub);
+	bool first = scrub->later_next == 0;
+	if (first && scrub->later_count < LATER_MAX) {
+		scrub->later[scrub->later_count++] = scrub->chunk_id;
+		chunk_end(scrub);
 		return;
 	}
 	log_warn("chunk_not_scrubbed", "chunk=%016" PRIx64 " block=%" PRIu32, scrub->chunk_id, scrub->block);
@@ -223,6 +249,10 @@ static void choose(struct scrub *scrub)
 		again(scrub, LOOK_MS);
 		return;
 	}
+	if (id == 0 && scrub->later_next < scrub->later_count) {
+		scrub->chunks--; /* it has been counted */
+		id = scrub->later[scrub->later_next++];
+	}
 	if (id == 0) {
 		scrub->stage = STAGE_SETTLE;
 		scrub->settle_ms = loop_now_ms(scrub->service->loop) + SETTLE_MS;
@@ -230,7 +260,6 @@ static void choose(struct scrub *scrub)
 		return;
 	}
 	scrub->chunk_id = id;
-	scrub->tries = 0;
 	scrub->stage = STAGE_OPEN;
 	again(scrub, 0);
 }
@@ -241,13 +270,13 @@ static void open_chunk(struct scrub *scrub)
 	enum err err = chunk_store_get(scrub->service->store, scrub->chunk_id, NULL, &chunk);
 	if (err == ERR_BUSY || (err == OK && (chunk->state == CHUNK_OPENING || chunk->uncertain || chunk->rejoin != NULL))) {
 		try_again(scrub);
-	} else if (err != OK) { /* deleted meanwhile, or it cannot be opened: that has been said */
+	} else if (err != OK || chunk->copy != COPY_COMPLETE) { /* deleted meanwhile, cannot be opened, is not read by anybody */
 		chunk_end(scrub);
 	} else {
 		chunk_use(chunk);
 		scrub->chunk = chunk;
 		scrub->block = 0;
-		scrub->tries = 0;
+		went_on(scrub);
 		scrub->stage = chunk->kind == KIND_PACK ? STAGE_CONTENT : STAGE_TABLE;
 		again(scrub, 0);
 	}
@@ -299,7 +328,7 @@ static void piece_done(void *arg, enum err err)
 		try_again(scrub);
 		return;
 	}
-	scrub->tries = 0;
+	went_on(scrub);
 	scrub->block += PIECE_BLOCKS;
 	scrub->blocks += PIECE_BLOCKS;
 	note_progress(scrub, false);
@@ -317,7 +346,7 @@ static void table_done(void *arg, enum err err)
 	} else if (err != OK) {
 		try_again(scrub);
 	} else {
-		scrub->tries = 0;
+		went_on(scrub);
 		scrub->stage = STAGE_CONTENT;
 		go_on_after(scrub, CHUNK_DATA_OFFSET);
 	}
@@ -333,8 +362,10 @@ static void records_done(void *arg, enum err err, uint64_t bytes)
 		chunk_end(scrub);
 	else if (err != OK)
 		try_again(scrub);
-	else
+	else {
+		went_on(scrub);
 		go_on_after(scrub, bytes);
+	}
 }
 
 static void check_content(struct scrub *scrub)

@@ -93,8 +93,9 @@ static struct progress_sum sum_up(const Granary__ClusterStatus *status, const Gr
 		const Granary__DiskHealth *disk = server->disk;
 		if (!was_told(told, server->server))
 			continue;
-		sum.missing += !server->up;
-		if (!disk || disk->scrub_id != id)
+		bool knows = disk && disk->scrub_id == id; /* one that has started anew does not */
+		sum.missing += !server->up || server->failed || !knows;
+		if (!knows)
 			continue;
 		sum.ended += disk->scrub_ended;
 		sum.chunks += disk->scrub_chunks;
