@@ -9,53 +9,11 @@
 #include "common/base/crc32c.h"
 #include "common/base/limits.h"
 #include "common/sys/file.h"
-#include "tests/sim/sys/sim_internal.h"
+#include "tests/sim/sys/sim_disk_internal.h"
 
-#define PAGE 4096u
 #define SECTOR 512u
 #define DISK_BYTES (1ull << 40)
 #define NAMES_CUT_MAX 256u
-
-struct page {
-	uint8_t *now;	  /* NULL: zeros */
-	uint8_t *durable; /* with dirty; NULL: zeros */
-	bool dirty;
-	bool doomed; /* a sync of it failed: the system takes it for clean, and no later sync makes it durable unless it is written again */
-};
-
-struct inode {
-	struct page *pages;
-	size_t page_count, pages_used;
-	uint32_t *dirty; /* pages that are */
-	size_t dirty_count, dirty_capacity;
-	struct sim_file_faults faults;
-	uint64_t size, size_durable;
-	unsigned references; /* names now, pending names, open files */
-	const struct loop *lock;
-};
-
-struct name {
-	char *path;
-	struct inode *inode;
-	struct name *next;
-};
-
-/* A change of a name that is not yet durable: `inode` NULL removes it; a rename removes `from` in the same step. */
-struct name_change {
-	char *path;
-	struct inode *inode;
-	char *from;
-	struct name_change *next;
-};
-
-struct sim_disk {
-	struct sim_host *host;
-	struct name *names;   /* as programs see them */
-	struct name *durable; /* as after a power cut that loses all changes */
-	struct name_change *first, *last;
-	struct sim_store *stores;
-	uint64_t pages_used;
-};
 
 struct file {
 	struct loop *loop;
@@ -99,7 +57,7 @@ static struct inode **name_slot(struct name *names, const char *path)
 	return NULL;
 }
 
-static void name_set(struct sim_disk *disk, struct name **names, const char *path, struct inode *inode)
+void sim_disk_name_set(struct sim_disk *disk, struct name **names, const char *path, struct inode *inode)
 {
 	if (inode != NULL)
 		inode->references++;
@@ -127,9 +85,9 @@ static void name_set(struct sim_disk *disk, struct name **names, const char *pat
 
 static void change_apply(struct sim_disk *disk, struct name **names, const struct name_change *change)
 {
-	name_set(disk, names, change->path, change->inode);
+	sim_disk_name_set(disk, names, change->path, change->inode);
 	if (change->from != NULL)
-		name_set(disk, names, change->from, NULL);
+		sim_disk_name_set(disk, names, change->from, NULL);
 }
 
 static void name_change(struct sim_disk *disk, const char *path, struct inode *inode, const char *from)
@@ -261,7 +219,7 @@ void sim_disk_power_cut(struct sim_disk *disk)
 	names_clear(disk, &disk->names);
 	for (struct name *name = disk->durable; name != NULL; name = name->next) {
 		struct inode *inode = name->inode;
-		name_set(disk, &disk->names, name->path, inode);
+		sim_disk_name_set(disk, &disk->names, name->path, inode);
 		if (inode->size != inode->size_durable && rng_below(&sim->rng, 2) == 0)
 			inode->size = inode->size_durable;
 		inode->size_durable = inode->size;
@@ -764,59 +722,4 @@ enum err file_load(struct loop *loop, const char *path, size_t size_max, struct 
 	out->size = err == OK ? done : 0;
 	file_unref(file);
 	return err;
-}
-
-/* ---- images */
-
-struct sim_image {
-	struct sim_disk *disk;
-};
-
-static struct inode *inode_clone(struct sim_disk *to, const struct inode *inode)
-{
-	struct inode *copy = mem_zero(1, sizeof(*copy));
-	copy->size = copy->size_durable = inode->size;
-	copy->page_count = inode->page_count;
-	copy->pages = mem_zero(inode->page_count + 1, sizeof(*copy->pages));
-	copy->pages_used = inode->pages_used;
-	to->pages_used += inode->pages_used;
-	for (size_t i = 0; i < inode->page_count; i++) {
-		if (inode->pages[i].now == NULL)
-			continue;
-		copy->pages[i].now = mem_alloc(PAGE);
-		memcpy(copy->pages[i].now, inode->pages[i].now, PAGE);
-	}
-	return copy;
-}
-
-/* As after a clean stop: what programs see is what is durable. */
-static void disk_copy(struct sim_disk *to, const struct sim_disk *from)
-{
-	for (const struct name *name = from->names; name != NULL; name = name->next) {
-		struct inode *copy = inode_clone(to, name->inode);
-		name_set(to, &to->names, name->path, copy);
-		name_set(to, &to->durable, name->path, copy);
-	}
-	sim_stores_copy(to, from->stores);
-}
-
-struct sim_image *sim_host_image(const struct sim_host *host)
-{
-	struct sim_image *image = mem_zero(1, sizeof(*image));
-	image->disk = sim_disk_open(NULL);
-	disk_copy(image->disk, host->disk);
-	return image;
-}
-
-void sim_host_restore(struct sim_host *host, const struct sim_image *image)
-{
-	sim_disk_close(host->disk);
-	host->disk = sim_disk_open(host);
-	disk_copy(host->disk, image->disk);
-}
-
-void sim_image_close(struct sim_image *image)
-{
-	sim_disk_close(image->disk);
-	free(image);
 }
