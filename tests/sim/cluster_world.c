@@ -169,7 +169,8 @@ struct node *world_leader(struct world *world)
 {
 	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
 		struct node *node = world_node(world, NODE_MASTER, i);
-		if (node->master && !sim_process_is_dead(node->loop) && replica_is_leading(master_replica(node->master)))
+		if (node->master && !sim_process_is_dead(node->loop) && master_replica(node->master) &&
+		    replica_is_leading(master_replica(node->master)))
 			return node;
 	}
 	return NULL;
