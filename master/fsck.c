@@ -102,17 +102,9 @@ static void step_tables(struct fsck *fsck)
 
 /* Whether a chunk that no server holds has ever been written, as far as the masters know: one that was given out and never used is
  * nobody's loss. */
-static bool was_written(struct fsck *fsck, const Granary__Chunk *chunk)
+static bool was_written(const Granary__Chunk *chunk)
 {
-	Granary__MetaReply *whole = message_open_whole(&granary__meta_reply__descriptor);
-	Granary__Inode *inode = NULL;
-	bool written = chunk->live_count > 0;
-
-	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK &&
-	    meta_inode(replica_meta(fsck->replica), chunk->owner, &whole->base, &inode) == OK)
-		written = inode->size > (uint64_t)chunk->index * CHUNK_BYTES;
-	message_unref(&whole->base);
-	return written;
+	return chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? chunk->live_count > 0 : chunk->written;
 }
 
 /* The copies of one chunk that are missing. */
@@ -123,7 +115,7 @@ static void add_missing(struct fsck *fsck, const struct copy *copies, size_t cou
 	if (meta_chunk(replica_meta(fsck->replica), copies[0].chunk, &chunk))
 		return;
 	if (count >= chunk->n_replicas) {
-		if (was_written(fsck, chunk))
+		if (was_written(chunk))
 			finding_add(fsck, &(struct finding){ .kind = CHECK_CHUNK_LOST, .id = copies[0].chunk, .other = chunk->owner });
 	} else {
 		for (size_t i = 0; i < count; i++)
