@@ -306,14 +306,8 @@ static void try_start(struct chunk_op *op)
 		refuse(op, ERR_UNCERTAIN);
 		return;
 	}
-<<<<<<< HEAD
 	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE; /* what is being filled has to be synced */
 	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
-=======
-	/* A joining copy is certain when it has been filled, and the fill ends with a sync. */
-	if (chunk->rejoin != NULL || (chunk->adopting && !reads) ||
-	    (op->kind == OP_SYNC && chunk->uncertain && chunk->copy == COPY_COMPLETE))
->>>>>>> camp2
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
 	if (op->blocked_by != NULL) {
