@@ -1,5 +1,6 @@
 /* What the master tells us to do with chunks: delete them, delete slots of packs, serve them no more, take a newer chain. Each command
  * may come again, and late: what is meant for an older copy only says up to which version. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
+#include "common/sys/log.h"
 
 #define TASKS_RUNNING_MAX 32u
 #define RETRY_MS 20u
@@ -133,8 +135,11 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	bool may_be_known = location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED &&
 			    service_position(service, location->replicas, location->n_replicas) >= 0;
 	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);
-	/* Nothing was ever written to it, and the newcomer is to have the same. */
-	if (err == ERR_NO_CHUNK && fill_is_source(service, location)) {
+	/* Nothing was ever written to it, and the newcomer is to have the same. What was written and is not here is not made anew: the
+	 * newcomer would get zeros. */
+	if (err == ERR_NO_CHUNK && fill_is_source(service, location) && location->written)
+		log_warn("source_has_no_copy", "chunk=%016" PRIx64, location->chunk);
+	if (err == ERR_NO_CHUNK && fill_is_source(service, location) && !location->written) {
 		create = (struct chunk_create){ .kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED,
 						.version = location->version,
 						.chain = location };

@@ -45,6 +45,7 @@ struct mend {
 	uint64_t version;      /* of the chain that is being asked */
 	unsigned turn;	       /* of the next to be asked */
 	unsigned member;       /* being asked: its place in the chain */
+	unsigned below;	       /* the first below us that has the chunk, as far as is known */
 	struct answers answers;
 	unsigned pauses;
 	/* What came. */
@@ -423,7 +424,7 @@ static void received(struct mend *mend, const struct rpc_result *result)
 	int place = place_of(mend);
 	bool below = (int)mend->member > place;
 	if (take_answer(mend, reply, result->data) != OK || place < 0 || mend->version != chunk->version ||
-	    (below && (int)mend->member != place + 1)) {
+	    (below && mend->member != mend->below)) {
 		mend->answers.other++;
 		ask(mend);
 	} else if (!mend_is_valid(chunk)) {
@@ -468,7 +469,8 @@ static void answered(void *arg, const struct rpc_result *result)
 		answers->doubt++;
 		answers->doubt_above = answers->doubt_above || above;
 		break;
-	case ERR_NO_CHUNK:
+	case ERR_NO_CHUNK: /* it never got anything: what is further below is what our successor has */
+		mend->below += mend->member == mend->below;
 		answers->nothing++;
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
@@ -558,6 +560,7 @@ static void next(void *arg)
 		return;
 	}
 	mend->turn = 0;
+	mend->below = (unsigned)place_of(mend) + 1;
 	mend->version = chunk->version;
 	mend->answers = (struct answers){ 0 };
 	watch(mend);

@@ -5,7 +5,8 @@
  * direction. Whom it asks, and why that is right:
  *   - members above, the nearest first, as any reader would: they answer when what they have is acknowledged by all below them, so
  *     also here, and not while it is unsettled. What comes is what would be here.
- *   - then the successor, as its predecessor does when it rejoins: whatever is unsettled there becomes unsettled here, too;
+ *   - then the successor, as its predecessor does when it rejoins: whatever is unsettled there becomes unsettled here, too; one that has
+ *     never had the chunk (it was full when it should have made it) is passed over;
  *   - others further below only to know whether all is lost: they mend our successor, and it mends us.
  * A damaged block is nobody's source. If no member has it, it is lost: it stays damaged, and reads of it fail, until it is written.
  *

@@ -151,10 +151,10 @@ static void chain_failed(struct chain_op *op, enum err err)
 	case ERR_STALE_VERSION:
 	case ERR_NO_CHUNK:
 		/* All writes pass through the head, and one that joined has what was written before: nothing to sync or to
-		 * trim. */
+		 * trim, unless it is known to have been written. */
 		if (err == ERR_NO_CHUNK && op->attempts > 1 &&
 		    op->request.type != MESSAGE_CHUNK_WRITE && op->request.type != MESSAGE_BLOB_APPEND) {
-			chain_end(op, OK, 0);
+			chain_end(op, location && location->written ? ERR_DATA_LOST : OK, 0);
 			return;
 		}
 		if (location && location->version == op->version && location->chunk == op->chunk)
@@ -194,6 +194,8 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 	uint32_t slot = 0;
 	if (op->request.type == MESSAGE_BLOB_APPEND)
 		slot = ((const Granary__BlobAppendReply *)result->reply)->slot;
+	if (op->request.type == MESSAGE_CHUNK_WRITE)
+		chunk_map_note_written(op->request.place.map, op->request.place.index, op->chunk);
 	chain_end(op, OK, slot);
 }
 

@@ -74,6 +74,8 @@ void chunk_map_deinit(struct chunk_map *map)
 {
 	check(!map->fetches);
 	chunk_map_clear(map);
+	free(map->written);
+	free(map->written_at);
 }
 
 static struct chunk_place *map_find(struct chunk_map *map, uint32_t index)
@@ -146,6 +148,49 @@ void packs_deinit(struct client *client)
 	}
 }
 
+void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk)
+{
+	const struct chunk_place *place = map_find(map, index);
+	if (place && place->location.chunk == chunk && place->location.written)
+		return;
+	for (size_t i = map->written_count; i > 0; i--) {
+		if (map->written[i - 1] == chunk)
+			return;
+	}
+	if (map->written_count == CLIENT_LOCATIONS_PER_FILE_MAX) /* no commit gets through */
+		return;
+	if (map->written_count == map->written_capacity) {
+		map->written_capacity = map->written_capacity ? 2 * map->written_capacity : 4;
+		map->written = mem_resize(map->written, map->written_capacity * sizeof(*map->written));
+		map->written_at = mem_resize(map->written_at, map->written_capacity * sizeof(*map->written_at));
+	}
+	map->written_at[map->written_count] = index;
+	map->written[map->written_count++] = chunk;
+}
+
+size_t chunk_map_written_send(struct chunk_map *map, uint64_t **chunks)
+{
+	map->written_sent = map->written_count < CHUNKS_WRITTEN_MAX ? map->written_count : CHUNKS_WRITTEN_MAX;
+	*chunks = map->written;
+	return map->written_sent;
+}
+
+void chunk_map_written_known(struct chunk_map *map)
+{
+	size_t sent = map->written_sent;
+	map->written_sent = 0;
+	map->written_count -= sent;
+	for (size_t i = 0; i < sent; i++) {
+		struct chunk_place *place = map_find(map, map->written_at[i]);
+		if (place && place->location.chunk == map->written[i])
+			place->location.written = true;
+	}
+	for (size_t i = 0; i < map->written_count; i++) {
+		map->written[i] = map->written[sent + i];
+		map->written_at[i] = map->written_at[sent + i];
+	}
+}
+
 void chunk_map_forget_holes(struct chunk_map *map)
 {
 	struct chunk_place *place, *next;
@@ -196,8 +241,10 @@ void place_set(struct client *client, const struct place *place, const struct lo
 		return;
 	}
 	struct chunk_place *found = map_put(place->map, place->index);
+	bool written = location->written || (found->location.chunk == location->chunk && found->location.written);
 	if (found->location.chunk != location->chunk || found->location.version <= location->version)
 		found->location = *location;
+	found->location.written = written;
 }
 
 /* ---- questions to the master ---- */

@@ -13,6 +13,11 @@ struct chunk_map {
 	uint64_t inode;
 	bool found;	       /* a chunk that another has made was come upon, likewise: it may have made it for nothing yet */
 	bool allocated;	       /* a chunk was made since the user cleared this: others may think that there is a hole */
+	/* Chunks that have been written and that the master does not know to have content: named by the next CommitChunks. The first
+	 * `written_sent` of them are on their way. */
+	uint64_t *written;
+	uint32_t *written_at; /* their indexes */
+	size_t written_count, written_sent, written_capacity;
 	uint32_t exists_below; /* chunks at and above this index need not be looked for at the master */
 	uint64_t generation;   /* raised by chunk_map_clear: answers that are on their way do not count */
 	struct chunk_place *table;
@@ -25,6 +30,13 @@ void chunk_map_deinit(struct chunk_map *map);
 void chunk_map_clear(struct chunk_map *map);
 /* Another client has changed the file: there may be chunks where there were holes. */
 void chunk_map_forget_holes(struct chunk_map *map);
+
+/* A write to this chunk has been acknowledged. */
+void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk);
+/* What is to be named, at most CHUNKS_WRITTEN_MAX of it; it stays as it is until the next call here. */
+size_t chunk_map_written_send(struct chunk_map *map, uint64_t **chunks);
+/* The master knows those now. */
+void chunk_map_written_known(struct chunk_map *map);
 
 /* A place: chunk `index` of a map's file, or a pack. */
 struct place {

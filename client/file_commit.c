@@ -81,6 +81,7 @@ static void commit_data(struct file_io *io, struct commit *commit)
 		chunks->mtime = io->attr->mtime;
 		chunks->atime = io->atime;
 		chunks->blocks = io->blocks;
+		chunks->n_written = chunk_map_written_send(&io->map, &chunks->written);
 		commit_add(commit, GRANARY__META_OP__OP_COMMIT_CHUNKS)->commit_chunks = chunks;
 		io->size_changed = io->attr->size != io->flush_size;
 		io->map.allocated = io->map.found = false;

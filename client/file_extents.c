@@ -239,6 +239,9 @@ static void extent_answered(void *arg, enum err err, uint32_t slot)
 	extent_free(extent);
 	extents_pump(io);
 	reads_advance(io);
+	/* A commit names only so many chunks: not all that are written until somebody syncs. */
+	if (io->map.written_count >= CHUNKS_WRITTEN_MAX / 2 && io->flush_state == FLUSH_NONE && !io->flush_waiting && !io->error)
+		flush_request(io, false, NULL, NULL);
 	flush_advance(io);
 	file_io_note_dirty(io);
 	file_io_release(io);

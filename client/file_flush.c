@@ -103,7 +103,12 @@ void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult
 			small_drop(io);
 		if (result->attr)
 			file_io_take_attr(io, result->attr);
-		flush_end(io, OK);
+		bool more = io->map.written_sent == CHUNKS_WRITTEN_MAX;
+		chunk_map_written_known(&io->map);
+		if (more && !io->client->closing)
+			file_commit(io);
+		else
+			flush_end(io, OK);
 	} else {
 		commit_failed(io, err);
 	}
@@ -114,9 +119,10 @@ static void commit_or_end(struct file_io *io)
 {
 #ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
 	io->map.allocated = io->map.found = false;
+	io->map.written_count = 0;
 #endif
 	/* Whoever takes a chunk that we have written to for a hole is to be told, whoever made it. */
-	bool unknown = io->map.allocated || (io->map.found && io->times_changed);
+	bool unknown = io->map.written_count > 0 || io->map.allocated || (io->map.found && io->times_changed);
 	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || unknown));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))

@@ -35,6 +35,7 @@ struct read_op {
 	unsigned count, tried, asked, rounds_damaged; /* asked: of those tried, not answered yet */
 	unsigned without_chunk,
 	    rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
+	bool written;             /* as the location says */
 	bool stale;               /* a replica says that the location is old */
 	enum err last;
 	struct timer timer; /* READ_SENT: another replica is asked as well; READ_PAUSED: the pause */
@@ -118,13 +119,15 @@ static void round_failed(struct read_op *op)
 		place_forget(op->client, &op->request.place);
 	attempts_cancel(op);
 	timer_stop(&op->timer);
+	uint64_t chunk = op->chunk;
 	op->chunk = 0;
-	/* A chunk that none of its servers ever had was allocated and never written: zeros. (One that was lost is
-	 * reported as damaged by the server that lost it; one that joins is filled before it is read.) Asked twice,
-	 * with the location fetched in between. */
+	/* A chunk that none of its servers has was allocated and never written: zeros. One that the master knows to have content
+	 * is lost. (One that joins is filled before it is read.) Asked twice, with the location fetched in between. */
 	if (op->without_chunk == op->count && op->request.place.map &&
 	    ++op->rounds_without_chunk >= ROUNDS_WITHOUT_CHUNK) {
-		read_end(op, OK, NULL, 0);
+		if (op->written)
+			log_warn("read_chunk_lost", "chunk=%016llx", (unsigned long long)chunk);
+		read_end(op, op->written ? ERR_NO_CHUNK : OK, NULL, 0);
 		return;
 	}
 	if (op->last == ERR_NOT_FOUND) { /* the blob was deleted: its reader has an old inode */
@@ -281,6 +284,7 @@ static void read_step(struct read_op *op)
 		}
 		op->chunk = location->chunk;
 		op->version = location->version;
+		op->written = location->written;
 		op->count = location_readable(location);
 		op->tried = op->without_chunk = 0;
 		op->last = OK;

@@ -89,7 +89,7 @@ enum err location_parse(struct servers *servers, const Granary__ChunkLocation *m
 {
 	if (message->n_replicas == 0 || message->n_replicas > REPLICAS_MAX || message->chunk == 0)
 		return ERR_PROTOCOL;
-	*out = (struct location){.chunk = message->chunk, .version = message->version};
+	*out = (struct location){.chunk = message->chunk, .version = message->version, .written = message->written};
 	for (size_t i = 0; i < message->n_replicas; i++) {
 		const Granary__Replica *replica = message->replicas[i];
 		if (!strchr(replica->address, ':'))

@@ -8,6 +8,8 @@
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 
+#define LEAVING_LOOK_MS 20u
+
 struct report {
 	struct rpc_request *request;
 	struct report *next;
@@ -18,7 +20,8 @@ struct leaving {
 	uint64_t chunk;
 	struct failure *failure;
 	struct chunk_change change;
-	uint64_t retiring; /* proposed when this server has confirmed; 0: it is proposed */
+	uint64_t retiring;	/* proposed when this server has confirmed, or is dead; 0: it is proposed */
+	struct timer timer;	/* until then: is it dead meanwhile? */
 	struct report *reports;
 	UT_hash_handle hh;
 };
@@ -49,6 +52,7 @@ static void on_changed(void *arg, enum err err)
 	struct failure *failure = leaving->failure;
 
 	HASH_DEL(failure->leavings, leaving);
+	timer_stop(&leaving->timer);
 	if (err == OK)
 		repair_active(failure->repair, leaving->chunk);
 	while (leaving->reports) {
@@ -159,6 +163,26 @@ static bool plan(struct failure *failure, const Granary__Chunk *chunk, uint64_t 
 							       .dropped_count = out->dropped_count });
 }
 
+static void leave_now(struct leaving *leaving)
+{
+	leaving->retiring = 0;
+	timer_stop(&leaving->timer);
+	chunk_change_propose(&leaving->failure->context, &leaving->change);
+}
+
+/* Whoever has been asked to retire its copy and is frozen does not answer: when its lease has run out it need not. */
+static void on_look(void *arg)
+{
+	struct leaving *leaving = arg;
+	const struct failure *failure = leaving->failure;
+	const struct server *server = servers_find(failure->context.servers, leaving->retiring);
+
+	if (replica_can_read(failure->context.replica) && (!server || servers_is_dead(server, now_ms(failure))))
+		leave_now(leaving);
+	else
+		timer_start(&leaving->timer, LEAVING_LOOK_MS);
+}
+
 /* Proposes it, or first has a member that serves the chunk (given, may be 0) retire its copy. False: that one is not connected. */
 static bool leave(struct leaving *leaving, uint64_t alive)
 {
@@ -172,6 +196,7 @@ static bool leave(struct leaving *leaving, uint64_t alive)
 	if (commands_add(failure->context.commands, alive, command_drop_copy(0, leaving->chunk, leaving->change.version, true))) {
 		log_warn("member_unreachable", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, leaving->chunk,
 			 leaving->change.version, alive);
+		timer_start(&leaving->timer, LEAVING_LOOK_MS);
 		return true;
 	}
 	HASH_DEL(failure->leavings, leaving);
@@ -186,9 +211,8 @@ void failure_command_done(struct failure *failure, uint64_t server, const Granar
 	HASH_FIND(hh, failure->leavings, &command->chunk, sizeof(command->chunk), leaving);
 	if (!leaving || !command->retire || leaving->retiring != server || command->version != leaving->change.version)
 		return;
-	leaving->retiring = 0;
 	if (err == OK)
-		chunk_change_propose(&failure->context, &leaving->change);
+		leave_now(leaving);
 	else
 		on_changed(leaving, ERR_BUSY);
 }
@@ -216,10 +240,6 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 	}
 	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
 	bool dead = !server || servers_is_dead(server, now_ms(failure));
-	if (leaving && leaving->retiring && leaving->retiring == message->server && dead) { /* it need not be asked any more */
-		leaving->retiring = 0;
-		chunk_change_propose(&failure->context, &leaving->change);
-	}
 	bool suspect = !dead && is_suspect_for_long(failure, chunk, request);
 	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
 		leaving = mem_zero(1, sizeof(*leaving));
@@ -228,6 +248,7 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 		leaving->change = change;
 		leaving->change.done = on_changed;
 		leaving->change.arg = leaving;
+		timer_init(&leaving->timer, failure->context.loop, on_look, leaving);
 		HASH_ADD(hh, failure->leavings, chunk, sizeof(leaving->chunk), leaving);
 		given_up = !leave(leaving, suspect && message->server != chunk->joining ? message->server : 0);
 	}

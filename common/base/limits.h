@@ -97,6 +97,7 @@
 #define META_CACHE_BYTES_MAX (32u * MIB)	     /* values that the state machine keeps unpacked */
 #define META_REPLY_BYTES_MAX (FRAME_MESSAGE_BYTES_MAX - 64u * KIB)
 #define CHUNK_MAP_ENTRIES_MAX 1024u
+#define CHUNKS_WRITTEN_MAX 1024u /* named by one CommitChunks */
 #define WALK_SYMLINKS_MAX 40u
 #define OPEN_PACKS_MAX 8u
 #define TRUNCATE_CHUNKS_MAX 1024u		     /* freed by one Setattr */

@@ -140,6 +140,7 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 	location->version = chunk->version;
 	location->kind = chunk->kind;
 	location->index = chunk->index;
+	location->written = chunk->written;
 	location->n_replicas = chunk->n_replicas;
 	location->replicas = message_alloc(whole, chunk->n_replicas * sizeof(*location->replicas));
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
@@ -280,6 +281,19 @@ enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk
 	return OK;
 }
 
+/* From now on it is a loss if no server has them. What is no longer this file's has been cut off meanwhile. */
+static void note_written(struct meta *meta, uint64_t owner, const uint64_t *chunks, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		const Granary__Chunk *chunk = chunk_get(meta, chunks[i]);
+		if (!chunk || chunk->written || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK || chunk->owner != owner)
+			continue;
+		struct key key = key_of(KEY_CHUNK, chunks[i]);
+		Granary__Chunk *edited = store_edit(&meta->store, &key, &granary__chunk__descriptor);
+		edited->written = true;
+	}
+}
+
 enum err op_commit_chunks(struct context *context, const Granary__CommitChunks *op, Granary__MetaResult *result)
 {
 	struct meta *meta = context->meta;
@@ -299,6 +313,7 @@ enum err op_commit_chunks(struct context *context, const Granary__CommitChunks *
 		inode->size = size;
 		inode->layout = GRANARY__LAYOUT__LAYOUT_CHUNKS;
 	}
+	note_written(meta, id, op->written, op->n_written);
 	if (op->size > inode->size)
 		inode->size = op->size;
 	if (op->trimmed && (op->trim == 0 || op->trim == inode->trim))

@@ -45,6 +45,8 @@ static bool op_is_valid(const Granary__MetaOp *op)
 		return name_is_possible(op->trash_list->name) && name_is_possible(op->trash_list->after_name);
 	case GRANARY__META_OP__OP_UNDELETE:
 		return name_is_possible(op->undelete->name);
+	case GRANARY__META_OP__OP_COMMIT_CHUNKS:
+		return op->commit_chunks->n_written <= CHUNKS_WRITTEN_MAX;
 	case GRANARY__META_OP__OP_SET_LOCK:
 		return op->set_lock->range != NULL;
 	case GRANARY__META_OP__OP_TEST_LOCK:

@@ -23,7 +23,7 @@ import network  # noqa: E402
 
 if __name__ == "__main__" and not {"--help", "-h", "--list"} & set(sys.argv):
     network.enter()
-from cluster import DIR  # noqa: E402
+from cluster import DIR, check  # noqa: E402
 from faults import KINDS, Fault, Gate  # noqa: E402
 from hosts import HostCluster  # noqa: E402
 from writers import BlobClient, Office  # noqa: E402
@@ -216,9 +216,10 @@ class Campaign:
         self.cluster.up()
         # What this cluster can do: the parts are built one after another, and what can be repaired may be broken.
         self.gate = Gate(self.cluster, "fills" in self.cluster.status(), self.has([], "scrub"), self.has(["raft"], "remove"))
-        for setting in ("repair_delay_ms", "2s"), ("session_timeout_ms", "30s"):
+        for setting in ("repair_delay_ms", "2s"), ("session_timeout_ms", "30s"), ("trash_seconds", "30s"):
             if self.has([], "set"):
-                self.cluster.granary("admin", "set", *setting)
+                code, _, complaint = self.cluster.granary("admin", "set", *setting)
+                check(code == 0, f"admin set {setting}: {complaint}")
         self.say(f"up: {'repair' if self.gate.can_repair else 'no repair'}, {'scrub' if self.gate.can_scrub else 'no scrub'}, "
                  f"{'masters can be replaced' if self.gate.can_replace_master else 'masters cannot be replaced'}")
         self.start_workers()

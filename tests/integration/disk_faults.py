@@ -67,7 +67,7 @@ def gone(cluster, disks):
     data = os.path.join(cluster.path, "data", "chunkserver-4")
     image = os.path.join(DIR, "disk")
     cluster.dev("kill", "chunkserver", "4")
-    subprocess.run(["truncate", "-s", "400M", image], check=True)
+    subprocess.run(["truncate", "-s", "2G", image], check=True)
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
     os.rename(data, data + ".before")
     os.mkdir(data)

@@ -508,14 +508,19 @@ void fake_server_kill(struct fake_server *server)
 	server->rpc = NULL;
 }
 
+void fake_server_lose(struct fake_server *server)
+{
+	struct fake_chunk *chunk, *next;
+	HASH_ITER(hh, server->chunks, chunk, next)
+	free_chunk(server, chunk);
+}
+
 void fake_cluster_close(struct fake_cluster *cluster)
 {
 	for (unsigned i = 0; i < cluster->count; i++) {
 		struct fake_server *server = &cluster->servers[i];
-		struct fake_chunk *chunk, *next;
 		fake_server_kill(server);
-		HASH_ITER(hh, server->chunks, chunk, next)
-		free_chunk(server, chunk);
+		fake_server_lose(server);
 	}
 	master_close(cluster->master);
 	loop_close(cluster->loop);

@@ -48,6 +48,8 @@ void fake_cluster_close(struct fake_cluster *cluster);
 const char *fake_cluster_address(const struct fake_cluster *cluster);
 /* Its connections are reset, and nobody listens any more. */
 void fake_server_kill(struct fake_server *server);
+/* It has none of its chunks any more, and does not know that it had them. */
+void fake_server_lose(struct fake_server *server);
 /* Runs the loop until *done; fails the test after 20 s. */
 void fake_cluster_run(struct fake_cluster *cluster, const bool *done);
 /* The bytes of a chunk on one server; NULL if it has none. */

@@ -100,9 +100,10 @@ static void look_at_masters(struct cluster_check *check, bool states)
 	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
 		const struct node *node = world_node(check->world, NODE_MASTER, i);
 		struct raft_view view;
-		if (!node->master || sim_process_is_dead(node->loop) || !master_replica(node->master))
-			continue; /* or it does not know its cluster yet */
-		replica_view(master_replica(node->master), &view);
+		struct replica *replica = node_replica(node);
+		if (!replica)
+			continue;
+		replica_view(replica, &view);
 		look_at_term(check, node, &view);
 		if (states)
 			look_at_state(check, node);

@@ -165,12 +165,17 @@ void world_close(struct world *world)
 	sim_close(world->sim);
 }
 
+struct replica *node_replica(const struct node *node)
+{
+	return node->master && !sim_process_is_dead(node->loop) ? master_replica(node->master) : NULL;
+}
+
 struct node *world_leader(struct world *world)
 {
 	for (unsigned i = 0; i < WORLD_MASTERS; i++) {
 		struct node *node = world_node(world, NODE_MASTER, i);
-		if (node->master && !sim_process_is_dead(node->loop) && master_replica(node->master) &&
-		    replica_is_leading(master_replica(node->master)))
+		struct replica *replica = node_replica(node);
+		if (replica && replica_is_leading(replica))
 			return node;
 	}
 	return NULL;

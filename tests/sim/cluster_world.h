@@ -60,6 +60,8 @@ struct node *world_node_of_host(struct world *world, const struct sim_host *host
 void node_start(struct node *node);
 /* kill -9, or a power cut of its host. */
 void node_stop(struct node *node, bool power);
+/* Of a master; NULL: it does not run, or does not take part yet. */
+struct replica *node_replica(const struct node *node);
 /* The master that leads, if it runs and knows; or NULL. */
 struct node *world_leader(struct world *world);
 /* The ends of faults, for sim_after: of a stop or a pause, of a node; of all cuts, of the world. */

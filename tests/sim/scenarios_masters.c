@@ -33,7 +33,8 @@ void play_leader_killed_each_step(struct run *run)
 static bool leads(void *arg)
 {
 	const struct node *node = arg;
-	return node->master && master_replica(node->master) && replica_is_leading(master_replica(node->master));
+	struct replica *replica = node_replica(node);
+	return replica && replica_is_leading(replica);
 }
 
 /* Of one of the two, and not of the third: each in a term of its own. */

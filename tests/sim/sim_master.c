@@ -458,6 +458,17 @@ static void fill_disk(struct world *world, struct member *member)
 	sim_after(world->sim, 1000000 + rng_below(rng(world), 3000000), on_room, member);
 }
 
+/* One, whose leadership others take over, or all. */
+static void fill_disks(struct world *world, struct member *member)
+{
+	if (rng_below(rng(world), 2) == 0) {
+		fill_disk(world, member);
+		return;
+	}
+	for (unsigned i = 0; i < MASTERS; i++)
+		fill_disk(world, &world->members[i]);
+}
+
 static void on_fault(void *arg)
 {
 	struct world *world = arg;
@@ -489,7 +500,7 @@ static void on_fault(void *arg)
 		break;
 	case 4:
 		if (rng_below(rng(world), 3) == 0) {
-			fill_disk(world, member);
+			fill_disks(world, member);
 			break;
 		}
 		sim_host_set_clock(member->host, (int64_t)rng_below(rng(world), 7200000) - 3600000, 0);

@@ -353,8 +353,11 @@ static int signal_some(struct cli *cli, int argc, char **argv, int number)
 		return result;
 	struct dev_process *chosen[DEV_PROCESSES_MAX];
 	pid_t pids[DEV_PROCESSES_MAX];
+	int watches[DEV_PROCESSES_MAX];
 	size_t count = select_processes(&dev, argc, argv, chosen);
 	result = count ? EXIT_DONE : EXIT_FAILED;
+	if (number == SIGKILL)
+		dev_watch(&dev, chosen, count, watches);
 	/* First find them all, then signal: a power cut takes all at once. */
 	for (size_t i = 0; i < count; i++) {
 		pids[i] = dev_pid(&dev, chosen[i], NULL);
@@ -365,10 +368,8 @@ static int signal_some(struct cli *cli, int argc, char **argv, int number)
 		if (pids[i] && kill(pids[i], number) != 0)
 			result = cli_error_errno(cli, chosen[i]->name, errno);
 	}
-	for (size_t i = 0; i < count && number == SIGKILL; i++) {
-		while (dev_pid(&dev, chosen[i], NULL))
-			dev_pause();
-	}
+	if (number == SIGKILL)
+		dev_wait_gone(watches, count);
 	dev_close(&dev);
 	return result;
 }

@@ -60,6 +60,11 @@ struct dev_process *dev_find(struct dev_cluster *dev, const char *role, const ch
 
 /* The pid of what runs, 0 when it does not. */
 pid_t dev_pid(const struct dev_cluster *dev, const struct dev_process *process, enum dev_state *state);
+/* One descriptor for each that runs (-1: it does not), taken before it is told to end; dev_wait_gone waits until nothing is left
+ * of it, and closes them. A process that is ending has lost its name in /proc, so that dev_pid is 0, before its files are
+ * closed: its lock and its port are still taken. */
+void dev_watch(const struct dev_cluster *dev, struct dev_process *const *processes, size_t count, int *watches);
+void dev_wait_gone(int *watches, size_t count);
 /* Removes a data folder of the cluster with all that is in it; an exit status. */
 int dev_wipe(struct dev_cluster *dev, const char *path);
 /* Starts it with its log; an exit status. */

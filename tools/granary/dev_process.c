@@ -4,6 +4,7 @@
 #include <ftw.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -330,8 +332,30 @@ bool dev_has_died(struct dev_cluster *dev, struct dev_process *process)
 	return true;
 }
 
+void dev_watch(const struct dev_cluster *dev, struct dev_process *const *processes, size_t count, int *watches)
+{
+	for (size_t i = 0; i < count; i++) {
+		pid_t pid = dev_pid(dev, processes[i], NULL);
+		watches[i] = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	}
+}
+
+void dev_wait_gone(int *watches, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct pollfd end = {.fd = watches[i], .events = POLLIN};
+		if (watches[i] < 0)
+			continue;
+		(void)poll(&end, 1, TERMINATE_SECONDS * 1000);
+		close(watches[i]);
+	}
+}
+
 void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size_t count)
 {
+	int watches[DEV_PROCESSES_MAX];
+	check(count <= DEV_PROCESSES_MAX);
+	dev_watch(dev, processes, count, watches);
 	for (size_t i = 0; i < count; i++) {
 		if (processes[i]->role == DEV_MOUNT && dev_is_mounted(dev, NULL) && dev_pid(dev, processes[i], NULL) &&
 		    umount2(dev->mount, 0) != 0)
@@ -357,6 +381,7 @@ void dev_terminate(struct dev_cluster *dev, struct dev_process **processes, size
 		if (left > 0)
 			dev_pause();
 	}
+	dev_wait_gone(watches, count);
 	for (size_t i = 0; i < count; i++) {
 		char *path = dev_path(dev, "pids", processes[i]->name, ".pid");
 		unlink(path);

@@ -194,6 +194,44 @@ static void test_a_blob_survives_a_failed_change(void **state)
 	free(bytes);
 }
 
+/* No server has a chunk any more that was written: an error, for those who wrote it and for others. One that was given out and never
+ * written is zeros. */
+static void test_lost_everywhere(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(SIZE, 10), got[5000], zeros[5000] = {0};
+	size_t done;
+	struct file_io *io = written_file("gone", bytes, SIZE, &inode);
+	(void)state;
+	/* Overwritten in one round trip, as ever: the chunk is known to have content. */
+	uint64_t syncs = TOTAL(synced_writes);
+	assert_int_equal(fixture_write(&cluster, io, 4096, bytes, 4096), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_int_equal(TOTAL(synced_writes), syncs + 1);
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__AllocateChunk allocate = GRANARY__ALLOCATE_CHUNK__INIT;
+	allocate.inode = inode;
+	allocate.index = 2;
+	op.op_case = GRANARY__META_OP__OP_ALLOCATE_CHUNK;
+	op.allocate_chunk = &allocate;
+	Granary__MetaReply *reply = fixture_meta(&cluster, client, &op, OK);
+	message_free(&reply->base);
+	assert_int_equal(fixture_truncate(&cluster, io, 3ull * CHUNK_BYTES), OK);
+	for (unsigned i = 0; i < cluster.count; i++)
+		fake_server_lose(&cluster.servers[i]);
+	struct client *other = fixture_client(&cluster, 15000);
+	struct file_io *theirs = fixture_open(&cluster, other, inode);
+	assert_int_equal(fixture_read(&cluster, theirs, 0, got, sizeof got, &done), ERR_NO_CHUNK);
+	assert_int_equal(fixture_read(&cluster, io, 0, got, sizeof got, &done), ERR_NO_CHUNK);
+	assert_int_equal(fixture_read(&cluster, theirs, 2ull * CHUNK_BYTES, got, sizeof got, &done), OK);
+	assert_int_equal(done, sizeof got);
+	assert_memory_equal(got, zeros, sizeof got);
+	fixture_close(other, theirs, inode);
+	client_close(other);
+	fixture_close(client, io, inode);
+	free(bytes);
+}
+
 /* Closing ends what is under way: each call once, with ERR_CANCELLED. */
 static void test_close_cancels(void **state)
 {
@@ -231,6 +269,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_reader_leaves_a_silent_replica, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_no_space_is_told_once, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_blob_survives_a_failed_change, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_lost_everywhere, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_close_cancels, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

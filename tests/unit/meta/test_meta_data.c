@@ -88,6 +88,32 @@ static void test_allocate_and_map(void **state)
 	assert_int_equal(f->result->chunks[0]->chunk, first);
 }
 
+/* Written is what the commits have named, and are this file's. */
+static void test_written(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t file = made_file(f, ROOT, "a"), other = made_file(f, ROOT, "b"), chunks[3], strange;
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(allocate(f, file, i, &chunks[i]), OK);
+	assert_int_equal(allocate(f, other, 0, &strange), OK);
+	Granary__CommitChunks commit = MESSAGE(CommitChunks, commit_chunks, .inode = file, .size = 3ull * CHUNK_BYTES);
+	assert_int_equal(run_commit_chunks(f, commit), OK);
+	for (unsigned round = 0; round < 2; round++) {
+		assert_int_equal(run_chunk_map(f, MESSAGE(ChunkMap, chunk_map, .inode = file, .count = 3)), OK);
+		for (unsigned i = 0; i < 3; i++)
+			assert_int_equal(f->result->chunks[i]->written, round == 1 && i == 1);
+		uint64_t written[] = {strange, 12345, chunks[1], chunks[1]};
+		commit.n_written = 4;
+		commit.written = written;
+		assert_int_equal(run_commit_chunks(f, commit), OK);
+	}
+	assert_int_equal(run_open(f, MESSAGE(Open, open, .inode = other)), OK);
+	assert_false(f->result->chunks[0]->written);
+	assert_int_equal(truncate_to(f, file, CHUNK_BYTES + 5), OK);
+	assert_int_equal(run_chunk_map(f, MESSAGE(ChunkMap, chunk_map, .inode = file, .first = 1, .count = 1)), OK);
+	assert_true(f->result->chunks[0]->written);
+}
+
 static void test_truncate_chunks(void **state)
 {
 	struct fixture *f = *state;
@@ -492,6 +518,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_allocate_and_map, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_written, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_truncate_chunks, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_large_file_is_freed_in_steps, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_too_many_chunks_for_a_blob, setup, teardown),
