@@ -9,9 +9,6 @@
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 
-/* As the chunkserver says it (enum copy_state there). */
-enum held_copy { HELD_COMPLETE, HELD_JOINING, HELD_RETIRED };
-
 struct chunkserver_service {
 	struct chunkserver_service_options options;
 	struct loop *loop;

@@ -107,47 +107,65 @@ static bool was_written(const Granary__Chunk *chunk)
 	return chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? chunk->live_count > 0 : chunk->written;
 }
 
-/* The copies of one chunk that are missing. */
-static void add_missing(struct fsck *fsck, const struct copy *copies, size_t count)
+/* The copies of one chunk that do not serve: they are not there, or retired. If they are all that should serve, that is what is said, and
+ * where there is an old one. */
+static void add_not_serving(struct fsck *fsck, const struct copy *copies, size_t count)
 {
 	Granary__Chunk *chunk = NULL;
+	uint64_t old = 0;
 
 	if (meta_chunk(replica_meta(fsck->replica), copies[0].chunk, &chunk))
 		return;
-	if (count >= chunk->n_replicas) {
-		if (was_written(chunk))
-			finding_add(fsck, &(struct finding){ .kind = CHECK_CHUNK_LOST, .id = copies[0].chunk, .other = chunk->owner });
-	} else {
+	for (size_t i = 0; i < count; i++)
+		old = copies[i].kind == CHECK_COPY_RETIRED ? copies[i].server : old;
+	if (old == 0 && chunk->n_stale > 0)
+		old = chunk->stale[chunk->n_stale - 1];
+	if (count + (chunk->joining != 0) < chunk->n_replicas) {
 		for (size_t i = 0; i < count; i++)
-			finding_add(fsck, &(struct finding){
-						  .kind = CHECK_COPY_MISSING, .id = copies[i].chunk, .other = copies[i].server });
+			finding_add(fsck,
+				    &(struct finding){ .kind = copies[i].kind, .id = copies[i].chunk, .other = copies[i].server });
+	} else if (was_written(chunk)) {
+		finding_add(fsck, &(struct finding){ .kind = old ? CHECK_COPY_LAST : CHECK_CHUNK_LOST,
+						     .id = copies[0].chunk,
+						     .other = old ? old : chunk->owner });
 	}
 	message_free(&chunk->base);
 }
 
+static bool is_not_serving(const struct copy *copy)
+{
+	return copy->kind == CHECK_COPY_MISSING || copy->kind == CHECK_COPY_RETIRED;
+}
+
 static void copies_known(struct fsck *fsck)
 {
-	size_t count, missing;
+	struct copy absent[REPLICAS_MAX];
+	size_t count, absent_count = 0;
 	const struct copy *copies = copies_found(fsck->copies, &count);
 
 	for (size_t i = 0; i < count; i++) {
-		if (copies[i].kind != CHECK_COPY_MISSING) {
+		if (is_not_serving(&copies[i]) && absent_count < REPLICAS_MAX)
+			absent[absent_count++] = copies[i];
+		else if (!is_not_serving(&copies[i]))
 			finding_add(fsck, &(struct finding){ .kind = copies[i].kind,
 							     .id = copies[i].chunk,
 							     .other = copies[i].server,
 							     .version = copies[i].version });
-			continue;
+		if (absent_count > 0 && (i + 1 == count || copies[i + 1].chunk != copies[i].chunk)) {
+			add_not_serving(fsck, absent, absent_count);
+			absent_count = 0;
 		}
-		for (missing = 1; i + missing < count && copies[i + missing].chunk == copies[i].chunk &&
-				  copies[i + missing].kind == CHECK_COPY_MISSING;)
-			missing++;
-		add_missing(fsck, &copies[i], missing);
-		i += missing - 1;
 	}
 	copies_servers(fsck->copies, &fsck->compared, &fsck->missed);
 }
 
 /* ---- repair */
+
+static bool wants_copy(enum check_kind kind)
+{
+	return kind == CHECK_COPY_MISSING || kind == CHECK_COPY_OLD || kind == CHECK_COPY_RETIRED || kind == CHECK_COPY_LAST ||
+	       kind == CHECK_CHUNK_LOST;
+}
 
 /* All members of the chunk are in service, and no copy of it is missing: the old one is nobody's last. */
 static bool is_whole(struct fsck *fsck, uint64_t id)
@@ -160,8 +178,7 @@ static bool is_whole(struct fsck *fsck, uint64_t id)
 		whole = member && servers_is_usable(member, now_ms(fsck));
 	}
 	for (size_t i = 0; whole && i < fsck->count; i++)
-		whole = fsck->findings[i].id != id || (fsck->findings[i].kind != CHECK_COPY_MISSING &&
-						       fsck->findings[i].kind != CHECK_COPY_OLD);
+		whole = fsck->findings[i].id != id || !wants_copy(fsck->findings[i].kind);
 	message_free(chunk ? &chunk->base : NULL);
 	return whole;
 }

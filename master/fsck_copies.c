@@ -61,28 +61,53 @@ static int copy_compare(const void *a, const void *b)
 
 /* ---- a page against the map */
 
+static bool contains(const uint64_t *servers, size_t count, uint64_t server)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (servers[i] == server)
+			return true;
+	}
+	return false;
+}
+
+static enum check_kind judge_known(const Granary__Chunk *chunk, uint64_t server, const Granary__ChunkHeld *held)
+{
+	bool member = contains(chunk->replicas, chunk->n_replicas, server);
+
+	if (held->version > chunk->version)
+		return CHECK_COPY_NEWER;
+	if (!member && held->version == chunk->version)
+		return CHECK_COPY_NEWER; /* of this version, yet not among those that have it */
+	if (!member) /* a stale one is kept for as long as a copy is wanting */
+		return contains(chunk->stale, chunk->n_stale, server) ? CHECK_NONE : CHECK_COPY_STRAY;
+	if (server == chunk->joining)
+		return CHECK_NONE; /* being brought up, from an older one perhaps */
+	if (held->copy == HELD_RETIRED)
+		return CHECK_COPY_RETIRED;
+	return held->version < chunk->version ? CHECK_COPY_OLD : CHECK_NONE;
+}
+
 /* What a copy that a server holds is. CHECK_NONE: as it should be, or known to go. */
 static enum check_kind judge(struct meta *meta, uint64_t server, const Granary__ChunkHeld *held)
 {
 	Granary__Chunk *chunk = NULL;
-	enum check_kind kind = CHECK_NONE;
-	bool member = false;
 	enum err err = meta_chunk(meta, held->chunk, &chunk);
 
 	if (err)
 		return err == ERR_NO_CHUNK && !meta_chunk_was_removed(meta, held->chunk) ? CHECK_COPY_ORPHAN : CHECK_NONE;
-	for (size_t i = 0; i < chunk->n_replicas; i++)
-		member = member || chunk->replicas[i] == server;
-	if (held->version > chunk->version)
-		kind = CHECK_COPY_NEWER;
-	else if (!member && held->version < chunk->version)
-		kind = CHECK_COPY_STRAY;
-	else if (!member)
-		kind = CHECK_COPY_NEWER; /* of this version, yet not among those that have it */
-	else if (held->version < chunk->version)
-		kind = CHECK_COPY_OLD;
+	enum check_kind kind = judge_known(chunk, server, held);
 	message_free(&chunk->base);
 	return kind;
+}
+
+/* A copy that is still to be filled counts for nothing. */
+static bool may_be_missing(struct meta *meta, uint64_t id, uint64_t server)
+{
+	Granary__Chunk *chunk = NULL;
+	bool may = meta_chunk(meta, id, &chunk) == OK && chunk->joining == server;
+
+	message_free(chunk ? &chunk->base : NULL);
+	return may;
 }
 
 /* The chunks that the map says a server holds, beside a page of those that it does. */
@@ -104,6 +129,8 @@ static bool merge_one(void *arg, uint64_t chunk)
 	while (merge->at < merge->page->n_chunks && merge->page->chunks[merge->at]->chunk < chunk)
 		merge->at++;
 	if (merge->at < merge->page->n_chunks && merge->page->chunks[merge->at]->chunk == chunk)
+		return true;
+	if (may_be_missing(replica_meta(merge->copies->replica), chunk, merge->asked->server))
 		return true;
 	doubts_add(merge->doubts,
 		   &(struct copy){ .chunk = chunk, .server = merge->asked->server, .kind = CHECK_COPY_MISSING });

@@ -23,6 +23,9 @@
 #include "common/proto/message.h"
 #include "master/placement.h"
 
+/* ChunkHeld.copy, as the chunkserver says it (enum copy_state there). */
+enum held_copy { HELD_COMPLETE, HELD_JOINING, HELD_RETIRED };
+
 struct server {
 	uint64_t id;
 	char address[ADDRESS_BYTES_MAX + 1];

@@ -40,7 +40,9 @@
 	X(CHECK_COPY_NEWER, 42, false, "a copy is newer than its chunk: the masters' state is an old one")             \
 	X(CHECK_COPY_STRAY, 43, true, "a chunkserver holds an old copy of a chunk that is elsewhere now")              \
 	X(CHECK_COPY_ORPHAN, 44, true, "a chunkserver holds a chunk that there is no record of")                       \
-	X(CHECK_CHUNK_LOST, 45, false, "no chunkserver holds a chunk that a file has")
+	X(CHECK_CHUNK_LOST, 45, false, "no chunkserver holds a chunk that a file has")                                 \
+	X(CHECK_COPY_RETIRED, 46, false, "a copy that should serve has been retired")                                  \
+	X(CHECK_COPY_LAST, 47, false, "only a retired copy of a chunk is left: it may lack what was written last")
 
 enum check_kind {
 	CHECK_NONE = 0,

@@ -180,6 +180,8 @@ static void look_at_garbage(struct looking *looking, struct slice value)
 		return;
 	const Granary__Garbage *garbage = (const Granary__Garbage *)message;
 	const Granary__Chunk *chunk = garbage->n_slots == 0 ? chunk_get(looking->meta, garbage->chunk) : NULL;
+	if (chunk && garbage->version != 0 && garbage->version < chunk->version)
+		chunk = NULL; /* an older copy was meant: who is a member now has joined again */
 	for (size_t i = 0; chunk && i < garbage->n_servers; i++)
 		if (is_member(chunk, garbage->servers[i]))
 			found(looking, CHECK_GARBAGE, garbage->chunk, garbage->servers[i]);

@@ -143,10 +143,14 @@ static bool copy_is_useless(const Granary__Chunk *chunk, uint64_t server, uint64
 	for (size_t i = 0; i < chunk->n_replicas; i++)
 		if (chunk->replicas[i] == server)
 			return false;
+	for (size_t i = 0; i < chunk->n_stale; i++) /* deleted when it is not wanted any more */
+		if (chunk->stale[i] == server)
+			return false;
 	return version < chunk->version;
 }
 
-/* Looked at again here: what is a member, or has a record, by now is left alone. */
+/* Looked at again here: what is a member, or has a record, by now is left alone; and the version is said, since the server may join
+ * before it hears of this. */
 enum err op_copy_remove(struct context *context, const Granary__CopyRemove *op, Granary__MetaResult *result)
 {
 	(void)result;
@@ -155,6 +159,6 @@ enum err op_copy_remove(struct context *context, const Granary__CopyRemove *op, 
 		return ERR_INVALID;
 	for (size_t i = 0; i < op->n_chunks; i++)
 		if (copy_is_useless(chunk_get(meta, op->chunks[i]), op->server, op->versions[i]))
-			garbage_add_chunk(meta, op->chunks[i], &op->server, 1);
+			garbage_add_copies(meta, op->chunks[i], op->versions[i], false, &op->server, 1);
 	return OK;
 }

@@ -5,6 +5,7 @@
 #include "common/base/check.h"
 #include "common/data/pairs.h"
 #include "master/meta/ops.h"
+#include "master/meta/settings.h"
 
 enum restore_step { RESTORE_BEGIN = 1, RESTORE_PAIRS = 2, RESTORE_END = 3 };
 
@@ -53,6 +54,7 @@ static enum err begin(struct meta *meta, uint64_t id)
 	if (meta->state->restoring == 0 && (meta->state->inodes > 1 || meta->state->chunks > 0))
 		return ERR_NOT_EMPTY;
 	meta->state->restoring = id;
+	settings_clear(meta); /* what is in use changes at the end */
 	return clear_some(meta) ? OK : ERR_BUSY;
 }
 
@@ -107,6 +109,10 @@ static enum err end(struct meta *meta, uint64_t id)
 		return ERR_INVALID;
 	if (message_unpack(&granary__meta_state__descriptor, stored, (ProtobufCMessage **)&restored))
 		return ERR_INVALID;
+	if (settings_load(meta)) {
+		message_free(&restored->base);
+		return ERR_INVALID;
+	}
 	restored->applied_index = meta->state->applied_index;
 	restored->applied_term = meta->state->applied_term;
 	if (restored->time_ns < meta->state->time_ns)

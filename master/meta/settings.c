@@ -13,11 +13,28 @@ enum err settings_load(struct meta *meta)
 {
 	struct key key = settings_key();
 	struct slice stored;
-	if (store_get(&meta->store, &key, &stored))
-		return message_unpack(&granary__settings__descriptor, stored, (ProtobufCMessage **)&meta->settings);
-	meta->settings = mem_alloc(sizeof(*meta->settings));
-	granary__settings__init(meta->settings);
-	return store_failed(&meta->store);
+	Granary__Settings *loaded = NULL;
+	enum err err = store_failed(&meta->store);
+	if (store_get(&meta->store, &key, &stored)) {
+		err = message_unpack(&granary__settings__descriptor, stored, (ProtobufCMessage **)&loaded);
+	} else {
+		loaded = mem_alloc(sizeof(*loaded));
+		granary__settings__init(loaded);
+		err = store_failed(&meta->store);
+	}
+	if (err) {
+		message_free(loaded ? &loaded->base : NULL);
+		return err;
+	}
+	message_free(meta->settings ? &meta->settings->base : NULL);
+	meta->settings = loaded;
+	return OK;
+}
+
+void settings_clear(struct meta *meta)
+{
+	struct key key = settings_key();
+	store_delete(&meta->store, &key);
 }
 
 /* Fields that this version does not know are stored as they came, so that masters of two versions stay equal. The leader has

@@ -4,7 +4,9 @@
 
 #include "master/meta/state.h"
 
-/* Once, when the store is opened: fills meta->settings. */
+/* When the store is opened, and when a restore has put other ones there: fills meta->settings, which stays as it is with an error. */
 MUST_USE enum err settings_load(struct meta *meta);
+/* In the store only. */
+void settings_clear(struct meta *meta);
 
 #endif

@@ -128,7 +128,7 @@ static inline void invariants_collect(struct invariants *all, struct slice key, 
 		break;
 	}
 	case KEY_SINGLE:
-		if (slice_equal(key, slice_text("Msettings")))
+		if (!slice_equal(key, slice_text("Mstate"))) /* settings, members; a backup's state that is not in use yet */
 			break;
 		all->state = unpacked(&granary__meta_state__descriptor, value);
 		break;
@@ -185,6 +185,18 @@ static inline void invariants_trash_name(struct invariants *all, struct slice ke
 	inode->in_trash = seen->is_named = true;
 }
 
+/* No copy that is in use is to be deleted or retired. */
+static inline void invariants_garbage(struct invariants *all, struct slice value)
+{
+	Granary__Garbage *garbage = unpacked(&granary__garbage__descriptor, value);
+	struct seen_chunk *seen = garbage->n_slots == 0 ? seen_chunk(all, garbage->chunk) : NULL;
+	bool older = seen && garbage->version != 0 && garbage->version < seen->chunk->version;
+	for (size_t i = 0; seen && !older && i < garbage->n_servers; i++)
+		for (size_t k = 0; k < seen->chunk->n_replicas; k++)
+			must(garbage->servers[i] != seen->chunk->replicas[k], "garbage in use", garbage->chunk);
+	message_free(&garbage->base);
+}
+
 /* Second pass: what refers to them. */
 static inline void invariants_refer(struct invariants *all, struct slice key, struct slice value)
 {
@@ -215,6 +227,9 @@ static inline void invariants_refer(struct invariants *all, struct slice key, st
 		break;
 	case KEY_TRASH_NAME:
 		invariants_trash_name(all, key);
+		break;
+	case KEY_GARBAGE:
+		invariants_garbage(all, value);
 		break;
 	case KEY_ORPHAN:
 		must(key_parse(key, &first) && seen_inode(all, first), "orphan is an inode", first);
@@ -267,6 +282,12 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 	must(chunk->version > 0, "version", seen->id);
 	must(seen->id <= all->state->newest_chunk, "newest chunk", seen->id);
 	must(chunk->n_replicas == seen->holders, "holders agree", seen->id);
+	must(!chunk->joining || (chunk->n_replicas >= 2 && chunk->replicas[chunk->n_replicas - 1] == chunk->joining), "the last one joins",
+	     seen->id);
+	must(chunk->n_stale <= STALE_COPIES_MAX, "stale copies", seen->id);
+	for (size_t i = 0; i < chunk->n_stale; i++)
+		for (size_t k = 0; k < chunk->n_replicas; k++)
+			must(chunk->stale[i] != chunk->replicas[k], "stale or a member", seen->id);
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK) {
 		must(seen->is_pointed_to, "chunk has an owner", seen->id);
 		return;

@@ -294,6 +294,45 @@ static void test_repair_is_careful(void **state)
 	fixture_close(&f);
 }
 
+/* A server that is left out and comes back: neither is what it is to retire still in use, nor is its old copy taken as one that is left
+ * over while it is to join again. */
+static void test_left_out_and_back(void **state)
+{
+	(void)state;
+	struct fixture f;
+	uint64_t ids[IDS], two = 2, four = 4;
+	fixture_open(&f);
+	populate(&f, ids);
+	run_chunk_map(&f, MESSAGE(ChunkMap, chunk_map, .inode = ids[CHUNKS], .count = 1));
+	uint64_t chunk = f.result->chunks[0]->chunk, version = f.result->chunks[0]->version;
+	uint64_t without[] = {1, 3, 4}, again[] = {1, 3, 2};
+	Granary__ChunkChange change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = version, .replicas = without,
+					      .n_replicas = 3, .dropped = &two, .n_dropped = 1, .join = 4);
+	assert_int_equal(run_chunk_change(&f, change), OK);
+	struct meta_counts before, after;
+	meta_counts(f.meta, &before);
+	Granary__CopyRemove remove = MESSAGE(CopyRemove, copy_remove, .server = 2, .chunks = &chunk, .n_chunks = 1, .versions = &version,
+					     .n_versions = 1);
+	assert_int_equal(run_copy_remove(&f, remove), OK);
+	meta_counts(f.meta, &after);
+	assert_int_equal(after.garbage, before.garbage);
+	assert_int_equal(checked(&f, 1000).count, 0);
+	/* Nobody's: 5. It may join before it hears of it. */
+	remove.server = 5;
+	assert_int_equal(run_copy_remove(&f, remove), OK);
+	change = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = version + 1, .replicas = again, .n_replicas = 3,
+			 .dropped = &four, .n_dropped = 1, .join = 2);
+	assert_int_equal(run_chunk_change(&f, change), OK);
+	again[2] = 5;
+	change.version++;
+	change.dropped = &two;
+	change.join = 5;
+	assert_int_equal(run_chunk_change(&f, change), OK);
+	assert_int_equal(checked(&f, 1000).count, 0);
+	invariants_check(f.kv);
+	fixture_close(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +340,7 @@ int main(void)
 	    cmocka_unit_test(test_while_changing),
 	    cmocka_unit_test(test_damage),
 	    cmocka_unit_test(test_repair_is_careful),
+	    cmocka_unit_test(test_left_out_and_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

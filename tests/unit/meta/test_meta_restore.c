@@ -42,6 +42,23 @@ static void fill(struct fixture *fixture)
 			assert_int_equal(allocate(fixture, file, 0, &chunk), OK);
 		}
 	}
+	/* In the trash, and removed for good; and settings. */
+	trash_keep(fixture, 0);
+	uint64_t gone = made_file(fixture, directory, "gone"), chunk;
+	assert_int_equal(allocate(fixture, gone, 0, &chunk), OK);
+	assert_int_equal(remove_file(fixture, directory, "gone"), OK);
+	assert_int_equal(truncate_to(fixture, gone, 0), OK);
+	Granary__Settings settings = GRANARY__SETTINGS__INIT;
+	settings.revision = meta_settings(fixture->meta)->revision;
+	settings.trash_seconds = 4711;
+	assert_int_equal(run_set_settings(fixture, MESSAGE(SetSettings, set_settings, .settings = &settings)), OK);
+}
+
+/* In memory, too: what goes to the trash is decided by them, on every master alike. */
+static void expect_settings(struct fixture *to, struct fixture *from)
+{
+	assert_int_equal(meta_settings(to->meta)->trash_seconds, 4711);
+	assert_int_equal(meta_settings(to->meta)->revision, meta_settings(from->meta)->revision);
 }
 
 static void test_restore(void **state)
@@ -82,11 +99,13 @@ static void test_restore(void **state)
 	assert_int_equal(restore(&to, 2, 8, half), OK); /* sent again */
 	assert_int_equal(restore(&to, 3, 8, (struct slice){ 0 }), OK);
 	assert_true(to.effects.restored);
+	expect_settings(&to, &from);
 	assert_int_equal(restore(&to, 3, 8, (struct slice){ 0 }), OK); /* sent again */
 	assert_int_equal(restore(&to, 1, 8, (struct slice){ 0 }), OK);
 	assert_false(to.effects.restored);
 
 	fixture_reopen(&to);
+	expect_settings(&to, &from);
 	dump(&to, true, &after);
 	assert_true(slice_equal(buf_slice(&before), buf_slice(&after)));
 	assert_int_equal(meta_cluster(to.meta), meta_cluster(from.meta));
