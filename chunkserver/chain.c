@@ -205,7 +205,7 @@ void chain_drop_lost(struct service *service, struct chunk *chunk)
 {
 	struct chunk_op *op = chunk->first_op;
 	while (op != NULL) {
-		if (op->call == 0 || is_in_chain(chunk, op->successor)) {
+		if (op->call == 0 || (chunk->copy == COPY_COMPLETE && is_in_chain(chunk, op->successor))) {
 			op = op->next;
 			continue;
 		}
@@ -327,6 +327,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	message.n_replicas = chunk->chain->n_replicas;
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.sync = op->sync;
+	message.damaged = op->marks_damage;
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	struct conn_data sent = { .iobuf = data, .size = data->size };

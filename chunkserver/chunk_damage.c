@@ -108,6 +108,7 @@ void chunk_found_torn(struct chunk *chunk, const uint8_t *bits)
 			continue;
 		set(&chunk->damaged, block);
 		set(&chunk->torn, block);
+		chunk->damage_is_lost = false;
 	}
 }
 
@@ -122,6 +123,7 @@ void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, cons
 	}
 	if (news == 0)
 		return;
+	chunk->damage_is_lost = false;
 	log_error("blocks_damaged", "chunk=%016" PRIx64 " first=%" PRIu32 " blocks=%" PRIu32 " found_by=%s", chunk->id, first,
 		  end - first, how);
 	chunk_store_count_damage(chunk->store, news, 0);
@@ -189,14 +191,20 @@ void chunk_waive_damage(struct chunk *chunk)
 
 /* ---------------------------------------------------------------- packs */
 
-void pack_found_damaged(struct chunk *chunk, uint32_t slot, const char *how)
+bool pack_is_damaged(const struct chunk *chunk, uint32_t slot)
 {
 	for (uint32_t i = 0; i < chunk->slot_damage_count; i++) {
 		if (chunk->slot_damage[i] == slot)
-			return;
+			return true;
 	}
-	if (chunk->slot_damage_count == SLOTS_DAMAGED_MAX)
+	return false;
+}
+
+void pack_found_damaged(struct chunk *chunk, uint32_t slot, const char *how)
+{
+	if (chunk->slot_damage_count == SLOTS_DAMAGED_MAX || pack_is_damaged(chunk, slot))
 		return;
+	chunk->damage_is_lost = false;
 	chunk->slot_damage = mem_resize(chunk->slot_damage, (chunk->slot_damage_count + 1ul) * sizeof(*chunk->slot_damage));
 	chunk->slot_damage[chunk->slot_damage_count++] = slot;
 	if (how == NULL)

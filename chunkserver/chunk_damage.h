@@ -32,6 +32,7 @@ void chunk_load_damage(struct chunk *chunk);
 void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end);
 
 /* The same of a pack, by slot. */
+bool pack_is_damaged(const struct chunk *chunk, uint32_t slot);
 void pack_found_damaged(struct chunk *chunk, uint32_t slot, const char *how);
 void pack_repaired(struct chunk *chunk, uint32_t slot);
 

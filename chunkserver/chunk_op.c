@@ -374,7 +374,9 @@ static void complete(struct chunk_op *op)
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
-	if (err != OK && chunk_op_is_write(op) && op->successor != 0) {
+	/* Of a copy that goes, is out of the chain, or is filled anew, nothing counts any more. */
+	bool counts = chunk->state == CHUNK_READY && chunk->copy == COPY_COMPLETE;
+	if (err != OK && chunk_op_is_write(op) && op->successor != 0 && counts) {
 		op->state = OP_UNSETTLED;
 		op->applied = true;
 		/* It did not happen here, so what settles its blocks may be without it: a retry has to be a new operation. */
@@ -707,6 +709,18 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	chunk_store_submit(service->store, NULL, &adoption->work);
 }
 
+/* The copy is filled anew: what was here does not count any more. */
+static void drop_unsettled(struct chunk *chunk)
+{
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state != OP_UNSETTLED)
+			continue;
+		op->failed_server = op->service->server;
+		refuse(op, ERR_CHAIN_BROKEN);
+	}
+}
+
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
 {
 	bool newer = chain->version > chunk->version;
@@ -726,6 +740,8 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 	if (!chunk->adopting)
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);
+	if (chunk->copy == COPY_JOINING)
+		drop_unsettled(chunk);
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
 }
@@ -752,6 +768,10 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	} else {
 		chunk_store_save(chunk);
 	}
+	/* A member that is new may have what no other had. */
+	if (chunk->damage_is_lost)
+		chunk->mend_after_ms = 0;
+	mend_start(service, chunk);
 	fill_check(service, chunk);
 }
 
@@ -760,6 +780,7 @@ void chunk_retire(struct service *service, struct chunk *chunk)
 	log_info("copy_retired", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 	chunk->copy = COPY_RETIRED;
 	chunk_ops_abandon(chunk, ERR_STALE_VERSION);
+	chain_drop_lost(service, chunk);
 	chunk_waive_damage(chunk);
 	chunk_write_header(service, chunk);
 }

@@ -68,6 +68,7 @@ struct chunk_op {
 	size_t replica_count;
 	struct slice crcs, data;
 	uint32_t slot, crc;	/* blobs */
+	bool marks_damage;	/* the data does not fit its CRCs, on purpose (fill.h) */
 	bool deleted;		/* OP_APPEND: the slot has no data any more */
 	struct slice slots;	/* OP_DELETE_SLOTS: uint32_t each, owned */
 

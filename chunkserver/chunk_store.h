@@ -75,6 +75,7 @@ struct chunk {
 	uint8_t *damaged, *torn;
 	uint32_t *slot_damage, slot_damage_count;
 	bool damage_waived;	/* it counts as repaired: nobody reads this copy any more, unless it is filled anew */
+	bool damage_is_lost;	/* all members have been asked for all of it: none has it */
 	bool misplaced;		/* its name leads elsewhere: to be closed, and opened by its name again */
 	bool damage_remembered; /* the index has some of it */
 	uint32_t lost;		/* blocks that no member has */

@@ -2,7 +2,9 @@
 
 #include "chunkserver/intents.h"
 #include "chunkserver/service.h"
+#include "common/base/bytes.h"
 #include "common/base/check.h"
+#include "common/base/crc32c.h"
 
 static struct chunk_file_write file_write_of(const struct chunk_op *op)
 {
@@ -62,6 +64,18 @@ static void write_synced(void *arg, enum err err)
 	chunk_op_local_done(arg, err);
 }
 
+/* What was written is what no member has. */
+static void note_damage(struct chunk_op *op)
+{
+	for (uint32_t block = op->first; block < op->end; block++) {
+		const uint8_t *bytes = op->data.bytes + (size_t)(block - op->first) * BLOCK_BYTES;
+		if (crc32c(bytes, BLOCK_BYTES) != get_le32(op->crcs.bytes + 4ul * (block - op->first)))
+			chunk_found_damaged(op->chunk, block, block + 1, "fill");
+		else
+			chunk_repaired(op->chunk, block, block + 1);
+	}
+}
+
 /* The chunk as it is after a write that went well. */
 static void note_written(struct chunk_op *op)
 {
@@ -75,6 +89,10 @@ static void note_written(struct chunk_op *op)
 	}
 	if (op->end > chunk->file.blocks)
 		chunk->file.blocks = op->end;
+	if (op->marks_damage) {
+		note_damage(op);
+		return;
+	}
 	uint32_t whole_first = (op->offset + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	chunk_repaired(chunk, whole_first, (op->offset + op->size) / BLOCK_BYTES);
 }

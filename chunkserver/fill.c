@@ -8,6 +8,7 @@
 #include "chunkserver/chain.h"
 #include "chunkserver/fill_internal.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/mend.h"
 #include "chunkserver/settle.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
@@ -23,7 +24,8 @@ struct piece {
 	struct fill *fill;
 	bool barrier;
 	uint32_t number;
-	uint32_t first, count; /* blocks that differ, from the first to the last */
+	uint32_t first, count; /* blocks that differ, from the first to the last: a run */
+	bool partial;	       /* there are others, or some that have to wait */
 };
 
 static void ask(struct fill *fill);
@@ -77,6 +79,7 @@ static void fill_free(struct fill *fill)
 	fill->service->filling_bytes -= fill->sent_bytes;
 	free(fill->sums);
 	free(fill->sent);
+	free(fill->taken);
 	free(fill);
 	chunk_unuse(chunk);
 }
@@ -139,14 +142,25 @@ static void note_failure(struct fill *fill, enum err err)
 		fill_give_up(fill, err);
 		return;
 	}
+	/* Another chain is on its way to us; or it has to be settled, or mended, first. */
 	if (err == ERR_STALE_VERSION || err == ERR_CANCELLED || err == ERR_BUSY)
-		return; /* another chain is on its way to us; or it has to be settled first */
+		return;
 	if (++fill->failures >= FILL_ATTEMPTS_MAX)
 		fill_give_up(fill, err);
-	else if (fill->failures >= REPORT_AFTER && !fill->service->stopping && err != ERR_CORRUPT)
+	else if (fill->failures >= REPORT_AFTER && !fill->service->stopping)
 		master_link_report(fill->service->link, &(struct master_link_failure){ .chunk = fill->chunk->id,
 											.version = fill->version,
 											.server = fill->server });
+}
+
+void fill_wait_for_mend(struct fill *fill)
+{
+	uint64_t ms = (uint64_t)FILL_PAUSE_MS << (fill->waits < 6 ? fill->waits : 6);
+	mend_start(fill->service, fill->chunk);
+	if (++fill->waits > FILL_ATTEMPTS_MAX)
+		fill_give_up(fill, ERR_CORRUPT);
+	else
+		fill_continue(fill, ms < MEND_RETRY_MS_MAX ? ms : MEND_RETRY_MS_MAX);
 }
 
 static void report(struct fill *fill)
@@ -207,7 +221,7 @@ static enum err take_sums(struct fill *fill, const Granary__ChunkSumsReply *repl
 	fill->incarnation = reply->incarnation;
 	fill->sum_count = (uint32_t)(reply->crcs.len / 4);
 	free(fill->sums);
-	fill->sums = mem_alloc(4ul * fill->sum_count + 4);
+	fill->sums = mem_alloc(4ul * fill->sum_count + 4); /* grows: note_sent */
 	for (uint32_t i = 0; i < fill->sum_count; i++)
 		fill->sums[i] = get_le32(reply->crcs.data + 4ul * i);
 	return OK;
@@ -346,6 +360,21 @@ void fill_part_ended(struct fill *fill, enum err err)
 	fill_continue(fill, err == OK ? 0 : FILL_PAUSE_MS);
 }
 
+/* One run of several: it is left out the next time. */
+static void note_sent(const struct piece *piece)
+{
+	struct fill *fill = piece->fill;
+	if (piece->count == 0 || fill->ending)
+		return;
+	if (fill->sum_count < CHUNK_BLOCKS)
+		fill->sums = mem_resize(fill->sums, 4ul * CHUNK_BLOCKS);
+	while (fill->sum_count < CHUNK_BLOCKS)
+		fill->sums[fill->sum_count++] = crc32c_zero_block();
+	for (uint32_t i = piece->first; i < piece->first + piece->count; i++)
+		fill->sums[i] = chunk_file_crc(&fill->chunk->file, i);
+	fill->waits = 0;
+}
+
 static void piece_ended(void *arg, enum err err)
 {
 	struct piece *piece = arg;
@@ -354,7 +383,10 @@ static void piece_ended(void *arg, enum err err)
 		if (err == OK && fill->chunk->kind == KIND_PACK)
 			fill_pack_start(fill);
 		fill->state = err == OK ? FILL_COPYING : FILL_PAUSED;
+	} else if (err == OK && !piece->barrier && piece->partial) {
+		note_sent(piece);
 	} else if (err == OK && !piece->barrier) {
+		fill->waits = piece->count > 0 ? 0 : fill->waits;
 		fill->todo[piece->number / 64] &= ~(1ull << piece->number % 64);
 	}
 	free(piece);
@@ -412,19 +444,36 @@ static void barrier_start(struct chunk_op *op)
 		op_end(op, op->chain_err);
 }
 
-/* False: nothing differs. */
-static bool find_difference(const struct chunk_op *op, struct piece *piece)
+/* The first run of blocks that differ and are good, or that are lost. False: there is none. */
+static bool find_difference(struct chunk_op *op, struct piece *piece)
 {
-	const struct fill *fill = piece->fill;
-	const struct chunk_file *file = &op->chunk->file;
+	struct fill *fill = piece->fill;
+	const struct chunk *chunk = op->chunk;
+	const struct chunk_file *file = &chunk->file;
 	uint32_t end = op->end < file->blocks ? op->end : file->blocks;
 	piece->count = 0;
 	for (uint32_t block = op->first; block < end; block++) {
 		uint32_t sum = block < fill->sum_count ? fill->sums[block] : crc32c_zero_block();
 		if (sum == chunk_file_crc(file, block))
 			continue;
-		if (piece->count == 0)
+		bool damaged = chunk_is_damaged(chunk, block, block + 1);
+		if (damaged && !chunk->damage_is_lost) { /* it is being mended */
+			fill->waiting = piece->partial = true;
+			if (piece->count > 0)
+				break;
+			continue;
+		}
+		uint32_t run_end = piece->first + piece->count;
+		/* Good blocks that do not differ may lie between others. */
+		bool fits = damaged ? block == run_end : !chunk_is_damaged(chunk, run_end, block);
+		if (piece->count > 0 && (damaged != op->marks_damage || !fits)) {
+			piece->partial = true;
+			break;
+		}
+		if (piece->count == 0) {
 			piece->first = block;
+			op->marks_damage = damaged;
+		}
 		piece->count = block + 1 - piece->first;
 	}
 	return piece->count > 0;
@@ -438,6 +487,12 @@ static void piece_run(struct work *work)
 	uint8_t *bytes = op->buffer->bytes;
 	op->local_err = op->direct ? chunk_file_read_direct(file, piece->first, piece->count, bytes) :
 				     chunk_file_read(file, piece->first, piece->count, bytes, false);
+	if (op->marks_damage) {
+		if (op->local_err == ERR_IO) /* nor can it be read */
+			memset(bytes, 0, op->buffer->size);
+		op->local_err = op->local_err == ERR_IO ? OK : op->local_err;
+		return;
+	}
 	for (uint32_t i = 0; op->local_err == OK && i < piece->count; i++) {
 		if (crc32c(bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) == chunk_file_crc(file, piece->first + i))
 			continue;
@@ -457,7 +512,7 @@ static void piece_read(struct chunk_op *op)
 		else if (!fill->ending)
 			log_error("fill_source_failed", "chunk=%016" PRIx64 " block=%" PRIu32 " error=%s", op->chunk->id, piece->first,
 				  err_name(op->local_err));
-		op_end(op, op->local_err);
+		op_end(op, op->local_err == ERR_CORRUPT ? ERR_BUSY : op->local_err);
 		return;
 	}
 	if (op->service->stopping || fill_newcomer(fill) == NULL) {
@@ -556,8 +611,12 @@ static void pump(struct fill *fill)
 		}
 		if (fill->in_flight > 0)
 			return;
+		bool waiting = fill->waiting;
+		fill->waiting = false;
 		fill->cursor = 0; /* for those that failed */
-		if (pieces_left(fill))
+		if (pieces_left(fill) && waiting)
+			fill_wait_for_mend(fill);
+		else if (pieces_left(fill))
 			fill_continue(fill, FILL_PAUSE_MS);
 		else
 			fill_sync(fill);

@@ -6,10 +6,12 @@
  * ASKING: what does it have (ChunkSums)? BARRIER: all operations of before it joined, which were not sent to it, are applied here; what
  * lies behind our end is cut off there. COPYING: pieces of 256 KiB of which some block differs go out as operations in the list of
  * the chunk (chunk_op.h): a piece waits for earlier writes to be applied, later ones wait until it is sent, so both servers end with the
- * same. Blocks are sent under their CRC at rest and checked against it before: what is damaged here is never sent as good. A piece
- * that is unsettled here waits until it is settled. SYNCING: all of it is on the newcomer's disk. CHECKING: in the same life of its
+ * same. Blocks are sent under their CRC at rest and checked against it before: what is damaged here is never sent as good. It waits, with
+ * back-off, until it is mended; what no member has goes out as it is, marked as damaged, so that the others get their copies: the newcomer
+ * keeps it under the CRC that it does not fit. (One that was a member once may still have it: then nothing differs, and all others are
+ * mended from it.) A piece that is unsettled here waits until it is settled. SYNCING: all of it is on the newcomer's disk. CHECKING: in the same life of its
  * process, or what it acknowledged may be gone: then again. REPORTING: the master is told, and commits it.
- * Packs: every record with its slot; then the slots that were deleted here meanwhile.
+ * Packs: every record with its slot, those that did not arrive again; then the slots that were deleted here meanwhile.
  *
  * Nothing of this is durable but the chain, which says who joins: a fill that is cut off (another version, a process that died at
  * either end) begins again, and finds by ChunkSums what is there already. Thread: the loop, reads on a worker. */

@@ -22,6 +22,8 @@ struct fill {
 	uint32_t cursor;	    /* piece, or slot */
 	unsigned in_flight;	    /* pieces or records */
 	unsigned failures;	    /* since there was progress */
+	unsigned waits;		    /* in a row for what is damaged here to be mended, or known to be lost */
+	bool waiting;		    /* some of what is left */
 	bool ending;		    /* goes with the last of those */
 	enum err err;		    /* REPORTING: why it cannot be done */
 	uint64_t sent_bytes;
@@ -30,7 +32,7 @@ struct fill {
 	/* Packs. */
 	uint32_t slot_count;
 	bool deleting; /* second half: slots that are no more */
-	uint8_t *sent; /* bits */
+	uint8_t *sent, *taken; /* bits: it may have it; it has */
 };
 
 /* Milliseconds until something may be sent; 0: now. */
@@ -41,6 +43,8 @@ void fill_part_ended(struct fill *fill, enum err err);
 /* Later, from the loop. */
 void fill_continue(struct fill *fill, uint64_t delay_ms);
 void fill_give_up(struct fill *fill, enum err err);
+/* Nothing is left but what is damaged here. */
+void fill_wait_for_mend(struct fill *fill);
 /* The newcomer, while the chain is the one that this fill is for; else NULL. */
 const Granary__Replica *fill_newcomer(const struct fill *fill);
 /* Everything is sent and acknowledged. */

@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "chunkserver/chain.h"
 #include "chunkserver/fill_internal.h"
@@ -16,6 +17,7 @@ struct record {
 	struct pack_record header;
 	struct iobuf *buffer;
 	rpc_call_id call;
+	bool lost; /* no member has it */
 	enum err err;
 };
 
@@ -25,6 +27,10 @@ static void record_end(struct record *record, enum err err)
 	/* From there on again. */
 	if (err != OK && record->slot - 1 < fill->cursor)
 		fill->cursor = record->slot - 1;
+	else if (err == OK && record->buffer != NULL && !fill->ending) {
+		fill->taken[record->slot / 8] |= (uint8_t)(1u << record->slot % 8);
+		fill->waits = 0;
+	}
 	file_unref(record->view.file);
 	iobuf_unref(record->buffer);
 	free(record);
@@ -58,6 +64,7 @@ static void record_send(struct record *record)
 	message.operation = service->next_operation++;
 	message.slot = record->slot;
 	message.deleted = record->buffer == NULL;
+	message.damaged = record->lost;
 	message.crc = record->buffer == NULL ? crc32c(NULL, 0) : record->header.crc;
 	message.sequence = ++chunk->sequence;
 	message.life = service->life;
@@ -67,11 +74,27 @@ static void record_send(struct record *record)
 				     CHAIN_TIMEOUT_MS, on_appended, record);
 }
 
+/* As it is, under a CRC that it does not fit: the one that it had, if the header can be read. */
+static void take_lost(struct record *record)
+{
+	uint8_t *data = record->buffer->bytes + PACK_RECORD_BYTES;
+	if (record->err != OK) {
+		memset(record->buffer->bytes, 0, record->buffer->size);
+		record->header = (struct pack_record){ .slot = record->slot, .length = record->at.length,
+						       .crc = ~crc32c(data, record->at.length) };
+	}
+	record->err = OK;
+}
+
 static void record_run(struct work *work)
 {
 	struct record *record = container_of(work, struct record, work);
 	const uint8_t *bytes = record->buffer->bytes;
 	record->err = pack_read(&record->view, record->slot, record->at, record->buffer->bytes, false, &record->header);
+	if (record->lost && (record->err == OK || record->err == ERR_CORRUPT || record->err == ERR_IO)) {
+		take_lost(record);
+		return;
+	}
 	if (record->err == OK && crc32c(bytes + PACK_RECORD_BYTES, record->header.length) != record->header.crc)
 		record->err = ERR_CORRUPT;
 }
@@ -86,7 +109,7 @@ static void record_done(struct work *work)
 	} else {
 		if (record->err == ERR_CORRUPT)
 			pack_found_damaged(fill->chunk, record->slot, "fill");
-		record_end(record, record->err);
+		record_end(record, record->err == ERR_CORRUPT ? ERR_BUSY : record->err); /* it is mended */
 	}
 	chunk_store_work_end(store);
 }
@@ -108,6 +131,7 @@ static void record_begin(struct fill *fill, uint32_t slot, const struct pack_slo
 	record->buffer->size = PACK_RECORD_BYTES + at->length;
 	record->work.run = record_run;
 	record->work.done = record_done;
+	record->lost = pack_is_damaged(fill->chunk, slot);
 	record->err = ERR_CANCELLED;
 	fill->sent[slot / 8] |= (uint8_t)(1u << slot % 8);
 	chunk_store_submit(fill->chunk->store, NULL, &record->work);
@@ -116,7 +140,10 @@ static void record_begin(struct fill *fill, uint32_t slot, const struct pack_slo
 void fill_pack_start(struct fill *fill)
 {
 	free(fill->sent);
+	free(fill->taken);
 	fill->sent = mem_zero(fill->slot_count / 8 + 1, 1);
+	fill->taken = mem_zero(fill->slot_count / 8 + 1, 1);
+	fill->waiting = false;
 	fill->deleting = false;
 }
 
@@ -126,9 +153,14 @@ static bool record_next(struct fill *fill, uint32_t slot)
 	struct pack_slot at;
 	bool here = pack_find(&fill->chunk->pack, slot, &at);
 	if (!fill->deleting) {
-		if (here)
+		bool wanted = here && (fill->taken[slot / 8] >> slot % 8 & 1) == 0;
+		if (wanted && !fill->chunk->damage_is_lost && pack_is_damaged(fill->chunk, slot)) {
+			fill->waiting = true; /* it is being mended */
+			return false;
+		}
+		if (wanted)
 			record_begin(fill, slot, &at);
-		return here;
+		return wanted;
 	}
 	/* Deleted since it was sent; and the last one, so that no slot is ever given out again. */
 	bool was_sent = (fill->sent[slot / 8] >> slot % 8 & 1) != 0;
@@ -160,7 +192,12 @@ void fill_pack_pump(struct fill *fill)
 			fill_sync(fill);
 			return;
 		}
-		fill->deleting = true;
 		fill->cursor = 0;
+		if (fill->waiting) {
+			fill->waiting = false;
+			fill_wait_for_mend(fill);
+			return;
+		}
+		fill->deleting = true;
 	}
 }

@@ -6,6 +6,7 @@
 
 #include "chunkserver/chunkserver.h"
 #include "common/base/limits.h"
+#include "common/sys/file.h"
 #include "common/sys/log.h"
 #include "common/sys/options.h"
 
@@ -64,8 +65,20 @@ static void on_reload(void *arg)
 
 /* ---- a store that fails is taken into service again, after longer and longer */
 
+/* It lacks nothing but space: no reason to give it up, nor to be slow when there is some again. */
+static bool is_full(const struct process *process)
+{
+	struct disk_space space;
+	return disk_space(process->loop, process->options.data, &space) == OK && space.bytes_free < STORE_FULL_BYTES;
+}
+
 static void wait_to_reopen(struct process *process)
 {
+	if (is_full(process)) {
+		log_warn("store_reopens", "after_ms=%u reason=disk_is_full", STORE_FULL_REOPEN_MS);
+		timer_start(&process->reopen, STORE_FULL_REOPEN_MS);
+		return;
+	}
 	uint64_t ms = (uint64_t)STORE_REOPEN_MS_MIN << (process->failures < 16 ? process->failures : 16);
 	if (ms > STORE_REOPEN_MS_MAX)
 		ms = STORE_REOPEN_MS_MAX;

@@ -394,20 +394,27 @@ static enum err take_answer(struct mend *mend, const Granary__ChunkReadReply *re
 	return OK;
 }
 
-/* What is unsettled at the successor is so here. */
+static bool is_unsettled(const struct chunk *chunk, uint32_t block)
+{
+	const struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (op->state >= OP_UNSETTLED && chunk_op_overlaps(op, block, block + 1))
+			return true;
+	}
+	return false;
+}
+
+/* What is unsettled at the successor is so here, also where we have the same. */
 static void inherit(struct mend *mend, const Granary__ChunkReadReply *reply)
 {
 	struct chunk *chunk = mend->chunk;
-	for (uint32_t block = mend->low; block < mend->end; block++) {
-		const struct chunk_op *op;
-		bool known = false;
-		if ((reply->unsettled >> (block - mend->first) & 1) == 0)
-			continue;
-		DL_FOREACH2 (chunk->first_op, op, next)
-			known = known || (op->state >= OP_UNSETTLED && chunk_op_overlaps(op, block, block + 1));
-		if (!known)
+	uint32_t end = mend->first + mend->got;
+	for (uint32_t block = mend->first; block < end; block++) {
+		if ((reply->unsettled >> (block - mend->first) & 1) != 0 && !is_unsettled(chunk, block))
 			settle_inherit(mend->service, chunk, OP_WRITE, block, block + 1);
 	}
+	if (mend->got < mend->count && reply->unsettled_end && !is_unsettled(chunk, end))
+		settle_inherit(mend->service, chunk, OP_TRIM, end, CHUNK_BLOCKS);
 }
 
 static void received(struct mend *mend, const struct rpc_result *result)
@@ -548,6 +555,7 @@ static void next(void *arg)
 	}
 	if (!choose(mend)) {
 		chunk_store_set_lost(chunk, place_of(mend) == 0 ? mend->lost : 0);
+		chunk->damage_is_lost = mend->lost > 0;
 		finish(mend, mend->lost > 0 ? MEND_LOST_RETRY_MS : 0);
 		return;
 	}

@@ -137,6 +137,7 @@ static void step(void *arg)
 	if (mend->at >= chunk->slot_damage_count) {
 		bool head = service_position(mend->service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
 		chunk_store_set_lost(chunk, head ? mend->lost : 0);
+		chunk->damage_is_lost = mend->lost > 0;
 		finish(mend, mend->lost > 0 ? MEND_LOST_RETRY_MS : 0);
 		return;
 	}

@@ -74,9 +74,28 @@ enum err pack_op_give_slot(struct chunk_op *op)
 
 /* ---------------------------------------------------------------- batches */
 
+/* What no other member has may be here, from when we were one: it is the same if it has the same CRC. */
+static void keep_own(struct pack_queue *queue, struct chunk_op *op)
+{
+	struct pack_item *item = &queue->items[op->extra];
+	struct pack_slot there;
+	struct pack_record record;
+	if (!pack_find(&queue->chunk->pack, op->slot, &there) || there.length != op->data.size)
+		return;
+	op->buffer = iobuf_open(PACK_RECORD_BYTES + there.length);
+	const uint8_t *data = op->buffer->bytes + PACK_RECORD_BYTES;
+	if (pack_read(&queue->chunk->pack, op->slot, there, op->buffer->bytes, false, &record) == OK && record.crc == op->crc &&
+	    record.flags == 0 && crc32c(data, record.length) == record.crc)
+		item->data = op->data = slice_of(data, record.length);
+}
+
 static void batch_run(struct work *work)
 {
 	struct pack_queue *queue = container_of(work, struct pack_queue, work);
+	for (struct chunk_op *op = queue->batch; op != NULL; op = op->queue_next) {
+		if (op->kind == OP_APPEND && op->marks_damage)
+			keep_own(queue, op);
+	}
 	queue->err = pack_write(&queue->chunk->pack, queue->items, queue->item_count, false);
 	if (queue->err == OK && queue->sync_begun)
 		queue->err = chunk_sync_run(&queue->sync_job);
@@ -93,6 +112,10 @@ static void end_ops(struct pack_queue *queue, struct chunk_op *op, enum err err,
 	while (op != NULL) {
 		struct chunk_op *next = op->queue_next;
 		op->queue_next = NULL;
+		if (err == OK && op->kind == OP_APPEND && op->marks_damage && crc32c(op->data.bytes, op->data.size) != op->crc)
+			pack_found_damaged(queue->chunk, op->slot, "fill");
+		else if (err == OK && op->kind == OP_APPEND)
+			pack_repaired(queue->chunk, op->slot);
 		if (err == OK && op->sync && !synced)
 			chunk_sync(queue->chunk, op_synced, op);
 		else
@@ -137,7 +160,7 @@ static void batch_done(struct work *work)
 	chunk_store_work_end(store);
 }
 
-static void add_append(struct pack_queue *queue, const struct chunk_op *op)
+static void add_append(struct pack_queue *queue, struct chunk_op *op)
 {
 	const struct pack *pack = &queue->chunk->pack;
 	struct pack_slot there;
@@ -146,6 +169,7 @@ static void add_append(struct pack_queue *queue, const struct chunk_op *op)
 	/* A retry brings the same again. Anything else in the slot was never acknowledged: the later one counts. */
 	if (pack_find(pack, op->slot, &there) && there.length != op->data.size)
 		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
+	op->extra = queue->item_count;
 	queue->items[queue->item_count++] = (struct pack_item){
 		.record = { .slot = op->slot, .length = (uint32_t)op->data.size, .crc = op->crc,
 			    .flags = op->deleted ? PACK_TOMBSTONE : 0 },

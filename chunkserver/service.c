@@ -136,8 +136,11 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
 	change.session = message->session;
 	enum err err = check_change(service, &change);
+	bool marks_damage = message->damaged && change.sequence != 0;
 	if (err == OK)
 		err = chunk_pieces_verify(message->offset, data, crcs);
+	if (err == ERR_CORRUPT && marks_damage) /* it is meant to be: whole blocks */
+		err = (message->offset | data.size) % BLOCK_BYTES == 0 ? OK : ERR_INVALID;
 	if (err == ERR_CORRUPT)
 		service->corrupt_frames++;
 	if (err != OK) {
@@ -146,6 +149,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	}
 	struct chunk_op *op = change_new(service, OP_WRITE, request, &change);
 	op->sync = message->sync;
+	op->marks_damage = marks_damage;
 	op->offset = message->offset;
 	op->size = (uint32_t)data.size;
 	op->first = block_first(op->offset);
@@ -206,7 +210,8 @@ static void serve_append(struct service *service, struct rpc_request *request)
 	enum err err = check_change(service, &change);
 	if (err == OK && (data.size > BLOB_BYTES_MAX || (change.sequence == 0 && message->slot != 0)))
 		err = ERR_INVALID;
-	if (err == OK && crc32c(data.bytes, data.size) != message->crc) {
+	bool marks_damage = message->damaged && change.sequence != 0;
+	if (err == OK && !marks_damage && crc32c(data.bytes, data.size) != message->crc) {
 		service->corrupt_frames++;
 		err = ERR_CORRUPT;
 	}
@@ -219,6 +224,7 @@ static void serve_append(struct service *service, struct rpc_request *request)
 	op->data = data;
 	op->crc = message->crc;
 	op->slot = message->slot;
+	op->marks_damage = marks_damage;
 	op->deleted = message->deleted && change.sequence != 0;
 	submit(op, &change, KIND_PACK);
 }

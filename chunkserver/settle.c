@@ -50,6 +50,8 @@ static void still_unsettled(struct chunk_op *op, enum err err)
 		chunk_op_answer(other, err);
 		chunk_op_remove(other);
 	}
+	if (chunk->copy != COPY_COMPLETE)
+		chunk_op_remove(op);
 }
 
 static uint32_t next_piece(const struct chunk_op *op)
@@ -81,6 +83,8 @@ static void read_ended(struct chunk_op *op)
 			chunk_found_damaged(op->chunk, block, block + 1, "settling");
 	}
 	if (op->service->stopping)
+		op->local_err = ERR_CANCELLED;
+	if (op->local_err == OK && op->chunk->copy != COPY_COMPLETE) /* out of the chain */
 		op->local_err = ERR_CANCELLED;
 	if (op->local_err == OK && chain_successor(op->service, op->chunk) == NULL) {
 		settled(op); /* alone by now */

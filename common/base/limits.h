@@ -275,6 +275,8 @@
 #define STORE_REOPEN_MS_MAX 600000u
 #define STORE_REOPENS_MAX 20u			     /* in a row, each failing within STORE_HEALTHY_MS: then it stays out */
 #define STORE_HEALTHY_MS 600000u
+#define STORE_FULL_BYTES (4u * MIB)		     /* with less free space than that it failed for want of it: it is */
+#define STORE_FULL_REOPEN_MS 3000u		     /* opened again after so long, as often as need be */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

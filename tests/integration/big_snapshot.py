@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A master with an empty disk pulls a state of 300,000 files; its source is killed at 10, 50 and 99 percent, and names are made meanwhile."""
-# test: exclusive timeout=240
+# test: timeout=240
 import glob
 import json
 import os

@@ -40,7 +40,7 @@ def under_fault(cluster, name, fault, heal, bound):
 def main():
     written = []
     with Cluster(mount=True) as cluster:
-        for number in range(1, 5):
+        for number in range(1, 4):  # at least two of them have the chunk
             step(f"chunkserver {number}: kill -9, then up again")
             written.append(under_fault(cluster, f"killed-chunkserver-{number}",
                                        lambda n=number: cluster.dev("kill", "chunkserver", str(n)), lambda: cluster.up(),
@@ -48,7 +48,7 @@ def main():
         step("leading master: kill -9, then up again")
         written.append(under_fault(cluster, "killed-leader", lambda: cluster.dev("kill", "master", str(cluster.leader())),
                                    lambda: cluster.up(), LEADER_PAUSE_S))
-        for number in range(1, 5):
+        for number in range(1, 4):  # at least two of them have the chunk
             step(f"chunkserver {number}: frozen, then goes on")
             written.append(under_fault(cluster, f"frozen-chunkserver-{number}",
                                        lambda n=number: cluster.dev("stop", "chunkserver", str(n)),

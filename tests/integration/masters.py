@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The masters themselves: added, removed, replaced by an empty disk, with a damaged database, while files are made; and all metadata to a
 backup and back."""
-# test: exclusive timeout=300
+# test: timeout=300
 import glob
 import json
 import os

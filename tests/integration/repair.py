@@ -15,7 +15,7 @@ from cluster import Cluster, Writer, check, read, step, wait_for, write  # noqa:
 
 MIB = 1 << 20
 LARGE = 80 * MIB  # two chunks
-LARGE_FILES = 3
+LARGE_FILES = 2
 SMALL_FILES = 300
 RATE = 16 * MIB
 TARGET_SHARE = 0.8

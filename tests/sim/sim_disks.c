@@ -4,7 +4,8 @@
  * disk gives errors until its store fails and is opened again. At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
- * within one scrub, nothing is damaged or uncertain any more.
+ * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
+ * damaged: the rest of them gets a second copy, and all is whole again when those come back that were left out.
  *
  *	sim_disks [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace */
 #include <inttypes.h>
@@ -342,6 +343,81 @@ static bool all_read(void *arg)
 	return true;
 }
 
+/* ---- the only copy is damaged ---- */
+
+struct alone {
+	struct run *run;
+	struct node *last, *spare;
+	uint64_t chunks[FILES * 4];
+	unsigned count;
+};
+
+static bool find_copy(const struct node *node, uint64_t chunk, Granary__ChunkLocation **out)
+{
+	return chunk_index_get(chunk_store_index(store_of(node)), chunk, out) == OK;
+}
+
+/* A block or record of each chunk that only `last` will have. */
+static bool rot_alone(void *arg, const Granary__ChunkLocation *location)
+{
+	struct alone *alone = arg;
+	struct world *world = &alone->run->world;
+	struct store_files files = { .root = "data" };
+	Granary__ChunkLocation *there = NULL;
+	bool pack = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
+	if (location->copy != COPY_COMPLETE || find_copy(alone->spare, location->chunk, &there) || alone->count == FILES * 4) {
+		if (there != NULL)
+			message_free(&there->base);
+		return true;
+	}
+	char *path = store_files_path(&files, location->chunk, pack ? KIND_PACK : KIND_REPLICATED);
+	uint64_t offset = pack ? PACK_DATA_OFFSET + PACK_RECORD_BYTES : CHUNK_DATA_OFFSET + roll(world, 40) * BLOCK_BYTES;
+	if (sim_host_flip_bit(alone->last->host, path, offset, 3))
+		alone->chunks[alone->count++] = location->chunk;
+	free(path);
+	return true;
+}
+
+static bool spare_has_all(void *arg)
+{
+	struct alone *alone = arg;
+	bool all = true;
+	for (unsigned i = 0; i < alone->count; i++) {
+		Granary__ChunkLocation *there = NULL;
+		all = all && find_copy(alone->spare, alone->chunks[i], &there) && there->copy == COPY_COMPLETE;
+		if (there != NULL)
+			message_free(&there->base);
+	}
+	return all;
+}
+
+/* The rest of it gets a second copy; and when a server comes back that was left out, and has the same, all is good again. */
+static void lose_blocks(struct run *run)
+{
+	struct alone alone = { .run = run };
+	unsigned first = (unsigned)roll(&run->world, WORLD_CHUNKSERVERS);
+	struct node *servers[WORLD_CHUNKSERVERS];
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++)
+		servers[i] = world_node(&run->world, NODE_CHUNKSERVER, (first + i) % WORLD_CHUNKSERVERS);
+	sim_run(run->world.sim, 10000000, NULL, NULL);
+	alone.last = servers[0];
+	for (unsigned i = 1; i < WORLD_CHUNKSERVERS && alone.count == 0; i++) {
+		alone.spare = servers[i];
+		check(chunk_store_each(store_of(alone.last), 0, rot_alone, &alone) == OK);
+	}
+	sim_trace(run->world.sim, "%u chunks are left on one server, and damaged there", alone.count);
+	for (unsigned i = 1; i < WORLD_CHUNKSERVERS; i++)
+		if (servers[i] != alone.spare)
+			node_stop(servers[i], false);
+	if (!sim_run(run->world.sim, ROUND_US, spare_has_all, &alone))
+		failed(&run->world, "lost blocks", 0, 0, "the others of the chunk get no second copy");
+	for (unsigned i = 1; i < WORLD_CHUNKSERVERS; i++)
+		if (servers[i] != alone.spare)
+			node_start(servers[i]);
+	sim_run(run->world.sim, 10000000, NULL, NULL);
+	scrub_all(run, ROUNDS + 1);
+}
+
 static void run_seed(uint64_t seed)
 {
 	struct run *run = mem_zero(1, sizeof *run);
@@ -362,6 +438,8 @@ static void run_seed(uint64_t seed)
 	printf("seed %" PRIu64 ": %u writes, %u reads, %u bits, %u power cuts, %u failures\n", seed, run->program->writes,
 	       run->program->reads, run->rotten, run->power_cuts, run->failures);
 	check(run->program->writes > 20 && run->program->reads > 20);
+	if (seed % 4 == 0)
+		lose_blocks(run);
 	world_close(&run->world);
 	free(run);
 }
