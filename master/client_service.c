@@ -249,9 +249,12 @@ static void on_parked(void *arg)
 		timer_start(&service->parked_timer, PARKED_RETRY_MS);
 }
 
-/* Not what frees, nor what a client has promised already. */
+/* Not what frees, nor what a client has promised already, nor that data has changed which is at the chunkservers by now: others would keep
+ * what they have read before. It makes no record longer. */
 static bool needs_room(const Granary__MetaRequest *request)
 {
+	if (request->n_ops == 1 && request->ops[0]->op_case == GRANARY__META_OP__OP_COMMIT_CHUNKS)
+		return false;
 	for (size_t i = 0; i < request->n_ops; i++) {
 		switch (request->ops[i]->op_case) {
 		case GRANARY__META_OP__OP_UNLINK:

@@ -86,7 +86,9 @@ void sim_disk_name_set(struct sim_disk *disk, struct name **names, const char *p
 static void change_apply(struct sim_disk *disk, struct name **names, const struct name_change *change)
 {
 	sim_disk_name_set(disk, names, change->path, change->inode);
-	if (change->from != NULL)
+	/* The old name may be another file's by now: one that was made there later and synced. */
+	struct inode **old = change->from == NULL ? NULL : name_slot(*names, change->from);
+	if (old != NULL && *old == change->inode)
 		sim_disk_name_set(disk, names, change->from, NULL);
 }
 
