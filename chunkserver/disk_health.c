@@ -56,7 +56,7 @@ uint32_t disk_health_latency_us(const struct disk_health *health, uint64_t now_u
 			recent[count++] = health->latencies_us[i];
 	}
 	/* One that has been waiting for longer than others took counts, too. */
-	if (health->first != NULL && now_us - health->first->of_owner.submitted_us >= DISK_HUNG_MS * 1000ull / 4)
+	if (health->first != NULL && now_us - health->first->of_owner.submitted_us >= DISK_WAITING_MS * 1000ull)
 		return (uint32_t)(now_us - health->first->of_owner.submitted_us);
 	if (count < SAMPLES_MIN)
 		return 0;

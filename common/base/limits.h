@@ -153,7 +153,7 @@
 #define LOG_KEPT_ALARM_BYTES (1024ull * MIB)	     /* kept for a member that is away: an alarm is logged above it */
 #define SLOW_US_MIN 50000u			     /* a disk is not called slow below this latency, */
 #define SLOW_TIMES 10u				     /* nor below so many times that of its peers, */
-#define SLOW_AFTER_MS 3000u			     /* nor before it has been so for that long */
+#define SLOW_AFTER_MS 1500u			     /* nor before it has been so for that long */
 #define SLOW_BACK_MS 10000u			     /* it is taken back when it has been good for so long */
 #define SLOW_CHUNKS_MAX 50000u			     /* looked at before one is left out; with more of them it stays */
 #define SLOW_JUDGE_MS 300u
@@ -268,6 +268,7 @@
 #define SCRUB_DEMAND_BYTES_PER_SECOND (256u * MIB)   /* of one that was asked for */
 #define SCRUB_CHUNKS_MAX 65536u			     /* asked for by name at once */
 #define DISK_HUNG_MS 5000u			     /* what a worker has not brought back for so long hangs */
+#define DISK_WAITING_MS 500u			     /* what it has not brought back yet is what the disk takes */
 #define DISK_LATENCY_WINDOW_MS 10000u		     /* latencies older than this are forgotten */
 #define DISK_PROBE_MS 500u			     /* between probes of a disk that is given too little to do to know how it is */
 #define DISK_LOOK_MS 1000u			     /* whether the data folder is still there */

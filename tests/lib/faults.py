@@ -90,9 +90,15 @@ class Fault:
 
     # a full disk
     def begin_full(self):
+        self.all_in_doubt(True)
         for process in self.filled():
             process.may_end = process in self.cluster.masters
             process.fill(MASTER_LEFT_BYTES if process in self.cluster.masters else self.random.choice([0, CHUNKSERVER_LEFT_BYTES]))
+
+    def all_in_doubt(self, begins):
+        """No chunkserver has room: a small file that was closed, not synced, finds no place. It is lost then, and the mount logs it."""
+        for mount in self.cluster.mounts if self.kind == "full-all" else ():
+            mount.trouble(begins)
 
     def filled(self):
         return self.cluster.chunkservers if self.kind == "full-all" else [self.victim]
@@ -115,6 +121,7 @@ class Fault:
                 process.kill()
                 process.start()
                 self.note = "restarted"
+        self.all_in_doubt(False)
 
     # data on disk destroyed
     def begin_rot(self):
