@@ -113,6 +113,7 @@ static void commit_fill(struct file_io *io, struct commit *commit)
 	if (io->creation)
 		commit_create(io, commit);
 	io->commit_main = 0;
+	io->map.written_sent = 0; /* of a commit that failed */
 	if (!io->flush_alone)
 		commit_data(io, commit);
 	if (io->creation)

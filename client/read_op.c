@@ -115,7 +115,8 @@ static void read_pause(struct read_op *op)
 static void round_failed(struct read_op *op)
 {
 	const struct location *location = place_find(op->client, &op->request.place);
-	if (location && location->version == op->version && location->chunk == op->chunk)
+	bool absent = op->without_chunk == op->count; /* the next round asks the master, whatever others have learnt meanwhile */
+	if (location && (absent || (location->version == op->version && location->chunk == op->chunk)))
 		place_forget(op->client, &op->request.place);
 	attempts_cancel(op);
 	timer_stop(&op->timer);
@@ -123,7 +124,7 @@ static void round_failed(struct read_op *op)
 	op->chunk = 0;
 	/* A chunk that none of its servers has was allocated and never written: zeros. One that the master knows to have content
 	 * is lost. (One that joins is filled before it is read.) Asked twice, with the location fetched in between. */
-	if (op->without_chunk == op->count && op->request.place.map &&
+	if (absent && op->request.place.map &&
 	    ++op->rounds_without_chunk >= ROUNDS_WITHOUT_CHUNK) {
 		if (op->written)
 			log_warn("read_chunk_lost", "chunk=%016llx", (unsigned long long)chunk);
