@@ -326,6 +326,13 @@ static void answered(void *arg, const struct rpc_result *result)
 		again(rejoin);
 		break;
 	case ERR_UNCERTAIN: /* it lost power and compares itself with us */
+		if (chain_is_head(service, chunk)) { /* what we have may not be what those below it have */
+			memset(rejoin->unsettled, 0xff, sizeof(rejoin->unsettled));
+			rejoin->block = chunk->file.blocks;
+			rejoin->end_is_unsettled = true;
+			taken(rejoin);
+			break;
+		}
 		finish(rejoin);
 		break;
 	default:
