@@ -12,7 +12,7 @@ struct fake {
 	struct rpc *rpc;
 	struct rpc_identity identity;
 	struct rpc_peer *peer; /* the leader */
-	char address[32], host[8];
+	char address[32], host[16];
 	uint64_t incarnation;
 	unsigned deletes, configures;
 	uint64_t deleted, retired; /* the last chunks */
