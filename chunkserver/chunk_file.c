@@ -349,11 +349,6 @@ enum err chunk_file_set_state(struct chunk_file *file, uint64_t version, enum co
 	return err;
 }
 
-enum err chunk_file_set_version(struct chunk_file *file, uint64_t version)
-{
-	return chunk_file_set_state(file, version, file->copy);
-}
-
 /* Of a trim that was cut off (the blocks are holes), or of blocks that were lost. */
 enum err chunk_file_check_end(struct chunk_file *file, uint8_t *damaged, uint32_t *mismatches)
 {

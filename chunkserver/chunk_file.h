@@ -62,7 +62,6 @@ MUST_USE enum err chunk_file_read_direct(struct chunk_file *file, uint32_t block
 uint32_t chunk_file_crc(const struct chunk_file *file, uint32_t block);
 MUST_USE enum err chunk_file_sync(struct chunk_file *file);
 /* Durable when it returns. */
-MUST_USE enum err chunk_file_set_version(struct chunk_file *file, uint64_t version);
 MUST_USE enum err chunk_file_set_state(struct chunk_file *file, uint64_t version, enum copy_state copy);
 
 /* Which of the blocks disagree with their entry: bit i is block + i. At most 64. */

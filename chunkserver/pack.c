@@ -300,11 +300,6 @@ enum err pack_set_state(struct pack *pack, uint64_t version, enum copy_state cop
 	return err;
 }
 
-enum err pack_set_version(struct pack *pack, uint64_t version)
-{
-	return pack_set_state(pack, version, pack->copy);
-}
-
 bool pack_wants_compaction(const struct pack *pack)
 {
 	uint64_t data = pack->bytes - PACK_DATA_OFFSET;

@@ -57,7 +57,6 @@ bool pack_find(const struct pack *pack, uint32_t slot, struct pack_slot *out);
  * does not check. The data's CRC is left to the reader. */
 MUST_USE enum err pack_read(struct pack *pack, uint32_t slot, struct pack_slot at, void *bytes, bool cached,
 			    struct pack_record *record);
-MUST_USE enum err pack_set_version(struct pack *pack, uint64_t version);
 MUST_USE enum err pack_set_state(struct pack *pack, uint64_t version, enum copy_state copy);
 
 /* Over half is dead and it is worth it. */

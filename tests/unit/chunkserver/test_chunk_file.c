@@ -174,7 +174,7 @@ static void table_is_scrubbed(void **state)
 	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), OK);
 	assert_int_equal(differing, 1);
 	assert_true(header);
-	assert_int_equal(chunk_file_set_version(&file, 3), OK);
+	assert_int_equal(chunk_file_set_state(&file, 3, file.copy), OK);
 	assert_int_equal(chunk_file_scrub_table(&file, place->loop, place->path, &differing, &header), OK);
 	assert_int_equal(differing, 0);
 	assert_false(header);
@@ -255,7 +255,7 @@ static void version_is_kept(void **state)
 	struct chunk_file file;
 	assert_int_equal(chunk_file_create(place->loop, place->path, NULL, 5, 1, &file), OK);
 	assert_int_equal(put(&file, 0, slice_text("content")), OK);
-	assert_int_equal(chunk_file_set_version(&file, 7), OK);
+	assert_int_equal(chunk_file_set_state(&file, 7, file.copy), OK);
 	open_anew(place, &file);
 	assert_int_equal(file.version, 7);
 	expect_whole(&file);

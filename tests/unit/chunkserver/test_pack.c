@@ -184,7 +184,7 @@ static void compaction_keeps_slots(void **state)
 		assert_int_equal(pack.slot_count, 40);
 		reopen(place, &pack, slice_of(NULL, 0));
 	}
-	assert_int_equal(pack_set_version(&pack, 5), OK);
+	assert_int_equal(pack_set_state(&pack, 5, pack.copy), OK);
 	reopen(place, &pack, slice_of(NULL, 0));
 	assert_int_equal(pack.version, 5);
 	assert_int_equal(pack.slot_count, 40);
