@@ -251,7 +251,7 @@ bool world_is_replicated(void *arg)
 	struct redundancy redundancy = { .world = arg };
 	for (unsigned i = 0; i < WORLD_MASTERS && !redundancy.all; i++) {
 		const struct node *node = &redundancy.world->nodes[i];
-		struct replica *replica = node->master ? master_replica(node->master) : NULL;
+		struct replica *replica = node_replica(node);
 		if (!replica || !replica_can_read(replica))
 			continue;
 		redundancy.all = true;

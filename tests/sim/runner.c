@@ -219,3 +219,23 @@ int runner_main(const struct runner *runner, int argc, char **argv)
 	print_sum(runner, &job, 1, now_s() - began, false);
 	return 0;
 }
+
+int runner_expect_failure(uint64_t first, uint64_t count, void (*run)(uint64_t seed))
+{
+	for (uint64_t seed = first; seed < first + count; seed++) {
+		int status;
+		pid_t child = fork();
+		check(child >= 0);
+		if (child == 0) {
+			run(seed);
+			_exit(0);
+		}
+		check(waitpid(child, &status, 0) == child);
+		if (status != 0) {
+			printf("found with seed %" PRIu64 "\n", seed);
+			return 0;
+		}
+	}
+	printf("not found\n");
+	return 1;
+}

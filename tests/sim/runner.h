@@ -25,6 +25,8 @@ struct runner {
 #define RUNNER_JOBS_MAX 64u
 #define RUNNER_SEED_S_MAX 300u /* a seed that takes longer hangs */
 
+/* For programs with a main of their own: each seed in a process of its own, until one fails: 0, a planted bug is found. */
+int runner_expect_failure(uint64_t first, uint64_t count, void (*run)(uint64_t seed));
 int runner_main(const struct runner *runner, int argc, char **argv);
 
 #endif

@@ -23,6 +23,7 @@
 #include "common/base/crc32c.h"
 #include "common/base/limits.h"
 #include "tests/sim/chunk_world.h"
+#include "tests/sim/runner.h"
 
 _Noreturn void world_failed(struct world *world, const char *what)
 {
@@ -545,33 +546,12 @@ static void run_seed(uint64_t seed)
 /* Seeds that once found something: heads that returned to a successor with unsettled blocks, chains that were never heard of. */
 static const uint64_t known[] = { 147, 171, 323, 332, 14, 103 };
 
-/* Each seed in a process of its own, until one fails: a planted bug is found. */
-static int expect_failure(uint64_t first, uint64_t count)
-{
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		int status;
-		pid_t child = fork();
-		check(child >= 0);
-		if (child == 0) {
-			run_seed(seed);
-			_exit(0);
-		}
-		check(waitpid(child, &status, 0) == child);
-		if (status != 0) {
-			printf("found with seed %" PRIu64 "\n", seed);
-			return 0;
-		}
-	}
-	printf("not found\n");
-	return 1;
-}
-
 int main(int argc, char **argv)
 {
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
 	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
-		return expect_failure(seed, count);
+		return runner_expect_failure(seed, count, run_seed);
 	for (uint64_t i = 0; i < count; i++)
 		run_seed(seed + i);
 	for (size_t i = 0; argc == 1 && i < sizeof(known) / sizeof(known[0]); i++)

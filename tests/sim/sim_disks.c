@@ -24,6 +24,7 @@
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
 #include "tests/sim/cluster_world.h"
+#include "tests/sim/runner.h"
 
 #define FILES 3u
 #define BLOCKS 80u
@@ -444,33 +445,12 @@ static void run_seed(uint64_t seed)
 	free(run);
 }
 
-/* Each seed in a process of its own, until one fails: a planted bug is found. */
-static int expect_failure(uint64_t first, uint64_t count)
-{
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		int status;
-		pid_t child = fork();
-		check(child >= 0);
-		if (child == 0) {
-			run_seed(seed);
-			_exit(0);
-		}
-		check(waitpid(child, &status, 0) == child);
-		if (status != 0) {
-			printf("found with seed %" PRIu64 "\n", seed);
-			return 0;
-		}
-	}
-	printf("not found\n");
-	return 1;
-}
-
 int main(int argc, char **argv)
 {
 	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
 	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
 	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
-		return expect_failure(first, count);
+		return runner_expect_failure(first, count, run_seed);
 	for (uint64_t seed = first; seed < first + count; seed++)
 		run_seed(seed);
 	return 0;

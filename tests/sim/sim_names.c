@@ -70,7 +70,8 @@ static struct node *any_master(struct run *run)
 	bool leader_wanted = run->watches || rng_below(rng(run), 2) == 0;
 	for (unsigned i = 0; leader_wanted && i < WORLD_MASTERS; i++) {
 		struct node *leader = world_node(&run->world, NODE_MASTER, i);
-		if (leader->loop && master_replica(leader->master) && replica_is_leading(master_replica(leader->master)))
+		struct replica *replica = node_replica(leader);
+		if (replica && replica_is_leading(replica))
 			return leader;
 	}
 	return node;
