@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -192,10 +193,17 @@ enum err loop_open(struct loop **out)
 	return OK;
 }
 
-static void signal_close(struct signal_watch *watch)
+/* Whoever has watched a signal goes on to end in order when it comes again: it must not be what it is to others, a death. */
+static void signal_close(struct signal_watch *watch, int number)
 {
-	if (watch->open)
-		uv_close((uv_handle_t *)&watch->handle, NULL);
+	sigset_t set;
+
+	if (!watch->open)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, number);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	uv_close((uv_handle_t *)&watch->handle, NULL);
 }
 
 void loop_close(struct loop *loop)
@@ -207,9 +215,9 @@ void loop_close(struct loop *loop)
 	uv_close((uv_handle_t *)&loop->timer, NULL);
 	uv_close((uv_handle_t *)&loop->prepare, NULL);
 	uv_close((uv_handle_t *)&loop->check_handle, NULL);
-	signal_close(&loop->terminate);
-	signal_close(&loop->interrupt);
-	signal_close(&loop->reload);
+	signal_close(&loop->terminate, SIGTERM);
+	signal_close(&loop->interrupt, SIGINT);
+	signal_close(&loop->reload, SIGHUP);
 	while (uv_run(&loop->uv, UV_RUN_NOWAIT) != 0)
 		;
 	check(uv_loop_close(&loop->uv) == 0);

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -367,6 +368,29 @@ static void test_signals(void **state)
 	timer_stop(&deadline.timer);
 }
 
+/* A process that was told to end, and is told again at its very end, ends in order. */
+static void test_signals_at_close(void **state)
+{
+	(void)state;
+	unsigned terminate = 0;
+	struct loop *loop = NULL;
+	sigset_t set;
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		if (loop_open(&loop) != OK)
+			_exit(1);
+		loop_on_terminate(loop, on_signal, &terminate);
+		loop_close(loop);
+		kill(getpid(), SIGTERM);
+		kill(getpid(), SIGINT);
+		_exit(sigpending(&set) == 0 && sigismember(&set, SIGTERM) ? 0 : 2);
+	}
+	int status = -1;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 static void test_clocks(void **state)
 {
 	struct loop *loop = *state;
@@ -382,7 +406,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test(test_timers_in_order), test(test_timer_moved_and_stopped), test(test_timer_heap), test(test_defers),
-		test(test_work), test(test_work_side_by_side), cmocka_unit_test(test_work_at_close), test(test_watch),
+		test(test_work), test(test_work_side_by_side), cmocka_unit_test(test_work_at_close), test(test_watch), cmocka_unit_test(test_signals_at_close),
 		test(test_signals), test(test_clocks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
