@@ -10,7 +10,7 @@
 
 #define CRCS_MAX (FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1)
 
-enum chain_state { CHAIN_LOCATING, CHAIN_SENT, CHAIN_REPORTING, CHAIN_PAUSED, CHAIN_ENDED };
+enum chain_state { CHAIN_LOCATING, CHAIN_SENT, CHAIN_REPORTING, CHAIN_PAUSED };
 
 struct chain_op {
 	struct running running;
@@ -30,18 +30,12 @@ struct chain_op {
 	struct server *head;
 	rpc_call_id rpc_call;
 	struct timer timer; /* CHAIN_SENT: suspicion; CHAIN_PAUSED: the pause */
-	bool reporting;     /* a report is under way, in whatever state */
+	uint64_t reported;  /* the chunk about which a report is under way, in whatever state; 0: none */
 	chain_done_fn *done;
 	void *arg;
 };
 
 static void chain_step(struct chain_op *op);
-
-static void chain_free(struct chain_op *op)
-{
-	iobuf_unref(op->request.iobuf);
-	free(op);
-}
 
 static void chain_end(struct chain_op *op, enum err err, uint32_t slot)
 {
@@ -51,10 +45,10 @@ static void chain_end(struct chain_op *op, enum err err, uint32_t slot)
 	running_remove(op->client, &op->running);
 	if (op->state == CHAIN_SENT && op->rpc_call != 0)
 		rpc_call_cancel(op->client->rpc, op->rpc_call);
-	op->rpc_call = 0;
-	op->state = CHAIN_ENDED;
-	if (!op->reporting)
-		chain_free(op);
+	if (op->reported != 0)
+		place_unreport(op->client, op->reported, op);
+	iobuf_unref(op->request.iobuf);
+	free(op);
 	done(arg, err, slot);
 }
 
@@ -79,10 +73,8 @@ static void chain_pause(struct chain_op *op)
 static void chain_reported(void *arg, enum err err)
 {
 	struct chain_op *op = arg;
-	op->reporting = false;
-	if (op->state == CHAIN_ENDED) {
-		chain_free(op);
-	} else if (op->client->closing) {
+	op->reported = 0;
+	if (op->client->closing) {
 		chain_end(op, ERR_CANCELLED, 0);
 	} else if (op->state == CHAIN_SENT) { /* only a suspicion; the answer may still come */
 		const struct location *location = place_find(op->client, &op->request.place);
@@ -107,9 +99,9 @@ static void chain_reported(void *arg, enum err err)
 
 static void chain_report(struct chain_op *op, uint64_t server)
 {
-	if (op->reporting)
+	if (op->reported != 0)
 		return;
-	op->reporting = true;
+	op->reported = op->chunk;
 	place_report(op->client, &op->request.place, op->chunk, op->version, server, chain_reported, op);
 }
 

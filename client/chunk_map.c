@@ -414,7 +414,7 @@ static void failure_answered(void *arg, enum err err, const ProtobufCMessage *me
 {
 	struct failure *failure = arg;
 	struct client *client = failure->client;
-	struct failure_waiter *waiter = failure->waiters;
+	struct failure_waiter *waiters = failure->waiters, *waiter, *next;
 	struct location location;
 	(void)text;
 	if (err == OK)
@@ -423,13 +423,12 @@ static void failure_answered(void *arg, enum err err, const ProtobufCMessage *me
 		err = ERR_PROTOCOL;
 	HASH_DEL(client->failures, failure);
 	free(failure);
-	while (waiter) {
-		struct failure_waiter *next = waiter->next;
-		if (err == OK)
+	if (err == OK)
+		LL_FOREACH (waiters, waiter)
 			place_set(client, &waiter->place, &location);
+	LL_FOREACH_SAFE (waiters, waiter, next) {
 		waiter->done(waiter->arg, err);
 		free(waiter);
-		waiter = next;
 	}
 }
 
@@ -457,6 +456,21 @@ void place_report(struct client *client, const struct place *place, uint64_t chu
 	message.version = version;
 	message.server = server;
 	session_ask(client->session, MESSAGE_CHUNK_FAILURE, &message.base, true, failure_answered, failure);
+}
+
+void place_unreport(struct client *client, uint64_t chunk, const void *arg)
+{
+	struct failure *failure;
+	struct failure_waiter *waiter, *next;
+	HASH_FIND(hh, client->failures, &chunk, sizeof chunk, failure);
+	if (!failure)
+		return;
+	LL_FOREACH_SAFE (failure->waiters, waiter, next) {
+		if (waiter->arg != arg)
+			continue;
+		LL_DELETE(failure->waiters, waiter);
+		free(waiter);
+	}
 }
 
 void failures_deinit(struct client *client)

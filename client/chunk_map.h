@@ -60,9 +60,12 @@ void packs_learn(struct client *client, const Granary__MetaReply *reply);
 void packs_deinit(struct client *client);
 
 /* Tells the leader that `server` does not answer for this version of the place. OK: the place has a newer version now.
- * ERR_BUSY: the server may be alive. Requests about the same chunk are put together. Never calls done from within. */
+ * ERR_BUSY: the server may be alive. Requests about the same chunk are put together. The place is to stay until done is called, which
+ * is never from within, or until place_unreport. */
 void place_report(struct client *client, const struct place *place, uint64_t chunk, uint64_t version, uint64_t server,
 		  file_io_fn *done, void *arg);
+/* Who asked with `arg` about this chunk wants no answer any more; the place may go. */
+void place_unreport(struct client *client, uint64_t chunk, const void *arg);
 void failures_deinit(struct client *client);
 
 #endif

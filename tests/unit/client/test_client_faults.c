@@ -1,4 +1,5 @@
 /* Chunkservers that die, hang, rot or are full: what the client does about it. */
+#include "client/file_io_internal.h"
 #include "tests/unit/client/client_fixture.h"
 
 static struct fake_cluster cluster;
@@ -78,6 +79,32 @@ static void test_head_is_silent(void **state)
 	fixture_close(client, io, inode);
 	free(bytes);
 	free(other);
+}
+
+/* A change is answered, and its file closed, while the leader is still being asked what the chain is now. */
+static void test_a_place_goes_before_its_report(void **state)
+{
+	uint64_t inode;
+	uint8_t *bytes = fixture_bytes(SIZE, 10);
+	struct answer answer = {0};
+	struct file_io *io = written_file("gone", bytes, SIZE, &inode);
+	struct fake_server *head = busiest();
+	struct chunk_map *map = mem_alloc(sizeof *map);
+	(void)state;
+	const struct location *location = place_find(client, &(struct place){.map = &io->map});
+	uint64_t chunk = location->chunk, version = location->version;
+	chunk_map_init(map, client, inode);
+	fake_server_kill(head);
+	place_report(client, &(struct place){.map = map}, chunk, version, head->id, answer_err, &answer);
+	place_unreport(client, chunk, &answer);
+	chunk_map_deinit(map);
+	free(map);
+	while (client->failures)
+		loop_run_once(cluster.loop);
+	assert_false(answer.done);
+	fixture_expect(&cluster, io, bytes, SIZE);
+	fixture_close(client, io, inode);
+	free(bytes);
 }
 
 static void test_lost_answers_are_applied_once(void **state)
@@ -264,6 +291,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_head_is_killed, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_head_is_silent, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_place_goes_before_its_report, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_lost_answers_are_applied_once, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_rotten_replicas, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_reader_leaves_a_silent_replica, setup, teardown),
