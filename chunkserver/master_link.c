@@ -239,6 +239,7 @@ static void send_heartbeat(struct master_link *link)
 	link->options.health(link->options.arg, &health);
 	message.disk = &health;
 	link->options.fill_counts(link->options.arg, &message);
+	message.unleased = !master_link_has_lease(link);
 	link->sent_ms = now_ms(link);
 	link->call = rpc_peer_call(link->peer, MESSAGE_HEARTBEAT, &message.base, NULL, CALL_TIMEOUT_MS, on_heartbeat, link);
 }

@@ -260,9 +260,13 @@ static enum err change_err(const struct change *change, const Granary__MetaResul
 
 static void changes_send(struct client *client);
 
+/* Programs have been told that it is done: it is not given up because nobody answers. */
 static bool is_worth_another_try(struct client *client, enum err err)
 {
-	return err && err != ERR_CANCELLED && !client->closing && ++client->changes.tries < CLIENT_CREATION_TRIES_MAX;
+	if (err == OK || err == ERR_CANCELLED || client->closing)
+		return false;
+	client->changes.tries++;
+	return client_err_may_pass(err) || client->changes.tries < CLIENT_CREATION_TRIES_MAX;
 }
 
 static void changes_answered(void *arg, enum err err, const ProtobufCMessage *message, const char *text)

@@ -97,6 +97,12 @@ static void release_due(void *arg)
 		later_end(&finished);
 }
 
+bool client_err_may_pass(enum err err)
+{
+	return err == ERR_NO_LEADER || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_SESSION || err == ERR_BUSY ||
+	       err == ERR_CLOSED;
+}
+
 void running_add(struct client *client, struct running *running)
 {
 	DL_APPEND2(client->running, running, previous, next);
@@ -124,6 +130,7 @@ enum err client_open(struct loop *loop, const struct client_options *options, st
 	timer_init(&client->commits.gather, loop, file_commits_deferred, client);
 	timer_init(&client->changes.gather, loop, changes_deferred, client);
 	defer_init(&client->changes.send, loop, changes_deferred, client);
+	timer_init(&client->creations.retry, loop, creations_retry, client);
 	defer_init(&client->release, loop, release_due, client);
 	timer_init(&client->writeback, loop, file_io_writeback, client);
 	struct rpc_identity identity = {.role = RPC_CLIENT, .id = client->id};

@@ -142,8 +142,11 @@ bool file_io_setattr_local(struct file_io *io, const Granary__Setattr *change);
 /* A local file is complete (closed): flushed soon. done (or NULL) when it is, or has failed. */
 void file_io_flush_behind(struct file_io *io, file_io_fn *done, void *arg);
 /* When it is closed, what it holds may be flushed behind: others see the file only after that. False: also when so many files are
- * local that closing should wait, or the directory is being taken back. */
+ * local that closing should wait, or the directory is being taken back, or it is larger than a blob, or there is no room. */
 bool file_io_may_be_behind(struct file_io *io);
+/* It was flushed behind, and there was no room: what was written can be read here, and is stored when there is. Until then the
+ * content does not change (ERR_NO_SPACE), but it may be cut. Others see an empty file. */
+bool file_io_is_stranded(const struct file_io *io);
 /* The local file of that name, or NULL. */
 struct file_io *client_find_local(struct client *client, uint64_t directory, struct slice name);
 /* There is certainly no such name. */

@@ -38,6 +38,9 @@ struct creations {
 	unsigned count; /* files that the master does not know yet */
 	struct behind *behind, *behind_sent; /* closed, to be flushed, and being flushed */
 	unsigned behind_running;
+	struct behind *stranded; /* closed, and not stored for want of room, or of anybody who answers: tried again */
+	bool starved;		 /* there was such a one, and none has been stored since: programs wait for what they make, and are told */
+	struct timer retry;
 };
 
 /* file_commit.c */
@@ -103,6 +106,8 @@ struct client {
 /* done(arg, err) at the end of this iteration. accepted: bytes of a write, counted in dirty_bytes; not before all that is dirty up
  * to these is below its bound. */
 void client_later(struct client *client, uint64_t accepted, file_io_fn *done, void *arg, enum err err);
+/* What fails so may go well later: nobody answers, or not us. */
+bool client_err_may_pass(enum err err);
 void running_add(struct client *client, struct running *running);
 void running_remove(struct client *client, struct running *running);
 

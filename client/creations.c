@@ -45,7 +45,7 @@ struct file_io *file_io_create_local(struct client *client, const Granary__Creat
 	struct delegation *delegation = delegation_usable(client, create->parent);
 	struct creations *creations = &client->creations;
 	struct slice name = message_bytes(create->name);
-	if (!delegation || client->ids_left == 0 || creations->count >= CLIENT_CREATIONS_MAX ||
+	if (!delegation || creations->starved || client->ids_left == 0 || creations->count >= CLIENT_CREATIONS_MAX ||
 	    client->dirty_bytes > CLIENT_DIRTY_BYTES_MAX || client_find_local(client, create->parent, name))
 		return NULL;
 	struct creation *creation = mem_zero(1, sizeof *creation);
@@ -213,6 +213,44 @@ bool client_barrier(struct client *client, uint64_t inode, void (*done)(void *ar
 
 static void behind_pump(struct client *client);
 
+/* It stays, and from now on programs are told when there is no room. */
+static void behind_strand(struct client *client, struct behind *behind, enum err err)
+{
+	struct creations *creations = &client->creations;
+	if (!creations->starved)
+		log_error("file_not_stored_yet", "inode=%llu error=%s", (unsigned long long)behind->io->inode, err_name(err));
+	creations->starved = true;
+	LL_APPEND(creations->stranded, behind);
+	if (!timer_is_running(&creations->retry))
+		timer_start(&creations->retry, CLIENT_STRANDED_RETRY_MS);
+}
+
+/* One tells for all whether there is room again. */
+void creations_retry(void *arg)
+{
+	struct client *client = arg;
+	struct behind *behind = client->creations.stranded;
+	if (!behind)
+		return;
+	LL_DELETE(client->creations.stranded, behind);
+	LL_PREPEND(client->creations.behind, behind);
+	behind_pump(client);
+}
+
+static void stranded_go_on(struct creations *creations, enum err err)
+{
+	if (err) { /* one of them can never be stored; the next one? */
+		creations->starved = creations->stranded;
+		if (creations->starved && !timer_is_running(&creations->retry))
+			timer_start(&creations->retry, CLIENT_STRANDED_RETRY_MS);
+		return;
+	}
+	creations->starved = false;
+	LL_CONCAT(creations->behind, creations->stranded);
+	creations->stranded = NULL;
+	timer_stop(&creations->retry);
+}
+
 static void behind_done(void *arg, enum err err)
 {
 	struct behind *behind = arg;
@@ -220,6 +258,13 @@ static void behind_done(void *arg, enum err err)
 	struct client *client = io->client;
 	LL_DELETE(client->creations.behind_sent, behind);
 	client->creations.behind_running--;
+	if (err && io->stranded && !client->closing) {
+		behind_strand(client, behind, err);
+		behind_pump(client);
+		return;
+	}
+	if (client->creations.starved)
+		stranded_go_on(&client->creations, err);
 	if (behind->done)
 		behind->done(behind->arg, err);
 	free(behind);
@@ -249,16 +294,26 @@ void file_io_flush_behind(struct file_io *io, file_io_fn *done, void *arg)
 	if (io->creation) {
 		io->creation->closed = true;
 		behind->directory = io->creation->delegation->directory;
+		io->promised = io->small;
 	}
 	file_io_hold(io);
+	if (io->stranded) {
+		LL_APPEND(client->creations.stranded, behind);
+		return;
+	}
 	LL_APPEND(client->creations.behind, behind);
 	behind_pump(client);
+}
+
+bool file_io_is_stranded(const struct file_io *io)
+{
+	return io->stranded;
 }
 
 bool file_io_may_be_behind(struct file_io *io)
 {
 	struct client *client = io->client;
-	return io->creation && client->creations.count <= CLIENT_CREATIONS_MAX / 2 &&
+	return io->creation && !io->queue && !client->creations.starved && client->creations.count <= CLIENT_CREATIONS_MAX / 2 &&
 	       delegation_running(client, io->creation->delegation->directory);
 }
 
@@ -266,9 +321,14 @@ bool file_io_may_be_behind(struct file_io *io)
 void creations_deinit(struct client *client)
 {
 	struct creations *creations = &client->creations;
+	timer_stop(&creations->retry);
+	LL_CONCAT(creations->behind, creations->stranded);
+	creations->stranded = NULL;
 	while (creations->behind) {
 		struct behind *behind = creations->behind;
 		struct file_io *io = behind->io;
+		if (io->stranded)
+			log_error("file_lost", "inode=%llu error=closing", (unsigned long long)io->inode);
 		LL_DELETE(creations->behind, behind);
 		if (behind->done)
 			behind->done(behind->arg, ERR_CANCELLED);

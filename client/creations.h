@@ -11,6 +11,10 @@
  * the master that it is the same file. If it fails for good (the name is taken, because the delegation had run out while this
  * process stood still) the file is lost: logged, and its handles answer ERR_IO.
  *
+ * When there is no room for what a close has promised, the master is told the name, and the file is *stranded*: its content stays here,
+ * where it can be read, and one of those that are stranded is tried again from time to time (also after the session has ended: it is
+ * stored only in place of the content that it was left with). Until one can be stored nothing more is done behind a program's back.
+ *
  * Bounds: CLIENT_CREATIONS_MAX files, CLIENT_BEHIND_MAX of them flushed at once behind our backs. */
 #ifndef GRANARY_CLIENT_CREATIONS_H
 #define GRANARY_CLIENT_CREATIONS_H
@@ -38,6 +42,8 @@ void creation_message(const struct creation *creation, Granary__Create *message)
 /* The master knows it: result is that of the Create. Or it will never: err. Frees the creation. */
 void creation_done(struct creation *creation, const Granary__MetaResult *result);
 void creation_failed(struct creation *creation, enum err err);
+/* Of the timer `creations.retry`. */
+void creations_retry(void *arg);
 void creations_deinit(struct client *client);
 
 #endif

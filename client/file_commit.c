@@ -13,9 +13,9 @@
 /* What was done of the request is recognised by the inode number. */
 bool file_commit_again(struct file_io *io, enum err err)
 {
-	bool passing = err == ERR_NO_LEADER || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_NO_SESSION ||
-		       err == ERR_BUSY || err == ERR_CLOSED;
-	return passing && io->creation && !io->client->closing && ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
+	if (!io->creation || io->client->closing || !client_err_may_pass(err))
+		return false;
+	return io->promised || ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
 }
 
 /* ---- what is said of one file ---- */
@@ -70,6 +70,7 @@ static void commit_data(struct file_io *io, struct commit *commit)
 		blob->bytes = io->flush_small->size;
 		blob->mtime = io->attr->mtime;
 		blob->atime = io->atime;
+		blob->data_change = io->stranded ? io->own_change : 0; /* others could have changed the file meanwhile */
 		commit_add(commit, GRANARY__META_OP__OP_COMMIT_BLOB)->commit_blob = blob;
 		io->size_changed = io->small != io->flush_small;
 		io->blob_unsynced = !io->flush_sync;

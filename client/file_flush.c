@@ -49,7 +49,7 @@ static void flush_end(struct file_io *io, enum err err)
 		free(request);
 		request = next;
 	}
-	if (err && !told && !io->error) {
+	if (err && !told && !io->error && !io->stranded) {
 		io->error = err;
 		if (failed == OK) { /* no write: what it stands for may be anywhere */
 			io->failed_from = 0;
@@ -68,9 +68,7 @@ static void small_drop(struct file_io *io)
 {
 	if (!io->small || io->small != io->flush_small) /* written to meanwhile */
 		return;
-	file_io_accounted(io->client, -(int64_t)io->small->size);
-	iobuf_unref(io->small);
-	io->small = NULL;
+	file_io_drop_small(io);
 }
 
 /* A failed flush has lost the data that it should have stored: it is not tried again behind the user's back. */
@@ -92,15 +90,36 @@ static void commit_failed(struct file_io *io, enum err err)
 	flush_end(io, err);
 }
 
+/* The flush has not stored what it should have. What a close has promised stays, if that may pass, and is tried again. */
+static void flush_failed(struct file_io *io, enum err err)
+{
+	bool passing = err == ERR_NO_SPACE || client_err_may_pass(err);
+	if (!io->promised || io->creation || !io->small || !passing || io->client->closing) {
+		commit_failed(io, err);
+		return;
+	}
+	if (!io->stranded)
+		file_io_accounted(io->client, -(int64_t)io->small->size);
+	io->stranded = true;
+	io->times_changed = true;
+	flush_end(io, err);
+}
+
 static void append_begin(struct file_io *io);
 
 void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult *result)
 {
-	if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
+	if (err == OK && io->flush_alone && io->flush_error) { /* there was no room for the data */
+		if (result->attr)
+			file_io_take_attr(io, result->attr);
+		flush_failed(io, io->flush_error);
+	} else if (err == ERR_PACK_FULL && io->flush_small && !io->client->closing) { /* the pack is gone: to another */
 		append_begin(io);
 	} else if (err == OK) {
-		if (io->flush_small)
+		if (io->flush_small) {
 			small_drop(io);
+			io->promised = false;
+		}
 		if (result->attr)
 			file_io_take_attr(io, result->attr);
 		bool more = io->map.written_sent == CHUNKS_WRITTEN_MAX;
@@ -110,7 +129,7 @@ void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult
 		else
 			flush_end(io, OK);
 	} else {
-		commit_failed(io, err);
+		flush_failed(io, err);
 	}
 }
 
@@ -214,11 +233,15 @@ static void appended(void *arg, enum err err, uint64_t pack, uint32_t slot)
 	struct file_io *io = arg;
 	io->blob_pack = pack;
 	io->blob_slot = slot;
-	if (file_commit_again(io, err))
+	if (file_commit_again(io, err)) {
 		append_begin(io);
-	else if (err)
-		commit_failed(io, err);
-	else
+	} else if (err == ERR_NO_SPACE && io->creation && !io->client->closing) { /* its name needs none */
+		io->flush_error = err;
+		io->flush_alone = true;
+		file_commit(io);
+	} else if (err) {
+		flush_failed(io, err);
+	} else
 		file_commit(io);
 	file_io_release(io);
 }
@@ -321,6 +344,7 @@ static void flush_begin(struct file_io *io)
 #ifdef PLANT_CLIENT_SYNC_IS_FLUSH
 	io->flush_sync = false;
 #endif
+	io->flush_error = OK;
 	io->flush_size = io->attr->size;
 	io->flush_epoch = io->epoch++;
 #ifdef PLANT_CLIENT_FLUSH_TOO_EARLY

@@ -72,14 +72,20 @@ struct file_io *file_io_ref(struct file_io *io)
 	return io;
 }
 
+void file_io_drop_small(struct file_io *io)
+{
+	if (io->small && !io->stranded)
+		file_io_accounted(io->client, -(int64_t)io->small->size);
+	iobuf_unref(io->small);
+	io->small = NULL;
+	io->promised = io->stranded = false;
+}
+
 static void drop_buffered(struct file_io *io)
 {
 	extents_drop(io, 0);
-	if (io->small && io->flush_state == FLUSH_NONE) {
-		file_io_accounted(io->client, -(int64_t)io->small->size);
-		iobuf_unref(io->small);
-		io->small = NULL;
-	}
+	if (io->small && io->flush_state == FLUSH_NONE)
+		file_io_drop_small(io);
 	io->size_changed = io->times_changed = false;
 	file_io_note_dirty(io);
 }
@@ -150,7 +156,7 @@ void file_io_close(struct file_io *io)
 	io->references--;
 	if (io->references == 0 && io->creation && !io->client->closing)
 		file_io_flush_behind(io, NULL, NULL);
-	else if (io->references == 0 && !io->queue && !io->flush_running && !io->flush_waiting)
+	else if (io->references == 0 && !io->stranded && !io->queue && !io->flush_running && !io->flush_waiting)
 		drop_buffered(io);
 	free_if_unused(io);
 }
@@ -210,7 +216,7 @@ const Granary__Inode *file_io_attr(const struct file_io *io)
 void file_io_note_dirty(struct file_io *io)
 {
 	struct client *client = io->client;
-	bool dirty = has_unflushed_data(io);
+	bool dirty = has_unflushed_data(io) && !io->stranded;
 	if (dirty == io->in_dirty)
 		return;
 	io->in_dirty = dirty;
@@ -376,9 +382,8 @@ static void small_write(struct file_io *io, uint64_t offset, struct slice bytes)
 
 static void small_to_extents(struct file_io *io)
 {
-	struct iobuf *small = io->small;
-	io->small = NULL;
-	file_io_accounted(io->client, -(int64_t)small->size);
+	struct iobuf *small = iobuf_ref(io->small);
+	file_io_drop_small(io);
 	extents_write(io, 0, slice_of(small->bytes, small->size), NULL);
 	iobuf_unref(small);
 	io->size_changed = true;

@@ -81,6 +81,8 @@ struct file_io {
 	struct chunk_map map;
 	struct creation *creation; /* the master does not know it yet (creations.h) */
 	bool gone;		   /* and never will */
+	bool promised;		   /* `small` was closed behind: no program learns any more that it is not stored */
+	bool stranded;		   /* so it stays until there is room for it (creations.h), and does not change. Not in dirty_bytes */
 	UT_hash_handle hh;
 	struct file_io *dirty_previous, *dirty_next; /* in client->dirty */
 	bool in_dirty;
@@ -148,6 +150,8 @@ void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
 /* It was made here, and the master tells of it for the first time: attr, or NULL. */
 void file_io_made(struct file_io *io, const Granary__Inode *attr);
 void file_io_queue_run(struct file_io *io);
+/* What is in `small` is stored, or lost. */
+void file_io_drop_small(struct file_io *io);
 /* Something is buffered, or no longer. */
 void file_io_note_dirty(struct file_io *io);
 /* Another client may have changed the file since attr was fetched. Never while something is buffered here. */

@@ -126,9 +126,17 @@ bool reshape_before_write(struct file_io *io, uint64_t end)
 			flush_creation(io, NULL, NULL);
 		return true;
 	}
+	if (io->stranded) {
+		if (io->queue)
+			head_end(io, ERR_NO_SPACE);
+		return true;
+	}
 	if (io->small) {
-		/* A blob that is being stored would take the chunks away again: they wait for it. */
-		return end > BLOB_BYTES_MAX && io->flush_state != FLUSH_NONE;
+		/* A blob that is being stored would take the chunks away again: they wait for it. So do they for one that has
+		 * been promised, for they may find no room. */
+		if (end > BLOB_BYTES_MAX && io->promised && io->queue && io->flush_state == FLUSH_NONE && !io->flush_waiting)
+			flush_request(io, false, NULL, NULL);
+		return end > BLOB_BYTES_MAX && (io->flush_state != FLUSH_NONE || io->promised);
 	}
 	if (!file_io_in_chunks(io) && io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB) {
 		if (io->queue)
@@ -156,10 +164,13 @@ static void truncate_small(struct file_io *io, uint32_t size)
 			memset(fresh->bytes + before, 0, size - before);
 		fresh->size = size;
 	}
+	if (!io->stranded)
+		file_io_accounted(io->client, (int64_t)size - before);
 	iobuf_unref(io->small);
 	io->small = fresh;
 	io->attr->size = size;
-	file_io_accounted(io->client, (int64_t)size - before);
+	io->promised = io->promised && fresh;
+	io->stranded = io->stranded && fresh;
 }
 
 static void truncate_send(struct file_io *io);
@@ -222,6 +233,10 @@ void reshape_truncate(struct file_io *io)
 		truncate_small(io, (uint32_t)size);
 		io->attr->mtime = (int64_t)loop_wall_ms(io->client->loop) * 1000000;
 		head_end(io, OK);
+		return;
+	}
+	if (io->stranded) {
+		head_end(io, ERR_NO_SPACE);
 		return;
 	}
 	extents_drop(io, size);

@@ -127,7 +127,7 @@ static void fsync_done(void *arg, enum err err)
 
 	if (err == OK)
 		node_learn(request->node, file_io_attr(request->node->io));
-	else
+	else if (!file_io_is_stranded(request->node->io))
 		recall_lost(request->mount, request->node);
 	request_end(request, err);
 }

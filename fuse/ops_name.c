@@ -464,6 +464,14 @@ static bool rename_local(struct request *request, Granary__Rename *message)
 	return true;
 }
 
+/* What is replaced would be gone, and there is no room for what replaces it. */
+static bool would_lose_both(const struct request *request)
+{
+	const struct node *node = named(request);
+
+	return node && node->io && file_io_is_stranded(node->io) && named_new(request) && !(request->flags & RENAME_EXCHANGE);
+}
+
 static void rename_send(struct request *request)
 {
 	Granary__Rename message = GRANARY__RENAME__INIT;
@@ -475,6 +483,10 @@ static void rename_send(struct request *request)
 	message.new_name = name_of(request->new_name);
 	message.no_replace = request->flags & RENAME_NOREPLACE;
 	message.exchange = request->flags & RENAME_EXCHANGE;
+	if (would_lose_both(request)) {
+		request_end(request, ERR_NO_SPACE);
+		return;
+	}
 	if (rename_local(request, &message))
 		return;
 	op.op_case = GRANARY__META_OP__OP_RENAME;

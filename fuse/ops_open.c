@@ -407,6 +407,8 @@ void on_flush(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 	request->moves_data = true;
 	if (node->lost) {
 		request_end(request, ERR_IO);
+	} else if (node->io && file_io_is_stranded(node->io)) { /* nothing can have been written since */
+		flush_locks(request);
 	} else if (node->io && file_io_may_be_behind(node->io)) {
 		flush_behind(request->mount, node);
 		flush_locks(request);
@@ -470,9 +472,11 @@ void on_release(fuse_req_t fuse, fuse_ino_t nodeid, struct fuse_file_info *file)
 		return;
 	request = request_open_silent(mount, node);
 	request->file = *file;
-	if (node->io && file_io_dirty(node->io) && !node->lost) {
+	if (node->io && file_io_is_stranded(node->io) && node->opens > 1) { /* the last one waits for it */
+		release_unlock(request);
+	} else if (node->io && file_io_dirty(node->io) && !node->lost) {
 		request_changes(request, node);
-		if (node_is_local(node))
+		if (node_is_local(node) || file_io_is_stranded(node->io))
 			file_io_flush_behind(node->io, release_flushed, request);
 		else
 			file_io_flush(node->io, release_flushed, request);

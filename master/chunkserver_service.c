@@ -304,16 +304,18 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 	}
 	if (server) {
 		servers_note_fill(server, now_ms(service), message->fill_bytes, message->filling_bytes);
+		servers_set_disk(server, message->disk);
+		judge_slowness(service);
 		reply.lease_ms = (uint32_t)servers_heartbeat(server, now_ms(service), request->conn, message->incarnation,
 							     message->failed, &again);
+		if (message->unleased && !again)
+			servers_unleased(server, now_ms(service));
 		server->bytes_total = message->bytes_total;
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
-		servers_set_disk(server, message->disk);
 		reply.send_inventory = server->inventory_wanted && !again;
 		server->inventory_wanted = false;
-		judge_slowness(service);
 	}
 	reply.register_again = again;
 	/* Borrowed: packed before rpc_reply returns. */

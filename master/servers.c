@@ -152,6 +152,12 @@ uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *c
 	return LEASE_GRANTED_MS(CHUNKSERVER_LEASE_MS);
 }
 
+void servers_unleased(struct server *server, uint64_t now_ms)
+{
+	if ((server->slow || server->failed) && server->lease_until_ms > now_ms)
+		server->lease_until_ms = now_ms;
+}
+
 void servers_set_disk(struct server *server, const Granary__DiskHealth *disk)
 {
 	if (server->disk)
@@ -208,8 +214,8 @@ static void judge_one(const struct servers *servers, struct server *server, uint
 	if (!server->slow) {
 		if (!is_slow)
 			server->slow_since_ms = 0;
-		else if (server->slow_since_ms == 0)
-			server->slow_since_ms = now_ms;
+		else if (server->slow_since_ms == 0) /* it has shown by then for as long as that took */
+			server->slow_since_ms = own / 1000 < now_ms ? now_ms - own / 1000 : 1;
 		server->slow = is_slow && now_ms - server->slow_since_ms >= SLOW_AFTER_MS && can_do_without(servers, server, now_ms);
 		server->fast_since_ms = 0;
 		return;

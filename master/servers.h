@@ -81,9 +81,11 @@ void servers_gone(struct server *server, uint64_t now_ms);
  * was not registered here, or is another process. */
 uint64_t servers_heartbeat(struct server *server, uint64_t now_ms, const void *connection, uint64_t incarnation, bool failed,
 			   bool *again);
+/* After a heartbeat that said that it has no lease: where it has got none either, nobody need wait for one to run out. */
+void servers_unleased(struct server *server, uint64_t now_ms);
 /* What it says of its disk; copied. NULL: an older one that says nothing. */
 void servers_set_disk(struct server *server, const Granary__DiskHealth *disk);
-/* After a heartbeat: a disk whose latency is SLOW_TIMES that of the median of its peers for SLOW_AFTER_MS gets no more leases, as if the
+/* Before the lease that a heartbeat gives: a disk whose latency is SLOW_TIMES that of the median of its peers for SLOW_AFTER_MS gets no more leases, as if the
  * store had failed, so that chains go on without it; until it has been good again for SLOW_BACK_MS. Only one server at a time, and only
  * while all others are there: a slow copy is better than none. */
 void servers_judge(struct servers *servers, uint64_t now_ms);

@@ -225,6 +225,7 @@
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
 #define CLIENT_CREATIONS_MAX 1024u		     /* files made under a delegation that the master does not know yet */
 #define CLIENT_BEHIND_MAX 128u			     /* of those that were closed, flushed at once */
+#define CLIENT_STRANDED_RETRY_MS 500u		     /* while closed files cannot be stored, one of them is tried so often */
 #define CLIENT_DELEGATION_MARGIN_MS 200u	     /* before its end no more files are made under a delegation */
 #define CLIENT_KEEP_MS 200u			     /* while something cannot be sent, the master is told so so often */
 #define CLIENT_DELEGATION_NAMES_MAX 65536u	     /* remembered of a directory that was made by the client itself */

@@ -175,6 +175,8 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 	bool again = blob_is(inode, op);
 	if (again && op->bytes != inode->blob_bytes)
 		return ERR_INVALID;
+	if (!again && op->data_change && op->data_change != inode->data_change)
+		return ERR_STALE_HANDLE;
 	if (inode->chunks > TRUNCATE_CHUNKS_MAX)
 		return ERR_TOO_LARGE;
 	if (!again)

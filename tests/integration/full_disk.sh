@@ -16,6 +16,41 @@ for name in $names; do
 done
 up --masters 1 --chunkservers 3 --mount "$mnt"
 
+step "disks that run full under a mount: small files that close did not refuse stay, and are stored when there is room"
+cat > "$TEST_DIR/closed.py" << 'END'
+import errno, os, sys
+root, check = sys.argv[1], len(sys.argv) > 2
+content = lambda n: b"%d " % n * 700
+if check:
+    wrong = [n for n in range(int(sys.argv[2])) if open(f"{root}/{n}", "rb").read() != content(n)]
+    sys.exit(f"closed, and not there: {wrong}" if wrong else 0)
+os.mkdir(root)
+for n in range(1000000):
+    try:
+        with open(f"{root}/{n}", "wb", buffering=0) as file:
+            file.write(content(n))
+    except OSError as error:
+        print(n)
+        sys.exit(0 if error.errno == errno.ENOSPC else f"{error}")
+END
+python3 "$TEST_DIR/closed.py" "$mnt/closed" > "$TEST_DIR/closed" &
+writer=$!
+wait_for 20 "files" test -e "$mnt/closed/100"
+for i in 1 2 3; do # reserved for metadata: 64 MiB
+	disk=$cluster/data/chunkserver-$i
+	fallocate -l $(($(df --output=avail -B1 "$disk" | tail -1) - (50 << 20))) "$disk/filler"
+done
+wait $writer || fail "what ended the writer was not a lack of space"
+closed=$(cat "$TEST_DIR/closed")
+grep -q file_not_stored_yet "$cluster/log/mount.log" || fail "none of $closed files had to wait for room"
+python3 "$TEST_DIR/closed.py" "$mnt/closed" "$closed" || fail "what was closed cannot be read"
+expect 0 granary ls /closed # the delegation is called back
+rm "$cluster"/data/chunkserver-?/filler
+closed_elsewhere() { rm -rf "$TEST_DIR/got" && granary get -r /closed "$TEST_DIR/got" && python3 "$TEST_DIR/closed.py" "$TEST_DIR/got" "$closed"; }
+wait_for 60 "the files that had to wait for room" closed_elsewhere 2> "$TEST_DIR/err"
+python3 "$TEST_DIR/closed.py" "$mnt/closed" "$closed" || fail "what was closed is gone"
+echo "   $closed files"
+
 step "fill it"
 random_file "$TEST_DIR/piece" $((8 << 20))
 stored=0

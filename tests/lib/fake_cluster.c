@@ -452,15 +452,11 @@ static void wait_for_servers(struct fake_cluster *cluster)
 	rpc_close(rpc);
 }
 
-void fake_cluster_open(struct fake_cluster *cluster, unsigned servers)
+static void start_master(struct fake_cluster *cluster, const char *listen)
 {
 	struct buf message = {0};
-	*cluster = (struct fake_cluster){.count = servers};
-	snprintf(cluster->directory, sizeof cluster->directory, "/tmp/fake_cluster.XXXXXX");
-	check(mkdtemp(cluster->directory));
-	check(loop_open(&cluster->loop) == OK);
 	struct master_options options = {.directory = cluster->directory,
-					 .listen = "127.0.0.1:0",
+					 .listen = listen,
 					 .cluster = "fake",
 					 .members = "",
 					 .id = 1,
@@ -471,6 +467,27 @@ void fake_cluster_open(struct fake_cluster *cluster, unsigned servers)
 			(const char *)message.bytes);
 	check(err == OK);
 	buf_deinit(&message);
+}
+
+void fake_master_stop(struct fake_cluster *cluster)
+{
+	snprintf(cluster->address, sizeof cluster->address, "%s", master_address(cluster->master));
+	master_close(cluster->master);
+}
+
+void fake_master_start(struct fake_cluster *cluster)
+{
+	start_master(cluster, cluster->address);
+	wait_for_servers(cluster);
+}
+
+void fake_cluster_open(struct fake_cluster *cluster, unsigned servers)
+{
+	*cluster = (struct fake_cluster){.count = servers};
+	snprintf(cluster->directory, sizeof cluster->directory, "/tmp/fake_cluster.XXXXXX");
+	check(mkdtemp(cluster->directory));
+	check(loop_open(&cluster->loop) == OK);
+	start_master(cluster, "127.0.0.1:0");
 	for (unsigned i = 0; i < servers; i++) {
 		struct fake_server *server = &cluster->servers[i];
 		server->cluster = cluster;

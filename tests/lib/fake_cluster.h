@@ -36,7 +36,7 @@ struct fake_server {
 struct fake_cluster {
 	struct loop *loop;
 	struct master *master;
-	char directory[64];
+	char directory[64], address[64];
 	struct fake_server servers[FAKE_SERVERS_MAX];
 	unsigned count;
 	struct fake_request *held; /* requests without an answer */
@@ -46,6 +46,9 @@ struct fake_cluster {
 void fake_cluster_open(struct fake_cluster *cluster, unsigned servers);
 void fake_cluster_close(struct fake_cluster *cluster);
 const char *fake_cluster_address(const struct fake_cluster *cluster);
+/* For a while there is none. */
+void fake_master_stop(struct fake_cluster *cluster);
+void fake_master_start(struct fake_cluster *cluster);
 /* Its connections are reset, and nobody listens any more. */
 void fake_server_kill(struct fake_server *server);
 /* It has none of its chunks any more, and does not know that it had them. */

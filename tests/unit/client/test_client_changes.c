@@ -290,6 +290,55 @@ static void test_closing(void **state)
 	client = fixture_client(&cluster, 10000);
 }
 
+/* However often it has to be sent: programs have been told that it is done. */
+static void test_no_answer_for_long(void **state)
+{
+	const uint64_t timeout_ms = 50;
+	struct client *hasty = fixture_client(&cluster, timeout_ms);
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__Inode attr;
+	struct answer made = {.err = ERR_TIMEOUT}, closed = {0};
+	bool all = false;
+	(void)state;
+	create.parent = 1;
+	create.mode = MODE_DIRECTORY | 0755;
+	create.name = message_borrow(slice_text("hasty"));
+	op.op_case = GRANARY__META_OP__OP_CREATE;
+	op.create = &create;
+	while (made.err || made.reply->n_delegations == 0) { /* where answers take longer than that */
+		if (made.reply)
+			message_free(&made.reply->base);
+		made = (struct answer){0};
+		client_meta(hasty, (Granary__MetaOp *[]){&op}, 1, answer_meta, &made);
+		fake_cluster_run(&cluster, &made.done);
+	}
+	directory = create.parent = made.reply->results[0]->inode;
+	message_free(&made.reply->base);
+	create.name = message_borrow(slice_text("inner"));
+	assert_true(client_make(hasty, &create, &attr));
+	create = (Granary__Create)GRANARY__CREATE__INIT;
+	create.parent = directory;
+	create.mode = MODE_FILE | 0644;
+	create.name = message_borrow(slice_text("file"));
+	struct file_io *io = file_io_create_local(hasty, &create);
+	assert_non_null(io);
+	file_io_flush_behind(io, answer_err, &closed);
+	fake_master_stop(&cluster);
+	uint64_t until_ms = loop_now_ms(cluster.loop) + (CLIENT_CREATION_TRIES_MAX + 5) * timeout_ms;
+	while (loop_now_ms(cluster.loop) < until_ms)
+		loop_run_once(cluster.loop);
+	fake_master_start(&cluster);
+	if (client_barrier(hasty, 0, barrier_done, &all))
+		fake_cluster_run(&cluster, &all);
+	fake_cluster_run(&cluster, &closed.done);
+	assert_int_equal(closed.err, OK);
+	inode_of(other, directory, "inner");
+	inode_of(other, directory, "file");
+	file_io_close(io);
+	client_close(hasty);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +351,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_more_than_the_bound, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_recall_ends_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_under_a_local_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_answer_for_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_closing, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

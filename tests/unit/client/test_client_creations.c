@@ -203,6 +203,7 @@ static void test_larger_than_a_blob(void **state)
 	assert_non_null(io);
 	for (size_t at = 0; at < size; at += 60000)
 		assert_int_equal(fixture_write(&cluster, io, at, bytes + at, size - at < 60000 ? size - at : 60000), OK);
+	assert_false(file_io_may_be_behind(io)); /* there may be no room for its chunks */
 	assert_false(file_io_is_local(io));
 	assert_int_equal(fixture_flush(&cluster, io, false), OK);
 	assert_int_equal(file_io_attr(io)->layout, GRANARY__LAYOUT__LAYOUT_CHUNKS);
@@ -303,6 +304,91 @@ static void test_closing_loses_nothing_but_says_so(void **state)
 	client = fixture_client(&cluster, 10000);
 }
 
+static void no_space(bool full)
+{
+	for (unsigned i = 0; i < cluster.count; i++)
+		cluster.servers[i].no_space = full;
+}
+
+/* Closed behind while there is no room. */
+static struct file_io *strand(const char *name, const uint8_t *bytes, size_t size, struct answer *answer)
+{
+	struct file_io *io = make(name);
+	bool done = false;
+	assert_non_null(io);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, size), OK);
+	assert_true(file_io_may_be_behind(io));
+	no_space(true);
+	file_io_flush_behind(io, answer_err, answer);
+	assert_true(client_barrier(client, directory, barrier_done, &done));
+	fake_cluster_run(&cluster, &done);
+	assert_true(file_io_is_stranded(io));
+	return io;
+}
+
+static void test_what_was_closed_waits_for_room(void **state)
+{
+	uint8_t *bytes = fixture_bytes(5000, 5);
+	struct answer answer = { 0 };
+	struct file_io *open = make("open");
+	struct file_io *io = strand("closed", bytes, 5000, &answer);
+	(void)state;
+	fixture_expect(&cluster, io, bytes, 5000);
+	assert_int_equal(file_io_attr(io)->size, 5000);
+	assert_int_equal(fixture_write(&cluster, io, 5000, bytes, 1), ERR_NO_SPACE);
+	assert_int_equal(fixture_truncate(&cluster, io, MIB), ERR_NO_SPACE);
+	assert_int_equal(fixture_flush(&cluster, io, true), ERR_NO_SPACE);
+	/* Whoever comes now is told; but what is there already can be seen. */
+	assert_null(make("next"));
+	assert_int_equal(fixture_write(&cluster, open, 0, bytes, 5000), OK);
+	assert_false(file_io_may_be_behind(open));
+	assert_int_equal(fixture_flush(&cluster, open, false), ERR_NO_SPACE);
+	Granary__MetaReply *reply = lookup(other, "closed", OK);
+	assert_int_equal(reply->results[0]->attr->size, 0);
+	message_free(&reply->base);
+	message_free(&lookup(other, "open", OK)->base);
+	assert_false(answer.done);
+	no_space(false);
+	fake_cluster_run(&cluster, &answer.done);
+	assert_int_equal(answer.err, OK);
+	assert_false(file_io_is_stranded(io));
+	fixture_expect(&cluster, io, bytes, 5000);
+	fixture_expect_elsewhere(&cluster, file_io_inode(io), bytes, 5000);
+	file_io_close(open);
+	file_io_close(io);
+	free(bytes);
+}
+
+/* What others, and we ourselves, do to the file meanwhile counts. */
+static void test_what_waits_for_room_replaces_nothing_newer(void **state)
+{
+	uint8_t *bytes = fixture_bytes(5000, 6);
+	struct answer cut = { 0 }, replaced = { 0 };
+	struct file_io *io_replaced = strand("replaced", bytes, 5000, &replaced);
+	(void)state;
+	struct file_io *io_other = fixture_open(&cluster, other, file_io_inode(io_replaced));
+	no_space(false);
+	assert_int_equal(fixture_write(&cluster, io_other, 0, bytes + 1, 4000), OK);
+	assert_int_equal(fixture_flush(&cluster, io_other, false), OK);
+	fake_cluster_run(&cluster, &replaced.done);
+	assert_int_equal(replaced.err, ERR_STALE_HANDLE);
+	fixture_expect_elsewhere(&cluster, file_io_inode(io_replaced), bytes + 1, 4000);
+	fixture_close(other, io_other, file_io_inode(io_replaced));
+	file_io_close(io_replaced);
+
+	Granary__MetaReply *reply = create(client, 1, "second", MODE_DIRECTORY | 0755, OK);
+	directory = reply->results[0]->inode;
+	message_free(&reply->base);
+	struct file_io *io_cut = strand("cut", bytes, 5000, &cut);
+	assert_int_equal(fixture_truncate(&cluster, io_cut, 0), OK);
+	assert_false(file_io_is_stranded(io_cut));
+	fake_cluster_run(&cluster, &cut.done);
+	no_space(false);
+	fixture_expect_elsewhere(&cluster, file_io_inode(io_cut), bytes, 0);
+	file_io_close(io_cut);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -316,6 +402,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_closed_twice, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_more_than_the_bound, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_a_name_that_is_taken, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_was_closed_waits_for_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_what_waits_for_room_replaces_nothing_newer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_closing_loses_nothing_but_says_so, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

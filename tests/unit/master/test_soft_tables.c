@@ -169,6 +169,15 @@ static void test_server_leases(void **state)
 	server->drops = 0;
 	assert_int_equal(servers_heartbeat(server, 20300, &connection, 101, true, &again), 0);
 	assert_false(servers_is_usable(server, 20300));
+	/* Nor is one waited for that it has given back; but for that it must get none. */
+	assert_false(servers_is_dead(server, 20350));
+	servers_unleased(server, 20350);
+	assert_true(servers_is_dead(server, 20350));
+	servers_connected(server, 20400, &connection, 101);
+	servers_cleaned(server, 20400);
+	assert_true(servers_heartbeat(server, 20500, &connection, 101, false, &again) > 0);
+	servers_unleased(server, 20500);
+	assert_false(servers_is_dead(server, 20500));
 	servers_close(servers);
 }
 
@@ -271,7 +280,8 @@ static void tell(struct servers *servers, uint64_t *now_ms, uint64_t for_ms, con
 static void much_slower_than_peers_is_left_out(void **state)
 {
 	const uint64_t even[5] = { 900, 1000, 1100, 1200, 800 };
-	const uint64_t one[5] = { 900, 1000, 2000000, 1200, 800 };
+	const uint64_t one[5] = { 900, 1000, SLOW_JUDGE_MS * 1000, 1200, 800 };
+	const uint64_t for_long[5] = { 900, 1000, SLOW_AFTER_MS * 1000, 1200, 800 };
 	const uint64_t two[5] = { 900, 1000, 2000000, 1200, 2000000 };
 	const uint64_t all[5] = { 300000, 300000, 400000, 300000, 500000 };
 	struct servers *servers = servers_open();
@@ -286,7 +296,7 @@ static void much_slower_than_peers_is_left_out(void **state)
 	tell(servers, &now_ms, 10000, even);
 	tell(servers, &now_ms, 10000, all); /* all are slow: nobody is */
 	assert_false(third->slow || fifth->slow);
-	tell(servers, &now_ms, SLOW_AFTER_MS - 2 * SLOW_JUDGE_MS, one);
+	tell(servers, &now_ms, SLOW_AFTER_MS - 3 * SLOW_JUDGE_MS, one);
 	assert_false(third->slow);
 	tell(servers, &now_ms, 5 * SLOW_JUDGE_MS, one);
 	assert_true(third->slow);
@@ -304,7 +314,7 @@ static void much_slower_than_peers_is_left_out(void **state)
 	assert_false(third->slow);
 	assert_true(servers_is_usable(third, now_ms));
 	/* Another fails: it is needed. */
-	tell(servers, &now_ms, 5000, one);
+	tell(servers, &now_ms, SLOW_JUDGE_MS, for_long); /* it began then */
 	assert_true(third->slow);
 	fifth->failed = true;
 	servers_judge(servers, now_ms + SLOW_JUDGE_MS);
