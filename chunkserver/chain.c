@@ -217,10 +217,21 @@ void chain_drop_lost(struct service *service, struct chunk *chunk)
 	}
 }
 
+/* The chain as it is known here: a client may not have heard yet that a copy which was being filled is complete. */
+static Granary__Replica **replicas_of(const struct chunk_op *op)
+{
+	const struct chunk *chunk = op->chunk;
+	bool same = chunk->chain != NULL && chunk->version == op->version && chunk->chain->n_replicas == op->replica_count;
+	for (size_t i = 0; same && i < op->replica_count; i++)
+		same = chunk->chain->replicas[i]->server == op->replicas[i]->server;
+	return same ? chunk->chain->replicas : (Granary__Replica **)(uintptr_t)op->replicas;
+}
+
 static void forward_write(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
 {
 	Granary__ChunkWrite message = *(const Granary__ChunkWrite *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data->size };
+	message.replicas = replicas_of(op);
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &data);
@@ -239,6 +250,7 @@ static void forward_append(struct chunk_op *op, const Granary__Replica *successo
 static void forward_trim(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
 {
 	Granary__ChunkTrim message = *(const Granary__ChunkTrim *)request->message;
+	message.replicas = replicas_of(op);
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
@@ -299,6 +311,7 @@ static void send_trim(struct chunk_op *op, const Granary__Replica *successor, ui
 	message.operation = op->service->next_operation++;
 	message.sequence = op->sequence;
 	message.life = op->service->life;
+	message.written = chunk->written;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -328,6 +341,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.sync = op->sync;
 	message.damaged = op->marks_damage;
+	message.written = chunk->written;
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	struct conn_data sent = { .iobuf = data, .size = data->size };

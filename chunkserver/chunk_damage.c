@@ -67,6 +67,11 @@ bool chunk_next_damage(const struct chunk *chunk, uint32_t from, uint32_t count_
 	return *count > 0;
 }
 
+bool chunk_is_lost(const struct chunk *chunk)
+{
+	return chunk->blank && chunk->damage_is_lost;
+}
+
 uint32_t chunk_damage_count(const struct chunk *chunk)
 {
 	uint32_t count = chunk->slot_damage_count;

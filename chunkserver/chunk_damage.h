@@ -18,6 +18,8 @@ bool chunk_is_damaged(const struct chunk *chunk, uint32_t first, uint32_t end);
 bool chunk_is_torn(const struct chunk *chunk, uint32_t first, uint32_t end);
 /* The first damaged run at or after `from`, of at most count_max blocks, in one window of that many. False: there is none. */
 bool chunk_next_damage(const struct chunk *chunk, uint32_t from, uint32_t count_max, uint32_t *first, uint32_t *count);
+/* It is blank, and no member has any of it. */
+bool chunk_is_lost(const struct chunk *chunk);
 uint32_t chunk_damage_count(const struct chunk *chunk);
 
 /* `bits` (CHUNK_BLOCKS of them) were found when it was opened. */

@@ -247,6 +247,11 @@ static void start_write(struct chunk_op *op)
 		refuse(op, ERR_NO_SESSION);
 		return;
 	}
+	/* What is in it elsewhere, or was, is not here: what it is to be written into. */
+	if (op->from_client && chunk_is_lost(chunk)) {
+		refuse(op, ERR_DATA_LOST);
+		return;
+	}
 	if (tells_loss(op))
 		return;
 	if (op->mends && !mend_is_valid(chunk)) {
@@ -282,6 +287,10 @@ static void synced(void *arg, enum err err)
 
 static void start_sync(struct chunk_op *op)
 {
+	if (chunk_is_lost(op->chunk)) {
+		refuse(op, ERR_DATA_LOST);
+		return;
+	}
 	if (tells_loss(op))
 		return;
 	op->state = OP_RUNNING;
@@ -303,10 +312,13 @@ static void try_start(struct chunk_op *op)
 		return;
 	}
 	if (op->kind == OP_READ && chunk->uncertain && (chunk->blank || !op->even_uncertain) && !op->scrubs) {
-		refuse(op, ERR_UNCERTAIN);
+		refuse(op, chunk_is_lost(chunk) ? ERR_NO_CHUNK : ERR_UNCERTAIN);
 		return;
 	}
-	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE; /* what is being filled has to be synced */
+	if (op->from_client && chunk_op_is_write(op) && chunk->blank && !chunk->misplaced &&
+	    !chunk->sourced && !chunk_is_lost(chunk))
+		return; /* woken when it is known whether others have what it is written into */
+	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE && !chunk_is_lost(chunk); /* what is being filled has to be synced */
 	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
@@ -371,6 +383,7 @@ static void complete(struct chunk_op *op)
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
 		chunk_op_remember(op);
+	chunk->written = chunk->written || (err == OK && op->kind == OP_WRITE);
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
@@ -761,6 +774,7 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 		chunk->copy = copy;
+		chunk->written = true;
 		/* If the power went since, what was acknowledged since may be lost: it is compared with the others. */
 		if (chunk->filled_version == chunk->version)
 			mend_filled(chunk);

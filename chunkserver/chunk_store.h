@@ -62,7 +62,9 @@ struct chunk {
 	uint32_t uses;
 	bool recovered;		/* opened with a mark of a former life */
 	bool uncertain;		/* see above */
-	bool blank;		/* uncertain, too */
+	bool blank;		/* uncertain, too; */
+	bool sourced;		/* but another member has it */
+	bool written;		/* its other complete copies have a file, too: something has been acknowledged */
 	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
@@ -167,7 +169,8 @@ struct chunk_create {
 	uint64_t version;
 	enum copy_state copy;
 	const Granary__ChunkLocation *chain; /* copied */
-	bool only_known; /* only one that was here before the power went; otherwise ERR_NO_CHUNK */
+	bool only_known; /* only one that was here before; otherwise ERR_NO_CHUNK */
+	bool written;	 /* it has content: a complete copy was here before, and is made anew as a blank one */
 };
 
 /* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was

@@ -64,6 +64,7 @@ struct change {
 	uint64_t client, operation;
 	uint64_t sequence; /* 0: from the client, to the head */
 	uint64_t session;  /* of writes and trims */
+	bool written;	   /* likewise */
 	uint64_t life;
 	Granary__Replica **replicas;
 	size_t replica_count;
@@ -120,6 +121,7 @@ static void submit(struct chunk_op *op, const struct change *change, enum chunk_
 	struct chunk_create create = { .kind = kind,
 				       .version = change->version,
 				       .copy = service_copy_state(op->service, chain.replicas, chain.n_replicas),
+				       .written = change->written,
 				       .chain = &chain };
 	chunk_op_submit(op, change->chunk, &create);
 }
@@ -135,6 +137,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
 	change.session = message->session;
+	change.written = message->written;
 	enum err err = check_change(service, &change);
 	bool marks_damage = message->damaged && change.sequence != 0;
 	if (err == OK)
@@ -164,6 +167,7 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
 	change.session = message->session;
+	change.written = message->written;
 	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;

@@ -27,6 +27,7 @@ struct chain_op {
 	enum err last;
 	/* What was asked last. */
 	uint64_t chunk, version;
+	bool written; /* as the location says */
 	struct server *head;
 	rpc_call_id rpc_call;
 	struct timer timer; /* CHAIN_SENT: suspicion; CHAIN_PAUSED: the pause */
@@ -245,6 +246,7 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.crcs = (ProtobufCBinaryData){.len = op->crc_bytes, .data = op->crcs};
 	message.sync = op->request.sync;
 	message.session = op->session;
+	message.written = op->written;
 	chain_send(op, &message.base);
 }
 
@@ -273,6 +275,7 @@ static void send_trim(struct chain_op *op, struct location_chain *chain)
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
 	message.session = op->session;
+	message.written = op->written;
 	chain_send(op, &message.base);
 }
 
@@ -338,6 +341,7 @@ static void chain_step(struct chain_op *op)
 	location_chain(location, &chain);
 	op->chunk = location->chunk;
 	op->version = location->version;
+	op->written = location->written;
 	op->head = location->replicas[0];
 	switch (op->request.type) {
 	case MESSAGE_CHUNK_WRITE:

@@ -274,6 +274,26 @@ static void full_tail_is_settled_later(void **state)
 		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, 6, got) == OK && memcmp(got, "middle", 6) == 0);
 }
 
+/* A chunk that has content is not made anew, of zeros, by a write. */
+static void lost_chunk_is_not_made_anew(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options part = { .chunk = CHUNK, .offset = 3, .data = slice_text("part"), .written = true };
+	assert_int_equal(write_to(cluster, 0, &part), ERR_DATA_LOST);
+	assert_int_equal(read_from(cluster, 0, CHUNK, 0, 6, got), ERR_NO_CHUNK);
+	/* One that others have is taken from them first. */
+	part.chunk = CHUNK + 1;
+	use_chain(cluster, 1, 2, -1);
+	assert_int_equal(write_to(cluster, 1, &(struct write_options){ .chunk = CHUNK + 1, .data = slice_text("whole content") }), OK);
+	use_chain(cluster, 0, 1, 2);
+	cluster->version++;
+	assert_int_equal(write_to(cluster, 0, &part), OK);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK + 1, 0, 13, got) == OK);
+		assert_memory_equal(got, "whopartontent", 13);
+	}
+}
+
 static void dead_successor_is_reported_and_left_out(void **state)
 {
 	struct cluster *cluster = *state;
@@ -696,6 +716,7 @@ int main(void)
 		TEST(full_disk_says_so_and_recovers),
 		TEST(failed_store_writes_no_more),
 		TEST(full_tail_is_settled_later),
+		TEST(lost_chunk_is_not_made_anew),
 		TEST(dead_successor_is_reported_and_left_out),
 		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
