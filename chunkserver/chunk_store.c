@@ -448,8 +448,9 @@ void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain)
 
 void chunk_store_save(struct chunk *chunk)
 {
-	/* The index is never ahead of the file: it follows when that says so. */
-	if (chunk->adopting)
+	/* The index is never ahead of the file: it follows when that says so. (Or never, if that could not be written.) */
+	uint64_t version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
+	if (chunk->adopting || version < chunk->version)
 		return;
 	struct chunk_index *index = &chunk->store->index;
 	chunk->store->uncertain_changed = chunk->store->uncertain_changed || chunk->uncertain;
