@@ -117,6 +117,20 @@ void chunk_found_torn(struct chunk *chunk, const uint8_t *bits)
 	}
 }
 
+void chunk_tear(struct chunk *chunk, uint32_t first, uint32_t end)
+{
+	for (uint32_t block = first; block < end; block++) {
+		if (has(chunk->damaged, block))
+			continue;
+		set(&chunk->damaged, block);
+		set(&chunk->torn, block);
+	}
+	if (end > chunk->file.blocks)
+		chunk->file.blocks = end; /* so that reads find it */
+	chunk->damage_is_lost = false;
+	chunk_store_tell_damaged(chunk);
+}
+
 void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, const char *how)
 {
 	uint32_t news = 0;

@@ -3,7 +3,8 @@
  *
  * Damage that was found while the chunk was in use is remembered in the index until it is repaired. A *torn* block is one that was
  * found when a chunk with a dirty mark was opened: maybe it was only being written when the process or machine stopped. It is not
- * remembered, since it is found again; and if all copies are torn, one of them is as good as the data can be.
+ * remembered, since it is found again; and if all copies are torn, one of them is as good as the data can be. Blocks of a write that
+ * failed here alone are torn as well: what the successor has of it, may have been read there.
  * Thread: the loop. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_DAMAGE_H
 #define GRANARY_CHUNKSERVER_CHUNK_DAMAGE_H
@@ -24,6 +25,8 @@ uint32_t chunk_damage_count(const struct chunk *chunk);
 
 /* `bits` (CHUNK_BLOCKS of them) were found when it was opened. */
 void chunk_found_torn(struct chunk *chunk, const uint8_t *bits);
+/* A write of these blocks has failed here. */
+void chunk_tear(struct chunk *chunk, uint32_t first, uint32_t end);
 /* The copy is not served any more: what is wrong with it is nobody's concern. */
 void chunk_waive_damage(struct chunk *chunk);
 /* Remembered, counted, told to the store's owner (chunk_store_events.damaged) when any of it is news. */

@@ -123,7 +123,7 @@ void chunk_op_remove(struct chunk_op *op)
 	chunk_unuse(chunk);
 }
 
-static void refuse(struct chunk_op *op, enum err err)
+void chunk_op_refuse(struct chunk_op *op, enum err err)
 {
 	chunk_op_answer(op, err);
 	chunk_op_remove(op);
@@ -216,7 +216,7 @@ static bool mark_dirty(struct chunk_op *op)
 		enum err err = chunk_store_mark(chunk);
 		if (err != OK) {
 			chunk_store_fail(chunk->store, "mark", err);
-			refuse(op, ERR_STORE_FAILED);
+			chunk_op_refuse(op, ERR_STORE_FAILED);
 			return false;
 		}
 		chunk->mark = MARK_SETTING;
@@ -231,8 +231,26 @@ static bool tells_loss(struct chunk_op *op)
 	if (!op->chunk->loss_untold || !op->from_client || !(op->sync || op->kind == OP_SYNC))
 		return false;
 	op->chunk->loss_untold = false;
-	refuse(op, ERR_DATA_LOST);
+	chunk_op_refuse(op, ERR_DATA_LOST);
 	return true;
+}
+
+/* From a server of the chain on its own account: what it has, which may be without what was written here. */
+static bool is_content(const struct chunk_op *op)
+{
+	bool found = false;
+	for (size_t i = 0; i < op->replica_count; i++)
+		found = found || op->replicas[i]->server == op->client;
+	return found && chunk_op_is_write(op) && !op->from_client;
+}
+
+static enum err admit_bytes(const struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (op->kind != OP_WRITE)
+		return OK;
+	bool repairs = op->mends || (is_content(op) && chunk->copy == COPY_COMPLETE);
+	return repairs ? chunk_store_admit_repair(chunk->store, op->size) : chunk_store_admit(chunk->store, op->size);
 }
 
 static void start_write(struct chunk_op *op)
@@ -240,27 +258,27 @@ static void start_write(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	/* It may have waited, or this process may have stood still, since it came. */
 	if (op->from_client && !master_link_has_lease(op->service->link)) {
-		refuse(op, ERR_NO_LEASE);
+		chunk_op_refuse(op, ERR_NO_LEASE);
 		return;
 	}
 	if (op->from_client && fence_refuses(&op->service->fence, op->session)) {
-		refuse(op, ERR_NO_SESSION);
+		chunk_op_refuse(op, ERR_NO_SESSION);
 		return;
 	}
 	/* What is in it elsewhere, or was, is not here: what it is to be written into. */
 	if (op->from_client && chunk_is_lost(chunk)) {
-		refuse(op, ERR_DATA_LOST);
+		chunk_op_refuse(op, ERR_DATA_LOST);
 		return;
 	}
 	if (tells_loss(op))
 		return;
 	if (op->mends && !mend_is_valid(chunk)) {
-		refuse(op, ERR_BUSY);
+		chunk_op_refuse(op, ERR_BUSY);
 		return;
 	}
-	enum err err = op->kind == OP_WRITE ? chunk_store_admit(chunk->store, op->size) : OK;
+	enum err err = admit_bytes(op);
 	if (err != OK) {
-		refuse(op, err);
+		chunk_op_refuse(op, err);
 		return;
 	}
 	if (!mark_dirty(op))
@@ -288,7 +306,7 @@ static void synced(void *arg, enum err err)
 static void start_sync(struct chunk_op *op)
 {
 	if (chunk_is_lost(op->chunk)) {
-		refuse(op, ERR_DATA_LOST);
+		chunk_op_refuse(op, ERR_DATA_LOST);
 		return;
 	}
 	if (tells_loss(op))
@@ -304,15 +322,15 @@ static void try_start(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	bool reads = op->kind == OP_READ || op->kind == OP_BLOB_READ;
 	if (chunk->state == CHUNK_DELETED || op->service->stopping) {
-		refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
+		chunk_op_refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
 		return;
 	}
 	if (!reads && chunk_store_failed(chunk->store)) {
-		refuse(op, ERR_STORE_FAILED);
+		chunk_op_refuse(op, ERR_STORE_FAILED);
 		return;
 	}
 	if (op->kind == OP_READ && chunk->uncertain && (chunk->blank || !op->even_uncertain) && !op->scrubs) {
-		refuse(op, chunk_is_lost(chunk) ? ERR_NO_CHUNK : ERR_UNCERTAIN);
+		chunk_op_refuse(op, chunk_is_lost(chunk) ? ERR_NO_CHUNK : ERR_UNCERTAIN);
 		return;
 	}
 	if (op->from_client && chunk_op_is_write(op) && chunk->blank && !chunk->misplaced &&
@@ -362,13 +380,17 @@ void chunk_op_remember(const struct chunk_op *op)
 	op_ring_add(&op->chunk->ring, &entry);
 }
 
-/* From a server of the chain on its own account: what it has, which may be without what was written here. */
-static bool is_content(const struct chunk_op *op)
+/* It did not happen here, and may have happened, and been read, below: what the successor has counts. A retry has to be a new
+ * operation. */
+static void failed_here(struct chunk_op *op)
 {
-	bool found = false;
-	for (size_t i = 0; i < op->replica_count; i++)
-		found = found || op->replicas[i]->server == op->client;
-	return found && chunk_op_is_write(op) && !op->from_client;
+	struct chunk *chunk = op->chunk;
+	uint32_t end = op->kind == OP_TRIM ? chunk->file.blocks : op->end;
+	op->client = 0;
+#ifndef PLANT_OWN_CONTENT_AFTER_FAILURE
+	if (op->first < end)
+		chunk_tear(chunk, op->first, end);
+#endif
 }
 
 static void complete(struct chunk_op *op)
@@ -392,9 +414,8 @@ static void complete(struct chunk_op *op)
 	if (err != OK && chunk_op_is_write(op) && op->successor != 0 && counts) {
 		op->state = OP_UNSETTLED;
 		op->applied = true;
-		/* It did not happen here, so what settles its blocks may be without it: a retry has to be a new operation. */
 		if (op->local_err != OK)
-			op->client = 0;
+			failed_here(op);
 		chunk_ops_wake(chunk, op);
 		return;
 	}
@@ -465,7 +486,7 @@ static bool is_retry(struct chunk_op *op)
 		op->applied = true;
 		return false;
 	}
-	refuse(op, OK);
+	chunk_op_refuse(op, OK);
 	return true;
 }
 
@@ -564,7 +585,7 @@ static void admit(struct chunk_op *op)
 	if (err == OK && changes && op->from_client && chain_is_full(op))
 		err = ERR_BUSY;
 	if (err != OK) {
-		refuse(op, err);
+		chunk_op_refuse(op, err);
 		return;
 	}
 	if (changes && op->from_client && op->client != 0 && is_retry(op))
@@ -572,7 +593,7 @@ static void admit(struct chunk_op *op)
 	if (op->kind == OP_APPEND && !op->applied) {
 		err = pack_op_give_slot(op);
 		if (err != OK) {
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 			return;
 		}
 	}
@@ -623,7 +644,7 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 		if (err == OK)
 			admit(op);
 		else
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 	}
 	if (err == OK)
 		mend_start(service, chunk);
@@ -638,33 +659,8 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 	fill_abort(chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 	}
-}
-
-static void expire_chunk(void *arg, struct chunk *chunk)
-{
-	struct service *service = arg;
-	uint64_t now = loop_now_ms(service->loop);
-	struct chunk_op *op, *next;
-	chain_watch(service, chunk);
-	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
-		uint64_t waited = now - op->arrived_ms;
-		bool unsettled = chunk->rejoin != NULL ||
-				 (op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED);
-		if (op->state != OP_WAITING)
-			continue;
-		/* Another replica may be able to answer a read. */
-		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
-			refuse(op, ERR_BUSY);
-		else if (waited >= CHUNK_WAIT_MS_MAX || (op->scrubs && waited >= CHUNKSERVER_HEARTBEAT_MS))
-			refuse(op, ERR_TIMEOUT);
-	}
-}
-
-void chunk_ops_expire(struct service *service)
-{
-	chunk_store_each_open(service->store, expire_chunk, service);
 }
 
 /* ---------------------------------------------------------------- versions */
@@ -730,7 +726,7 @@ static void drop_unsettled(struct chunk *chunk)
 		if (op->state != OP_UNSETTLED)
 			continue;
 		op->failed_server = op->service->server;
-		refuse(op, ERR_CHAIN_BROKEN);
+		chunk_op_refuse(op, ERR_CHAIN_BROKEN);
 	}
 }
 

@@ -83,6 +83,7 @@ struct chunk_op {
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
 	int intent;		/* a write: its slot there */
 	uint32_t damaged;	/* a write: the block for which it is ERR_CORRUPT */
+	bool partial;		/* a write: of some of its blocks the disk, being full, took a part */
 	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
 	enum err local_err;
 	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
@@ -137,8 +138,8 @@ void chunk_op_remove(struct chunk_op *op);
 void chunk_ops_wake(struct chunk *chunk, const struct chunk_op *by);
 /* Starts what is ready; the service's defer. */
 void chunk_ops_run_ready(void *service);
-/* Requests that have waited too long are answered with ERR_TIMEOUT. */
-void chunk_ops_expire(struct service *service);
+/* Answered, and gone. */
+void chunk_op_refuse(struct chunk_op *op, enum err err);
 bool chunk_op_overlaps(const struct chunk_op *op, uint32_t first, uint32_t end);
 bool chunk_op_is_write(const struct chunk_op *op);
 /* What unsettled operations in the range did is replaced by what another member has: whoever sends one of them again brings a new one. */

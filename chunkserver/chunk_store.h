@@ -184,6 +184,8 @@ void chunk_unuse(struct chunk *chunk);
 
 /* ERR_STORE_FAILED, ERR_NO_SPACE, or takes `bytes` off what is known to be free. */
 MUST_USE enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes);
+/* Of what brings a complete copy together with the others: it may have half of what is reserved. */
+MUST_USE enum err chunk_store_admit_repair(struct chunk_store *store, uint64_t bytes);
 /* For good. */
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err);
 bool chunk_store_failed(const struct chunk_store *store);

@@ -1,6 +1,7 @@
 #include "chunkserver/service.h"
 
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "chunkserver/chain.h"
 #include "chunkserver/fill.h"
@@ -375,11 +376,32 @@ void service_conn_closed(void *arg, struct rpc_conn *conn)
 	chunk_store_each_open(service->store, forget_conn, &closed);
 }
 
+/* Requests that have waited too long. */
+static void expire_chunk(void *arg, struct chunk *chunk)
+{
+	struct service *service = arg;
+	uint64_t now = loop_now_ms(service->loop);
+	struct chunk_op *op, *next;
+	chain_watch(service, chunk);
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		uint64_t waited = now - op->arrived_ms;
+		bool unsettled = chunk->rejoin != NULL ||
+				 (op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED);
+		if (op->state != OP_WAITING)
+			continue;
+		/* Another replica may be able to answer a read. */
+		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
+			chunk_op_refuse(op, ERR_BUSY);
+		else if (waited >= CHUNK_WAIT_MS_MAX || (op->scrubs && waited >= CHUNKSERVER_HEARTBEAT_MS))
+			chunk_op_refuse(op, ERR_TIMEOUT);
+	}
+}
+
 void service_tick(struct service *service)
 {
 	chunk_store_tick(service->store);
 	settle_all(service);
-	chunk_ops_expire(service);
+	chunk_store_each_open(service->store, expire_chunk, service);
 	fence_tick(service);
 	mend_tick(service);
 	chain_probe_suspects(service);

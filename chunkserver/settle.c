@@ -3,6 +3,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/mend.h"
 #include "common/base/check.h"
 
 #define SETTLING_MAX 16u /* of one chunk at a time */
@@ -158,9 +159,6 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	    chunk_store_failed(chunk->store) || /* what is here may be old */
 	    service->stopping || !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
-	/* What could not be written here may have been written, and read, below: this content counts no more. */
-	if (chunk_store_failed(chunk->store))
-		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;
@@ -171,6 +169,10 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 			continue;
 		if (alone) {
 			settled(op);
+			continue;
+		}
+		if (chunk_is_damaged(chunk, op->first, op->end)) { /* when it is mended */
+			mend_start(service, chunk);
 			continue;
 		}
 		running++;
