@@ -273,6 +273,23 @@ static bool is_lost(const struct chunk_create *create)
 	return create->written && create->kind == KIND_REPLICATED && create->copy == COPY_COMPLETE;
 }
 
+/* Who writes may think of a chain of long ago, and the copy may have been deleted since: the master is asked. */
+static void miss(struct chunk_store *store, uint64_t id)
+{
+	if (!chunk_store_misses(store, id))
+		store->missed[store->missed_next++ % MISSED_REMEMBERED] = id;
+	store->events->missing(store->arg, id);
+}
+
+bool chunk_store_misses(const struct chunk_store *store, uint64_t id)
+{
+	for (unsigned i = 0; i < MISSED_REMEMBERED; i++) {
+		if (store->missed[i] == id)
+			return true;
+	}
+	return false;
+}
+
 enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
 {
 	uint64_t boot = store->boot, marked_boot = 0;
@@ -287,6 +304,10 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
 		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
+	}
+	if (lost && !create->only_known) {
+		miss(store, id);
+		return ERR_NO_CHUNK;
 	}
 	if (known)
 		boot = marked_boot == CHUNK_BOOT_BLANK ? CHUNK_BOOT_BLANK : CHUNK_BOOT_UNKNOWN;
