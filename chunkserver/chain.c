@@ -86,12 +86,29 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk)
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
 }
 
+void chain_tell_full(const struct chunk_op *op, uint64_t chunk, uint64_t server)
+{
+	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = chunk,
+									     .version = op->version,
+									     .server = server,
+									     .full = true });
+}
+
 static void report(const struct chunk_op *op, bool unreachable)
 {
 	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = op->chunk->id,
 									     .version = op->version,
 									     .server = op->successor,
 									     .unreachable = unreachable });
+}
+
+/* Its own predecessor tells the master. */
+static void note_full(struct chunk_op *op, uint64_t server)
+{
+	if (server != 0)
+		op->failed_server = server;
+	if (op->failed_server == op->successor && op->chain_err == ERR_NO_SPACE)
+		chain_tell_full(op, op->chunk->id, op->successor);
 }
 
 /* What the successor's answer says about the chain. */
@@ -106,6 +123,7 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 	case ERR_NO_SPACE:
 		/* A newcomer's disk is no limit for those who write: it has to go. */
 		op->chain_err = fill_newcomer_is_full(op->chunk, op->successor) ? ERR_CHAIN_BROKEN : ERR_NO_SPACE;
+		note_full(op, strtoull(result->text, NULL, 10));
 		return;
 	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_CORRUPT:

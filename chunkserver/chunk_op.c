@@ -57,8 +57,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 {
 	if (err != OK) {
 		char text[24] = "";
-		if (err == ERR_CHAIN_BROKEN)
-			snprintf(text, sizeof(text), "%" PRIu64, op->failed_server);
+		if (err == ERR_CHAIN_BROKEN || err == ERR_NO_SPACE)
+			snprintf(text, sizeof(text), "%" PRIu64, err == ERR_NO_SPACE && op->failed_server == 0 ? op->service->server : op->failed_server);
 		else if (err == ERR_UNCERTAIN && op->chunk != NULL && op->chunk->blank)
 			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
 		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
@@ -253,6 +253,16 @@ static enum err admit_bytes(const struct chunk_op *op)
 	return repairs ? chunk_store_admit_repair(chunk->store, op->size) : chunk_store_admit(chunk->store, op->size);
 }
 
+static bool overlaps_running(const struct chunk_op *op)
+{
+	const struct chunk_op *other;
+	DL_FOREACH2 (op->chunk->first_op, other, next) {
+		if (other != op && other->state == OP_RUNNING && !other->applied && chunk_op_overlaps(other, op->first, op->end))
+			return true;
+	}
+	return false;
+}
+
 static void start_write(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -272,11 +282,13 @@ static void start_write(struct chunk_op *op)
 	}
 	if (tells_loss(op))
 		return;
-	if (op->mends && !mend_is_valid(chunk)) {
+	if (op->mends && (!mend_is_valid(chunk) || overlaps_running(op))) {
 		chunk_op_refuse(op, ERR_BUSY);
 		return;
 	}
 	enum err err = admit_bytes(op);
+	if (err == ERR_NO_SPACE && op->from_client)
+		chain_tell_full(op, chunk->id, op->service->server);
 	if (err != OK) {
 		chunk_op_refuse(op, err);
 		return;
@@ -380,19 +392,6 @@ void chunk_op_remember(const struct chunk_op *op)
 	op_ring_add(&op->chunk->ring, &entry);
 }
 
-/* It did not happen here, and may have happened, and been read, below: what the successor has counts. A retry has to be a new
- * operation. */
-static void failed_here(struct chunk_op *op)
-{
-	struct chunk *chunk = op->chunk;
-	uint32_t end = op->kind == OP_TRIM ? chunk->file.blocks : op->end;
-	op->client = 0;
-#ifndef PLANT_OWN_CONTENT_AFTER_FAILURE
-	if (op->first < end)
-		chunk_tear(chunk, op->first, end);
-#endif
-}
-
 static void complete(struct chunk_op *op)
 {
 	if (op->local_pending || op->call != 0)
@@ -415,7 +414,7 @@ static void complete(struct chunk_op *op)
 		op->state = OP_UNSETTLED;
 		op->applied = true;
 		if (op->local_err != OK)
-			failed_here(op);
+			settle_failed_here(op);
 		chunk_ops_wake(chunk, op);
 		return;
 	}
@@ -606,6 +605,8 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 	struct service *service = op->service;
 	struct chunk *chunk = NULL;
 	enum err err = service->ops >= CHUNK_OPS_PENDING_MAX ? ERR_BUSY : chunk_store_get(service->store, id, create, &chunk);
+	if (err == ERR_NO_SPACE && op->from_client)
+		chain_tell_full(op, id, service->server);
 	if (err != OK) {
 		chunk_op_answer(op, err);
 		op_free(op);
@@ -615,7 +616,10 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 	op->state = OP_ARRIVED;
 	chunk_use(chunk);
 	service->ops++;
-	DL_APPEND2(chunk->first_op, op, previous, next);
+	if (op->mends)
+		DL_PREPEND2(chunk->first_op, op, previous, next);
+	else
+		DL_APPEND2(chunk->first_op, op, previous, next);
 	if (chunk->state == CHUNK_READY)
 		admit(op);
 }
@@ -718,18 +722,6 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	chunk_store_submit(service->store, NULL, &adoption->work);
 }
 
-/* The copy is filled anew: what was here does not count any more. */
-static void drop_unsettled(struct chunk *chunk)
-{
-	struct chunk_op *op, *next;
-	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
-		if (op->state != OP_UNSETTLED)
-			continue;
-		op->failed_server = op->service->server;
-		chunk_op_refuse(op, ERR_CHAIN_BROKEN);
-	}
-}
-
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
 {
 	bool newer = chain->version > chunk->version;
@@ -750,7 +742,7 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);
 	if (chunk->copy == COPY_JOINING)
-		drop_unsettled(chunk);
+		settle_drop(chunk);
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
 }

@@ -13,6 +13,7 @@
  *     nobody reads these blocks here and no client writes them. A write from the predecessor that covers them settles them, too;
  *   - a piece that fills the successor's copy (fill.h) waits for earlier writes on its blocks to be applied here; later ones wait
  *     until it is sent;
+ *   - a mend (mend.h) goes before all that wait, which may wait for it: it is refused if something runs on its blocks;
  *   - the predecessor's own read (rejoin.h) waits for writes under way anywhere in the chunk, but not for what is unsettled: that
  *     waits for the predecessor. So a server waits only for those below it.
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
@@ -128,7 +129,7 @@ void chunk_write_header(struct service *service, struct chunk *chunk);
 /* For the parts of an operation (read_op, pack_op, settle, chain). */
 void chunk_op_local_done(struct chunk_op *op, enum err err);
 void chunk_op_chain_done(struct chunk_op *op);
-/* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server. */
+/* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server, ERR_NO_SPACE that or our id. */
 void chunk_op_answer(struct chunk_op *op, enum err err);
 /* A retry of it is recognised from now on. */
 void chunk_op_remember(const struct chunk_op *op);

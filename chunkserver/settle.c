@@ -228,3 +228,25 @@ void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end)
 		chunk_op_remove(op);
 	}
 }
+
+void settle_failed_here(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	uint32_t end = op->kind == OP_TRIM ? chunk->file.blocks : op->end;
+	op->client = 0;
+#ifndef PLANT_OWN_CONTENT_AFTER_FAILURE
+	if (op->first < end)
+		chunk_tear(chunk, op->first, end);
+#endif
+}
+
+void settle_drop(struct chunk *chunk)
+{
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state != OP_UNSETTLED)
+			continue;
+		op->failed_server = op->service->server;
+		chunk_op_refuse(op, ERR_CHAIN_BROKEN);
+	}
+}

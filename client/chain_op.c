@@ -23,6 +23,7 @@ struct chain_op {
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
 	unsigned attempts, suspicions;
+	uint64_t full_ms; /* since then a server of the chain has no space; 0: they have */
 	bool looked; /* the master was asked whether there is a chunk */
 	enum err last;
 	/* What was asked last. */
@@ -142,6 +143,14 @@ static void chain_failed(struct chain_op *op, enum err err)
 	op->last = err;
 	switch (err) {
 	case ERR_NO_SPACE:
+		/* If another server has room, the full one is about to be left out. (A blob goes to another pack.) */
+		if (op->full_ms == 0)
+			op->full_ms = loop_now_ms(client->loop);
+		if (op->request.place.map && loop_now_ms(client->loop) - op->full_ms < CLIENT_FULL_MS)
+			chain_pause(op);
+		else
+			chain_end(op, err, 0);
+		return;
 	case ERR_DATA_LOST:
 	case ERR_PACK_FULL:
 	case ERR_INVALID:
