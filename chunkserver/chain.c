@@ -86,12 +86,29 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk)
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
 }
 
+void chain_tell_full(const struct chunk_op *op, uint64_t chunk, uint64_t server)
+{
+	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = chunk,
+									     .version = op->version,
+									     .server = server,
+									     .full = true });
+}
+
 static void report(const struct chunk_op *op, bool unreachable)
 {
 	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = op->chunk->id,
 									     .version = op->version,
 									     .server = op->successor,
 									     .unreachable = unreachable });
+}
+
+/* Its own predecessor tells the master. */
+static void note_full(struct chunk_op *op, uint64_t server)
+{
+	if (server != 0)
+		op->failed_server = server;
+	if (op->failed_server == op->successor && op->chain_err == ERR_NO_SPACE)
+		chain_tell_full(op, op->chunk->id, op->successor);
 }
 
 /* What the successor's answer says about the chain. */
@@ -106,6 +123,7 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 	case ERR_NO_SPACE:
 		/* A newcomer's disk is no limit for those who write: it has to go. */
 		op->chain_err = fill_newcomer_is_full(op->chunk, op->successor) ? ERR_CHAIN_BROKEN : ERR_NO_SPACE;
+		note_full(op, strtoull(result->text, NULL, 10));
 		return;
 	case ERR_STALE_VERSION: /* it knows a newer chain than we do */
 	case ERR_CORRUPT:
@@ -217,10 +235,21 @@ void chain_drop_lost(struct service *service, struct chunk *chunk)
 	}
 }
 
+/* The chain as it is known here: a client may not have heard yet that a copy which was being filled is complete. */
+static Granary__Replica **replicas_of(const struct chunk_op *op)
+{
+	const struct chunk *chunk = op->chunk;
+	bool same = chunk->chain != NULL && chunk->version == op->version && chunk->chain->n_replicas == op->replica_count;
+	for (size_t i = 0; same && i < op->replica_count; i++)
+		same = chunk->chain->replicas[i]->server == op->replicas[i]->server;
+	return same ? chunk->chain->replicas : (Granary__Replica **)(uintptr_t)op->replicas;
+}
+
 static void forward_write(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
 {
 	Granary__ChunkWrite message = *(const Granary__ChunkWrite *)request->message;
 	struct conn_data data = { .iobuf = request->data, .size = request->data->size };
+	message.replicas = replicas_of(op);
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_WRITE, &message.base, &data);
@@ -239,6 +268,7 @@ static void forward_append(struct chunk_op *op, const Granary__Replica *successo
 static void forward_trim(struct chunk_op *op, const Granary__Replica *successor, const struct rpc_request *request)
 {
 	Granary__ChunkTrim message = *(const Granary__ChunkTrim *)request->message;
+	message.replicas = replicas_of(op);
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
@@ -299,6 +329,7 @@ static void send_trim(struct chunk_op *op, const Granary__Replica *successor, ui
 	message.operation = op->service->next_operation++;
 	message.sequence = op->sequence;
 	message.life = op->service->life;
+	message.written = chunk->written;
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
@@ -328,6 +359,7 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	message.sync = op->sync;
 	message.damaged = op->marks_damage;
+	message.written = chunk->written;
 	message.sequence = op->sequence;
 	message.life = op->service->life;
 	struct conn_data sent = { .iobuf = data, .size = data->size };

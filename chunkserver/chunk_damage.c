@@ -67,6 +67,11 @@ bool chunk_next_damage(const struct chunk *chunk, uint32_t from, uint32_t count_
 	return *count > 0;
 }
 
+bool chunk_is_lost(const struct chunk *chunk)
+{
+	return chunk->blank && chunk->damage_is_lost;
+}
+
 uint32_t chunk_damage_count(const struct chunk *chunk)
 {
 	uint32_t count = chunk->slot_damage_count;
@@ -110,6 +115,20 @@ void chunk_found_torn(struct chunk *chunk, const uint8_t *bits)
 		set(&chunk->torn, block);
 		chunk->damage_is_lost = false;
 	}
+}
+
+void chunk_tear(struct chunk *chunk, uint32_t first, uint32_t end)
+{
+	for (uint32_t block = first; block < end; block++) {
+		if (has(chunk->damaged, block))
+			continue;
+		set(&chunk->damaged, block);
+		set(&chunk->torn, block);
+	}
+	if (end > chunk->file.blocks)
+		chunk->file.blocks = end; /* so that reads find it */
+	chunk->damage_is_lost = false;
+	chunk_store_tell_damaged(chunk);
 }
 
 void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, const char *how)

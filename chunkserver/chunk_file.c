@@ -160,18 +160,6 @@ static enum err merge_block(struct chunk_file *file, uint32_t offset, struct sli
 	return OK;
 }
 
-/* After a write that found the disk full: what is there counts, so that the blocks can be read. */
-static void accept_range(struct chunk_file *file, uint32_t first, uint32_t count)
-{
-	uint8_t bytes[BLOCK_BYTES];
-	for (uint32_t block = first; block < first + count; block++) {
-		if (chunk_file_read(file, block, 1, bytes, false) == OK)
-			file->crcs[block] = crc32c(bytes, BLOCK_BYTES) ^ crc32c_zero_block();
-	}
-	if (store_crcs(file, first, count) != OK)
-		return; /* the entries are inside a table that was written before; at worst the blocks read as damaged */
-}
-
 /* The blocks that a write covers in part: at most its first and its last. */
 struct edges {
 	uint8_t head[BLOCK_BYTES], tail[BLOCK_BYTES];
@@ -237,8 +225,6 @@ enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write
 		file->crcs[first + count - 1] = edges.tail_crc ^ crc32c_zero_block();
 	err = store_crcs(file, first, count);
 done:
-	if (err == ERR_NO_SPACE)
-		accept_range(file, first, count);
 	return err;
 }
 
@@ -266,9 +252,17 @@ enum err chunk_file_write_run(struct chunk_file *file, const struct chunk_file_w
 	}
 	if (err == OK)
 		err = store_crcs(file, first, end - first);
-	if (err == ERR_NO_SPACE)
-		accept_range(file, first, end - first);
 	return err;
+}
+
+bool chunk_file_is_whole(struct chunk_file *file, uint32_t first, uint32_t end)
+{
+	uint8_t bytes[BLOCK_BYTES];
+	for (uint32_t block = first; block < end; block++) {
+		if (chunk_file_read(file, block, 1, bytes, false) != OK || crc32c(bytes, BLOCK_BYTES) != chunk_file_crc(file, block))
+			return false;
+	}
+	return true;
 }
 
 enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after)

@@ -41,12 +41,14 @@ struct chunk_file_write {
 	uint32_t *damaged;	/* or NULL: with ERR_CORRUPT the block that is */
 };
 /* Blocks that are covered in part are read, checked and merged: ERR_CORRUPT when the old block is damaged (nothing is written
- * then). After any other error the range is undefined on disk, and after ERR_NO_SPACE at least agrees with its checksums. */
+ * then). After any other error the range is undefined on disk. */
 MUST_USE enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write *write);
 /* Of whole blocks. */
 bool chunk_file_write_is_plain(const struct chunk_file_write *write);
 /* Those, at most CHUNK_WRITE_PIECES_MAX, each beginning where the one before ends: in one call of the system. */
 MUST_USE enum err chunk_file_write_run(struct chunk_file *file, const struct chunk_file_write *writes, size_t count);
+/* After an error: do all blocks agree with their checksums? Blocks behind the end of the file are zeros. */
+bool chunk_file_is_whole(struct chunk_file *file, uint32_t first, uint32_t end);
 /* Bytes at and above `bytes` become zeros; `blocks` is the length of the file; *blocks_after its new one. ERR_CORRUPT: the block that
  * would be cut is damaged; nothing is changed then. */
 MUST_USE enum err chunk_file_trim(struct chunk_file *file, uint32_t bytes, uint32_t blocks, uint32_t *blocks_after);

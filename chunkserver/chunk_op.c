@@ -57,8 +57,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 {
 	if (err != OK) {
 		char text[24] = "";
-		if (err == ERR_CHAIN_BROKEN)
-			snprintf(text, sizeof(text), "%" PRIu64, op->failed_server);
+		if (err == ERR_CHAIN_BROKEN || err == ERR_NO_SPACE)
+			snprintf(text, sizeof(text), "%" PRIu64, err == ERR_NO_SPACE && op->failed_server == 0 ? op->service->server : op->failed_server);
 		else if (err == ERR_UNCERTAIN && op->chunk != NULL && op->chunk->blank)
 			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
 		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
@@ -123,7 +123,7 @@ void chunk_op_remove(struct chunk_op *op)
 	chunk_unuse(chunk);
 }
 
-static void refuse(struct chunk_op *op, enum err err)
+void chunk_op_refuse(struct chunk_op *op, enum err err)
 {
 	chunk_op_answer(op, err);
 	chunk_op_remove(op);
@@ -216,7 +216,7 @@ static bool mark_dirty(struct chunk_op *op)
 		enum err err = chunk_store_mark(chunk);
 		if (err != OK) {
 			chunk_store_fail(chunk->store, "mark", err);
-			refuse(op, ERR_STORE_FAILED);
+			chunk_op_refuse(op, ERR_STORE_FAILED);
 			return false;
 		}
 		chunk->mark = MARK_SETTING;
@@ -231,8 +231,36 @@ static bool tells_loss(struct chunk_op *op)
 	if (!op->chunk->loss_untold || !op->from_client || !(op->sync || op->kind == OP_SYNC))
 		return false;
 	op->chunk->loss_untold = false;
-	refuse(op, ERR_DATA_LOST);
+	chunk_op_refuse(op, ERR_DATA_LOST);
 	return true;
+}
+
+/* From a server of the chain on its own account: what it has, which may be without what was written here. */
+static bool is_content(const struct chunk_op *op)
+{
+	bool found = false;
+	for (size_t i = 0; i < op->replica_count; i++)
+		found = found || op->replicas[i]->server == op->client;
+	return found && chunk_op_is_write(op) && !op->from_client;
+}
+
+static enum err admit_bytes(const struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	if (op->kind != OP_WRITE)
+		return OK;
+	bool repairs = op->mends || (is_content(op) && chunk->copy == COPY_COMPLETE);
+	return repairs ? chunk_store_admit_repair(chunk->store, op->size) : chunk_store_admit(chunk->store, op->size);
+}
+
+static bool overlaps_running(const struct chunk_op *op)
+{
+	const struct chunk_op *other;
+	DL_FOREACH2 (op->chunk->first_op, other, next) {
+		if (other != op && other->state == OP_RUNNING && !other->applied && chunk_op_overlaps(other, op->first, op->end))
+			return true;
+	}
+	return false;
 }
 
 static void start_write(struct chunk_op *op)
@@ -240,22 +268,29 @@ static void start_write(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	/* It may have waited, or this process may have stood still, since it came. */
 	if (op->from_client && !master_link_has_lease(op->service->link)) {
-		refuse(op, ERR_NO_LEASE);
+		chunk_op_refuse(op, ERR_NO_LEASE);
 		return;
 	}
 	if (op->from_client && fence_refuses(&op->service->fence, op->session)) {
-		refuse(op, ERR_NO_SESSION);
+		chunk_op_refuse(op, ERR_NO_SESSION);
+		return;
+	}
+	/* What is in it elsewhere, or was, is not here: what it is to be written into. */
+	if (op->from_client && chunk_is_lost(chunk)) {
+		chunk_op_refuse(op, ERR_DATA_LOST);
 		return;
 	}
 	if (tells_loss(op))
 		return;
-	if (op->mends && !mend_is_valid(chunk)) {
-		refuse(op, ERR_BUSY);
+	if (op->mends && (!mend_is_valid(chunk) || overlaps_running(op))) {
+		chunk_op_refuse(op, ERR_BUSY);
 		return;
 	}
-	enum err err = op->kind == OP_WRITE ? chunk_store_admit(chunk->store, op->size) : OK;
+	enum err err = admit_bytes(op);
+	if (err == ERR_NO_SPACE && op->from_client)
+		chain_tell_full(op, chunk->id, op->service->server);
 	if (err != OK) {
-		refuse(op, err);
+		chunk_op_refuse(op, err);
 		return;
 	}
 	if (!mark_dirty(op))
@@ -282,6 +317,10 @@ static void synced(void *arg, enum err err)
 
 static void start_sync(struct chunk_op *op)
 {
+	if (chunk_is_lost(op->chunk)) {
+		chunk_op_refuse(op, ERR_DATA_LOST);
+		return;
+	}
 	if (tells_loss(op))
 		return;
 	op->state = OP_RUNNING;
@@ -295,18 +334,21 @@ static void try_start(struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	bool reads = op->kind == OP_READ || op->kind == OP_BLOB_READ;
 	if (chunk->state == CHUNK_DELETED || op->service->stopping) {
-		refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
+		chunk_op_refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
 		return;
 	}
 	if (!reads && chunk_store_failed(chunk->store)) {
-		refuse(op, ERR_STORE_FAILED);
+		chunk_op_refuse(op, ERR_STORE_FAILED);
 		return;
 	}
 	if (op->kind == OP_READ && chunk->uncertain && (chunk->blank || !op->even_uncertain) && !op->scrubs) {
-		refuse(op, ERR_UNCERTAIN);
+		chunk_op_refuse(op, chunk_is_lost(chunk) ? ERR_NO_CHUNK : ERR_UNCERTAIN);
 		return;
 	}
-	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE; /* what is being filled has to be synced */
+	if (op->from_client && chunk_op_is_write(op) && chunk->blank && !chunk->misplaced &&
+	    !chunk->sourced && !chunk_is_lost(chunk))
+		return; /* woken when it is known whether others have what it is written into */
+	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE && !chunk_is_lost(chunk); /* what is being filled has to be synced */
 	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
 		return; /* woken when it is done */
 	op->blocked_by = find_blocker(op);
@@ -350,15 +392,6 @@ void chunk_op_remember(const struct chunk_op *op)
 	op_ring_add(&op->chunk->ring, &entry);
 }
 
-/* From a server of the chain on its own account: what it has, which may be without what was written here. */
-static bool is_content(const struct chunk_op *op)
-{
-	bool found = false;
-	for (size_t i = 0; i < op->replica_count; i++)
-		found = found || op->replicas[i]->server == op->client;
-	return found && chunk_op_is_write(op) && !op->from_client;
-}
-
 static void complete(struct chunk_op *op)
 {
 	if (op->local_pending || op->call != 0)
@@ -371,6 +404,7 @@ static void complete(struct chunk_op *op)
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
 		chunk_op_remember(op);
+	chunk->written = chunk->written || (err == OK && op->kind == OP_WRITE);
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
@@ -379,9 +413,8 @@ static void complete(struct chunk_op *op)
 	if (err != OK && chunk_op_is_write(op) && op->successor != 0 && counts) {
 		op->state = OP_UNSETTLED;
 		op->applied = true;
-		/* It did not happen here, so what settles its blocks may be without it: a retry has to be a new operation. */
 		if (op->local_err != OK)
-			op->client = 0;
+			settle_failed_here(op);
 		chunk_ops_wake(chunk, op);
 		return;
 	}
@@ -452,7 +485,7 @@ static bool is_retry(struct chunk_op *op)
 		op->applied = true;
 		return false;
 	}
-	refuse(op, OK);
+	chunk_op_refuse(op, OK);
 	return true;
 }
 
@@ -551,7 +584,7 @@ static void admit(struct chunk_op *op)
 	if (err == OK && changes && op->from_client && chain_is_full(op))
 		err = ERR_BUSY;
 	if (err != OK) {
-		refuse(op, err);
+		chunk_op_refuse(op, err);
 		return;
 	}
 	if (changes && op->from_client && op->client != 0 && is_retry(op))
@@ -559,7 +592,7 @@ static void admit(struct chunk_op *op)
 	if (op->kind == OP_APPEND && !op->applied) {
 		err = pack_op_give_slot(op);
 		if (err != OK) {
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 			return;
 		}
 	}
@@ -572,6 +605,8 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 	struct service *service = op->service;
 	struct chunk *chunk = NULL;
 	enum err err = service->ops >= CHUNK_OPS_PENDING_MAX ? ERR_BUSY : chunk_store_get(service->store, id, create, &chunk);
+	if (err == ERR_NO_SPACE && op->from_client)
+		chain_tell_full(op, id, service->server);
 	if (err != OK) {
 		chunk_op_answer(op, err);
 		op_free(op);
@@ -581,7 +616,10 @@ void chunk_op_submit(struct chunk_op *op, uint64_t id, const struct chunk_create
 	op->state = OP_ARRIVED;
 	chunk_use(chunk);
 	service->ops++;
-	DL_APPEND2(chunk->first_op, op, previous, next);
+	if (op->mends)
+		DL_PREPEND2(chunk->first_op, op, previous, next);
+	else
+		DL_APPEND2(chunk->first_op, op, previous, next);
 	if (chunk->state == CHUNK_READY)
 		admit(op);
 }
@@ -610,7 +648,7 @@ void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err
 		if (err == OK)
 			admit(op);
 		else
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 	}
 	if (err == OK)
 		mend_start(service, chunk);
@@ -625,33 +663,8 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 	fill_abort(chunk);
 	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
-			refuse(op, err);
+			chunk_op_refuse(op, err);
 	}
-}
-
-static void expire_chunk(void *arg, struct chunk *chunk)
-{
-	struct service *service = arg;
-	uint64_t now = loop_now_ms(service->loop);
-	struct chunk_op *op, *next;
-	chain_watch(service, chunk);
-	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
-		uint64_t waited = now - op->arrived_ms;
-		bool unsettled = chunk->rejoin != NULL ||
-				 (op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED);
-		if (op->state != OP_WAITING)
-			continue;
-		/* Another replica may be able to answer a read. */
-		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
-			refuse(op, ERR_BUSY);
-		else if (waited >= CHUNK_WAIT_MS_MAX || (op->scrubs && waited >= CHUNKSERVER_HEARTBEAT_MS))
-			refuse(op, ERR_TIMEOUT);
-	}
-}
-
-void chunk_ops_expire(struct service *service)
-{
-	chunk_store_each_open(service->store, expire_chunk, service);
 }
 
 /* ---------------------------------------------------------------- versions */
@@ -709,18 +722,6 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	chunk_store_submit(service->store, NULL, &adoption->work);
 }
 
-/* The copy is filled anew: what was here does not count any more. */
-static void drop_unsettled(struct chunk *chunk)
-{
-	struct chunk_op *op, *next;
-	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
-		if (op->state != OP_UNSETTLED)
-			continue;
-		op->failed_server = op->service->server;
-		refuse(op, ERR_CHAIN_BROKEN);
-	}
-}
-
 void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
 {
 	bool newer = chain->version > chunk->version;
@@ -741,7 +742,7 @@ void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__Ch
 		start_adoption(service, chunk);
 	chain_drop_lost(service, chunk);
 	if (chunk->copy == COPY_JOINING)
-		drop_unsettled(chunk);
+		settle_drop(chunk);
 	chunk->settle_failures = 0;
 	chunk->settle_after_ms = 0;
 }
@@ -761,6 +762,7 @@ void chunk_adopt_again(struct service *service, struct chunk *chunk, const Grana
 	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
 		chunk->copy = copy;
+		chunk->written = true;
 		/* If the power went since, what was acknowledged since may be lost: it is compared with the others. */
 		if (chunk->filled_version == chunk->version)
 			mend_filled(chunk);

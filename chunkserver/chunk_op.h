@@ -13,6 +13,7 @@
  *     nobody reads these blocks here and no client writes them. A write from the predecessor that covers them settles them, too;
  *   - a piece that fills the successor's copy (fill.h) waits for earlier writes on its blocks to be applied here; later ones wait
  *     until it is sent;
+ *   - a mend (mend.h) goes before all that wait, which may wait for it: it is refused if something runs on its blocks;
  *   - the predecessor's own read (rejoin.h) waits for writes under way anywhere in the chunk, but not for what is unsettled: that
  *     waits for the predecessor. So a server waits only for those below it.
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
@@ -83,6 +84,7 @@ struct chunk_op {
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
 	int intent;		/* a write: its slot there */
 	uint32_t damaged;	/* a write: the block for which it is ERR_CORRUPT */
+	bool partial;		/* a write: of some of its blocks the disk, being full, took a part */
 	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
 	enum err local_err;
 	struct chunk_op *queue_next; /* pack_op.c, chunk_write.c */
@@ -127,7 +129,7 @@ void chunk_write_header(struct service *service, struct chunk *chunk);
 /* For the parts of an operation (read_op, pack_op, settle, chain). */
 void chunk_op_local_done(struct chunk_op *op, enum err err);
 void chunk_op_chain_done(struct chunk_op *op);
-/* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server. */
+/* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server, ERR_NO_SPACE that or our id. */
 void chunk_op_answer(struct chunk_op *op, enum err err);
 /* A retry of it is recognised from now on. */
 void chunk_op_remember(const struct chunk_op *op);
@@ -137,8 +139,8 @@ void chunk_op_remove(struct chunk_op *op);
 void chunk_ops_wake(struct chunk *chunk, const struct chunk_op *by);
 /* Starts what is ready; the service's defer. */
 void chunk_ops_run_ready(void *service);
-/* Requests that have waited too long are answered with ERR_TIMEOUT. */
-void chunk_ops_expire(struct service *service);
+/* Answered, and gone. */
+void chunk_op_refuse(struct chunk_op *op, enum err err);
 bool chunk_op_overlaps(const struct chunk_op *op, uint32_t first, uint32_t end);
 bool chunk_op_is_write(const struct chunk_op *op);
 /* What unsettled operations in the range did is replaced by what another member has: whoever sends one of them again brings a new one. */

@@ -205,6 +205,7 @@ static void opening_succeeded(struct opening *opening)
 	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
 	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
 	chunk->name_new = made;
+	chunk->written = !opening->create || opening->marked;
 	if (made && chunk->kind == KIND_REPLICATED)
 		chunk->mark = MARK_SET;
 	if (made)
@@ -263,34 +264,73 @@ static void submit(struct opening *opening)
 	chunk_store_submit(opening->chunk->store, NULL, &opening->work);
 }
 
+/* Each complete copy of a chunk that has content has had a file. */
+static bool is_lost(const struct chunk_create *create)
+{
+#ifdef PLANT_LOST_CHUNK_MADE_ANEW
+	return false;
+#endif
+	return create->written && create->kind == KIND_REPLICATED && create->copy == COPY_COMPLETE;
+}
+
+/* Who writes may think of a chain of long ago, and the copy may have been deleted since: the master is asked. */
+static void miss(struct chunk_store *store, uint64_t id)
+{
+	if (!chunk_store_misses(store, id))
+		store->missed[store->missed_next++ % MISSED_REMEMBERED] = id;
+	store->events->missing(store->arg, id);
+}
+
+bool chunk_store_misses(const struct chunk_store *store, uint64_t id)
+{
+	for (unsigned i = 0; i < MISSED_REMEMBERED; i++) {
+		if (store->missed[i] == id)
+			return true;
+	}
+	return false;
+}
+
 enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct chunk_create *create, struct chunk **out)
 {
 	uint64_t boot = store->boot, marked_boot = 0;
 	bool name_new = false;
-	/* We had it before the power went. */
+	/* We had it before the power went; or file and entry were lost. */
 	bool known = chunk_index_marked(&store->index, id, &marked_boot, &name_new) && marked_boot != store->boot;
+	bool lost = !known && is_lost(create);
 	if (chunk_index_is_lost(&store->index, id))
 		return ERR_CORRUPT;
-	if (create->only_known && !known)
+	if (create->only_known && !known && !lost)
 		return ERR_NO_CHUNK;
 	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
 		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
 	}
+	if (lost && !create->only_known) {
+		miss(store, id);
+		return ERR_NO_CHUNK;
+	}
 	if (known)
 		boot = marked_boot == CHUNK_BOOT_BLANK ? CHUNK_BOOT_BLANK : CHUNK_BOOT_UNKNOWN;
+	if (lost)
+		boot = CHUNK_BOOT_BLANK;
 	enum err err = chunk_store_admit(store, CHUNK_DATA_OFFSET);
 	if (err == OK && create->kind == KIND_REPLICATED)
 		err = chunk_index_mark(&store->index, id, boot, true);
 	if (err != OK)
 		return err;
+	if (lost) {
+		log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", id, create->version,
+			  err_name(ERR_NO_CHUNK));
+		store->uncertain_changed = true;
+		chunk_store_count_damage(store, 1, 0);
+	}
 	struct opening *opening = mem_zero(1, sizeof(*opening));
 	struct chunk *chunk = enter_chunk(store, id, create->kind);
 	chunk_set_chain(chunk, create->chain);
 	opening->chunk = chunk;
 	opening->create = true;
-	opening->marked = known && create->kind == KIND_REPLICATED;
-	opening->blank = known && boot == CHUNK_BOOT_BLANK;
+	opening->marked = (known || lost) && create->kind == KIND_REPLICATED;
+	opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
 	opening->version = create->version;
 	opening->copy = create->copy;
 	opening->salt = loop_random(store->loop);

@@ -307,22 +307,32 @@ void chunk_store_refresh_space(struct chunk_store *store)
 		store->space = space;
 }
 
-static bool fits(const struct chunk_store *store, uint64_t bytes)
+static bool fits(const struct chunk_store *store, uint64_t bytes, uint64_t reserved)
 {
-	return store->space.bytes_free >= store->reserved_bytes && store->space.bytes_free - store->reserved_bytes >= bytes;
+	return store->space.bytes_free >= reserved && store->space.bytes_free - reserved >= bytes;
 }
 
-enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes)
+static enum err admit(struct chunk_store *store, uint64_t bytes, uint64_t reserved)
 {
 	if (store->failed)
 		return ERR_STORE_FAILED;
 	/* What was admitted may have been overwriting: ask before refusing, though not for every request. */
-	if (!fits(store, bytes) && loop_now_ms(store->loop) - store->space_asked_ms >= SPACE_ASK_MS)
+	if (!fits(store, bytes, reserved) && loop_now_ms(store->loop) - store->space_asked_ms >= SPACE_ASK_MS)
 		chunk_store_refresh_space(store);
-	if (!fits(store, bytes))
+	if (!fits(store, bytes, reserved))
 		return ERR_NO_SPACE;
 	store->space.bytes_free -= bytes;
 	return OK;
+}
+
+enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes)
+{
+	return admit(store, bytes, store->reserved_bytes);
+}
+
+enum err chunk_store_admit_repair(struct chunk_store *store, uint64_t bytes)
+{
+	return admit(store, bytes, store->reserved_bytes / 2);
 }
 
 void chunk_store_set_reserved(struct chunk_store *store, uint64_t bytes)
@@ -448,8 +458,9 @@ void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain)
 
 void chunk_store_save(struct chunk *chunk)
 {
-	/* The index is never ahead of the file: it follows when that says so. */
-	if (chunk->adopting)
+	/* The index is never ahead of the file: it follows when that says so. (Or never, if that could not be written.) */
+	uint64_t version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
+	if (chunk->adopting || version < chunk->version)
 		return;
 	struct chunk_index *index = &chunk->store->index;
 	chunk->store->uncertain_changed = chunk->store->uncertain_changed || chunk->uncertain;

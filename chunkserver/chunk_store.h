@@ -62,7 +62,9 @@ struct chunk {
 	uint32_t uses;
 	bool recovered;		/* opened with a mark of a former life */
 	bool uncertain;		/* see above */
-	bool blank;		/* uncertain, too */
+	bool blank;		/* uncertain, too; */
+	bool sourced;		/* but another member has it */
+	bool written;		/* its other complete copies have a file, too: something has been acknowledged */
 	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
@@ -122,7 +124,7 @@ struct chunk_store_events {
 	void (*abandon)(void *arg, struct chunk *chunk);
 	/* Damage was found in a chunk that is ready. */
 	void (*damaged)(void *arg, struct chunk *chunk);
-	/* There was a chunk here before the power went, of which nothing was on the disk yet. */
+	/* There was a chunk here, of which nothing is on the disk. */
 	void (*missing)(void *arg, uint64_t chunk);
 };
 
@@ -167,13 +169,16 @@ struct chunk_create {
 	uint64_t version;
 	enum copy_state copy;
 	const Granary__ChunkLocation *chain; /* copied */
-	bool only_known; /* only one that was here before the power went; otherwise ERR_NO_CHUNK */
+	bool only_known; /* the master's word: only one that was here before; otherwise ERR_NO_CHUNK */
+	bool written;	 /* it has content, so a complete copy was here: made anew as a blank one, on the master's word */
 };
 
 /* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was
  * here and is gone. ERR_BUSY: too many are open. ERR_STORE_FAILED, ERR_NO_SPACE: none can be made. */
 MUST_USE enum err chunk_store_get(struct chunk_store *store, uint64_t id, const struct chunk_create *create,
 				  struct chunk **out);
+/* A write has come for it, which was refused: it has content, and there is no file of it. */
+bool chunk_store_misses(const struct chunk_store *store, uint64_t id);
 /* Only if it is open. */
 struct chunk *chunk_store_find(struct chunk_store *store, uint64_t id);
 void chunk_use(struct chunk *chunk);
@@ -181,6 +186,8 @@ void chunk_unuse(struct chunk *chunk);
 
 /* ERR_STORE_FAILED, ERR_NO_SPACE, or takes `bytes` off what is known to be free. */
 MUST_USE enum err chunk_store_admit(struct chunk_store *store, uint64_t bytes);
+/* Of what brings a complete copy together with the others: it may have half of what is reserved. */
+MUST_USE enum err chunk_store_admit_repair(struct chunk_store *store, uint64_t bytes);
 /* For good. */
 void chunk_store_fail(struct chunk_store *store, const char *operation, enum err err);
 bool chunk_store_failed(const struct chunk_store *store);

@@ -7,6 +7,7 @@
 #include "chunkserver/intents.h"
 
 #define DELETED_REMEMBERED 256u
+#define MISSED_REMEMBERED 64u
 
 struct chunk_store {
 	struct loop *loop;
@@ -40,6 +41,8 @@ struct chunk_store {
 		uint64_t id, version;
 	} deleted[DELETED_REMEMBERED];
 	unsigned deleted_next;
+	uint64_t missed[MISSED_REMEMBERED]; /* chunks that a writer says have content, and that are not here */
+	unsigned missed_next;
 	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */
 	size_t marked_count, marked_capacity;
 	struct chunk *checking; /* opened only to be checked */

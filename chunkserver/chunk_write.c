@@ -39,6 +39,13 @@ static enum err note_intent(const struct chunk_op *op)
 	return intents_write(chunk_store_intents(op->chunk->store), op->intent, &intent);
 }
 
+/* The disk is full: some of it may have been written. */
+static void note_partial(struct chunk_op *first)
+{
+	for (struct chunk_op *op = first; op != NULL; op = op->queue_next)
+		op->partial = !chunk_file_is_whole(&op->chunk->file, op->first, op->kind == OP_TRIM ? op->first + 1 : op->end);
+}
+
 static void write_run(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
@@ -54,6 +61,8 @@ static void write_run(struct work *work)
 		err = chunk_file_trim(&chunk->file, op->offset, op->blocks_before, &op->blocks_after);
 	if (op->kind == OP_TRIM)
 		op->damaged = block_first(op->offset);
+	if (err == ERR_NO_SPACE)
+		note_partial(op);
 	if (err == OK && op->sync_begun)
 		err = chunk_sync_run(&op->sync_job);
 	op->local_err = err;
@@ -107,6 +116,8 @@ static void write_ended(struct chunk_op *op)
 		note_written(op);
 	else if (err == ERR_CORRUPT) /* nobody had read it before this */
 		chunk_found_damaged(chunk, op->damaged, op->damaged + 1, "write");
+	else if (err == ERR_NO_SPACE && op->partial)
+		chunk_tear(chunk, op->first, op->kind == OP_TRIM ? op->first + 1 : op->end);
 	else if (err != ERR_NO_SPACE)
 		chunk_store_fail(chunk->store, "write", err);
 	if (chunk->marking == op) {

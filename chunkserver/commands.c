@@ -132,6 +132,8 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	struct chunk_create create = {
 		.kind = KIND_REPLICATED, .version = location->version, .chain = location, .only_known = true
 	};
+	create.copy = service_copy_state(service, location->replicas, location->n_replicas);
+	create.written = location->written || chunk_store_misses(service->store, location->chunk);
 	bool may_be_known = location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED &&
 			    service_position(service, location->replicas, location->n_replicas) >= 0;
 	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);

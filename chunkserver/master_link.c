@@ -18,7 +18,7 @@
 struct report {
 	struct master_link *link;
 	uint64_t chunk, version, server;
-	bool unreachable;
+	bool unreachable, full;
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
@@ -398,6 +398,7 @@ static void send_report(void *arg)
 	message.version = report->version;
 	message.server = report->server;
 	message.unreachable = report->unreachable;
+	message.full = report->full;
 	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
 }
 
@@ -417,6 +418,7 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 		if (report->chunk == failure->chunk && report->server == failure->server && report->version >= failure->version &&
 		    !report->is_fill) {
 			report->unreachable = failure->unreachable;
+			report->full = failure->full;
 			return;
 		}
 	}
@@ -429,7 +431,8 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 	*report = (struct report){ .chunk = failure->chunk,
 				   .version = failure->version,
 				   .server = failure->server,
-				   .unreachable = failure->unreachable };
+				   .unreachable = failure->unreachable,
+				   .full = failure->full };
 	report_begin(link, report);
 }
 

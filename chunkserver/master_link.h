@@ -47,6 +47,7 @@ const Granary__Settings *master_link_settings(const struct master_link *link);
 struct master_link_failure {
 	uint64_t chunk, version, server;
 	bool unreachable; /* it does not answer anything else either, or does not serve */
+	bool full;
 };
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, const struct master_link_failure *failure);

@@ -116,7 +116,8 @@ static int place_of(const struct mend *mend)
 
 static void set_certain(struct chunk *chunk)
 {
-	chunk->uncertain = chunk->blank = false;
+	chunk->uncertain = chunk->blank = chunk->sourced = false;
+	chunk->damage_is_lost = false;
 	/* The mark speaks of this life from now on. */
 	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
 		chunk_store_fail(chunk->store, "mark", ERR_IO);
@@ -334,6 +335,8 @@ static void decide_uncertain(struct mend *mend)
 			pause_ms(mend, 0);
 	} else if (chunk->blank) {
 		log_error("chunk_lost", "chunk=%016" PRIx64 " reason=no_member_has_it", chunk->id);
+		chunk->damage_is_lost = true;
+		chunk_ops_wake(chunk, NULL);
 		finish(mend, MEND_LOST_RETRY_MS);
 	} else if (answers->doubt_above) {
 		back_off(mend);
@@ -431,6 +434,9 @@ static void received(struct mend *mend, const struct rpc_result *result)
 		mend->step = mend->step / 2 > 0 ? mend->step / 2 : 1;
 		pause_ms(mend, TOUCHED_PAUSE_MS);
 	} else {
+		chunk->sourced = true;
+		if (chunk->blank)
+			chunk_ops_wake(chunk, NULL);
 		if (below)
 			inherit(mend, reply);
 		if (mend->low < mend->end)

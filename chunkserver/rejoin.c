@@ -217,6 +217,7 @@ static void send_piece(struct rejoin *rejoin)
 	message.n_replicas = chunk->chain->n_replicas;
 	message.crcs = message_borrow(slice_of(rejoin->crcs, 4ul * rejoin->count));
 	message.sequence = ++chunk->sequence;
+	message.written = chunk->written;
 	message.life = service->life;
 	struct conn_data data = { .iobuf = rejoin->data, .size = rejoin->count * BLOCK_BYTES };
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_WRITE, &message.base, &data, CHAIN_TIMEOUT_MS, given, rejoin);

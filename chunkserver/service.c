@@ -1,6 +1,7 @@
 #include "chunkserver/service.h"
 
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "chunkserver/chain.h"
 #include "chunkserver/fill.h"
@@ -64,6 +65,7 @@ struct change {
 	uint64_t client, operation;
 	uint64_t sequence; /* 0: from the client, to the head */
 	uint64_t session;  /* of writes and trims */
+	bool written;	   /* likewise */
 	uint64_t life;
 	Granary__Replica **replicas;
 	size_t replica_count;
@@ -120,6 +122,7 @@ static void submit(struct chunk_op *op, const struct change *change, enum chunk_
 	struct chunk_create create = { .kind = kind,
 				       .version = change->version,
 				       .copy = service_copy_state(op->service, chain.replicas, chain.n_replicas),
+				       .written = change->written,
 				       .chain = &chain };
 	chunk_op_submit(op, change->chunk, &create);
 }
@@ -135,6 +138,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
 	change.session = message->session;
+	change.written = message->written;
 	enum err err = check_change(service, &change);
 	bool marks_damage = message->damaged && change.sequence != 0;
 	if (err == OK)
@@ -164,6 +168,7 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
 	change.session = message->session;
+	change.written = message->written;
 	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;
@@ -371,11 +376,32 @@ void service_conn_closed(void *arg, struct rpc_conn *conn)
 	chunk_store_each_open(service->store, forget_conn, &closed);
 }
 
+/* Requests that have waited too long. */
+static void expire_chunk(void *arg, struct chunk *chunk)
+{
+	struct service *service = arg;
+	uint64_t now = loop_now_ms(service->loop);
+	struct chunk_op *op, *next;
+	chain_watch(service, chunk);
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		uint64_t waited = now - op->arrived_ms;
+		bool unsettled = chunk->rejoin != NULL ||
+				 (op->blocked_by != NULL && op->blocked_by->state >= OP_UNSETTLED);
+		if (op->state != OP_WAITING)
+			continue;
+		/* Another replica may be able to answer a read. */
+		if (op->kind == OP_READ && unsettled && waited >= CHUNKSERVER_HEARTBEAT_MS)
+			chunk_op_refuse(op, ERR_BUSY);
+		else if (waited >= CHUNK_WAIT_MS_MAX || (op->scrubs && waited >= CHUNKSERVER_HEARTBEAT_MS))
+			chunk_op_refuse(op, ERR_TIMEOUT);
+	}
+}
+
 void service_tick(struct service *service)
 {
 	chunk_store_tick(service->store);
 	settle_all(service);
-	chunk_ops_expire(service);
+	chunk_store_each_open(service->store, expire_chunk, service);
 	fence_tick(service);
 	mend_tick(service);
 	chain_probe_suspects(service);

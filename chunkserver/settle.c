@@ -3,6 +3,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/mend.h"
 #include "common/base/check.h"
 
 #define SETTLING_MAX 16u /* of one chunk at a time */
@@ -158,9 +159,6 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 	    chunk_store_failed(chunk->store) || /* what is here may be old */
 	    service->stopping || !chain_is_head(service, chunk) || !service_has_lease(service))
 		return;
-	/* What could not be written here may have been written, and read, below: this content counts no more. */
-	if (chunk_store_failed(chunk->store))
-		return;
 	if (loop_now_ms(service->loop) < chunk->settle_after_ms)
 		return;
 	bool alone = chain_successor(service, chunk) == NULL;
@@ -171,6 +169,10 @@ void settle_chunk(struct service *service, struct chunk *chunk)
 			continue;
 		if (alone) {
 			settled(op);
+			continue;
+		}
+		if (chunk_is_damaged(chunk, op->first, op->end)) { /* when it is mended */
+			mend_start(service, chunk);
 			continue;
 		}
 		running++;
@@ -224,5 +226,27 @@ void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end)
 		op->client = 0;
 		chunk_op_answer(op, ERR_CHAIN_BROKEN);
 		chunk_op_remove(op);
+	}
+}
+
+void settle_failed_here(struct chunk_op *op)
+{
+	struct chunk *chunk = op->chunk;
+	uint32_t end = op->kind == OP_TRIM ? chunk->file.blocks : op->end;
+	op->client = 0;
+#ifndef PLANT_OWN_CONTENT_AFTER_FAILURE
+	if (op->first < end)
+		chunk_tear(chunk, op->first, end);
+#endif
+}
+
+void settle_drop(struct chunk *chunk)
+{
+	struct chunk_op *op, *next;
+	DL_FOREACH_SAFE2 (chunk->first_op, op, next, next) {
+		if (op->state != OP_UNSETTLED)
+			continue;
+		op->failed_server = op->service->server;
+		chunk_op_refuse(op, ERR_CHAIN_BROKEN);
 	}
 }

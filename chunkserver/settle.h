@@ -16,5 +16,10 @@ void settle_chain_done(struct chunk_op *op);
 void settle_inherit(struct service *service, struct chunk *chunk, enum op_kind kind, uint32_t first, uint32_t end);
 /* A write from the predecessor is acknowledged: it settles what it covers. */
 void settle_covered(struct chunk *chunk, uint32_t first, uint32_t end);
+/* An unsettled operation did not happen here, and may have happened, and been read, below: what the successor has counts, and is taken
+ * from there before it is settled (mend.h). A retry has to be a new operation. */
+void settle_failed_here(struct chunk_op *op);
+/* The copy is filled anew: what was here does not count any more. */
+void settle_drop(struct chunk *chunk);
 
 #endif

@@ -23,10 +23,12 @@ struct chain_op {
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
 	unsigned attempts, suspicions;
+	uint64_t full_ms; /* since then a server of the chain has no space; 0: they have */
 	bool looked; /* the master was asked whether there is a chunk */
 	enum err last;
 	/* What was asked last. */
 	uint64_t chunk, version;
+	bool written; /* as the location says */
 	struct server *head;
 	rpc_call_id rpc_call;
 	struct timer timer; /* CHAIN_SENT: suspicion; CHAIN_PAUSED: the pause */
@@ -133,6 +135,14 @@ static void chain_failed(struct chain_op *op, enum err err)
 	op->last = err;
 	switch (err) {
 	case ERR_NO_SPACE:
+		/* If another server has room, the full one is about to be left out. (A blob goes to another pack.) */
+		if (op->full_ms == 0)
+			op->full_ms = loop_now_ms(client->loop);
+		if (op->request.place.map && loop_now_ms(client->loop) - op->full_ms < CLIENT_FULL_MS)
+			chain_pause(op);
+		else
+			chain_end(op, err, 0);
+		return;
 	case ERR_DATA_LOST:
 	case ERR_PACK_FULL:
 	case ERR_INVALID:
@@ -237,6 +247,7 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.crcs = (ProtobufCBinaryData){.len = op->crc_bytes, .data = op->crcs};
 	message.sync = op->request.sync;
 	message.session = op->session;
+	message.written = op->written;
 	chain_send(op, &message.base);
 }
 
@@ -265,6 +276,7 @@ static void send_trim(struct chain_op *op, struct location_chain *chain)
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
 	message.session = op->session;
+	message.written = op->written;
 	chain_send(op, &message.base);
 }
 
@@ -330,6 +342,7 @@ static void chain_step(struct chain_op *op)
 	location_chain(location, &chain);
 	op->chunk = location->chunk;
 	op->version = location->version;
+	op->written = location->written;
 	op->head = location->replicas[0];
 	switch (op->request.type) {
 	case MESSAGE_CHUNK_WRITE:

@@ -148,15 +148,22 @@ void packs_deinit(struct client *client)
 	}
 }
 
-void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk)
+static bool is_to_be_named(const struct chunk_map *map, uint64_t chunk)
 {
-	const struct chunk_place *place = map_find(map, index);
-	if (place && place->location.chunk == chunk && place->location.written)
-		return;
 	for (size_t i = map->written_count; i > 0; i--) {
 		if (map->written[i - 1] == chunk)
-			return;
+			return true;
 	}
+	return false;
+}
+
+void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk)
+{
+	struct chunk_place *place = map_find(map, index);
+	if (place && place->location.chunk == chunk && place->location.written)
+		return;
+	if (is_to_be_named(map, chunk))
+		return;
 	if (map->written_count == CLIENT_LOCATIONS_PER_FILE_MAX) /* no commit gets through */
 		return;
 	if (map->written_count == map->written_capacity) {
@@ -166,6 +173,8 @@ void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chun
 	}
 	map->written_at[map->written_count] = index;
 	map->written[map->written_count++] = chunk;
+	if (place && place->location.chunk == chunk)
+		place->location.written = true;
 }
 
 size_t chunk_map_written_send(struct chunk_map *map, uint64_t **chunks)
@@ -241,7 +250,8 @@ void place_set(struct client *client, const struct place *place, const struct lo
 		return;
 	}
 	struct chunk_place *found = map_put(place->map, place->index);
-	bool written = location->written || (found->location.chunk == location->chunk && found->location.written);
+	bool written = location->written || (found->location.chunk == location->chunk && found->location.written) ||
+		       is_to_be_named(place->map, location->chunk);
 	if (found->location.chunk != location->chunk || found->location.version <= location->version)
 		found->location = *location;
 	found->location.written = written;

@@ -50,7 +50,7 @@ struct location {
 	uint64_t chunk, version;
 	unsigned count;
 	struct server *replicas[REPLICAS_MAX]; /* in chain order */
-	bool written; /* the master knows that it has content: no copy anywhere is a loss */
+	bool written; /* it has content, as the master or we know: no copy anywhere is a loss */
 	bool joining; /* the last one's copy is being filled: it takes every write, and is not read */
 };
 

@@ -139,6 +139,36 @@ static bool is_suspect_for_long(struct failure *failure, const Granary__Chunk *c
 	return suspicion->last_ms - suspicion->first_ms >= (joins ? REPAIR_SUSPECT_MS : REPAIR_UNREACHABLE_MS);
 }
 
+static bool is_member(const Granary__Chunk *chunk, uint64_t server)
+{
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (chunk->replicas[i] == server)
+			return true;
+	}
+	return false;
+}
+
+/* It says so itself, and there is a server that can take its place, and two complete copies without it. The next one has to wait until
+ * that copy is complete. */
+static bool may_make_room(const struct failure *failure, const Granary__Chunk *chunk, const struct rpc_request *request)
+{
+	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
+	struct servers *servers = failure->context.servers;
+	const struct server *full = servers_find(servers, message->server);
+	bool is_told_by_member = false, can_be_replaced = false;
+
+	if (!message->full || chunk->joining || chunk->n_replicas < 3 || full->bytes_free > DISK_RESERVED_BYTES)
+		return false;
+	for (size_t i = 0; i < servers_count(servers); i++) {
+		const struct server *server = servers_at(servers, i);
+		if (is_member(chunk, server->id))
+			is_told_by_member = is_told_by_member || (request->conn && server->connection == request->conn);
+		else if (servers_is_usable(server, now_ms(failure)) && server->bytes_free > DISK_RESERVED_BYTES + CHUNK_BYTES)
+			can_be_replaced = true;
+	}
+	return is_told_by_member && can_be_replaced;
+}
+
 /* ---- reports */
 
 /* Who is dead, or (given, may be 0) `suspect`, is left out. False when nobody may be left out now. */
@@ -194,7 +224,7 @@ static bool leave(struct leaving *leaving, uint64_t alive)
 		return true;
 	}
 	if (commands_add(failure->context.commands, alive, command_drop_copy(0, leaving->chunk, leaving->change.version, true))) {
-		log_warn("member_unreachable", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, leaving->chunk,
+		log_warn("member_leaves", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, leaving->chunk,
 			 leaving->change.version, alive);
 		timer_start(&leaving->timer, LEAVING_LOOK_MS);
 		return true;
@@ -217,15 +247,6 @@ void failure_command_done(struct failure *failure, uint64_t server, const Granar
 		on_changed(leaving, ERR_BUSY);
 }
 
-static bool is_member(const Granary__Chunk *chunk, uint64_t server)
-{
-	for (size_t i = 0; i < chunk->n_replicas; i++) {
-		if (chunk->replicas[i] == server)
-			return true;
-	}
-	return false;
-}
-
 static void report(struct failure *failure, struct rpc_request *request, const Granary__Chunk *chunk)
 {
 	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
@@ -240,7 +261,7 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 	}
 	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
 	bool dead = !server || servers_is_dead(server, now_ms(failure));
-	bool suspect = !dead && is_suspect_for_long(failure, chunk, request);
+	bool suspect = !dead && (is_suspect_for_long(failure, chunk, request) || may_make_room(failure, chunk, request));
 	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
 		leaving = mem_zero(1, sizeof(*leaving));
 		leaving->chunk = message->chunk;

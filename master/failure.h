@@ -5,7 +5,8 @@
  * alive and does not answer for a while is left out all the same. Concurrent reports of one chunk wait for the one change; each is
  * answered with the location as it then is.
  * A member that is alive, and that its predecessor cannot reach for a while, is told to retire its copy; when it has confirmed that
- * (it will not serve it any more, not even after a restart), or its lease has run out meanwhile, it is left out.
+ * (it will not serve it any more, not even after a restart), or its lease has run out meanwhile, it is left out. Likewise one whose disk
+ * is full, if another server has room for its copy.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_FAILURE_H
 #define GRANARY_MASTER_FAILURE_H

@@ -210,6 +210,7 @@
 #define CLIENT_HEDGES_MAX 16u			     /* in a row; one more for every so many reads: */
 #define CLIENT_READS_PER_HEDGE 16u
 #define CLIENT_SUSPECT_MS 1000u			     /* a chain that has not answered for so long is asked about */
+#define CLIENT_FULL_MS 1500u			     /* "no space" is believed after so long: the full server may be replaced */
 #define CLIENT_SUSPECT_AGAIN_MS 150u		     /* and again, while the leader does not know the server to be gone */
 #define CLIENT_WRITE_ATTEMPT_MS 10000u		     /* one write at one version of its chunk */
 #define CLIENT_OPENED_MS 200u			     /* newly opened files are told to the leader after so long */

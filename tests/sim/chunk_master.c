@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "tests/sim/chunk_world.h"
 
@@ -79,8 +80,9 @@ static void clean(struct world *world, struct server *server)
 			continue;
 		}
 		commands[message.n_commands].version = world->chunks[i].version;
-		/* Sometimes there is no use for it any more. */
-		if (world->chunks[i].stale[server->index] && roll(world, 4) == 0)
+		/* Sometimes there is no use for it any more. (Not where power is lost: there a file may come back that was removed, emptied in
+		 * part, which file systems with a journal do not do.) */
+		if (world->chunks[i].stale[server->index] && roll(world, 4) == 0 && !server->loses_power)
 			world->chunks[i].stale[server->index] = false;
 		commands[message.n_commands].retire = world->chunks[i].stale[server->index];
 		commands[message.n_commands].delete_chunk = !commands[message.n_commands].retire;
@@ -172,11 +174,30 @@ static void drop_member(struct world *world, struct chunk_model *chunk, struct s
 	configure(world, chunk);
 }
 
+static bool is_uncertain(const struct server *server)
+{
+	struct chunk_store_counts counts;
+	if (server->process == NULL)
+		return server->loses_power;
+	chunk_store_counts(chunkserver_service(server->process)->store, &counts);
+	return counts.uncertain > 0;
+}
+
+bool is_in_doubt(struct world *world, const struct chunk_model *chunk, const struct server *without, bool now)
+{
+	for (size_t i = 0; i < complete_count(chunk); i++) {
+		const struct server *member = &world->servers[chunk->members[i]];
+		if (member != without && !(now ? member->loses_power : is_uncertain(member)))
+			return false;
+	}
+	return true;
+}
+
 static bool may_be_dropped(struct world *world, const struct chunk_model *chunk, const struct server *server)
 {
 	bool joins = chunk->joining && chunk->members[chunk->member_count - 1] == server->index;
 	bool dead = server->conn == NULL || master_now_us(world) > server->lease_until_us;
-	return dead && (joins || complete_count(chunk) > 1);
+	return dead && (joins || (complete_count(chunk) > 1 && !is_in_doubt(world, chunk, server, false)));
 }
 
 static struct chunk_model *chunk_of(struct world *world, uint64_t id)

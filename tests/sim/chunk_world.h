@@ -32,6 +32,7 @@ struct server {
 	struct loop *loop;
 	struct chunkserver *process; /* NULL: down */
 	bool paused;
+	bool loses_power; /* not only its process is killed: at most one of them does */
 	uint64_t id; /* 0: not known yet */
 	char address[16];
 	/* As the master sees it. */
@@ -86,7 +87,7 @@ struct world {
 	bool client_dead; /* makes nothing new until a server is back */
 	bool calm;
 	struct timer pace;
-	unsigned acknowledged, retries, drops, reads, kills, given_up;
+	unsigned acknowledged, retries, drops, reads, kills, power_cuts, given_up;
 	unsigned joins, completions, fills_failed, refusals;
 	uint64_t fill_bytes;
 	uint64_t seed;
@@ -105,6 +106,8 @@ struct location {
 };
 void locate(struct world *world, const struct chunk_model *chunk, struct location *out);
 bool is_member(const struct chunk_model *chunk, unsigned server);
+/* All complete copies are on servers that lost power and have not compared theirs with others yet, or (`now`) may lose it. */
+bool is_in_doubt(struct world *world, const struct chunk_model *chunk, const struct server *without, bool now);
 /* Members with a complete copy: the first so many. */
 size_t complete_count(const struct chunk_model *chunk);
 /* Looks for chunks that lack copies, now and then. */

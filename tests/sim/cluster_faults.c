@@ -244,8 +244,8 @@ static void break_disk(struct node *node, enum fault fault, uint64_t lasts_us)
 		faults.sync_error_per_million = (uint32_t)rng_below(rng(world), 200000);
 		node->faulty = true;
 	} else {
-		/* Below what is kept free for metadata; of a master sometimes nothing is left at all. */
-		bool none = node->kind == NODE_MASTER && rng_below(rng(world), 2) == 0;
+		/* Below what is kept free for metadata; or nothing is left at all, which is known only later. */
+		bool none = rng_below(rng(world), 2) == 0;
 		faults.space_bytes = sim_host_pages_used(node->host) * 4096 + (none ? 4096 : DISK_RESERVED_BYTES / 2);
 		node->faulty = true;
 	}

@@ -109,7 +109,9 @@ static void on_written(void *arg, const struct rpc_result *result)
 		give_up(write);
 		return;
 	}
-	if (result->err == ERR_CORRUPT || result->err == ERR_INVALID || result->err == ERR_STORE_FAILED ||
+	/* A torn block that is to be written in part is mended first. */
+	bool torn = result->err == ERR_CORRUPT && world->power_cuts > 0;
+	if ((result->err == ERR_CORRUPT && !torn) || result->err == ERR_INVALID || result->err == ERR_STORE_FAILED ||
 	    result->err == ERR_NO_SPACE || result->err == ERR_NO_CHUNK)
 		world_failed(world, err_name(result->err));
 	/* The head is to blame unless it says who is. */
@@ -340,6 +342,8 @@ static void server_start(struct server *server)
 {
 	char name[8];
 	snprintf(name, sizeof(name), "c%u", server->index);
+	if (!sim_host_is_up(server->host))
+		sim_host_start(server->host);
 	server->loop = sim_process_open(server->host, name);
 	struct chunkserver_options options = { .data = "data", .listen = server->address, .masters = "m:7001", .host = name };
 	enum err err = chunkserver_open(server->loop, &options, &server->process);
@@ -381,6 +385,24 @@ static void client_dies(struct world *world)
 	world->client_dead = true;
 }
 
+/* What was not synced is lost: not where it is all that there is. */
+static bool may_lose_power(struct world *world)
+{
+	for (size_t i = 0; i < world->chunk_count; i++) {
+		if (world->chunks[i].member_count > 0 && is_in_doubt(world, &world->chunks[i], NULL, true))
+			return false;
+	}
+	return true;
+}
+
+static void cut_power(struct server *server)
+{
+	sim_trace(server->world->sim, "power cut of server %u", server->index);
+	server->world->power_cuts++;
+	sim_host_power_cut(server->host);
+	server_kill(server);
+}
+
 static void on_fault(void *arg)
 {
 	struct world *world = arg;
@@ -395,7 +417,10 @@ static void on_fault(void *arg)
 		} else {
 			if (roll(world, 2) == 0)
 				client_dies(world);
-			server_kill(server);
+			if (server->loses_power && roll(world, 2) == 0 && may_lose_power(world))
+				cut_power(server);
+			else
+				server_kill(server);
 		}
 		sim_after(world->sim, 1000 + roll(world, roll(world, 2) ? 20000 : 3000000), on_heal, server);
 	}
@@ -508,6 +533,7 @@ static void run_seed(uint64_t seed)
 		snprintf(name, sizeof(name), "c%u", i);
 		*server = (struct server){ .world = world, .index = i, .host = sim_host_open(world->sim, name) };
 		snprintf(server->address, sizeof(server->address), "c%u:7001", i);
+		server->loses_power = seed % 2 == 0 && seed / 2 % SERVERS == i;
 		server_start(server);
 		world->peers[i] = rpc_peer_open(world->client, server->address);
 	}
@@ -524,9 +550,10 @@ static void run_seed(uint64_t seed)
 	if (!sim_run(world->sim, CALM_US, all_complete, world))
 		world_failed(world, "chunks lack copies though all faults have ended");
 	compare_all(world);
-	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u drops, %u joins, %u completed, "
+	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u power cuts, %u drops, %u joins, %u completed, "
 	       "%" PRIu64 " KiB filled, %u refused, %zu chunks\n",
-	       seed, world->acknowledged, world->retries, world->given_up, world->reads, world->kills, world->drops, world->joins,
+	       seed, world->acknowledged, world->retries, world->given_up, world->reads, world->kills,
+	       world->power_cuts, world->drops, world->joins,
 	       world->completions, world->fill_bytes / KIB, world->refusals, world->chunk_count);
 	check(world->acknowledged > 50 && world->reads > 50 && world->kills > 0);
 	for (unsigned i = 0; i < SERVERS; i++) {

@@ -1,7 +1,7 @@
 /* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
- * disk gives errors until its store fails and is opened again. At most one of the copies of a block is hurt at a time: before the next
+ * disk gives errors until its store fails and is opened again, or a chunk's file and all that was noted of it are gone. At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
@@ -23,6 +23,8 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
+#include "master/meta/meta.h"
+#include "master/replica.h"
 #include "tests/sim/cluster_world.h"
 #include "tests/sim/runner.h"
 
@@ -56,7 +58,7 @@ struct program {
 struct run {
 	struct world world;
 	struct program *program;
-	unsigned rotten, power_cuts, failures;
+	unsigned rotten, power_cuts, failures, lost;
 };
 
 static uint64_t roll(const struct world *world, uint64_t bound)
@@ -259,6 +261,71 @@ static void restart(struct node *node, bool power)
 	node_start(node);
 }
 
+/* ---- a file and what the index says of it are gone ---- */
+
+struct loss {
+	struct run *run;
+	struct node *node;
+	uint64_t chunk;
+	unsigned candidates;
+};
+
+static bool choose_lost(void *arg, const Granary__ChunkLocation *location)
+{
+	struct loss *loss = arg;
+	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED && location->copy == COPY_COMPLETE &&
+	    roll(&loss->run->world, ++loss->candidates) == 0)
+		loss->chunk = location->chunk;
+	return true;
+}
+
+static void remove_file(const struct loss *loss)
+{
+	struct store_files files = { .root = "data" };
+	struct chunk_index index;
+	char *path = store_files_path(&files, loss->chunk, KIND_REPLICATED);
+	struct loop *loop = sim_process_open(loss->node->host, "hand");
+	check(store_files_remove(loop, path, NULL) == OK && chunk_index_open(loop, "data/index", &index) == OK);
+	check(chunk_index_delete(&index, loss->chunk) == OK);
+	chunk_index_close(&index);
+	loop_close(loop);
+	free(path);
+}
+
+/* It is there again, or the chunk has gone on without that server. */
+static bool is_made_good(void *arg)
+{
+	const struct loss *loss = arg;
+	struct world *world = &loss->run->world;
+	const struct node *leader = world_leader(world);
+	Granary__Chunk *chunk = NULL;
+	bool good = false;
+	if (leader == NULL || meta_chunk(replica_meta(node_replica(leader)), loss->chunk, &chunk) != OK)
+		return false;
+	const struct chunk *copy = chunk_store_find(store_of(loss->node), loss->chunk);
+	good = copy != NULL && copy->state == CHUNK_READY && !copy->uncertain;
+	bool member = false;
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		member = member || chunk->replicas[i] == chunkserver_id(loss->node->chunkserver);
+	message_free(&chunk->base);
+	return good || !member;
+}
+
+static void lose_file(struct run *run, struct node *node)
+{
+	struct loss loss = { .run = run, .node = node };
+	check(chunk_store_each(store_of(node), 0, choose_lost, &loss) == OK);
+	if (loss.candidates == 0)
+		return;
+	sim_trace(run->world.sim, "chunk %016" PRIx64 " is gone from server %u", loss.chunk, node->number + 1);
+	run->lost++;
+	node_stop(node, false);
+	remove_file(&loss);
+	node_start(node);
+	if (!sim_run(run->world.sim, ROUND_US, is_made_good, &loss))
+		failed(&run->world, "a chunk whose file was lost", 0, 0, "is not made good though it is written to");
+}
+
 static bool has_others(void *arg, const Granary__ChunkLocation *location)
 {
 	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
@@ -279,7 +346,7 @@ static void hurt(struct run *run, struct node *node)
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
 	if (!may_be_hurt(node))
 		return;
-	switch (roll(&run->world, 4)) {
+	switch (roll(&run->world, 5)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
 		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
@@ -293,6 +360,9 @@ static void hurt(struct run *run, struct node *node)
 		sim_trace(run->world.sim, "power cut of server %u", node->number + 1);
 		run->power_cuts++;
 		restart(node, true);
+		break;
+	case 3:
+		lose_file(run, node);
 		break;
 	default:
 		sim_trace(run->world.sim, "disk errors at server %u", node->number + 1);
@@ -436,8 +506,9 @@ static void run_seed(uint64_t seed)
 		run->program->actors[i].ending = true;
 	if (!sim_run(run->world.sim, ROUND_US, all_read, run))
 		failed(&run->world, "the end", 0, 0, "not everything was answered");
-	printf("seed %" PRIu64 ": %u writes, %u reads, %u bits, %u power cuts, %u failures\n", seed, run->program->writes,
-	       run->program->reads, run->rotten, run->power_cuts, run->failures);
+	printf("seed %" PRIu64 ": %u writes, %u reads, %u bits, %u power cuts, %u failures, %u lost files\n", seed, run->program->writes,
+	       run->program->reads, run->rotten, run->power_cuts, run->failures,
+	       run->lost);
 	check(run->program->writes > 20 && run->program->reads > 20);
 	if (seed % 4 == 0)
 		lose_blocks(run);

@@ -1,6 +1,6 @@
 /* A member of a chain that is alive, holds its lease, and cannot be reached by its predecessor (a cut of one direction or both between
- * the two alone): a writer goes on within 2.5 seconds, and at no time are there two chains. The cut-off server has retired its copy
- * before the others go on; when the cut ends it gets a copy again.
+ * the two alone), or whose disk is full: a writer goes on within 2.5 seconds, and at no time are there two chains. The server has retired
+ * its copy before the others go on; when the cut ends it gets a copy again. With a disk full another server has all of the chunk by then.
  *
  *	sim_unreachable [SEED [COUNT]] */
 #include <inttypes.h>
@@ -16,7 +16,7 @@
 #include "master/replica.h"
 #include "tests/sim/cluster_world.h"
 
-#define SEEDS 6u
+#define SEEDS 9u
 #define CUT_US 8000000u
 #define CALM_US 60000000u
 #define PAUSE_US_MAX 2500000u
@@ -149,7 +149,7 @@ static struct sim_host *host_of(struct world *world, uint64_t server)
 	return NULL;
 }
 
-static bool cut(struct world *world, uint64_t seed)
+static bool disturb(struct world *world, uint64_t seed)
 {
 	struct found found = { .count = 0 };
 
@@ -160,6 +160,11 @@ static bool cut(struct world *world, uint64_t seed)
 	}
 	if (found.count < 3)
 		return false;
+	if (seed % 3 == 1) {
+		struct sim_host *full = host_of(world, found.replicas[seed / 3 % 3]);
+		sim_host_set_disk(full, &(struct sim_disk_faults){ .space_bytes = sim_host_pages_used(full) * 4096 + DISK_RESERVED_BYTES / 4 });
+		return true;
+	}
 	struct sim_host *from = host_of(world, found.replicas[seed % 2]), *to = host_of(world, found.replicas[seed % 2 + 1]);
 	sim_cut(world->sim, from, to, true);
 	if (seed % 3 == 0)
@@ -176,7 +181,7 @@ static void run(uint64_t seed)
 	node_start(world_node(&world, NODE_CLIENT, 0));
 	struct writer *writer = world_node(&world, NODE_CLIENT, 0)->program;
 	sim_run(world.sim, 6000000, NULL, NULL);
-	check(writer->writes > 20 && cut(&world, seed));
+	check(writer->writes > 20 && disturb(&world, seed));
 	writer->longest_us = 0;
 	unsigned before = writer->writes;
 	sim_run(world.sim, CUT_US, NULL, NULL);
@@ -186,6 +191,10 @@ static void run(uint64_t seed)
 		abort();
 	}
 	sim_heal(world.sim);
+	if (seed % 3 == 1 && !world_is_replicated(&world)) {
+		sim_print_trace(world.sim, stderr);
+		abort();
+	}
 	if (!sim_run(world.sim, CALM_US, world_is_replicated, &world)) {
 		sim_print_trace(world.sim, stderr);
 		abort();

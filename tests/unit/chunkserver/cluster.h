@@ -294,6 +294,7 @@ struct write_options {
 	uint64_t operation; /* 0: a new one */
 	uint64_t session;
 	bool sync, spoil;
+	bool written; /* the chunk has content */
 };
 
 static void start_write_to(struct cluster *cluster, int head, const struct write_options *options, struct answer *answer)
@@ -313,6 +314,7 @@ static void start_write_to(struct cluster *cluster, int head, const struct write
 	message.crcs = message_borrow(slice_of(crcs, size));
 	message.sync = options->sync;
 	message.session = options->session;
+	message.written = options->written;
 	start_call(cluster, head, MESSAGE_CHUNK_WRITE, &message.base, options->data, answer);
 }
 

@@ -274,6 +274,64 @@ static void full_tail_is_settled_later(void **state)
 		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, 6, got) == OK && memcmp(got, "middle", 6) == 0);
 }
 
+static enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
+{
+	struct answer answer = { 0 };
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	message.n_commands = 1;
+	message.commands = &one;
+	WAIT_FOR(cluster, cluster->conns[server] != NULL);
+	rpc_conn_call(cluster->conns[server], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	if (err == OK) {
+		const Granary__ChunkCommandsReply *reply = (const Granary__ChunkCommandsReply *)answer.reply;
+		assert_int_equal(reply->n_errors, 1);
+		err = reply->errors[0] == 0 ? OK : err_from_wire(reply->errors[0]);
+	}
+	answer_free(&answer);
+	return err;
+}
+
+/* The master's word on it. */
+static enum err tell_chain(struct cluster *cluster, int server, uint64_t chunk)
+{
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	Granary__ChunkCommand configure = GRANARY__CHUNK_COMMAND__INIT;
+	location.chunk = chunk;
+	location.version = cluster->version;
+	location.n_replicas = cluster->chain_count;
+	location.replicas = cluster->chain;
+	configure.chunk = chunk;
+	configure.configure = &location;
+	return command(cluster, server, &configure);
+}
+
+/* A chunk that has content is not made anew, of zeros, by a write. */
+static void lost_chunk_is_not_made_anew(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options part = { .chunk = CHUNK, .offset = 3, .data = slice_text("part"), .written = true };
+	assert_int_equal(write_to(cluster, 0, &part), ERR_NO_CHUNK);
+	WAIT_FOR(cluster, cluster->failed_chunk == CHUNK);
+	assert_int_equal(tell_chain(cluster, 0, CHUNK), OK);
+	assert_int_equal(write_to(cluster, 0, &part), ERR_DATA_LOST);
+	assert_int_equal(read_from(cluster, 0, CHUNK, 0, 6, got), ERR_NO_CHUNK);
+	/* One that others have is taken from them first. */
+	part.chunk = CHUNK + 1;
+	use_chain(cluster, 1, 2, -1);
+	assert_int_equal(write_to(cluster, 1, &(struct write_options){ .chunk = CHUNK + 1, .data = slice_text("whole content") }), OK);
+	use_chain(cluster, 0, 1, 2);
+	cluster->version++;
+	assert_int_equal(write_to(cluster, 0, &part), ERR_NO_CHUNK);
+	assert_int_equal(tell_chain(cluster, 0, CHUNK + 1), OK);
+	assert_int_equal(write_to(cluster, 0, &part), OK);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK + 1, 0, 13, got) == OK);
+		assert_memory_equal(got, "whopartontent", 13);
+	}
+}
+
 static void dead_successor_is_reported_and_left_out(void **state)
 {
 	struct cluster *cluster = *state;
@@ -320,25 +378,6 @@ static int open_silent(char address[32])
 	assert_int_equal(getsockname(descriptor, (struct sockaddr *)&name, &size), 0);
 	snprintf(address, 32, "127.0.0.1:%d", ntohs(name.sin_port));
 	return descriptor;
-}
-
-static enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
-{
-	struct answer answer = { 0 };
-	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
-	message.n_commands = 1;
-	message.commands = &one;
-	WAIT_FOR(cluster, cluster->conns[server] != NULL);
-	rpc_conn_call(cluster->conns[server], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answer);
-	WAIT_FOR(cluster, answer.done);
-	enum err err = answer.err;
-	if (err == OK) {
-		const Granary__ChunkCommandsReply *reply = (const Granary__ChunkCommandsReply *)answer.reply;
-		assert_int_equal(reply->n_errors, 1);
-		err = reply->errors[0] == 0 ? OK : err_from_wire(reply->errors[0]);
-	}
-	answer_free(&answer);
-	return err;
 }
 
 static void silent_successor_is_reported_early(void **state)
@@ -696,6 +735,7 @@ int main(void)
 		TEST(full_disk_says_so_and_recovers),
 		TEST(failed_store_writes_no_more),
 		TEST(full_tail_is_settled_later),
+		TEST(lost_chunk_is_not_made_anew),
 		TEST(dead_successor_is_reported_and_left_out),
 		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
