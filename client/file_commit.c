@@ -15,7 +15,7 @@ bool file_commit_again(struct file_io *io, enum err err)
 {
 	if (!io->creation || io->client->closing || !client_err_may_pass(err))
 		return false;
-	return io->promised || ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
+	return io->creation->closed || ++io->creation->tries < CLIENT_CREATION_TRIES_MAX;
 }
 
 /* ---- what is said of one file ---- */
