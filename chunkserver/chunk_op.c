@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/chunk_write.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
@@ -56,9 +57,11 @@ static void op_free(struct chunk_op *op)
 static void answer_one(struct chunk_op *op, struct rpc_request *request, enum err err)
 {
 	if (err != OK) {
-		char text[24] = "";
+		char text[48] = "";
 		if (err == ERR_CHAIN_BROKEN || err == ERR_NO_SPACE)
 			snprintf(text, sizeof(text), "%" PRIu64, err == ERR_NO_SPACE && op->failed_server == 0 ? op->service->server : op->failed_server);
+		else if (err == ERR_RETRY_UNKNOWN)
+			snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64, op->service->incarnation, loop_now_ms(op->service->loop));
 		else if (err == ERR_UNCERTAIN && op->chunk != NULL && op->chunk->blank)
 			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
 		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
@@ -351,10 +354,19 @@ static void try_start(struct chunk_op *op)
 	bool doubtful = chunk->uncertain && chunk->copy == COPY_COMPLETE && !chunk_is_lost(chunk); /* what is being filled has to be synced */
 	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
 		return; /* woken when it is done */
+	if (op->retry_unchecked) {
+		op->retry_unchecked = false;
+		if (chunk_retry_ends(op))
+			return;
+	}
 	op->blocked_by = find_blocker(op);
 	if (op->blocked_by != NULL) {
 		if (op->blocked_by->state == OP_UNSETTLED)
 			settle_chunk(op->service, chunk);
+		return;
+	}
+	if (op->is_done) {
+		chunk_op_refuse(op, OK);
 		return;
 	}
 	switch (op->kind) {
@@ -386,24 +398,18 @@ static void try_start(struct chunk_op *op)
 
 /* ---------------------------------------------------------------- the end */
 
-void chunk_op_remember(const struct chunk_op *op)
-{
-	struct op_ring_entry entry = { op->client, op->operation, op->slot, op->first, op->end };
-	op_ring_add(&op->chunk->ring, &entry);
-}
-
 static void complete(struct chunk_op *op)
 {
 	if (op->local_pending || op->call != 0)
 		return;
 	struct chunk *chunk = op->chunk;
 	if (op->local_err == OK && is_content(op)) {
-		op_ring_forget(&chunk->ring, op->first, op->end);
+		op_ring_replaced(&chunk->ring, op->first, op->end, chunk_retry_now(op->service->loop));
 		op->client = 0;
 	}
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
-		chunk_op_remember(op);
+		chunk_retry_remember(op);
 	chunk->written = chunk->written || (err == OK && op->kind == OP_WRITE);
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
@@ -429,6 +435,7 @@ void chunk_ops_replaced(struct chunk *chunk, uint32_t first, uint32_t end)
 			continue;
 		op->client = 0;
 		op->failed_server = op->service->server;
+		op_ring_replaced(&chunk->ring, first, end, chunk_retry_now(op->service->loop));
 		chunk_op_answer(op, ERR_CHAIN_BROKEN);
 	}
 }
@@ -454,40 +461,6 @@ void chunk_op_chain_done(struct chunk_op *op)
 }
 
 /* ---------------------------------------------------------------- arrival */
-
-/* The same operation, sent again by its client: true when the request went elsewhere. */
-static bool is_retry(struct chunk_op *op)
-{
-	struct chunk *chunk = op->chunk;
-	struct chunk_op *other;
-#ifdef PLANT_CHUNK_RETRY_UNKNOWN
-	return false;
-#endif
-	DL_FOREACH2 (chunk->first_op, other, next) {
-		if (other == op || other->client == 0 || other->client != op->client || other->operation != op->operation || other->kind != op->kind)
-			continue;
-		struct op_request **end = &other->requests;
-		while (*end != NULL)
-			end = &(*end)->next;
-		*end = op->requests;
-		op->requests = NULL;
-		chunk_op_remove(op);
-		if (other->state == OP_UNSETTLED)
-			settle_chunk(other->service, chunk);
-		return true;
-	}
-	uint32_t slot = 0;
-	if (!op_ring_find(&chunk->ring, op->client, op->operation, &slot))
-		return false;
-	if (op->kind == OP_APPEND) {
-		/* It is here; that it is at the successors is not known. */
-		op->slot = slot;
-		op->applied = true;
-		return false;
-	}
-	chunk_op_refuse(op, OK);
-	return true;
-}
 
 /* Operations of one connection come without a gap. */
 static enum err check_sequence(struct chunk_op *op)
@@ -518,10 +491,6 @@ static bool copy_is_readable(const struct chunk *chunk)
 static enum err check_version(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
-#ifdef PLANT_CHUNK_VERSION_UNCHECKED
-	if (op->version < chunk->version)
-		return OK;
-#endif
 #ifdef PLANT_VERSION_CHECK_SKIPPED
 	if (op->version < chunk->version)
 		op->version = chunk->version;
@@ -587,7 +556,9 @@ static void admit(struct chunk_op *op)
 		chunk_op_refuse(op, err);
 		return;
 	}
-	if (changes && op->from_client && op->client != 0 && is_retry(op))
+	bool checked = changes && op->from_client && op->client != 0;
+	op->retry_unchecked = checked && op->chunk->rejoin != NULL;
+	if (checked && op->chunk->rejoin == NULL && chunk_retry_ends(op))
 		return;
 	if (op->kind == OP_APPEND && !op->applied) {
 		err = pack_op_give_slot(op);
@@ -675,6 +646,7 @@ struct adoption {
 	struct chunk *chunk;
 	uint64_t version;
 	enum copy_state copy;
+	struct write_log_entry joins; /* order 0: it does not */
 	enum err err;
 };
 
@@ -684,6 +656,10 @@ static void adopt_run(struct work *work)
 {
 	struct adoption *adoption = container_of(work, struct adoption, work);
 	struct chunk *chunk = adoption->chunk;
+	if (adoption->joins.order != 0)
+		adoption->err = write_log_note(chunk_store_writes(chunk->store), &adoption->joins);
+	if (adoption->joins.order != 0 && adoption->err != OK)
+		return;
 	adoption->err = chunk->kind == KIND_PACK ? pack_set_state(&chunk->pack, adoption->version, adoption->copy) :
 						   chunk_file_set_state(&chunk->file, adoption->version, adoption->copy);
 }
@@ -714,6 +690,9 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 		return;
 	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
 	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy };
+	adoption->joins = (struct write_log_entry){ .chunk = chunk->id, .end = CHUNK_BLOCKS };
+	if (chunk->copy == COPY_JOINING)
+		write_log_begin(chunk_store_writes(service->store), &adoption->joins);
 	adoption->work.run = adopt_run;
 	adoption->work.done = adopt_done;
 	chunk->adopting = true;

@@ -19,12 +19,13 @@
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
  *
  * Retries of clients are recognised by (client, operation): in the list, the request is attached to the operation; in the ring of
- * those done, it is answered. Writes from the predecessor are never suppressed: a replica does what its predecessor did. */
+ * those done, it is answered; if it may have been done and forgotten it is refused (op_ring.h). Writes from the predecessor are never suppressed: a replica does what its predecessor did. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_OP_H
 #define GRANARY_CHUNKSERVER_CHUNK_OP_H
 
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/chunk_sync.h"
+#include "chunkserver/write_log.h"
 #include "common/sys/rpc.h"
 
 struct service;
@@ -63,6 +64,10 @@ struct chunk_op {
 	uint64_t version;
 	uint64_t client, operation;
 	uint64_t session;	/* of the client; 0: of none */
+	bool again;		/* from the client: sent before, */
+	uint64_t sent_ms;	/* first at this time, by our loop, or later; 0: at any time */
+	bool retry_unchecked;	/* rejoin.h may bring what tells whether it was done */
+	bool is_done;		/* it was: it waits to be answered (chunk_retry.h) */
 	uint32_t offset, size;	/* trim: offset is the new end */
 	uint32_t first, end;	/* blocks; none: overlaps nothing */
 	Granary__Replica *const *replicas; /* in the message: valid while there is a request */
@@ -83,6 +88,7 @@ struct chunk_op {
 	bool direct;		/* a read: past the page cache; */
 	uint32_t skip, extra;	/* blocks that are read before and behind those asked for */
 	int intent;		/* a write: its slot there */
+	struct write_log_entry logged; /* and what is said of it there */
 	uint32_t damaged;	/* a write: the block for which it is ERR_CORRUPT */
 	bool partial;		/* a write: of some of its blocks the disk, being full, took a part */
 	uint64_t bad;		/* bits: of those asked for, that disagree with their checksum */
@@ -131,8 +137,6 @@ void chunk_op_local_done(struct chunk_op *op, enum err err);
 void chunk_op_chain_done(struct chunk_op *op);
 /* Answers all requests of it. ERR_CHAIN_BROKEN carries op->failed_server, ERR_NO_SPACE that or our id. */
 void chunk_op_answer(struct chunk_op *op, enum err err);
-/* A retry of it is recognised from now on. */
-void chunk_op_remember(const struct chunk_op *op);
 /* Takes it out of the list, frees it, wakes those that it blocked. */
 void chunk_op_remove(struct chunk_op *op);
 /* Starts those that wait for `by` (NULL: all that wait), later in this iteration. */

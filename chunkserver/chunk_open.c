@@ -20,6 +20,7 @@ struct opening {
 	enum copy_state copy; /* `create` */
 	uint64_t salt;
 	struct buf table;
+	struct write_log_entry made; /* a copy that is made, and is not all there is from the beginning; order 0: none */
 	char *reuse;
 	int reuse_number;
 	uint32_t mismatches;
@@ -58,8 +59,11 @@ static void make_file(struct opening *opening)
 {
 	struct chunk *chunk = opening->chunk;
 	struct loop *loop = chunk->store->loop;
+	/* What its blocks were before nobody knows here: noted before there is one that could be found. */
+	opening->err = opening->made.order == 0 ? OK : write_log_note(&chunk->store->writes, &opening->made);
 	/* The mark is durable before the file is there. Nothing is made in a folder that only has the name of ours. */
-	opening->err = kv_sync(chunk->store->index.kv);
+	if (opening->err == OK)
+		opening->err = kv_sync(chunk->store->index.kv);
 	if (opening->err == OK)
 		opening->err = store_files_check_root(&chunk->store->files);
 	if (opening->err == OK)
@@ -211,6 +215,7 @@ static void opening_succeeded(struct opening *opening)
 	if (made)
 		chunk->writes_begun = chunk->writes_ended = 1;
 	chunk->written_ms = loop_now_ms(store->loop);
+	op_ring_restart(&chunk->ring, store->forgotten_ms);
 	note_content(opening);
 	if (opening->create)
 		chunk_store_save(chunk);
@@ -256,6 +261,10 @@ static struct chunk *enter_chunk(struct chunk_store *store, uint64_t id, enum ch
 
 static void submit(struct opening *opening)
 {
+	struct chunk *chunk = opening->chunk;
+	opening->made = (struct write_log_entry){ .chunk = chunk->id, .end = CHUNK_BLOCKS };
+	if (opening->replace || (opening->create && (opening->copy == COPY_JOINING || opening->marked)))
+		write_log_begin(&chunk->store->writes, &opening->made);
 	free(opening->damaged);
 	opening->damaged = NULL;
 	opening->work.run = open_file;

@@ -60,11 +60,15 @@ static void count_uncertain(struct chunk_store *store)
 		store->uncertain_changed = true; /* again, then */
 }
 
-static enum err open_intents(struct chunk_store *store)
+static enum err open_notes(struct chunk_store *store)
 {
-	char *path = store_files_join(&store->files, "intents");
-	enum err err = intents_open(store->loop, path, &store->intents);
-	free(path);
+	char *intents = store_files_join(&store->files, "intents");
+	char *writes = store_files_join(&store->files, "writes");
+	enum err err = intents_open(store->loop, intents, &store->intents);
+	if (err == OK)
+		err = write_log_open(store->loop, writes, store->boot, &store->writes);
+	free(intents);
+	free(writes);
 	return err;
 }
 
@@ -76,6 +80,7 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	store->loop = loop;
 	store->events = events;
 	store->arg = arg;
+	store->forgotten_ms = loop_now_us(loop) / 1000 + 1; /* of a former life nothing is known */
 	store->reserved_bytes = options->reserved_bytes != 0 ? options->reserved_bytes : DISK_RESERVED_BYTES;
 	enum err err = options->must_exist ? store_files_must_exist(loop, options->root) : OK;
 	if (err == OK)
@@ -85,7 +90,7 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 		return err;
 	}
 	store->boot = disk_watch_boot(store, options->suspect);
-	err = open_intents(store);
+	err = open_notes(store);
 	if (err == OK)
 		err = store_start(&store->files, &store->index, store->boot);
 	if (err == OK)
@@ -95,6 +100,7 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	if (err != OK) {
 		chunk_index_close(&store->index);
 		intents_close(&store->intents);
+		write_log_close(&store->writes);
 		store_files_close(&store->files);
 		free(store->marked);
 		free(store);
@@ -120,6 +126,9 @@ void chunk_store_forget(struct chunk *chunk)
 	store->open_count--;
 	chunk_file_close(&chunk->file);
 	pack_close(&chunk->pack);
+	uint64_t newest = op_ring_newest(&chunk->ring);
+	if (store->forgotten_ms < newest)
+		store->forgotten_ms = newest;
 	op_ring_deinit(&chunk->ring);
 	if (chunk->chain != NULL)
 		message_free(&chunk->chain->base);
@@ -180,6 +189,7 @@ static void close_all(struct chunk_store *store)
 	}
 	chunk_index_close(&store->index);
 	intents_close(&store->intents);
+	write_log_close(&store->writes);
 	store_files_close(&store->files);
 	free(store->marked);
 	void (*closed)(void *arg) = store->closed;
@@ -264,6 +274,11 @@ struct store_files *chunk_store_files(struct chunk_store *store)
 struct intents *chunk_store_intents(struct chunk_store *store)
 {
 	return &store->intents;
+}
+
+struct write_log *chunk_store_writes(struct chunk_store *store)
+{
+	return &store->writes;
 }
 
 struct chunk_index *chunk_store_index(struct chunk_store *store)

@@ -28,6 +28,7 @@ struct chunk_op;
 struct pack_queue;
 struct rejoin;
 struct intents;
+struct write_log;
 struct mend;
 struct fill;
 struct pack_mend;
@@ -163,6 +164,7 @@ struct loop *chunk_store_loop(struct chunk_store *store);
 struct store_files *chunk_store_files(struct chunk_store *store);
 struct chunk_index *chunk_store_index(struct chunk_store *store);
 struct intents *chunk_store_intents(struct chunk_store *store);
+struct write_log *chunk_store_writes(struct chunk_store *store);
 
 struct chunk_create {
 	enum chunk_kind kind;

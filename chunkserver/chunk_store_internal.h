@@ -5,6 +5,7 @@
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/disk_health.h"
 #include "chunkserver/intents.h"
+#include "chunkserver/write_log.h"
 
 #define DELETED_REMEMBERED 256u
 #define MISSED_REMEMBERED 64u
@@ -14,11 +15,13 @@ struct chunk_store {
 	struct store_files files;
 	struct chunk_index index;
 	struct intents intents;
+	struct write_log writes;
 	const struct chunk_store_events *events;
 	void *arg;
 	struct chunk *chunks; /* open, by id */
 	struct chunk *oldest; /* list by last use: oldest first, linked by `newer` (DL_FOREACH2) */
 	uint32_t open_count;
+	uint64_t forgotten_ms; /* operations that were sent first before this may have been done in chunks that are not open (op_ring.h) */
 	uint32_t works; /* under way */
 	void (*closed)(void *arg);
 	void *closed_arg;

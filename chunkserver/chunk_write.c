@@ -30,6 +30,24 @@ static enum err run_pieces(struct chunk_op *first)
 			    chunk_file_write_run(&first->chunk->file, writes, count);
 }
 
+static void begin_log(struct chunk_op *op)
+{
+	for (; op != NULL; op = op->queue_next) {
+		op->logged = (struct write_log_entry){
+			.chunk = op->chunk->id, .client = op->client, .operation = op->operation, .first = op->first, .end = op->end
+		};
+		write_log_begin(chunk_store_writes(op->chunk->store), &op->logged);
+	}
+}
+
+static enum err note_log(const struct chunk_op *op)
+{
+	enum err err = OK;
+	for (; op != NULL && err == OK; op = op->queue_next)
+		err = write_log_note(chunk_store_writes(op->chunk->store), &op->logged);
+	return err;
+}
+
 /* All pieces of the run, which continue each other. */
 static enum err note_intent(const struct chunk_op *op)
 {
@@ -55,6 +73,8 @@ static void write_run(struct work *work)
 		err = chunk_store_sync_index(chunk->store);
 	if (err == OK)
 		err = note_intent(op);
+	if (err == OK)
+		err = note_log(op);
 	if (err == OK && op->kind == OP_WRITE)
 		err = run_pieces(op);
 	else if (err == OK)
@@ -173,6 +193,7 @@ static void write_done(struct work *work);
 static void submit(struct chunk_op *op)
 {
 	op->intent = intents_take(chunk_store_intents(op->chunk->store));
+	begin_log(op);
 	op->work.run = write_run;
 	op->work.done = write_done;
 	op->local_err = ERR_CANCELLED;

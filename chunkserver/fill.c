@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/fill_internal.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/mend.h"
@@ -194,9 +195,9 @@ void fill_answer_sums(struct chunk_op *op)
 	Granary__ChunkSumsReply reply = GRANARY__CHUNK_SUMS_REPLY__INIT;
 	bool checking = ((const Granary__ChunkSums *)request->request->message)->checking;
 	uint32_t count = chunk->kind == KIND_PACK || checking ? 0 : chunk->file.blocks;
-	/* What was done here the predecessor may not have done, if it died since. It is overwritten then, and has to be done again. */
+	/* What was done here the predecessor may not have done, if it died since, and it may have done more. */
 	if (!checking && chunk->copy == COPY_JOINING)
-		op_ring_deinit(&chunk->ring);
+		op_ring_restart(&chunk->ring, chunk_retry_now(op->service->loop));
 	uint8_t *crcs = mem_alloc(4ul * count + 4);
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t crc = chunk_file_crc(&chunk->file, i);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/mend.h"
 #include "chunkserver/scrub.h"
 #include "common/base/bytes.h"
@@ -53,10 +54,14 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
 	message.version = chunk->version;
 	check(count * 4u <= sizeof(crcs));
-	if (((const Granary__ChunkRead *)request->message)->predecessor)
+	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
+	if (read->predecessor)
 		name_unsettled(chunk, first, count, &message);
+	if (read->predecessor && read->operations)
+		chunk_retry_tell(chunk, &message);
 	if (count == 0) {
 		rpc_reply(request, &message.base);
+		chunk_retry_told(&message);
 		return;
 	}
 	for (uint32_t i = 0; i < count; i++)
@@ -64,6 +69,7 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 	message.crcs = message_borrow(slice_of(crcs, 4u * count));
 	struct conn_data data = { .iobuf = buffer, .offset = skip * BLOCK_BYTES, .size = count * BLOCK_BYTES };
 	rpc_reply_data(request, &message.base, &data);
+	chunk_retry_told(&message);
 }
 
 bool read_op_try(struct service *service, struct chunk *chunk, struct rpc_request *request)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/settle.h"
 #include "common/base/bytes.h"
@@ -37,6 +38,9 @@ struct rejoin {
 	struct iobuf *data;
 	uint32_t blocks_before, blocks_after;
 	uint32_t taken;
+	bool ring_is_known;	/* what the successor knows of operations; all of its content is here, or will be */
+	struct op_ring ring;
+	struct write_log_entry logged; /* order 0: nothing of the piece differs */
 	enum err err;
 };
 
@@ -49,6 +53,7 @@ static void finish(struct rejoin *rejoin)
 	check(rejoin->call == 0 && !rejoin->working);
 	timer_stop(&rejoin->timer);
 	iobuf_unref(rejoin->data);
+	op_ring_deinit(&rejoin->ring);
 	chunk->rejoin = NULL;
 	if (rejoin->taken > 0)
 		log_warn("blocks_taken", "chunk=%016" PRIx64 " blocks=%" PRIu32 " from=%016" PRIx64, chunk->id, rejoin->taken,
@@ -74,6 +79,11 @@ static void taken(struct rejoin *rejoin)
 	}
 	if (rejoin->end_is_unsettled && rejoin->block < CHUNK_BLOCKS)
 		settle_inherit(service, chunk, OP_TRIM, rejoin->block, CHUNK_BLOCKS);
+	if (rejoin->ring_is_known) {
+		op_ring_deinit(&chunk->ring);
+		chunk->ring = rejoin->ring;
+		rejoin->ring = (struct op_ring){ 0 };
+	}
 	chunk_use(chunk);
 	finish(rejoin);
 	settle_chunk(service, chunk);
@@ -84,7 +94,7 @@ static void piece_run(struct work *work)
 {
 	struct rejoin *rejoin = container_of(work, struct rejoin, work);
 	struct chunk_file *file = &rejoin->chunk->file;
-	rejoin->err = OK;
+	rejoin->err = rejoin->logged.order == 0 ? OK : write_log_note(chunk_store_writes(rejoin->chunk->store), &rejoin->logged);
 	for (uint32_t i = 0; i < rejoin->count && rejoin->err == OK; i++) {
 		if (!rejoin->differs[i])
 			continue;
@@ -267,11 +277,32 @@ static void give(struct rejoin *rejoin)
 
 /* ---- taking */
 
+static void begin_log(struct rejoin *rejoin)
+{
+	struct chunk *chunk = rejoin->chunk;
+	rejoin->logged = (struct write_log_entry){ .chunk = chunk->id, .first = CHUNK_BLOCKS };
+	for (uint32_t i = 0; i < rejoin->count; i++) {
+		if (!rejoin->differs[i])
+			continue;
+		if (rejoin->logged.first == CHUNK_BLOCKS)
+			rejoin->logged.first = rejoin->block + i;
+		rejoin->logged.end = rejoin->block + i + 1;
+	}
+	uint32_t end = rejoin->block + rejoin->count;
+	if (rejoin->count < PIECE_BLOCKS && rejoin->blocks_before > end) {
+		rejoin->logged.first = end < rejoin->logged.first ? end : rejoin->logged.first;
+		rejoin->logged.end = CHUNK_BLOCKS;
+	}
+	if (rejoin->logged.first < rejoin->logged.end)
+		write_log_begin(chunk_store_writes(chunk->store), &rejoin->logged);
+}
+
 static void take_piece(struct rejoin *rejoin, struct iobuf *data)
 {
 	iobuf_unref(rejoin->data);
 	rejoin->data = data == NULL ? NULL : iobuf_ref(data);
 	rejoin->blocks_before = rejoin->chunk->file.blocks;
+	begin_log(rejoin);
 	rejoin->working = true;
 	rejoin->chunk->writes_begun++;
 	rejoin->work.run = piece_run;
@@ -293,6 +324,10 @@ static void answered(void *arg, const struct rpc_result *result)
 	enum err err = result->err;
 	if (err == OK)
 		err = compare(rejoin, (const Granary__ChunkReadReply *)result->reply, result->data);
+	if (err == OK && rejoin->block == 0) {
+		chunk_retry_take(service->loop, (const Granary__ChunkReadReply *)result->reply, &rejoin->ring);
+		rejoin->ring_is_known = true;
+	}
 	switch (err) {
 	case OK:
 		rejoin->failures = 0;
@@ -312,6 +347,7 @@ static void answered(void *arg, const struct rpc_result *result)
 			break;
 		}
 		rejoin->failures = 0;
+		rejoin->ring_is_known = false;
 		rejoin->block += PIECE_BLOCKS;
 		if (rejoin->block >= CHUNK_BLOCKS)
 			taken(rejoin);
@@ -327,6 +363,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		again(rejoin);
 		break;
 	case ERR_UNCERTAIN: /* it lost power and compares itself with us */
+		rejoin->ring_is_known = false;
 		if (chain_is_head(service, chunk)) { /* what we have may not be what those below it have */
 			memset(rejoin->unsettled, 0xff, sizeof(rejoin->unsettled));
 			rejoin->block = chunk->file.blocks;
@@ -362,6 +399,7 @@ static void ask(void *arg)
 	if (successor->server != rejoin->asked) {
 		rejoin->failures = 0;
 		rejoin->giving = false;
+		rejoin->ring_is_known = false;
 		rejoin->block = 0;
 		memset(rejoin->unsettled, 0, sizeof(rejoin->unsettled));
 	}
@@ -376,6 +414,7 @@ static void ask(void *arg)
 	message.offset = rejoin->block * BLOCK_BYTES;
 	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
 	message.predecessor = true;
+	message.operations = rejoin->block == 0;
 	message.life = rejoin->service->life;
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, rejoin);
 }

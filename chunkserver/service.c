@@ -27,6 +27,7 @@ void service_deinit(struct service *service)
 	defer_cancel(&service->run_ready);
 	check(service->ready == NULL);
 	fence_deinit(&service->fence);
+	answered_deinit(&service->answered);
 }
 
 bool service_busy(const struct service *service)
@@ -67,6 +68,8 @@ struct change {
 	uint64_t session;  /* of writes and trims */
 	bool written;	   /* likewise */
 	uint64_t life;
+	bool again; /* of writes and trims, likewise: */
+	uint64_t sent_clock, sent_ms, answered_below;
 	Granary__Replica **replicas;
 	size_t replica_count;
 };
@@ -76,6 +79,16 @@ struct change {
 	(struct change){ .chunk = (message)->field, .version = (message)->version, .client = (message)->client,         \
 			 .operation = (message)->operation, .sequence = (message)->sequence, .life = (message)->life,  \
 			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas }
+
+/* What only writes and trims say. */
+#define CHANGE_TAKE_RETRY(change, message)                                                                              \
+	do {                                                                                                            \
+		(change)->session = (message)->session;                                                                 \
+		(change)->again = (message)->again;                                                                     \
+		(change)->sent_clock = (message)->sent_clock;                                                           \
+		(change)->sent_ms = (message)->sent_ms;                                                                 \
+		(change)->answered_below = (message)->answered_below;                                                   \
+	} while (0)
 
 /* Is the chain well formed, and are we where the sender thinks? */
 static enum err check_chain(const struct service *service, Granary__Replica *const *replicas, size_t count, bool from_client)
@@ -106,6 +119,9 @@ static struct chunk_op *change_new(struct service *service, enum op_kind kind, s
 	op->sequence = change->sequence;
 	op->session = change->session;
 	op->life = op->from_client ? 0 : change->life;
+	op->again = op->from_client && change->again;
+	op->sent_ms = change->sent_clock == service->incarnation ? change->sent_ms : 0;
+	answered_note(&service->answered, change->client, change->answered_below);
 	op->replicas = change->replicas;
 	op->replica_count = change->replica_count;
 	return op;
@@ -137,7 +153,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	const Granary__ChunkWrite *message = (const Granary__ChunkWrite *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
-	change.session = message->session;
+	CHANGE_TAKE_RETRY(&change, message);
 	change.written = message->written;
 	enum err err = check_change(service, &change);
 	bool marks_damage = message->damaged && change.sequence != 0;
@@ -167,7 +183,7 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 {
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
-	change.session = message->session;
+	CHANGE_TAKE_RETRY(&change, message);
 	change.written = message->written;
 	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)

@@ -33,6 +33,7 @@ struct service {
 	uint32_t batches;	  /* of commands, under way */
 	struct commands_batch *batch_list;
 	struct fence fence;	  /* sessions that write no more */
+	struct answered answered;	  /* what clients have been answered */
 	uint32_t mends;		  /* running */
 	struct scrub *scrub;
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */

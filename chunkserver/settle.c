@@ -3,6 +3,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/mend.h"
 #include "common/base/check.h"
 
@@ -15,7 +16,7 @@
 static void settled(struct chunk_op *op)
 {
 	if (op->client != 0)
-		chunk_op_remember(op);
+		chunk_retry_remember(op);
 	op->chunk->settle_failures = 0;
 	chunk_op_answer(op, OK);
 	chunk_op_remove(op);

@@ -3,7 +3,7 @@
  *   DIR/lock        held while the process lives          DIR/chunks/X/Y/ID.chunk, ID.pack    X, Y: one hex digit of a hash of the id
  *   DIR/identity    server id, cluster id                 DIR/free/NN                         empty files of deleted chunks, for reuse
  *   DIR/index/      LevelDB                               DIR/quarantine/                     whatever was not understood: never deleted
- *   DIR/intents     blocks being written (intents.h)
+ *   DIR/intents     blocks being written (intents.h)                                          DIR/writes  the last ones (write_log.h)
  *   DIR/failed      a number, new with each failure of the store (disk_watch.h)                  DIR/probe   written to see how the disk is
  *
  * Thread: the loop, but for what says worker. */

@@ -14,6 +14,7 @@ enum chain_state { CHAIN_LOCATING, CHAIN_SENT, CHAIN_REPORTING, CHAIN_PAUSED };
 
 struct chain_op {
 	struct running running;
+	struct chain_op *previous, *next; /* the client's, by operation */
 	struct client *client;
 	enum chain_state state;
 	struct chain_request request;
@@ -26,6 +27,9 @@ struct chain_op {
 	uint64_t full_ms; /* since then a server of the chain has no space; 0: they have */
 	bool looked; /* the master was asked whether there is a chunk */
 	enum err last;
+	uint64_t sent_us; /* for the first time */
+	/* What the head has said of its clock (chunkserver/op_ring.h), and when. 0: nothing. */
+	uint64_t clock, clock_ms, clock_us;
 	/* What was asked last. */
 	uint64_t chunk, version;
 	bool written; /* as the location says */
@@ -45,6 +49,7 @@ static void chain_end(struct chain_op *op, enum err err, uint32_t slot)
 	void *arg = op->arg;
 	timer_stop(&op->timer);
 	running_remove(op->client, &op->running);
+	DL_DELETE2(op->client->chain_ops, op, previous, next);
 	if (op->state == CHAIN_SENT && op->rpc_call != 0)
 		rpc_call_cancel(op->client->rpc, op->rpc_call);
 	if (op->reported != 0)
@@ -118,6 +123,31 @@ static void chain_fenced(struct chain_op *op)
 	chain_pause(op);
 }
 
+/* The head does not know whether it was done. It does, perhaps, when it is told when it was first sent; if not, nobody knows: another's
+ * later write would be lost if it were done again. */
+static void chain_unknown(struct chain_op *op, const char *text)
+{
+	char *end = NULL;
+	uint64_t clock = strtoull(text, &end, 10), ms = strtoull(end, NULL, 10);
+	op->last = ERR_RETRY_UNKNOWN;
+	if (clock == 0 || clock == op->clock) {
+		chain_end(op, ERR_RETRY_UNKNOWN, 0);
+		return;
+	}
+	op->clock = clock;
+	op->clock_ms = ms;
+	op->clock_us = loop_now_us(op->client->loop);
+	chain_step(op);
+}
+
+/* By the head's clock, rather too early than too late; its clock may be the faster one. 0: at any time. */
+static uint64_t chain_sent_ms(const struct chain_op *op)
+{
+	uint64_t ago = (op->clock_us - op->sent_us) / 1000 + 1;
+	ago += ago * RAFT_CLOCK_DRIFT_PERCENT / 100 + 1;
+	return op->clock != 0 && ago < op->clock_ms ? op->clock_ms - ago : 0;
+}
+
 /* Which replica is to blame for a broken chain only its predecessor knows, and says so to the leader; ours is a second
  * opinion. A server that is alive is not harmed by it. */
 static uint64_t chain_suspect(struct chain_op *op)
@@ -188,6 +218,10 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 	struct chain_op *op = arg;
 	op->rpc_call = 0;
 	timer_stop(&op->timer);
+	if (result->err == ERR_RETRY_UNKNOWN) {
+		chain_unknown(op, result->text);
+		return;
+	}
 	if (result->err) {
 		chain_failed(op, result->err);
 		return;
@@ -227,7 +261,8 @@ static void chain_send(struct chain_op *op, const ProtobufCMessage *message)
 	    .iobuf = op->request.iobuf, .offset = op->request.iobuf_offset, .size = op->request.bytes};
 	uint64_t left = op->deadline_ms - loop_now_ms(client->loop);
 	op->state = CHAIN_SENT;
-	op->attempts++;
+	if (op->attempts++ == 0)
+		op->sent_us = loop_now_us(client->loop);
 	op->rpc_call =
 	    rpc_peer_call(op->head->peer, op->request.type, message, op->request.iobuf ? &data : NULL,
 			  left < CLIENT_WRITE_ATTEMPT_MS ? left : CLIENT_WRITE_ATTEMPT_MS, chain_answered, op);
@@ -248,6 +283,10 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.sync = op->request.sync;
 	message.session = op->session;
 	message.written = op->written;
+	message.again = op->attempts > 0;
+	message.sent_clock = op->clock;
+	message.sent_ms = chain_sent_ms(op);
+	message.answered_below = op->client->chain_ops->operation;
 	chain_send(op, &message.base);
 }
 
@@ -277,6 +316,10 @@ static void send_trim(struct chain_op *op, struct location_chain *chain)
 	message.replicas = chain->pointers;
 	message.session = op->session;
 	message.written = op->written;
+	message.again = op->attempts > 0;
+	message.sent_clock = op->clock;
+	message.sent_ms = chain_sent_ms(op);
+	message.answered_below = op->client->chain_ops->operation;
 	chain_send(op, &message.base);
 }
 
@@ -411,6 +454,7 @@ void chain_call(struct client *client, const struct chain_request *request, chai
 	op->running.cancel = chain_cancel;
 	timer_init(&op->timer, client->loop, chain_timer, op);
 	running_add(client, &op->running);
+	DL_APPEND2(client->chain_ops, op, previous, next);
 	if (request->iobuf) {
 		iobuf_ref(request->iobuf);
 		chain_crcs(op);

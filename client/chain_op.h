@@ -10,7 +10,8 @@
  *                          |           | the server may be alive                |
  *                          +-------- PAUSED <-----------------------------------+
  *
- * The operation id (client, operation) stays the same however often it is sent, so that the replicas apply it once. A
+ * The operation id (client, operation) stays the same however often it is sent, so that the replicas apply it once. Where they cannot
+ * know any more whether they did (all of them have started again) it ends with ERR_RETRY_UNKNOWN. A
  * chain that is silent for CLIENT_SUSPECT_MS is reported while its answer is still waited for: the leader knows whether
  * the head is gone. ERR_NO_SPACE, ERR_PACK_FULL and ERR_INVALID are answers; other failures are retried until
  * timeout_ms.

@@ -73,6 +73,7 @@ struct client {
 	struct rng rng;
 	uint64_t id; /* of this process's operations on chunks: with `operation` it recognises a repeated one */
 	uint64_t operation;
+	struct chain_op *chain_ops; /* not answered yet, in order */
 	uint64_t timeout_ms;
 	uint64_t answered_ms; /* when a chunkserver did last */
 	const struct client_events *events;

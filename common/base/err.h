@@ -54,7 +54,8 @@
 	X(ERR_CHANGE_UNDER_WAY, 83, EBUSY, "another change of the masters is under way")                 \
 	X(ERR_WRONG_MASTER, 84, EINVAL, "no such master answers at that address")\
 	X(ERR_UNCERTAIN, 88, EIO, "not compared with its other copies yet, after a loss of power") \
-	X(ERR_DATA_LOST, 89, EIO, "data that was written and not synced is lost: all its servers lost power")
+	X(ERR_DATA_LOST, 89, EIO, "data that was written and not synced is lost: all its servers lost power") \
+	X(ERR_RETRY_UNKNOWN, 95, EIO, "whether it was done before its servers failed is not known")
 
 enum err {
 	OK = 0,

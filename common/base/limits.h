@@ -245,6 +245,8 @@
 #define CHUNK_DIRECT_BYTES_MIN (64u * KIB)	     /* aligned writes from here on bypass the page cache */
 #define CHUNK_WRITE_PIECES_MAX 4u		     /* writes that continue each other go to the disk in one call: 1 MiB */
 #define CHUNK_OPS_REMEMBERED 1024u		     /* finished operations of a chunk whose retry is recognised */
+#define CHUNK_WRITES_LOGGED 65536u		     /* changes of a store's blocks that its log holds */
+#define CHUNK_CLIENTS_KNOWN 4096u		     /* of which a chunkserver knows what they have been answered */
 #define CHUNK_IDLE_SYNC_MS 3000u		     /* a dirty chunk without writes for so long is synced and its mark cleared */
 #define CHUNK_WAIT_MS_MAX 4000u			     /* a request waits so long for others of its chunk; below RPC_TIMEOUT_MS */
 #define CHUNK_FAILURES_REPORTED_MAX 64u		     /* reports to the master outstanding */

@@ -67,6 +67,7 @@ static const struct array_bound {
 	{ &granary__chunk_trim__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__blob_append__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__chunk_sums__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__chunk_read_reply__descriptor, "operations", CHUNK_OPS_REMEMBERED + CHUNK_OPS_PENDING_MAX },
 };
 
 static size_t array_max(const ProtobufCMessageDescriptor *descriptor, const char *field)

@@ -68,6 +68,8 @@ struct write {
 	bool trim; /* all from the offset on: size 0, and all regions from the first one on */
 	bool gives_up;
 	bool retried;
+	/* As in client/chain_op.c. */
+	uint64_t sent_ms, clock, clock_ms, clock_asked_ms;
 	struct timer timer;
 	struct write *previous, *next; /* of those open */
 };
@@ -87,7 +89,7 @@ struct world {
 	bool client_dead; /* makes nothing new until a server is back */
 	bool calm;
 	struct timer pace;
-	unsigned acknowledged, retries, drops, reads, kills, power_cuts, given_up;
+	unsigned acknowledged, retries, drops, reads, kills, power_cuts, given_up, unknown;
 	unsigned joins, completions, fills_failed, refusals;
 	uint64_t fill_bytes;
 	uint64_t seed;

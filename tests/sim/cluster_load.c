@@ -208,13 +208,6 @@ void load_power_lost(struct world *world, unsigned chunkserver)
 		history_power_cut(run->history, i, sim_now_us(world->sim));
 }
 
-void load_chunkserver_ended(struct world *world)
-{
-	struct run *run = world->arg;
-	for (uint32_t i = REGISTER_BLOCKS; i < REGISTER_NAMES && run->history; i++)
-		history_may_repeat(run->history, i, sim_now_us(world->sim));
-}
-
 void load_free(struct run *run)
 {
 	struct known_file *file, *next;

@@ -112,8 +112,6 @@ void load_go(void *program);
 bool load_is_checked(void *run);
 /* Once more. */
 void load_check_again(void *program);
-/* What a chunkserver knew of finished operations is gone: until that is kept on disk, a write that is sent again may be done again. */
-void load_chunkserver_ended(struct world *world);
 /* Unsynced data of a chunkserver is gone. */
 void load_power_lost(struct world *world, unsigned chunkserver);
 void load_free(struct run *run);

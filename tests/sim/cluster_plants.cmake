@@ -1,14 +1,15 @@
 # Proof that sim_cluster can fail: one file built again with a planted bug (#ifdef PLANT_...), in place of the library's, which must be
 # found within a fixed number of seeds. With none of them sim_cluster finds nothing.
-# CHUNK_RETRY_UNKNOWN (chunk_op), CHUNK_LEASE_UNCHECKED, CHUNK_LEASE_WALL_CLOCK (master_link) and CLIENT_HOLE_NOT_COMMITTED (file_flush)
+# CHUNK_LEASE_UNCHECKED, CHUNK_LEASE_WALL_CLOCK (master_link) and CLIENT_HOLE_NOT_COMMITTED (file_flush)
 # exist in the code and are found by no seed in reasonable time: they want scenarios of their own.
 set(cluster_plants
 	client/file_flush:CLIENT_SYNC_IS_FLUSH:100:power	    # a sync does not wait for the disks
 	client/file_flush:CLIENT_FLUSH_TOO_EARLY:400	    # a flush does not wait for the replicas
 	client/file_io:CLIENT_RECALL_IGNORED:400	    # attributes are relied on after the master has taken them back
 	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:100:power	    # a chunkserver acknowledges before it has synced
-	chunkserver/chunk_op:CHUNK_VERSION_UNCHECKED:400    # what comes under an old version of a chunk is done
 	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:200:disks    # who failed to write settles all the same, with what it has
+	chunkserver/chunk_retry:CHUNK_RETRY_UNKNOWN:20:data    # a write that is sent again is done again
+	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:100:disks # the same where nobody knows any more whether it was done
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
 	master/meta/session:APPLY_TWICE:400)		    # a request that is sent again is applied again
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)

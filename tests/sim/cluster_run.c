@@ -32,7 +32,6 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 				     .client_start = load_start,
 				     .client_stop = load_stop,
 				     .power_lost = load_power_lost,
-				     .chunkserver_ended = load_chunkserver_ended,
 				     .arg = run };
 	run->never_sync = options->never_sync;
 	run->loses_one = options->loses_one;

@@ -88,8 +88,6 @@ void node_stop(struct node *node, bool power)
 		return;
 	if (!sim_process_is_dead(node->loop))
 		sim_process_kill(node->loop);
-	if (node->kind == NODE_CHUNKSERVER && node->world->chunkserver_ended)
-		node->world->chunkserver_ended(node->world);
 	if (node->kind == NODE_MASTER)
 		master_close(node->master);
 	else if (node->kind == NODE_CHUNKSERVER)

@@ -46,8 +46,6 @@ struct world {
 	void (*client_stop)(void *program);
 	/* A chunkserver's host loses what was not synced. Or NULL. */
 	void (*power_lost)(struct world *world, unsigned chunkserver);
-	/* A chunkserver's process ends. Or NULL. */
-	void (*chunkserver_ended)(struct world *world);
 	void *arg;
 };
 

@@ -12,7 +12,7 @@
 #define NOTHING UINT32_MAX
 
 enum fate { FATE_PENDING, FATE_DONE, FATE_REFUSED };
-enum event_kind { EVENT_BEGIN, EVENT_END, EVENT_CUT, EVENT_REPEAT };
+enum event_kind { EVENT_BEGIN, EVENT_END, EVENT_CUT };
 
 struct operation {
 	enum history_kind kind;
@@ -121,12 +121,6 @@ void history_power_cut(struct history *history, uint32_t number, uint64_t now_us
 	check(number < history->register_count);
 	history->registers[number].cut = true;
 	event_add(&history->registers[number], EVENT_CUT, NOTHING, now_us);
-}
-
-void history_may_repeat(struct history *history, uint32_t number, uint64_t now_us)
-{
-	check(number < history->register_count);
-	event_add(&history->registers[number], EVENT_REPEAT, NOTHING, now_us);
 }
 
 /* ---- a state of one register ---- */
@@ -450,34 +444,11 @@ static void on_cut(struct checker *checker)
 	checker->now = reached;
 }
 
-static void on_repeat(struct checker *checker)
-{
-	expand(checker, HISTORY_PENDING_MAX);
-	struct set reached = checker->next;
-	checker->next = checker->now;
-	set_clear(&checker->next);
-	for (uint32_t i = 0; i < reached.count && !checker->gave_up; i++) {
-		uint64_t done = 0;
-		for (unsigned slot = 0; slot < HISTORY_PENDING_MAX; slot++)
-			if (checker->pending[slot] != NOTHING && !only_looks(&checker->history->operations[checker->pending[slot]]))
-				done |= reached.states[i].done & 1ull << slot;
-		for (uint64_t again = done;; again = (again - 1) & done) { /* each subset */
-			struct state state = reached.states[i];
-			state.done &= ~again;
-			set_add(&checker->next, &state);
-			checker->gave_up |= checker->next.count > HISTORY_STATES_MAX;
-			if (again == 0 || checker->gave_up)
-				break;
-		}
-	}
-	checker->now = reached;
-}
-
 static void show(const struct history *history, const struct events *events, uint32_t until, FILE *out)
 {
 	static const char *const kinds[] = { "read", "write", "create", "remove" };
 	static const char *const fates[] = { "no answer", "done", "refused" };
-	static const char *const sides[] = { "begins", "ends", "power cut", "from here on writes under way may be done again" };
+	static const char *const sides[] = { "begins", "ends", "power cut" };
 	for (uint32_t i = until > SHOWN ? until - SHOWN : 0; i <= until; i++) {
 		const struct event *event = &events->items[i];
 		fprintf(out, "%10.3f ms %s", (double)event->at_us / 1000, sides[event->kind]);
@@ -515,10 +486,8 @@ static bool check_register(struct checker *checker, uint32_t number, struct hist
 			on_begin(checker, event->operation);
 		else if (event->kind == EVENT_END)
 			on_end(checker, event->operation);
-		else if (event->kind == EVENT_CUT)
-			on_cut(checker);
 		else
-			on_repeat(checker);
+			on_cut(checker);
 		if (checker->next.count == 0 && !checker->gave_up) {
 			fprintf(out, "register %" PRIu32 ": not linearizable at its event %" PRIu32 ":\n", number, i);
 			show(checker->history, checker->events, i, out);

@@ -45,9 +45,6 @@ void history_refused(struct history *history, uint32_t operation, uint64_t now_u
 /* What was not synced of the register may be lost at this moment. */
 void history_power_cut(struct history *history, uint32_t number, uint64_t now_us);
 
-/* Writes under way at this moment may take effect a second time. */
-void history_may_repeat(struct history *history, uint32_t number, uint64_t now_us);
-
 struct history_report {
 	uint64_t operations;
 	uint32_t undecided;  /* registers with too many states */

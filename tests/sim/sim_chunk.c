@@ -90,6 +90,30 @@ static void model_trim(struct write *write)
 	}
 }
 
+/* Nobody knows whether it was done; but the head may, if it hears when it was sent. */
+static void write_unknown(struct write *write, const char *text)
+{
+	char *end = NULL;
+	uint64_t clock = strtoull(text, &end, 10), ms = strtoull(end, NULL, 10);
+	if (clock == write->clock) {
+		write->world->unknown++;
+		give_up(write);
+		return;
+	}
+	write->clock = clock;
+	write->clock_ms = ms;
+	write->clock_asked_ms = loop_now_ms(write->world->client_loop);
+	send_write(write);
+}
+
+static uint64_t sent_by_its_clock(struct write *write)
+{
+	if (write->sent_ms == 0)
+		write->sent_ms = loop_now_ms(write->world->client_loop);
+	uint64_t ago = write->clock_asked_ms - write->sent_ms + 2;
+	return write->clock != 0 && ago < write->clock_ms ? write->clock_ms - ago : 0;
+}
+
 static void on_written(void *arg, const struct rpc_result *result)
 {
 	struct write *write = arg;
@@ -107,6 +131,10 @@ static void on_written(void *arg, const struct rpc_result *result)
 	}
 	if (write->gives_up) {
 		give_up(write);
+		return;
+	}
+	if (result->err == ERR_RETRY_UNKNOWN) {
+		write_unknown(write, result->text);
 		return;
 	}
 	/* A torn block that is to be written in part is mended first. */
@@ -134,6 +162,10 @@ static void send_trim(struct write *write)
 	message.bytes = write->offset;
 	message.client = 2;
 	message.operation = write->operation;
+	message.again = write->sent_ms != 0;
+	message.sent_clock = write->clock;
+	message.sent_ms = sent_by_its_clock(write);
+	message.answered_below = world->writes->operation;
 	message.n_replicas = location.message.n_replicas;
 	message.replicas = location.message.replicas;
 	rpc_peer_call(world->peers[write->chunk->members[0]], MESSAGE_CHUNK_TRIM, &message.base, NULL, 3000, on_written, write);
@@ -168,6 +200,10 @@ static void send_write(void *arg)
 	message.offset = write->offset;
 	message.client = 2;
 	message.operation = write->operation;
+	message.again = write->sent_ms != 0;
+	message.sent_clock = write->clock;
+	message.sent_ms = sent_by_its_clock(write);
+	message.answered_below = world->writes->operation;
 	message.n_replicas = location.message.n_replicas;
 	message.replicas = location.message.replicas;
 	message.crcs = message_borrow(slice_of(crcs, 4 * count));
@@ -551,10 +587,10 @@ static void run_seed(uint64_t seed)
 		world_failed(world, "chunks lack copies though all faults have ended");
 	compare_all(world);
 	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u power cuts, %u drops, %u joins, %u completed, "
-	       "%" PRIu64 " KiB filled, %u refused, %zu chunks\n",
+	       "%" PRIu64 " KiB filled, %u refused, %u unknown, %zu chunks\n",
 	       seed, world->acknowledged, world->retries, world->given_up, world->reads, world->kills,
 	       world->power_cuts, world->drops, world->joins,
-	       world->completions, world->fill_bytes / KIB, world->refusals, world->chunk_count);
+	       world->completions, world->fill_bytes / KIB, world->refusals, world->unknown, world->chunk_count);
 	check(world->acknowledged > 50 && world->reads > 50 && world->kills > 0);
 	for (unsigned i = 0; i < SERVERS; i++) {
 		server_kill(&world->servers[i]);

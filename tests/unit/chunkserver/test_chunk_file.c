@@ -3,6 +3,7 @@
 
 #include "chunkserver/chunk_file.h"
 #include "chunkserver/op_ring.h"
+#include "chunkserver/write_log.h"
 #include "common/base/bytes.h"
 #include "common/base/crc32c.h"
 
@@ -265,11 +266,21 @@ static void version_is_kept(void **state)
 static void ring_remembers_the_last(void **state)
 {
 	(void)state;
-	struct op_ring ring = { 0 };
+	struct op_ring ring = { .known_since_ms = 3 };
+	struct answered answered = { 0 };
 	uint32_t result = 0;
 	assert_false(op_ring_find(&ring, 1, 1, NULL));
-	for (uint32_t i = 1; i <= CHUNK_OPS_REMEMBERED + 10; i++)
-		op_ring_add(&ring, &(struct op_ring_entry){ .client = 1, .operation = i, .result = i * 2, .first = 5, .end = 6 + i });
+	answered_note(&answered, 1, 7);
+	for (uint32_t i = 1; i <= CHUNK_OPS_REMEMBERED + 10; i++) {
+		struct op_ring_entry entry = {
+			.client = 1, .operation = i, .done_ms = 100 + i, .result = i * 2, .first = 5, .end = 6 + i
+		};
+		op_ring_add(&ring, &entry, &answered);
+		if (i == CHUNK_OPS_REMEMBERED + 6) /* all that had to make room have been answered */
+			assert_int_equal(ring.known_since_ms, 3);
+	}
+	assert_int_equal(ring.known_since_ms, 110);
+	assert_int_equal(op_ring_newest(&ring), CHUNK_OPS_REMEMBERED + 110);
 	assert_false(op_ring_find(&ring, 1, 10, NULL));
 	assert_true(op_ring_find(&ring, 1, 11, &result));
 	assert_int_equal(result, 22);
@@ -277,10 +288,53 @@ static void ring_remembers_the_last(void **state)
 	assert_false(op_ring_find(&ring, 2, 20, NULL));
 	assert_false(op_ring_find(&ring, 0, 0, NULL));
 	/* What another server has took the place of what some of them did. */
-	op_ring_forget(&ring, CHUNK_OPS_REMEMBERED, CHUNK_OPS_REMEMBERED + 1);
+	op_ring_replaced(&ring, CHUNK_OPS_REMEMBERED, CHUNK_OPS_REMEMBERED + 1, 5000);
 	assert_true(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED - 6, NULL));
 	assert_false(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED, NULL));
+	assert_int_equal(ring.known_since_ms, 5000);
 	op_ring_deinit(&ring);
+	answered_deinit(&answered);
+}
+
+static void log_tells_what_may_be_done_again(void **state)
+{
+	struct place *place = *state;
+	struct write_log log;
+	const char *path = place->path;
+	struct write_log_entry mine = { .chunk = 5, .client = 1, .operation = 1, .first = 2, .end = 4 };
+	struct write_log_entry other = { .chunk = 5, .client = 2, .operation = 9, .first = 3, .end = 5 };
+	struct write_log_entry elsewhere = { .chunk = 6, .client = 2, .operation = 10, .first = 3, .end = 5 };
+	assert_int_equal(write_log_open(place->loop, path, 77, &log), OK);
+	uint64_t start = log.known_since_ms;
+	assert_true(start > 0);
+	assert_true(write_log_allows(&log, &mine, start));
+	assert_false(write_log_allows(&log, &mine, start - 1)); /* another process may have done it, in another boot */
+	write_log_begin(&log, &mine);
+	assert_int_equal(write_log_note(&log, &mine), OK);
+	write_log_begin(&log, &elsewhere);
+	assert_int_equal(write_log_note(&log, &elsewhere), OK);
+	assert_true(write_log_allows(&log, &mine, 0)); /* it was the last one */
+	write_log_close(&log);
+
+	/* The next process. */
+	assert_int_equal(write_log_open(place->loop, path, 77, &log), OK);
+	assert_int_equal(log.known_since_ms, start);
+	assert_true(write_log_allows(&log, &mine, 0));
+	write_log_begin(&log, &other);
+	assert_int_equal(write_log_note(&log, &other), OK);
+	assert_false(write_log_allows(&log, &mine, other.begun_ms - 1));
+	assert_true(write_log_allows(&log, &mine, other.begun_ms));
+	assert_true(write_log_allows(&log, &other, 0));
+	for (uint32_t i = 0; i < CHUNK_WRITES_LOGGED; i++)
+		write_log_begin(&log, &elsewhere);
+	assert_int_equal(log.known_since_ms, other.begun_ms);
+	write_log_close(&log);
+
+	/* After a loss of power. */
+	assert_int_equal(write_log_open(place->loop, path, 78, &log), OK);
+	assert_false(write_log_allows(&log, &mine, 0));
+	assert_false(write_log_allows(&log, &other, 0));
+	write_log_close(&log);
 }
 
 /* Some past the page cache, some through it: one large, or unaligned in memory. */
@@ -328,6 +382,7 @@ int main(void)
 		PLACE_TEST(reuse_shows_nothing_old),
 		PLACE_TEST(version_is_kept),
 		cmocka_unit_test(ring_remembers_the_last),
+		PLACE_TEST(log_tells_what_may_be_done_again),
 	};
 	for (size_t i = 0; i < sizeof(pattern); i++)
 		pattern[i] = (uint8_t)(i * 13 + i / 251 + 1);

@@ -1,0 +1,22 @@
+/* Operations that a client sends again: each is done once. What is known of those that are done is in op_ring.h; a member that
+ * starts again gets it from its successor, with the content (rejoin.h). Thread: the loop. */
+#ifndef GRANARY_CHUNKSERVER_CHUNK_RETRY_H
+#define GRANARY_CHUNKSERVER_CHUNK_RETRY_H
+
+#include "chunkserver/chunk_op.h"
+
+/* The loop's time, not as it was when the loop woke up: after everything that has been sent to us until now. */
+uint64_t chunk_retry_now(struct loop *loop);
+/* A retry of it is recognised from now on. */
+void chunk_retry_remember(const struct chunk_op *op);
+/* An operation of a client, before it starts. True: it is refused, or left to the same one that is under way; the op is gone. One that
+ * was done (op->is_done) only waits until nothing of its blocks is unsettled. */
+bool chunk_retry_ends(struct chunk_op *op);
+
+/* To the predecessor, which becomes as we are: fills in what is known here, what waits to be settled included. After that: */
+void chunk_retry_tell(const struct chunk *chunk, Granary__ChunkReadReply *reply);
+void chunk_retry_told(Granary__ChunkReadReply *reply);
+/* What the successor knows, which it said just now. */
+void chunk_retry_take(struct loop *loop, const Granary__ChunkReadReply *reply, struct op_ring *ring);
+
+#endif
