@@ -28,7 +28,7 @@
 
 struct service;
 
-enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS, OP_FILL, OP_SUMS };
+enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS, OP_FILL, OP_SUMS, OP_SLOTS };
 enum op_state { OP_ARRIVED, OP_WAITING, OP_RUNNING, OP_UNSETTLED, OP_SETTLING };
 
 /* Requests of which one operation answers several. */

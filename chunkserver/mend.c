@@ -332,6 +332,11 @@ static void decide_uncertain(struct mend *mend)
 			is_certain(mend, "compared");
 		else
 			pause_ms(mend, 0);
+	} else if (chunk->blank && answers->doubt > 0) { /* they have more than this one */
+		back_off(mend);
+	} else if (chunk->blank && chunk->never_synced) { /* nor had, then, any other */
+		chunk->loss_untold = true;
+		is_certain(mend, "never_synced");
 	} else if (chunk->blank) {
 		log_error("chunk_lost", "chunk=%016" PRIx64 " reason=no_member_has_it", chunk->id);
 		finish(mend, MEND_LOST_RETRY_MS);

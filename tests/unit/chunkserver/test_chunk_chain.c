@@ -412,7 +412,7 @@ static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
 	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
 	snprintf(path, sizeof(path), "%s/index", root);
 	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, false), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, 0), OK);
 	chunk_index_close(&index);
 	struct store_files files = { .loop = cluster->loop, .root = root };
 	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
