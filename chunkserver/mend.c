@@ -438,6 +438,7 @@ static void received(struct mend *mend, const struct rpc_result *result)
 	} else {
 		if (below)
 			inherit(mend, reply);
+		chunk->loss_untold = chunk->loss_untold || (chunk->uncertain && reply->loss_untold);
 		if (mend->low < mend->end)
 			write_here(mend, OP_WRITE);
 		else

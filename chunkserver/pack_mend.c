@@ -232,7 +232,7 @@ static enum err merge(struct pack_mend *mend, const Granary__PackSlotsReply *rep
 		mend->there[i] |= data->bytes[i];
 		mend->deleted[i] |= data->bytes[size + i];
 	}
-	mend->certain = mend->certain || !reply->uncertain;
+	mend->certain = mend->certain || (!reply->uncertain && !reply->loss_untold);
 	mend->any = mend->any || !reply->blank;
 	return OK;
 }

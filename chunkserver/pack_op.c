@@ -482,6 +482,7 @@ void pack_op_list(struct chunk_op *op)
 	message.slots = chunk->pack.slot_count;
 	message.uncertain = chunk->uncertain;
 	message.blank = chunk->blank;
+	message.loss_untold = chunk->loss_untold;
 	op->requests = NULL;
 	if (size == 0)
 		rpc_reply(request->request, &message.base);
