@@ -32,6 +32,7 @@
 #define ROUNDS 6u
 #define SEEDS 6u
 #define ROUND_US 120000000u
+#define SCRUB_DUE_MS (400ll * 86400000ll)
 
 /* A file of blocks, each full of its version; one thing is done to it at a time. */
 struct actor {
@@ -59,6 +60,7 @@ struct run {
 	struct world world;
 	struct program *program;
 	unsigned rotten, power_cuts, failures;
+	uint64_t passed_ms[WORLD_CHUNKSERVERS]; /* when the last whole scrub had ended */
 };
 
 static uint64_t roll(const struct world *world, uint64_t bound)
@@ -342,6 +344,51 @@ static void scrub_all(struct run *run, uint64_t id)
 		failed(&run->world, "scrub", 0, id, "something is damaged or uncertain for ever");
 }
 
+/* ---- the scrub that nobody asked for */
+
+static uint64_t passed_ms(const struct node *node)
+{
+	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+	scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
+	return health.scrub_passed_ms;
+}
+
+static bool passed_by_itself(void *arg)
+{
+	struct run *run = arg;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		struct chunk_store_counts counts;
+		chunk_store_counts(store_of(node), &counts);
+		if (passed_ms(node) == run->passed_ms[i] || counts.damage_repaired < counts.damage_found)
+			return false;
+	}
+	return true;
+}
+
+/* As after weeks. */
+static void wait_for_schedule(struct run *run)
+{
+	struct node *rotten = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS));
+	struct rot rot = { run, rotten };
+	struct chunk_store_counts before, after;
+	if (!may_be_hurt(rotten))
+		return;
+	chunk_store_counts(store_of(rotten), &before);
+	sim_trace(run->world.sim, "rot at server %u, and the scrubs are due", rotten->number + 1);
+	unsigned bits = run->rotten;
+	check(chunk_store_each(store_of(rotten), 0, rot_one, &rot) == OK);
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		run->passed_ms[i] = passed_ms(node);
+		sim_host_set_clock(node->host, SCRUB_DUE_MS, 0);
+	}
+	if (!sim_run(run->world.sim, ROUND_US, passed_by_itself, run))
+		failed(&run->world, "scheduled scrub", 0, 0, "it has not ended, or something is damaged");
+	chunk_store_counts(store_of(rotten), &after);
+	check(run->rotten == bits || after.damage_found > before.damage_found);
+}
+
 static bool all_read(void *arg)
 {
 	const struct run *run = arg;
@@ -454,6 +501,8 @@ static void run_seed(uint64_t seed)
 	check(blobs_made(run->program->blobs) > 20 && blobs_read(run->program->blobs) > 20);
 	if (seed % 4 == 0)
 		lose_blocks(run);
+	else if (seed % 4 == 1)
+		wait_for_schedule(run);
 	world_close(&run->world);
 	free(run);
 }
