@@ -300,6 +300,7 @@ void chain_forward(struct chunk_op *op)
 	case OP_DELETE_SLOTS:
 	case OP_FILL:
 	case OP_SUMS:
+	case OP_SLOTS:
 		check(false);
 	}
 }

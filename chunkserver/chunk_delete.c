@@ -50,9 +50,7 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		return ERR_BUSY;
 	}
 	enum err err = chunk_index_get(&store->index, id, &location);
-	if (err == ERR_NOT_FOUND && chunk_index_is_lost(&store->index, id))
-		err = chunk_index_drop_lost(&store->index, id);
-	else if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) != OK)
+	if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) != OK)
 		err = ERR_IO;
 	if (err != OK || location == NULL)
 		return err == ERR_NOT_FOUND || err == OK ? ERR_NO_CHUNK : err;

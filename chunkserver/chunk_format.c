@@ -20,6 +20,7 @@ void chunk_header_write(const struct chunk_header *header, uint8_t out[CHUNK_HEA
 	put_le32(out + 32, header->slots);
 	put_le64(out + 40, header->salt);
 	put_le32(out + 48, header->copy);
+	put_le32(out + 52, header->closed);
 	put_le32(out + 60, crc32c(out, 60));
 }
 
@@ -42,6 +43,7 @@ enum err chunk_header_parse(const uint8_t bytes[CHUNK_HEADER_USED_BYTES], struct
 		.slots = get_le32(bytes + 32),
 		.salt = get_le64(bytes + 40),
 		.copy = (enum copy_state)get_le32(bytes + 48),
+		.closed = get_le32(bytes + 52) != 0,
 	};
 	return OK;
 }

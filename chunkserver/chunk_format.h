@@ -28,8 +28,9 @@
  * Pack file (ID.pack): many blobs, append-only; replicas hold the same slots at offsets of their own.
  *
  *   file   = header record*
- *   header = magic[8]="GRNPACK1" format:u32=1 kind:u32=1 pack:u64 version:u64 slots:u32 zero[4] salt:u64 copy:u32 zero[8]
- *            crc:u32   64 bytes, then zeros to 4 KiB. `slots`: slots up to here were given out before the last compaction. `salt`: random.
+ *   header = magic[8]="GRNPACK1" format:u32=1 kind:u32=1 pack:u64 version:u64 slots:u32 zero[4] salt:u64 copy:u32
+ *            closed:u32 zero[4] crc:u32   64 bytes, then zeros to 4 KiB. `slots`: slots up to here were given out before the last
+ *            compaction. `salt`: random. `closed`: 1 from the first opening after a crash: which slots were given out is not known then.
  *   record = magic[4]="PREC" slot:u32 length:u32 data_crc:u32 flags:u32 zero[8] crc:u32 data[length] zero*     8-byte aligned
  *
  *   record.crc is the CRC-32C of the pack's salt (8 bytes) and the record's first 28 bytes, so that a blob that holds a copy
@@ -38,8 +39,10 @@
  *
  *   Crash cases. A record is valid when its header checks and its data lies within the file. The scan at opening steps over
  *   anything else in 8-byte steps until a header checks: records that were written unsynced may be lost in any subset by a
- *   crash of the machine. What follows the last valid record is overwritten by the next append. data_crc is checked by
- *   whoever reads. Compaction writes ID.pack.new, syncs, renames, syncs the directory: the old or the new file is there.
+ *   crash of the machine, or torn. In a pack that carries a dirty mark all records are read at opening; one that does not check was
+ *   not acknowledged, or lost: it is as if it had not been found. Then the pack is *uncertain*: its slots are compared with those of the other members (pack_mend.h). A slot is given out once only: two members never
+ *   hold different data in it. What follows the last valid record is overwritten by the next append. Without a mark data_crc is
+ *   checked by whoever reads. A header that does not check: as with chunk files. Compaction writes ID.pack.new, syncs, renames, syncs the directory: the old or the new file is there.
  *
  *   Example: slot 1 = "hello" in pack 7: at 001000
  *     50 52 45 43  01 00 00 00  05 00 00 00  <crc("hello")>  00 00 00 00  00*8  <crc>   68 65 6c 6c 6f 00 00 00 */
@@ -79,6 +82,7 @@ struct chunk_header {
 	uint64_t version;
 	uint32_t slots; /* packs */
 	uint64_t salt;	/* packs */
+	bool closed;	/* packs */
 	enum copy_state copy;
 };
 

@@ -97,7 +97,6 @@ enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk)
 	uint8_t key[KEY_BYTES];
 	kv_batch_delete(index->batch, key_of('C', chunk, key));
 	kv_batch_delete(index->batch, key_of('D', chunk, key));
-	kv_batch_delete(index->batch, key_of('L', chunk, key));
 	kv_batch_delete(index->batch, key_of('P', chunk, key));
 	kv_batch_delete(index->batch, key_of('B', chunk, key));
 	enum err err = flush_batch(index);
@@ -116,39 +115,12 @@ enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk)
 	return err;
 }
 
-enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLocation *location)
-{
-	uint8_t key[KEY_BYTES];
-	kv_batch_delete(index->batch, key_of('C', location->chunk, key));
-	batch_put_location(index, 'L', location);
-	enum err err = flush_batch(index);
-	if (err == OK && index->chunks > 0)
-		index->chunks--;
-	return err;
-}
-
-enum err chunk_index_drop_lost(struct chunk_index *index, uint64_t chunk)
-{
-	uint8_t key[KEY_BYTES];
-	kv_batch_delete(index->batch, key_of('L', chunk, key));
-	return flush_batch(index);
-}
-
-bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk)
-{
-	uint8_t key[KEY_BYTES];
-	struct buf value = { 0 };
-	bool lost = kv_get(index->kv, key_of('L', chunk, key), &value) == OK;
-	buf_deinit(&value);
-	return lost;
-}
-
-enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, bool name_new)
+enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, unsigned flags)
 {
 	uint8_t key[KEY_BYTES], value[9];
 	put_le64(value, boot);
-	value[8] = 1;
-	kv_batch_put(index->batch, key_of('D', chunk, key), slice_of(value, name_new ? 9 : 8));
+	value[8] = (uint8_t)flags;
+	kv_batch_put(index->batch, key_of('D', chunk, key), slice_of(value, flags != 0 ? 9 : 8));
 	return flush_batch(index);
 }
 
@@ -159,6 +131,11 @@ enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk)
 	return flush_batch(index);
 }
 
+static unsigned mark_flags(const struct buf *value)
+{
+	return value->size == 9 ? value->bytes[8] : 0;
+}
+
 bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot, bool *name_new)
 {
 	uint8_t key[KEY_BYTES];
@@ -166,9 +143,18 @@ bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boo
 	enum err err = kv_get(index->kv, key_of('D', chunk, key), &value);
 	/* What cannot be read counts as marked in another life: the careful way. */
 	*boot = err == OK && value.size >= 8 ? get_le64(value.bytes) : CHUNK_BOOT_UNKNOWN;
-	*name_new = err == OK && value.size == 9;
+	*name_new = err == OK && (mark_flags(&value) & CHUNK_MARK_NAME_NEW) != 0;
 	buf_deinit(&value);
 	return err != ERR_NOT_FOUND;
+}
+
+bool chunk_index_mark_is_pack(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	bool is_pack = kv_get(index->kv, key_of('D', chunk, key), &value) == OK && (mark_flags(&value) & CHUNK_MARK_PACK) != 0;
+	buf_deinit(&value);
+	return is_pack;
 }
 
 enum err chunk_index_put_slots(struct chunk_index *index, uint64_t pack, struct slice table)

@@ -2,12 +2,11 @@
  *
  * Keys (numbers big endian):
  *   'C' chunk -> ChunkLocation (version, kind, the chain as last heard)    a file of it is here
- *   'L' chunk -> ChunkLocation                                             a file of it was here and is gone: never made anew
- *   'D' chunk -> boot id, u64 LE, then maybe u8=1                          dirty mark: writes may be unsynced since that boot; 1: nor is
- *                                                                          its name
+ *   'D' chunk -> boot id, u64 LE, then maybe u8 flags                      dirty mark: writes may be unsynced since that boot; flags 1: nor
+ *                                                                          is its name; 2: of a pack
  *   'B' chunk -> (first, count), u32 LE each, repeated                     blocks (packs: slots) known to be damaged
  *   'M' name  -> bytes                                                     notes of the store: "scrub" (scrub.c), "server" (whose it is)
- *   'P' pack  -> slot table (pack.h)                                       only saves reading the whole file
+ *   'P' pack  -> slot table (pack.h)                                       written before the mark goes: a pack with neither is uncertain
  * Puts are not synced (a crash of the process loses nothing); chunk_index_sync makes them durable. Thread: the loop, but
  * for chunk_index_sync. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_INDEX_H
@@ -33,18 +32,18 @@ MUST_USE enum err chunk_index_put(struct chunk_index *index, const Granary__Chun
 MUST_USE enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk);
 /* Only table 'C': a mark stays. */
 MUST_USE enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk);
-/* From 'C' to 'L'. */
-MUST_USE enum err chunk_index_set_lost(struct chunk_index *index, const Granary__ChunkLocation *location);
-MUST_USE enum err chunk_index_drop_lost(struct chunk_index *index, uint64_t chunk);
-bool chunk_index_is_lost(struct chunk_index *index, uint64_t chunk);
 
 /* Boot ids that stand for none: the content may be out of date as after a loss of power; nothing of it counts. */
 #define CHUNK_BOOT_UNKNOWN 0ull
 #define CHUNK_BOOT_BLANK 1ull
-MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, bool name_new);
+#define CHUNK_MARK_NAME_NEW 1u
+#define CHUNK_MARK_PACK 2u
+MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, unsigned flags);
 MUST_USE enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk);
 /* False: not marked. */
 bool chunk_index_marked(struct chunk_index *index, uint64_t chunk, uint64_t *boot, bool *name_new);
+/* The mark, which is there, is of a pack. */
+bool chunk_index_mark_is_pack(struct chunk_index *index, uint64_t chunk);
 
 /* Empty: none is damaged any more. */
 MUST_USE enum err chunk_index_put_damage(struct chunk_index *index, uint64_t chunk, struct slice runs);

@@ -90,6 +90,7 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 	case OP_DELETE_SLOTS:
 	case OP_FILL:
 	case OP_SUMS:
+	case OP_SLOTS:
 		check(false); /* these answer by themselves */
 	}
 }
@@ -332,10 +333,15 @@ static void start_sync(struct chunk_op *op)
 	chunk_sync(op->chunk, synced, op);
 }
 
+static bool is_read(const struct chunk_op *op)
+{
+	return op->kind == OP_READ || op->kind == OP_BLOB_READ || op->kind == OP_SLOTS;
+}
+
 static void try_start(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
-	bool reads = op->kind == OP_READ || op->kind == OP_BLOB_READ;
+	bool reads = is_read(op);
 	if (chunk->state == CHUNK_DELETED || op->service->stopping) {
 		chunk_op_refuse(op, op->service->stopping ? ERR_CANCELLED : ERR_NO_CHUNK);
 		return;
@@ -392,6 +398,9 @@ static void try_start(struct chunk_op *op)
 		break;
 	case OP_SUMS:
 		fill_answer_sums(op);
+		break;
+	case OP_SLOTS:
+		pack_op_list(op);
 		break;
 	}
 }
@@ -498,7 +507,7 @@ static enum err check_version(struct chunk_op *op)
 	if (op->version < chunk->version)
 		return ERR_STALE_VERSION;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */
-	if (op->kind == OP_READ || op->kind == OP_BLOB_READ)
+	if (is_read(op))
 		return copy_is_readable(chunk) ? OK : ERR_BUSY;
 	/* Not "stale": whoever asks has to tell the master, who may not have left us out. */
 	if (op->version == chunk->version && chunk->copy == COPY_RETIRED)
@@ -533,7 +542,8 @@ static enum err check_life(struct chunk_op *op)
 
 static bool fits_kind(const struct chunk_op *op)
 {
-	bool pack = op->kind == OP_APPEND || op->kind == OP_BLOB_READ || op->kind == OP_DELETE_SLOTS;
+	bool pack = op->kind == OP_APPEND || op->kind == OP_BLOB_READ || op->kind == OP_DELETE_SLOTS ||
+		    op->kind == OP_SLOTS;
 	return op->kind == OP_SYNC || op->kind == OP_SUMS || pack == (op->chunk->kind == KIND_PACK);
 }
 

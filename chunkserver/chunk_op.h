@@ -30,7 +30,7 @@
 
 struct service;
 
-enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS, OP_FILL, OP_SUMS };
+enum op_kind { OP_WRITE, OP_TRIM, OP_READ, OP_SYNC, OP_APPEND, OP_BLOB_READ, OP_DELETE_SLOTS, OP_FILL, OP_SUMS, OP_SLOTS };
 enum op_state { OP_ARRIVED, OP_WAITING, OP_RUNNING, OP_UNSETTLED, OP_SETTLING };
 
 /* Requests of which one operation answers several. */
@@ -60,6 +60,7 @@ struct chunk_op {
 	bool table;		/* of header and table of the chunk: */
 	bool header_differs;	/* its result */
 	bool mends;		/* a write or trim here alone (mend.h) */
+	bool from_below; /* it mends, with what a member below has: nothing is in that which has not come through here */
 	uint64_t life;		/* of the predecessor's process; 0: not from one */
 	uint64_t version;
 	uint64_t client, operation;

@@ -16,6 +16,8 @@ struct opening {
 	bool marked;	/* by a former life of the process … */
 	bool same_boot; /* … in this boot of the machine */
 	bool blank;
+	bool name_new;	/* nothing of it has ever been synced */
+	bool forget;	/* the file cannot be used, and nobody counts on it: set aside */
 	uint64_t version; /* to be made with; or at least */
 	enum copy_state copy; /* `create` */
 	uint64_t salt;
@@ -25,6 +27,8 @@ struct opening {
 	int reuse_number;
 	uint32_t mismatches;
 	uint8_t *damaged;
+	bool strange;	/* of a pack: not as it was when it was closed */
+	struct buf bad; /* slots of records that do not check */
 	enum err err;
 };
 
@@ -49,7 +53,10 @@ static enum err create_file(struct opening *opening)
 	uint64_t version = whole ? opening->version : 0;
 	if (chunk->kind == KIND_PACK) {
 		enum err err = pack_create(loop, chunk->path, opening->reuse, chunk->id, version, opening->salt, &chunk->pack);
-		return err != OK || whole ? err : pack_set_state(&chunk->pack, opening->version, opening->copy);
+		if (err == OK && !whole)
+			err = pack_set_state(&chunk->pack, opening->version, opening->copy);
+		/* Which slots were given out is not known any more. */
+		return err == OK && opening->marked ? pack_set_closed(&chunk->pack) : err;
 	}
 	enum err err = chunk_file_create(loop, chunk->path, opening->reuse, chunk->id, version, &chunk->file);
 	return err != OK || whole ? err : chunk_file_set_state(&chunk->file, opening->version, opening->copy);
@@ -90,17 +97,42 @@ static void replace_file(struct opening *opening)
 		make_file(opening);
 }
 
+/* A pack that may have lost records gives out no slots: one of them might be given out twice. */
+static enum err open_pack(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	struct loop *loop = chunk->store->loop;
+	struct file *direct = NULL;
+	enum err err = pack_open(loop, chunk->path, chunk->id, buf_slice(&opening->table), &chunk->pack);
+	if (err == OK && chunk->pack.version < opening->version)
+		err = ERR_CORRUPT;
+	/* The table goes into the index before the mark goes. If it is of another file, or of more than there is, this one was put back. */
+	opening->strange = err == OK && !opening->marked && !chunk->pack.fits_table;
+	if (err != OK || (!opening->marked && !opening->strange))
+		return err;
+	if (opening->marked && !opening->same_boot)
+		err = file_open(loop, chunk->path, FILE_READ_ONLY | FILE_DIRECT, &direct);
+	if (err == OK)
+		err = pack_check(&chunk->pack, direct, &opening->bad);
+	file_unref(direct);
+	return err == OK && !chunk->pack.closed ? pack_set_closed(&chunk->pack) : err;
+}
+
 static void open_file(struct work *work)
 {
 	struct opening *opening = container_of(work, struct opening, work);
 	struct chunk *chunk = opening->chunk;
 	struct loop *loop = chunk->store->loop;
-	if (opening->replace) {
+	if (opening->forget) {
+		opening->err = store_files_quarantine(&chunk->store->files, chunk->path);
+		if (opening->err == OK)
+			opening->err = ERR_NOT_FOUND;
+	} else if (opening->replace) {
 		replace_file(opening);
 	} else if (opening->create) {
 		make_file(opening);
 	} else if (chunk->kind == KIND_PACK) {
-		opening->err = pack_open(loop, chunk->path, chunk->id, buf_slice(&opening->table), &chunk->pack);
+		opening->err = open_pack(opening);
 	} else {
 		opening->err = chunk_file_open(loop, chunk->path, chunk->id, &chunk->file);
 		if (opening->err == OK)
@@ -113,26 +145,41 @@ static void open_file(struct work *work)
 
 static void submit(struct opening *opening);
 
+/* A copy that was being filled, or is retired: it can be made anew. The master is asked whether we are to have it. */
+static void begin_forgetting(struct opening *opening)
+{
+	log_warn("copy_forgotten", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s", opening->chunk->id, opening->version,
+		 err_name(opening->err));
+	opening->forget = true;
+	submit(opening);
+}
+
 /* False: it is given up. */
 static bool begin_replacing(struct opening *opening)
 {
 	struct chunk *chunk = opening->chunk;
 	struct chunk_store *store = chunk->store;
 	bool lost = opening->err == ERR_CORRUPT || opening->err == ERR_NOT_FOUND;
-	if (!lost || opening->create || opening->replace || chunk->kind == KIND_PACK || store->closing || store->failed)
+	unsigned flags = (opening->name_new ? CHUNK_MARK_NAME_NEW : 0) | (chunk->kind == KIND_PACK ? CHUNK_MARK_PACK : 0);
+	if (!lost || opening->create || opening->replace || opening->forget || store->closing || store->failed)
 		return false;
-	if (chunk->chain->copy != COPY_COMPLETE) /* one that was being filled, or is not served: another comes in its place */
+	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, flags) != OK)
 		return false;
-	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, false) != OK)
-		return false;
+	store->uncertain_changed = true;
+	if (chunk->chain->copy != COPY_COMPLETE) {
+		begin_forgetting(opening);
+		return true;
+	}
 	log_error("chunk_file_lost", "chunk=%016" PRIx64 " version=%" PRIu64 " error=%s action=replace", chunk->id, opening->version,
 		  err_name(opening->err));
-	store->uncertain_changed = true;
 	if (!opening->blank) /* not said before */
 		chunk_store_count_damage(store, 1, 0);
 	opening->replace = opening->marked = opening->blank = true;
 	opening->same_boot = false;
 	opening->mismatches = 0;
+	buf_clear(&opening->bad);
+	if (chunk->kind == KIND_PACK)
+		opening->salt = loop_random(store->loop);
 	submit(opening);
 	return true;
 }
@@ -148,6 +195,27 @@ static void found_rot(struct chunk *chunk, const uint8_t *bits, const char *how)
 	}
 }
 
+/* What does not check may have been acknowledged: the others are asked. */
+static void note_records(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	if (opening->strange) {
+		log_error("pack_file_changed", "pack=%016" PRIx64, chunk->id);
+		chunk->recovered = chunk->lost_power = true;
+		chunk->writes_begun = chunk->writes_ended = 1;
+		chunk->mark = MARK_SET;
+	}
+	/* If only the process ended nothing is lost; but a record of which the header has rotted is not seen to be missing. */
+	chunk->uncertain = opening->marked || opening->strange;
+	if (opening->strange && chunk_store_mark(chunk) != OK)
+		chunk_store_fail(chunk->store, "mark", ERR_IO);
+	if (opening->bad.size > 0)
+		log_warn("records_torn", "pack=%016" PRIx64 " records=%zu machine_crash=%d", chunk->id, opening->bad.size / sizeof(uint32_t),
+			 !opening->same_boot);
+	chunk->bad_slots = opening->bad;
+	opening->bad = (struct buf){ 0 };
+}
+
 static void note_content(struct opening *opening)
 {
 	struct chunk *chunk = opening->chunk;
@@ -156,8 +224,12 @@ static void note_content(struct opening *opening)
 		chunk->recovered = true;
 		chunk->uncertain = !opening->same_boot;
 		chunk->blank = opening->blank;
+		chunk->never_synced = opening->name_new;
+		chunk->lost_power = !opening->same_boot;
 		chunk->writes_begun = chunk->writes_ended = 1; /* to be synced before the mark goes */
 	}
+	if (chunk->kind == KIND_PACK)
+		note_records(opening);
 	chunk_load_damage(chunk);
 	if (opening->mismatches == 0)
 		return;
@@ -186,8 +258,14 @@ static void opening_failed(struct opening *opening)
 {
 	struct chunk *chunk = opening->chunk;
 	struct chunk_store *store = chunk->store;
-	log_error("chunk_not_opened", "chunk=%016" PRIx64 " create=%d error=%s", chunk->id, opening->create,
-		  err_name(opening->err));
+	bool forgotten = opening->forget && opening->err == ERR_NOT_FOUND && chunk_index_forget(&store->index, chunk->id) == OK;
+	if (forgotten) {
+		opening->err = ERR_NO_CHUNK;
+		store->events->missing(store->arg, chunk->id);
+	} else {
+		log_error("chunk_not_opened", "chunk=%016" PRIx64 " create=%d error=%s", chunk->id, opening->create,
+			  err_name(opening->err));
+	}
 	/* Nothing is wrong with the disk where this process, or the machine, lacks descriptors. */
 	if (opening->err == ERR_TOO_MANY)
 		opening->err = ERR_BUSY;
@@ -210,10 +288,10 @@ static void opening_succeeded(struct opening *opening)
 	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
 	chunk->name_new = made;
 	chunk->written = !opening->create || opening->marked;
-	if (made && chunk->kind == KIND_REPLICATED)
+	if (made) {
 		chunk->mark = MARK_SET;
-	if (made)
 		chunk->writes_begun = chunk->writes_ended = 1;
+	}
 	chunk->written_ms = loop_now_ms(store->loop);
 	op_ring_restart(&chunk->ring, store->forgotten_ms);
 	note_content(opening);
@@ -238,6 +316,7 @@ static void opened(struct work *work)
 	else
 		opening_succeeded(opening);
 	buf_deinit(&opening->table);
+	buf_deinit(&opening->bad);
 	free(opening->damaged);
 	free(opening->reuse);
 	free(opening);
@@ -306,8 +385,6 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	/* We had it before the power went; or file and entry were lost. */
 	bool known = chunk_index_marked(&store->index, id, &marked_boot, &name_new) && marked_boot != store->boot;
 	bool lost = !known && is_lost(create);
-	if (chunk_index_is_lost(&store->index, id))
-		return ERR_CORRUPT;
 	if (create->only_known && !known && !lost)
 		return ERR_NO_CHUNK;
 	for (unsigned i = 0; i < DELETED_REMEMBERED; i++) {
@@ -323,8 +400,11 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	if (lost)
 		boot = CHUNK_BOOT_BLANK;
 	enum err err = chunk_store_admit(store, CHUNK_DATA_OFFSET);
-	if (err == OK && create->kind == KIND_REPLICATED)
-		err = chunk_index_mark(&store->index, id, boot, true);
+	enum chunk_kind kind = known && chunk_index_mark_is_pack(&store->index, id) ? KIND_PACK : create->kind; /* a sync does not say it */
+	/* What has been lost without ever having been synced stays so; of what was lost after that a new file says nothing. */
+	bool is_new = known ? name_new : !lost;
+	if (err == OK)
+		err = chunk_index_mark(&store->index, id, boot, (is_new ? CHUNK_MARK_NAME_NEW : 0) | (kind == KIND_PACK ? CHUNK_MARK_PACK : 0));
 	if (err != OK)
 		return err;
 	if (lost) {
@@ -334,11 +414,12 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 		chunk_store_count_damage(store, 1, 0);
 	}
 	struct opening *opening = mem_zero(1, sizeof(*opening));
-	struct chunk *chunk = enter_chunk(store, id, create->kind);
+	struct chunk *chunk = enter_chunk(store, id, kind);
 	chunk_set_chain(chunk, create->chain);
 	opening->chunk = chunk;
 	opening->create = true;
-	opening->marked = (known || lost) && create->kind == KIND_REPLICATED;
+	opening->marked = known || lost;
+	opening->name_new = is_new;
 	opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
 	opening->version = create->version;
 	opening->copy = create->copy;
@@ -362,14 +443,12 @@ void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *locatio
 	opening->chunk = chunk;
 	opening->version = location->version;
 	opening->reuse_number = -1;
-	if (kind == KIND_PACK) {
-		if (chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
-			buf_clear(&opening->table);
-	} else {
-		opening->marked = chunk_index_marked(&store->index, chunk->id, &boot, &name_new);
-		opening->same_boot = boot == store->boot;
-		opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
-	}
+	if (kind == KIND_PACK && chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
+		buf_clear(&opening->table);
+	opening->marked = chunk_index_marked(&store->index, chunk->id, &boot, &name_new);
+	opening->same_boot = boot == store->boot;
+	opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
+	opening->name_new = opening->marked && name_new;
 	submit(opening);
 	*out = chunk;
 }

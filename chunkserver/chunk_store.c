@@ -135,6 +135,7 @@ void chunk_store_forget(struct chunk *chunk)
 	free(chunk->damaged);
 	free(chunk->torn);
 	free(chunk->slot_damage);
+	buf_deinit(&chunk->bad_slots);
 	free(chunk->path);
 	free(chunk);
 }
@@ -144,12 +145,12 @@ bool chunk_is_unsynced(const struct chunk *chunk)
 	return chunk->writes_begun > chunk->writes_synced;
 }
 
-static void save_slots(struct chunk *chunk)
+void chunk_store_save_slots(struct chunk *chunk)
 {
 	struct buf table = { 0 };
 	pack_table_write(&chunk->pack, &table);
 	enum err err = chunk_index_put_slots(&chunk->store->index, chunk->id, buf_slice(&table));
-	if (err != OK) /* the scan of the file takes its place */
+	if (err != OK) /* the others are asked in its place */
 		log_warn("slot_table_not_saved", "pack=%016" PRIx64 " error=%s", chunk->id, err_name(err));
 	buf_deinit(&table);
 }
@@ -160,6 +161,8 @@ static void clear_mark(struct chunk *chunk)
 	/* What may be out of date or torn is looked at again by the next life. */
 	if (chunk->mark != MARK_SET || chunk->uncertain || chunk->torn != NULL || chunk->store->failed)
 		return;
+	if (chunk->kind == KIND_PACK)
+		chunk_store_save_slots(chunk);
 	if (chunk_index_unmark(&chunk->store->index, chunk->id) == OK)
 		chunk->mark = MARK_NONE;
 }
@@ -167,11 +170,8 @@ static void clear_mark(struct chunk *chunk)
 static void close_chunk(struct chunk *chunk)
 {
 	check(chunk->uses == 0 && chunk->first_op == NULL);
-	if (chunk->state == CHUNK_READY && !chunk_is_unsynced(chunk)) {
+	if (chunk->state == CHUNK_READY && !chunk_is_unsynced(chunk))
 		clear_mark(chunk);
-		if (chunk->kind == KIND_PACK)
-			save_slots(chunk);
-	}
 	chunk_store_forget(chunk);
 }
 
@@ -444,8 +444,12 @@ enum err chunk_store_mark(struct chunk *chunk)
 {
 	chunk->store->uncertain_changed = true;
 	/* What is uncertain stays so, whatever is written meanwhile. */
-	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : chunk->uncertain ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
-	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk->name_new);
+	bool lost_power = chunk->uncertain && (chunk->kind == KIND_REPLICATED || chunk->lost_power);
+	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : lost_power ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
+	/* Of what was lost after it had been synced a new file says nothing. */
+	bool name_new = chunk->name_new && (!chunk->uncertain || chunk->never_synced);
+	return chunk_index_mark(&chunk->store->index, chunk->id, boot,
+				(name_new ? CHUNK_MARK_NAME_NEW : 0) | (chunk->kind == KIND_PACK ? CHUNK_MARK_PACK : 0));
 }
 
 void chunk_store_drop_mark(struct chunk_store *store, uint64_t id)

@@ -66,6 +66,8 @@ struct chunk {
 	bool blank;		/* uncertain, too; */
 	bool sourced;		/* but another member has it */
 	bool written;		/* its other complete copies have a file, too: something has been acknowledged */
+	bool lost_power;	/* what had been acknowledged, and not synced, may be lost here */
+	bool never_synced;	/* uncertain or blank: nothing of it had ever been synced here */
 	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
@@ -77,6 +79,7 @@ struct chunk {
 	/* chunk_damage.c: CHUNK_BLOCKS bits each, or NULL: none; of packs: slots */
 	uint8_t *damaged, *torn;
 	uint32_t *slot_damage, slot_damage_count;
+	struct buf bad_slots;	/* uint32_t each: of an uncertain pack: a record is in the file that does not check */
 	bool damage_waived;	/* it counts as repaired: nobody reads this copy any more, unless it is filled anew */
 	bool damage_is_lost;	/* all members have been asked for all of it: none has it */
 	bool misplaced;		/* its name leads elsewhere: to be closed, and opened by its name again */
@@ -209,6 +212,8 @@ MUST_USE enum err chunk_store_sync_index(struct chunk_store *store);
 void chunk_store_drop_mark(struct chunk_store *store, uint64_t id);
 /* Version and chain of the chunk go into the index. */
 void chunk_store_save(struct chunk *chunk);
+/* The slot table of a pack goes into the index. */
+void chunk_store_save_slots(struct chunk *chunk);
 void chunk_set_chain(struct chunk *chunk, const Granary__ChunkLocation *chain);
 bool chunk_is_unsynced(const struct chunk *chunk);
 

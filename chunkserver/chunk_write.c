@@ -33,6 +33,8 @@ static enum err run_pieces(struct chunk_op *first)
 static void begin_log(struct chunk_op *op)
 {
 	for (; op != NULL; op = op->queue_next) {
+		if (op->from_below)
+			continue;
 		op->logged = (struct write_log_entry){
 			.chunk = op->chunk->id, .client = op->client, .operation = op->operation, .first = op->first, .end = op->end
 		};
@@ -44,7 +46,7 @@ static enum err note_log(const struct chunk_op *op)
 {
 	enum err err = OK;
 	for (; op != NULL && err == OK; op = op->queue_next)
-		err = write_log_note(chunk_store_writes(op->chunk->store), &op->logged);
+		err = op->from_below ? OK : write_log_note(chunk_store_writes(op->chunk->store), &op->logged);
 	return err;
 }
 

@@ -130,21 +130,21 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	if (location->n_replicas > REPLICAS_MAX)
 		return ERR_INVALID;
 	struct chunk_create create = {
-		.kind = KIND_REPLICATED, .version = location->version, .chain = location, .only_known = true
+		.kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED,
+		.version = location->version,
+		.copy = service_copy_state(service, location->replicas, location->n_replicas),
+		.chain = location,
+		.written = location->written || chunk_store_misses(service->store, location->chunk),
+		.only_known = true,
 	};
-	create.copy = service_copy_state(service, location->replicas, location->n_replicas);
-	create.written = location->written || chunk_store_misses(service->store, location->chunk);
-	bool may_be_known = location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED &&
-			    service_position(service, location->replicas, location->n_replicas) >= 0;
+	bool may_be_known = service_position(service, location->replicas, location->n_replicas) >= 0;
 	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);
 	/* Nothing was ever written to it, and the newcomer is to have the same. What was written and is not here is not made anew: the
 	 * newcomer would get zeros. */
 	if (err == ERR_NO_CHUNK && fill_is_source(service, location) && location->written)
 		log_warn("source_has_no_copy", "chunk=%016" PRIx64, location->chunk);
 	if (err == ERR_NO_CHUNK && fill_is_source(service, location) && !location->written) {
-		create = (struct chunk_create){ .kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED,
-						.version = location->version,
-						.chain = location };
+		create.only_known = false;
 		err = chunk_store_get(service->store, location->chunk, &create, &chunk);
 	}
 	if (err == ERR_NO_CHUNK && service_position(service, location->replicas, location->n_replicas) < 0)

@@ -196,6 +196,7 @@ static void write_here(struct mend *mend, enum op_kind kind)
 	struct chunk *chunk = mend->chunk;
 	struct chunk_op *op = chunk_op_new(mend->service, kind, NULL);
 	op->mends = true;
+	op->from_below = (int)mend->member > place_of(mend);
 	op->version = chunk->version;
 	op->first = kind == OP_TRIM ? mend->end : mend->low;
 	op->end = kind == OP_TRIM ? CHUNK_BLOCKS : mend->end;
@@ -333,6 +334,11 @@ static void decide_uncertain(struct mend *mend)
 			is_certain(mend, "compared");
 		else
 			pause_ms(mend, 0);
+	} else if (chunk->blank && answers->doubt > 0) { /* they have more than this one */
+		back_off(mend);
+	} else if (chunk->blank && chunk->never_synced) { /* nor had, then, any other */
+		chunk->loss_untold = true;
+		is_certain(mend, "never_synced");
 	} else if (chunk->blank) {
 		log_error("chunk_lost", "chunk=%016" PRIx64 " reason=no_member_has_it", chunk->id);
 		chunk->damage_is_lost = true;
@@ -439,6 +445,7 @@ static void received(struct mend *mend, const struct rpc_result *result)
 			chunk_ops_wake(chunk, NULL);
 		if (below)
 			inherit(mend, reply);
+		chunk->loss_untold = chunk->loss_untold || (chunk->uncertain && reply->loss_untold);
 		if (mend->low < mend->end)
 			write_here(mend, OP_WRITE);
 		else

@@ -17,7 +17,7 @@ static enum err write_header(struct file *file, const struct pack *pack)
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
 	struct chunk_header header = {
 		.kind = KIND_PACK, .chunk = pack->id, .version = pack->version, .slots = pack->slot_count, .salt = pack->salt,
-		.copy = pack->copy
+		.copy = pack->copy, .closed = pack->closed
 	};
 	chunk_header_write(&header, bytes);
 	return file_write(file, 0, bytes, sizeof(bytes));
@@ -76,7 +76,7 @@ static void enter(struct pack *pack, const struct pack_record *record, uint64_t 
 	struct pack_slot *slot = &pack->slots[record->slot - 1];
 	if (slot->place != 0)
 		pack->live_bytes -= pack_record_size(slot->length);
-	*slot = (struct pack_slot){ 0 };
+	*slot = (struct pack_slot){ 0, PACK_SLOT_DELETED };
 	if (record->flags & PACK_TOMBSTONE)
 		return;
 	*slot = (struct pack_slot){ (uint32_t)(offset / PACK_ALIGN_BYTES), record->length };
@@ -133,24 +133,25 @@ void pack_table_write(const struct pack *pack, struct buf *out)
 }
 
 /* A table that does not fit the file is left out: the scan finds everything. */
-static void load_table(struct pack *pack, struct slice table, uint64_t size)
+static bool load_table(struct pack *pack, struct slice table, uint64_t size)
 {
 	if (table.size < TABLE_HEADER_BYTES + 4 || (table.size - TABLE_HEADER_BYTES - 4) % 8 != 0 ||
 	    get_le32(table.bytes + table.size - 4) != crc32c(table.bytes, table.size - 4))
-		return;
+		return false;
 	uint64_t bytes = get_le64(table.bytes + 8);
 	uint32_t count = get_le32(table.bytes + 16);
-	if (get_le64(table.bytes) != pack->salt || bytes > size || bytes < PACK_DATA_OFFSET ||
+	/* The last record may lack its padding. */
+	if (get_le64(table.bytes) != pack->salt || bytes >= size + PACK_ALIGN_BYTES || bytes < PACK_DATA_OFFSET ||
 	    bytes % PACK_ALIGN_BYTES != 0 || count > PACK_SLOTS_MAX || count != (table.size - TABLE_HEADER_BYTES - 4) / 8)
-		return;
+		return false;
 	if (count == 0)
-		return;
+		return true;
 	for (uint32_t i = 0; i < count; i++) {
 		const uint8_t *entry = table.bytes + TABLE_HEADER_BYTES + 8ul * i;
 		uint64_t offset = (uint64_t)get_le32(entry) * PACK_ALIGN_BYTES;
 		uint32_t length = get_le32(entry + 4);
 		if (offset != 0 && (offset < PACK_DATA_OFFSET || length > BLOB_BYTES_MAX || offset + length > bytes))
-			return;
+			return false;
 	}
 	reserve_slots(pack, count);
 	for (uint32_t i = 0; i < count; i++) {
@@ -161,6 +162,7 @@ static void load_table(struct pack *pack, struct slice table, uint64_t size)
 			pack->live_bytes += pack_record_size(slot.length);
 	}
 	pack->bytes = bytes;
+	return true;
 }
 
 enum err pack_open(struct loop *loop, const char *path, uint64_t id, struct slice table, struct pack *out)
@@ -188,8 +190,9 @@ enum err pack_open(struct loop *loop, const char *path, uint64_t id, struct slic
 		out->version = header.version;
 		out->salt = header.salt;
 		out->copy = header.copy;
+		out->closed = header.closed;
 		out->bytes = PACK_DATA_OFFSET;
-		load_table(out, table, size);
+		out->fits_table = load_table(out, table, size);
 		if (header.slots > 0)
 			reserve_slots(out, header.slots);
 		err = scan(out, size);
@@ -283,6 +286,63 @@ enum err pack_read(struct pack *pack, uint32_t slot, struct pack_slot at, void *
 	return OK;
 }
 
+bool pack_is_deleted(const struct pack *pack, uint32_t slot)
+{
+	return slot > 0 && slot <= pack->slot_count && pack->slots[slot - 1].place == 0 &&
+	       pack->slots[slot - 1].length == PACK_SLOT_DELETED;
+}
+
+void pack_write_bits(const struct pack *pack, bool deleted, uint8_t *bits)
+{
+	memset(bits, 0, (pack->slot_count + 7) / 8);
+	for (uint32_t i = 0; i < pack->slot_count; i++) {
+		if (deleted ? pack_is_deleted(pack, i + 1) : pack->slots[i].place != 0)
+			bits[i / 8] |= (uint8_t)(1u << i % 8);
+	}
+}
+
+enum err pack_check_record(struct file *file, uint64_t salt, uint32_t slot, struct pack_slot at, uint8_t *window, bool *sound)
+{
+	uint64_t offset = (uint64_t)at.place * PACK_ALIGN_BYTES, start = offset / BLOCK_BYTES * BLOCK_BYTES;
+	size_t skip = (size_t)(offset - start), size = PACK_RECORD_BYTES + at.length, done = 0;
+	struct pack_record record;
+	enum err err = file_read(file, start, window, (skip + size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES, &done);
+	const uint8_t *bytes = window + skip;
+	*sound = err == OK && done >= skip + size && pack_record_parse(bytes, salt, &record) && record.slot == slot &&
+		 record.length == at.length && crc32c(bytes + PACK_RECORD_BYTES, record.length) == record.crc;
+	return err == ERR_IO ? OK : err;
+}
+
+static void drop_record(struct pack *pack, uint32_t slot)
+{
+	pack->live_bytes -= pack_record_size(pack->slots[slot - 1].length);
+	pack->slots[slot - 1] = (struct pack_slot){ 0 };
+}
+
+enum err pack_check(struct pack *pack, struct file *direct, struct buf *bad)
+{
+	struct iobuf *window = iobuf_open(PACK_WINDOW_BYTES);
+	enum err err = OK;
+	for (uint32_t slot = 1; err == OK && slot <= pack->slot_count; slot++) {
+		bool sound = true;
+		if (pack->slots[slot - 1].place == 0)
+			continue;
+		err = pack_check_record(direct != NULL ? direct : pack->file, pack->salt, slot, pack->slots[slot - 1], window->bytes, &sound);
+		if (sound || err != OK)
+			continue;
+		drop_record(pack, slot);
+		buf_append(bad, &slot, sizeof(slot));
+	}
+	iobuf_unref(window);
+	return err;
+}
+
+enum err pack_set_closed(struct pack *pack)
+{
+	pack->closed = true;
+	return pack_set_state(pack, pack->version, pack->copy);
+}
+
 enum err pack_set_state(struct pack *pack, uint64_t version, enum copy_state copy)
 {
 	check(version >= pack->version);
@@ -331,7 +391,9 @@ static enum err copy_record(const struct pack *from, struct pack *to, uint32_t s
 enum err pack_compact(struct loop *loop, const struct pack *pack, const char *new_path, uint64_t salt, struct pack *out)
 {
 	uint8_t *bytes = mem_alloc(PACK_RECORD_BYTES + BLOB_BYTES_MAX);
-	*out = (struct pack){ .id = pack->id, .version = pack->version, .copy = pack->copy, .salt = salt };
+	*out = (struct pack){
+		.id = pack->id, .version = pack->version, .copy = pack->copy, .salt = salt, .closed = pack->closed
+	};
 	if (pack->slot_count > 0)
 		reserve_slots(out, pack->slot_count);
 	enum err err = file_open(loop, new_path, FILE_WRITE | FILE_CREATE, &out->file);
@@ -340,6 +402,8 @@ enum err pack_compact(struct loop *loop, const struct pack *pack, const char *ne
 	for (uint32_t slot = 1; err == OK && slot <= pack->slot_count; slot++) {
 		if (pack->slots[slot - 1].place != 0)
 			err = copy_record(pack, out, slot, bytes);
+		else
+			out->slots[slot - 1] = pack->slots[slot - 1];
 	}
 	if (err == OK)
 		err = file_sync(out->file);

@@ -12,9 +12,10 @@
 #include "common/sys/file.h"
 
 struct pack_slot {
-	uint32_t place; /* offset of the record in units of PACK_ALIGN_BYTES; 0: deleted or never given out */
-	uint32_t length;
+	uint32_t place; /* offset of the record in units of PACK_ALIGN_BYTES; 0: not here */
+	uint32_t length; /* place 0: PACK_SLOT_DELETED where that is known */
 };
+#define PACK_SLOT_DELETED 1u
 
 /* A zeroed struct is a closed pack. */
 struct pack {
@@ -23,6 +24,8 @@ struct pack {
 	uint64_t version; /* as on disk */
 	enum copy_state copy; /* as on disk */
 	uint64_t salt;
+	bool closed; /* no slot is given out here any more; as on disk */
+	bool fits_table; /* the table given to pack_open is of this file */
 	struct pack_slot *slots; /* of slot 1, 2, … */
 	uint32_t slot_count;	 /* highest slot ever given out */
 	uint32_t slot_capacity;
@@ -36,6 +39,11 @@ MUST_USE enum err pack_create(struct loop *loop, const char *path, const char *r
 /* `table` is what pack_table_write made once, or empty: only what follows it is scanned. ERR_CORRUPT as chunk_file_open. */
 MUST_USE enum err pack_open(struct loop *loop, const char *path, uint64_t id, struct slice table, struct pack *out);
 void pack_close(struct pack *pack);
+/* On a worker, after pack_open: reads every record, from `direct` if given (FILE_DIRECT). Those that do not check leave the table; their
+ * slots (uint32_t each) are appended to `bad`. */
+MUST_USE enum err pack_check(struct pack *pack, struct file *direct, struct buf *bad);
+/* No slot is given out from now on; synced. */
+MUST_USE enum err pack_set_closed(struct pack *pack);
 
 /* A record to be written. */
 struct pack_item {
@@ -53,6 +61,14 @@ void pack_enter(struct pack *pack, const struct pack_item *item);
 
 /* False: no such slot. */
 bool pack_find(const struct pack *pack, uint32_t slot, struct pack_slot *out);
+/* It was here, and has been deleted. False when that is not known. */
+bool pack_is_deleted(const struct pack *pack, uint32_t slot);
+/* A bit for each slot from 1 on that is here, or (`deleted`) for each known to be deleted: (slot_count + 7) / 8 bytes. */
+void pack_write_bits(const struct pack *pack, bool deleted, uint8_t *bits);
+/* Reads a record from `file`, which may be opened FILE_DIRECT, into `window` (PACK_WINDOW_BYTES, aligned) and checks all of it. OK with
+ * *sound false also if it cannot be read. */
+#define PACK_WINDOW_BYTES (BLOB_BYTES_MAX + 3u * BLOCK_BYTES)
+MUST_USE enum err pack_check_record(struct file *file, uint64_t salt, uint32_t slot, struct pack_slot at, uint8_t *window, bool *sound);
 /* Reads the record of a slot, header first, into PACK_RECORD_BYTES + length bytes; *record is its header. ERR_CORRUPT: the header
  * does not check. The data's CRC is left to the reader. */
 MUST_USE enum err pack_read(struct pack *pack, uint32_t slot, struct pack_slot at, void *bytes, bool cached,

@@ -24,6 +24,7 @@ struct pack_queue {
 	uint64_t queued_bytes;
 	uint32_t slot_given; /* highest */
 	bool running;	     /* a batch or a compaction */
+	bool marks;	     /* the batch sets the pack's mark first */
 	bool sync_begun;
 	struct chunk_sync_job sync_job;
 	/* Compaction. */
@@ -66,7 +67,7 @@ enum err pack_op_give_slot(struct chunk_op *op)
 			queue->slot_given = op->slot;
 		return OK;
 	}
-	if (op->chunk->pack.bytes + queue->queued_bytes >= PACK_BYTES_MAX || queue->slot_given >= PACK_SLOTS_MAX)
+	if (op->chunk->pack.closed || op->chunk->pack.bytes + queue->queued_bytes >= PACK_BYTES_MAX || queue->slot_given >= PACK_SLOTS_MAX)
 		return ERR_PACK_FULL;
 	op->slot = ++queue->slot_given;
 	return OK;
@@ -96,7 +97,9 @@ static void batch_run(struct work *work)
 		if (op->kind == OP_APPEND && op->marks_damage)
 			keep_own(queue, op);
 	}
-	queue->err = pack_write(&queue->chunk->pack, queue->items, queue->item_count, false);
+	queue->err = queue->marks ? chunk_store_sync_index(queue->chunk->store) : OK;
+	if (queue->err == OK)
+		queue->err = pack_write(&queue->chunk->pack, queue->items, queue->item_count, false);
 	if (queue->err == OK && queue->sync_begun)
 		queue->err = chunk_sync_run(&queue->sync_job);
 }
@@ -136,10 +139,13 @@ static void batch_ended(struct pack_queue *queue)
 		chunk_store_fail(chunk->store, "append", err);
 		err = ERR_STORE_FAILED;
 	}
+	if (queue->marks)
+		chunk->mark = err == OK ? MARK_SET : MARK_NONE;
 	free(queue->items);
 	queue->items = NULL;
 	queue->item_count = 0;
 	queue->batch = NULL;
+	queue->marks = false;
 	queue->running = false;
 	chunk->writes_ended++;
 	chunk->written_ms = loop_now_ms(queue->service->loop);
@@ -164,8 +170,10 @@ static void add_append(struct pack_queue *queue, struct chunk_op *op)
 {
 	const struct pack *pack = &queue->chunk->pack;
 	struct pack_slot there;
-	if (op->mends && !pack_find(pack, op->slot, &there))
-		return; /* deleted meanwhile */
+	/* Deleted meanwhile, or no longer wanted. */
+	if (op->mends && (pack_is_deleted(pack, op->slot) ||
+			  (pack_find(pack, op->slot, &there) && !pack_is_damaged(queue->chunk, op->slot))))
+		return;
 	/* A retry brings the same again. Anything else in the slot was never acknowledged: the later one counts. */
 	if (pack_find(pack, op->slot, &there) && there.length != op->data.size)
 		log_warn("slot_written_again", "pack=%016" PRIx64 " slot=%" PRIu32, pack->id, op->slot);
@@ -183,7 +191,10 @@ static void add_tombstones(struct pack_queue *queue, const struct chunk_op *op)
 	for (size_t i = 0; i < op->slots.size / sizeof(uint32_t); i++) {
 		uint32_t slot;
 		memcpy(&slot, op->slots.bytes + i * sizeof(slot), sizeof(slot));
-		if (pack_find(&queue->chunk->pack, slot, &there))
+		/* What may have been lost here must not be taken from those that have not deleted it yet. */
+		bool counts = pack_find(&queue->chunk->pack, slot, &there) ||
+			      (queue->chunk->uncertain && slot > 0 && slot <= PACK_SLOTS_MAX);
+		if (counts)
 			queue->items[queue->item_count++] =
 				(struct pack_item){ .record = { .slot = slot, .flags = PACK_TOMBSTONE } };
 	}
@@ -212,6 +223,23 @@ static uint32_t take_batch(struct pack_queue *queue, bool *sync)
 	return items;
 }
 
+/* As any chunk it is marked, durably, before its first unsynced write. */
+static void begin_mark(struct pack_queue *queue)
+{
+	struct chunk *chunk = queue->chunk;
+#ifdef PLANT_PACK_NOT_MARKED
+	return;
+#endif
+	if (chunk->mark != MARK_NONE || queue->first == NULL || chunk_store_failed(chunk->store))
+		return;
+	if (chunk_store_mark(chunk) != OK) {
+		chunk_store_fail(chunk->store, "mark", ERR_IO);
+		return;
+	}
+	chunk->mark = MARK_SETTING;
+	queue->marks = true;
+}
+
 static void start_compaction(struct pack_queue *queue);
 
 static void next_batch(struct pack_queue *queue)
@@ -220,6 +248,7 @@ static void next_batch(struct pack_queue *queue)
 	bool sync = false;
 	if (queue->running)
 		return;
+	begin_mark(queue);
 	if (chunk_store_failed(chunk->store)) {
 		struct chunk_op *op = queue->first;
 		queue->first = queue->last = NULL;
@@ -303,6 +332,7 @@ static void compact_ended(struct pack_queue *queue)
 		pack_close(&chunk->pack);
 		chunk->pack = *compacted;
 		*compacted = (struct pack){ 0 };
+		chunk_store_save_slots(chunk);
 		chunk->name_new = true;
 		chunk->writes_begun++; /* so that the folder is synced */
 		chunk->writes_ended++;
@@ -329,7 +359,7 @@ static void compact_done(struct work *work)
 static void start_compaction(struct pack_queue *queue)
 {
 	struct chunk *chunk = queue->chunk;
-	if (!pack_wants_compaction(&chunk->pack) || chunk->adopting || chunk->state != CHUNK_READY ||
+	if (!pack_wants_compaction(&chunk->pack) || chunk->adopting || chunk->uncertain || chunk->state != CHUNK_READY ||
 	    queue->service->stopping || chunk_store_admit(chunk->store, chunk->pack.live_bytes) != OK)
 		return;
 	size_t size = strlen(chunk->path) + 5;
@@ -422,7 +452,9 @@ void pack_op_read(struct chunk_op *op)
 	struct pack_slot at;
 	op->state = OP_RUNNING;
 	if (!pack_find(&op->chunk->pack, op->slot, &at)) {
-		read_end(op, ERR_NOT_FOUND);
+		read_end(op, op->chunk->uncertain		   ? ERR_UNCERTAIN :
+			     pack_is_damaged(op->chunk, op->slot) ? ERR_CORRUPT :
+								    ERR_NOT_FOUND);
 		return;
 	}
 	op->offset = at.place;
@@ -435,4 +467,29 @@ void pack_op_read(struct chunk_op *op)
 	op->work.done = read_done;
 	op->local_err = ERR_CANCELLED;
 	chunk_store_submit(op->chunk->store, NULL, &op->work);
+}
+
+void pack_op_list(struct chunk_op *op)
+{
+	const struct chunk *chunk = op->chunk;
+	struct op_request *request = op->requests;
+	uint32_t size = (chunk->pack.slot_count + 7) / 8;
+	Granary__PackSlotsReply message = GRANARY__PACK_SLOTS_REPLY__INIT;
+	struct iobuf *buffer = iobuf_open(2 * size + 1);
+	struct conn_data data = { .iobuf = buffer, .size = 2 * size };
+	pack_write_bits(&chunk->pack, false, buffer->bytes);
+	pack_write_bits(&chunk->pack, true, buffer->bytes + size);
+	message.slots = chunk->pack.slot_count;
+	message.uncertain = chunk->uncertain;
+	message.blank = chunk->blank;
+	message.loss_untold = chunk->loss_untold;
+	op->requests = NULL;
+	if (size == 0)
+		rpc_reply(request->request, &message.base);
+	else
+		rpc_reply_data(request->request, &message.base, &data);
+	free(request);
+	iobuf_unref(buffer);
+	chunk_op_answer(op, OK);
+	chunk_op_remove(op);
 }

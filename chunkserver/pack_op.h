@@ -12,9 +12,9 @@ void pack_op_start(struct chunk_op *op);
 /* Answers at once from the page cache; false: it has to become an operation. */
 bool pack_op_try_read(struct service *service, struct chunk *chunk, struct rpc_request *request);
 void pack_op_read(struct chunk_op *op);
+/* Answers OP_SLOTS. */
+void pack_op_list(struct chunk_op *op);
 /* The chunk goes. */
 void pack_op_forget(struct chunk *chunk);
-/* A batch or a compaction runs. */
-bool pack_op_busy(const struct chunk *chunk);
 
 #endif

@@ -4,31 +4,21 @@
 #include "common/base/crc32c.h"
 
 #define BATCH_BYTES FRAME_DATA_BYTES_MAX
-#define WINDOW_BYTES_MAX (BLOB_BYTES_MAX + 3u * BLOCK_BYTES)
 
-/* Aligned, so that it is read past the page cache. */
 static enum err check_record(struct scrub_pack *scrub, struct file *file, struct iobuf *buffer, uint32_t i)
 {
-	uint64_t offset = (uint64_t)scrub->places[i].place * PACK_ALIGN_BYTES, start = offset / BLOCK_BYTES * BLOCK_BYTES;
-	size_t skip = (size_t)(offset - start), size = PACK_RECORD_BYTES + scrub->places[i].length, done = 0;
-	struct pack_record record;
-	enum err err = file_read(file, start, buffer->bytes, (skip + size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES, &done);
-	const uint8_t *bytes = buffer->bytes + skip;
-	if (err != OK && err != ERR_IO)
-		return err;
-	bool good = err == OK && done >= skip + size && pack_record_parse(bytes, scrub->view.salt, &record) &&
-		    record.slot == scrub->slots[i] && record.length == scrub->places[i].length &&
-		    crc32c(bytes + PACK_RECORD_BYTES, record.length) == record.crc;
-	if (!good)
+	bool sound;
+	enum err err = pack_check_record(file, scrub->view.salt, scrub->slots[i], scrub->places[i], buffer->bytes, &sound);
+	if (err == OK && !sound)
 		scrub->bad |= 1ull << i;
-	scrub->bytes += size;
-	return OK;
+	scrub->bytes += PACK_RECORD_BYTES + scrub->places[i].length;
+	return err;
 }
 
 static void check_run(struct work *work)
 {
 	struct scrub_pack *scrub = container_of(work, struct scrub_pack, work);
-	struct iobuf *buffer = iobuf_open(WINDOW_BYTES_MAX);
+	struct iobuf *buffer = iobuf_open(PACK_WINDOW_BYTES);
 	struct file *file = NULL;
 	struct chunk_header header;
 	size_t done = 0;

@@ -309,6 +309,14 @@ static void serve_blob_read(struct service *service, struct rpc_request *request
 	chunk_op_submit(op, message->pack, NULL);
 }
 
+static void serve_slots(struct service *service, struct rpc_request *request)
+{
+	const Granary__PackSlots *message = (const Granary__PackSlots *)request->message;
+	struct chunk_op *op = chunk_op_new(service, OP_SLOTS, request);
+	op->version = message->version;
+	chunk_op_submit(op, message->pack, NULL);
+}
+
 static void serve_status(struct service *service, struct rpc_request *request)
 {
 	Granary__ChunkserverStatus reply = GRANARY__CHUNKSERVER_STATUS__INIT;
@@ -352,6 +360,9 @@ static void serve_data(struct service *service, struct rpc_request *request)
 		break;
 	case MESSAGE_CHUNK_SUMS:
 		serve_sums(service, request);
+		break;
+	case MESSAGE_PACK_SLOTS:
+		serve_slots(service, request);
 		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);

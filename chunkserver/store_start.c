@@ -61,8 +61,11 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	location.copy = header.copy;
 	location.kind = kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	start->err = chunk_index_put(start->index, &location, true);
-	if (start->err == OK && start->rebuilt && kind == KIND_REPLICATED) /* packs have no marks */
-		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, false);
+	/* The mark comes before the entry, and goes after it: a file with neither was elsewhere meanwhile. */
+	uint64_t boot = 0;
+	bool name_new = false;
+	if (start->err == OK && (start->rebuilt || !chunk_index_marked(start->index, chunk, &boot, &name_new)))
+		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, kind == KIND_PACK ? CHUNK_MARK_PACK : 0);
 	start->added++;
 	push(&start->found, &start->found_count, &start->found_capacity, chunk);
 }
@@ -112,9 +115,8 @@ static enum err set_one_lost(struct start *start, const Granary__ChunkLocation *
 	if (marked && name_new && boot != start->boot)
 		return chunk_index_forget(start->index, location->chunk);
 	log_error("chunk_file_missing", "chunk=%016" PRIx64 " version=%" PRIu64, location->chunk, location->version);
-	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
-		return chunk_index_set_lost(start->index, location);
-	return chunk_index_mark(start->index, location->chunk, CHUNK_BOOT_BLANK, false);
+	return chunk_index_mark(start->index, location->chunk, CHUNK_BOOT_BLANK,
+				location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? CHUNK_MARK_PACK : 0);
 }
 
 static enum err set_lost(struct start *start)

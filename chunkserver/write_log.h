@@ -4,8 +4,9 @@
  *
  * DIR/writes: slot*, slot = order:u64 boot:u64 chunk:u64 client:u64 operation:u64 begun_ms:u64 first:u32 end:u32 crc:u32 zero:u32, 64 bytes;
  * the change with number `order` is in slot order mod CHUNK_WRITES_LOGGED. A slot is written before the change begins. Not synced: after a
- * loss of power, or a failure of the store (another boot), nothing counts. What is done to blocks by other servers while this copy is no
- * member of the chain is not in it: so a copy that joins, or is made anew, begins with a change of all blocks (client 0).
+ * loss of power, or a failure of the store (another boot), nothing counts. What is taken from a member below is no change: it came through
+ * here. What is done to blocks by other servers while this copy is no member of the chain is not in it: so a copy that joins, or is made anew,
+ * begins with a change of all blocks (client 0).
  * Times are the loop's, of the same clock in all processes of one boot. Thread: the loop; writes on workers. */
 #ifndef GRANARY_CHUNKSERVER_WRITE_LOG_H
 #define GRANARY_CHUNKSERVER_WRITE_LOG_H

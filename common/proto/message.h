@@ -50,7 +50,8 @@
 	X(MESSAGE_BLOB_APPEND, 54, blob_append, blob_append_reply)                                 \
 	X(MESSAGE_BLOB_READ, 55, blob_read, blob_read_reply)                                       \
 	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)                               \
-	X(MESSAGE_CHUNK_SUMS, 57, chunk_sums, chunk_sums_reply)
+	X(MESSAGE_CHUNK_SUMS, 57, chunk_sums, chunk_sums_reply)                                     \
+	X(MESSAGE_PACK_SLOTS, 220, pack_slots, pack_slots_reply)
 
 enum message_type {
 	MESSAGE_NONE = 0,
@@ -58,7 +59,7 @@ enum message_type {
 	MESSAGE_LIST(X)
 #undef X
 };
-#define MESSAGE_TYPES_MAX 128u
+#define MESSAGE_TYPES_MAX 256u
 
 /* NULL for a number that is unknown here. */
 const ProtobufCMessageDescriptor *message_request(unsigned type);

@@ -26,6 +26,7 @@
 #include "master/meta/meta.h"
 #include "master/replica.h"
 #include "tests/sim/cluster_world.h"
+#include "tests/sim/disks_blobs.h"
 #include "tests/sim/runner.h"
 
 #define FILES 3u
@@ -33,6 +34,7 @@
 #define ROUNDS 6u
 #define SEEDS 6u
 #define ROUND_US 120000000u
+#define SCRUB_DUE_MS (400ll * 86400000ll)
 
 /* A file of blocks, each full of its version; one thing is done to it at a time. */
 struct actor {
@@ -52,6 +54,7 @@ struct program {
 	struct loop *loop;
 	struct client *client;
 	struct actor actors[FILES];
+	struct blobs *blobs;
 	unsigned writes, reads, made;
 };
 
@@ -59,6 +62,7 @@ struct run {
 	struct world world;
 	struct program *program;
 	unsigned rotten, power_cuts, failures, lost;
+	uint64_t passed_ms[WORLD_CHUNKSERVERS]; /* when the last whole scrub had ended */
 };
 
 static uint64_t roll(const struct world *world, uint64_t bound)
@@ -203,6 +207,7 @@ static void *client_start(struct world *world, unsigned number, struct loop *loo
 		pointers[i] = &ops[i];
 	}
 	client_meta(program->client, pointers, FILES, made, program);
+	program->blobs = blobs_start(world, program->client, loop);
 	((struct run *)world->arg)->program = program;
 	return program;
 }
@@ -217,22 +222,27 @@ static void client_stop(void *arg)
 		timer_stop(&program->actors[i].timer);
 		free(program->actors[i].bytes);
 	}
+	blobs_stop(program->blobs);
 	free(program);
 }
 
 /* ---- the disks ---- */
 
 /* Where a simulated chunkserver keeps the chunks of our files. */
-static void rot_chunk(struct run *run, struct node *node, uint64_t chunk)
+static void rot_chunk(struct run *run, struct node *node, const Granary__ChunkLocation *location)
 {
 	struct store_files files = { .root = "data" };
-	char *path = store_files_path(&files, chunk, KIND_REPLICATED);
+	bool pack = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
+	uint32_t data_offset = pack ? PACK_DATA_OFFSET : CHUNK_DATA_OFFSET;
+	char *path = store_files_path(&files, location->chunk, pack ? KIND_PACK : KIND_REPLICATED);
 	for (unsigned i = 0; i < 6; i++) {
-		uint64_t offset = roll(&run->world, 10) == 0 ? roll(&run->world, CHUNK_DATA_OFFSET) :
-							       CHUNK_DATA_OFFSET + roll(&run->world, BLOCKS * BLOCK_BYTES);
+		uint64_t offset = roll(&run->world, 10) == 0 ? roll(&run->world, data_offset) :
+							       data_offset + roll(&run->world, pack ? 20000 : BLOCKS * BLOCK_BYTES);
 		run->rotten += sim_host_flip_bit(node->host, path, offset, (unsigned)roll(&run->world, 8));
 	}
 	free(path);
+	if (pack)
+		blobs_note_rot(run->program->blobs, location->chunk, node->number);
 }
 
 struct rot {
@@ -243,8 +253,7 @@ struct rot {
 static bool rot_one(void *arg, const Granary__ChunkLocation *location)
 {
 	struct rot *rot = arg;
-	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
-		rot_chunk(rot->run, rot->node, location->chunk);
+	rot_chunk(rot->run, rot->node, location);
 	return true;
 }
 
@@ -405,13 +414,58 @@ static void scrub_all(struct run *run, uint64_t id)
 		failed(&run->world, "scrub", 0, id, "something is damaged or uncertain for ever");
 }
 
+/* ---- the scrub that nobody asked for */
+
+static uint64_t passed_ms(const struct node *node)
+{
+	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+	scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
+	return health.scrub_passed_ms;
+}
+
+static bool passed_by_itself(void *arg)
+{
+	struct run *run = arg;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		struct chunk_store_counts counts;
+		chunk_store_counts(store_of(node), &counts);
+		if (passed_ms(node) == run->passed_ms[i] || counts.damage_repaired < counts.damage_found)
+			return false;
+	}
+	return true;
+}
+
+/* As after weeks. */
+static void wait_for_schedule(struct run *run)
+{
+	struct node *rotten = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS));
+	struct rot rot = { run, rotten };
+	struct chunk_store_counts before, after;
+	if (!may_be_hurt(rotten))
+		return;
+	chunk_store_counts(store_of(rotten), &before);
+	sim_trace(run->world.sim, "rot at server %u, and the scrubs are due", rotten->number + 1);
+	unsigned bits = run->rotten;
+	check(chunk_store_each(store_of(rotten), 0, rot_one, &rot) == OK);
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
+		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		run->passed_ms[i] = passed_ms(node);
+		sim_host_set_clock(node->host, SCRUB_DUE_MS, 0);
+	}
+	if (!sim_run(run->world.sim, ROUND_US, passed_by_itself, run))
+		failed(&run->world, "scheduled scrub", 0, 0, "it has not ended, or something is damaged");
+	chunk_store_counts(store_of(rotten), &after);
+	check(run->rotten == bits || after.damage_found > before.damage_found);
+}
+
 static bool all_read(void *arg)
 {
 	const struct run *run = arg;
 	for (unsigned i = 0; i < FILES; i++)
 		if (!run->program->actors[i].done)
 			return false;
-	return true;
+	return blobs_finished(run->program->blobs);
 }
 
 /* ---- the only copy is damaged ---- */
@@ -428,21 +482,22 @@ static bool find_copy(const struct node *node, uint64_t chunk, Granary__ChunkLoc
 	return chunk_index_get(chunk_store_index(store_of(node)), chunk, out) == OK;
 }
 
-/* A block or record of each chunk that only `last` will have. */
+/* A block of each chunk that only `last` will have. */
 static bool rot_alone(void *arg, const Granary__ChunkLocation *location)
 {
 	struct alone *alone = arg;
 	struct world *world = &alone->run->world;
 	struct store_files files = { .root = "data" };
 	Granary__ChunkLocation *there = NULL;
+	/* Of a pack the copies that were left out are deleted (master/README.md): nobody would bring back what is hurt. */
 	bool pack = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
-	if (location->copy != COPY_COMPLETE || find_copy(alone->spare, location->chunk, &there) || alone->count == FILES * 4) {
+	if (pack || location->copy != COPY_COMPLETE || find_copy(alone->spare, location->chunk, &there) || alone->count == FILES * 4) {
 		if (there != NULL)
 			message_free(&there->base);
 		return true;
 	}
-	char *path = store_files_path(&files, location->chunk, pack ? KIND_PACK : KIND_REPLICATED);
-	uint64_t offset = pack ? PACK_DATA_OFFSET + PACK_RECORD_BYTES : CHUNK_DATA_OFFSET + roll(world, 40) * BLOCK_BYTES;
+	char *path = store_files_path(&files, location->chunk, KIND_REPLICATED);
+	uint64_t offset = CHUNK_DATA_OFFSET + roll(world, 40) * BLOCK_BYTES;
 	if (sim_host_flip_bit(alone->last->host, path, offset, 3))
 		alone->chunks[alone->count++] = location->chunk;
 	free(path);
@@ -504,14 +559,20 @@ static void run_seed(uint64_t seed)
 	}
 	for (unsigned i = 0; i < FILES; i++)
 		run->program->actors[i].ending = true;
+	blobs_finish(run->program->blobs);
 	if (!sim_run(run->world.sim, ROUND_US, all_read, run))
 		failed(&run->world, "the end", 0, 0, "not everything was answered");
-	printf("seed %" PRIu64 ": %u writes, %u reads, %u bits, %u power cuts, %u failures, %u lost files\n", seed, run->program->writes,
-	       run->program->reads, run->rotten, run->power_cuts, run->failures,
-	       run->lost);
+	if (!sim_run(run->world.sim, ROUND_US, blobs_are_whole, run->program->blobs))
+		failed(&run->world, "packs", 0, 0, blobs_wrong(run->program->blobs));
+	printf("seed %" PRIu64 ": %u writes, %u reads, %u blobs, %u of them read, %u bits, %u power cuts, %u failures, %u lost files\n", seed,
+	       run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs), run->rotten,
+	       run->power_cuts, run->failures, run->lost);
 	check(run->program->writes > 20 && run->program->reads > 20);
+	check(blobs_made(run->program->blobs) > 20 && blobs_read(run->program->blobs) > 20);
 	if (seed % 4 == 0)
 		lose_blocks(run);
+	else if (seed % 4 == 1)
+		wait_for_schedule(run);
 	world_close(&run->world);
 	free(run);
 }

@@ -451,7 +451,7 @@ static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
 	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
 	snprintf(path, sizeof(path), "%s/index", root);
 	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, false), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, 0), OK);
 	chunk_index_close(&index);
 	struct store_files files = { .loop = cluster->loop, .root = root };
 	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
@@ -707,6 +707,76 @@ static void packs_compact_themselves(void **state)
 	assert_int_equal(read_blob(cluster, 1, next, slice_text("next")), OK);
 }
 
+/* The pack's file is cut by so many bytes as if the power had gone before they were on the disk; or it is gone (0). */
+static void lose_records(struct cluster *cluster, int server, uint64_t bytes)
+{
+	struct chunk_index index;
+	struct file *file = NULL;
+	uint64_t size = 0;
+	char root[96], path[128];
+	stop_server(cluster, server);
+	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
+	snprintf(path, sizeof(path), "%s/index", root);
+	struct store_files files = { .loop = cluster->loop, .root = root };
+	char *pack = store_files_path(&files, CHUNK, KIND_PACK);
+	if (bytes == 0) {
+		assert_int_equal(unlink(pack), 0);
+	} else {
+		assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
+		assert_int_equal(chunk_index_mark(&index, CHUNK, 12345, CHUNK_MARK_PACK), OK);
+		chunk_index_close(&index);
+		assert_int_equal(file_open(cluster->loop, pack, FILE_WRITE, &file), OK);
+		assert_int_equal(file_size(file, &size), OK);
+		assert_int_equal(file_truncate(file, size - bytes), OK);
+		file_unref(file);
+	}
+	free(pack);
+	start_server(cluster, server);
+	WAIT_FOR(cluster, has_lease(cluster, server));
+}
+
+static void lost_records_of_packs_come_back(void **state)
+{
+	struct cluster *cluster = *state;
+	const char *texts[] = { "blob one", "the second blob", "number three" };
+	uint32_t slots[3], next = 0;
+	for (uint32_t i = 0; i < 3; i++)
+		assert_int_equal(append(cluster, slice_text(texts[i]), 4000 + i, &slots[i]), OK);
+	for (int round = 0; round < 4; round++) { /* one and a half records, and all; of a member, and of the head */
+		int server = round < 2 ? 1 : 0;
+		lose_records(cluster, server, round % 2 == 0 ? 60 : 0);
+		for (uint32_t i = 0; i < 3; i++) {
+			enum err err;
+			do { /* never that it has been deleted */
+				err = read_blob(cluster, server, slots[i], slice_text(texts[i]));
+			} while (err == ERR_UNCERTAIN);
+			assert_int_equal(err, OK);
+		}
+		/* The head gave out slots that it may not know of any more. */
+		enum err expected = server == 0 ? ERR_PACK_FULL : OK;
+		assert_int_equal(append(cluster, slice_text("next"), 5000 + (uint64_t)round, &next), expected);
+		assert_true(expected != OK || next == slots[2] + 1 + (uint32_t)round);
+	}
+}
+
+/* The identity of one server over the chunks of another. */
+static void foreign_disks_are_refused(void **state)
+{
+	struct cluster *cluster = *state;
+	char data[96], ours[128], theirs[128];
+	struct chunkserver *server = NULL;
+	snprintf(data, sizeof(data), "%s/1", cluster->root);
+	snprintf(ours, sizeof(ours), "%s/1/identity", cluster->root);
+	snprintf(theirs, sizeof(theirs), "%s/2/identity", cluster->root);
+	stop_server(cluster, 1);
+	stop_server(cluster, 2);
+	struct chunkserver_options options = { .data = data, .listen = "127.0.0.1:0", .masters = rpc_address(cluster->master),
+					       .host = "here", .reserved_bytes = 1 };
+	assert_int_equal(file_rename(cluster->loop, theirs, ours), OK);
+	assert_int_equal(chunkserver_open(cluster->loop, &options, &server), ERR_STALE_HANDLE);
+	assert_null(server);
+}
+
 static void inventory_is_sent_when_asked(void **state)
 {
 	struct cluster *cluster = *state;
@@ -746,6 +816,8 @@ int main(void)
 		TEST(deleted_chunks_go),
 		TEST(blobs_live_in_packs),
 		TEST(packs_compact_themselves),
+		TEST(lost_records_of_packs_come_back),
+		TEST(foreign_disks_are_refused),
 		TEST(inventory_is_sent_when_asked),
 	};
 	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);

@@ -196,7 +196,7 @@ static void set_mark(struct place *place, uint64_t boot, bool name_new)
 	char path[128];
 	snprintf(path, sizeof(path), "%s/index", place->root);
 	assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, name_new), OK);
+	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, name_new ? CHUNK_MARK_NAME_NEW : 0), OK);
 	chunk_index_close(&index);
 }
 
