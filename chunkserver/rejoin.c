@@ -29,6 +29,8 @@ struct rejoin {
 	unsigned failures;
 	uint64_t asked; /* server */
 	uint32_t block;	/* of the piece */
+	uint32_t wanted; /* blocks asked for: the rest of a piece, or one of those among which the successor has damage */
+	bool singly;
 	uint32_t count; /* blocks that the successor has of it */
 	uint64_t unsettled[CHUNK_BLOCKS / PIECE_BLOCKS]; /* at the successor, bits */
 	bool end_is_unsettled;	/* what would be behind its last block, too */
@@ -99,7 +101,7 @@ static void piece_run(struct work *work)
 	uint32_t end = rejoin->block + rejoin->count;
 	rejoin->blocks_after = rejoin->blocks_before > end ? rejoin->blocks_before : end;
 	/* It has no more: what is here beyond was never anywhere else. */
-	if (rejoin->err == OK && rejoin->count < PIECE_BLOCKS && rejoin->blocks_before > end)
+	if (rejoin->err == OK && rejoin->count < rejoin->wanted && rejoin->blocks_before > end)
 		rejoin->err = chunk_file_trim(file, end * BLOCK_BYTES, rejoin->blocks_before, &rejoin->blocks_after);
 }
 
@@ -122,12 +124,14 @@ static void piece_ended(struct rejoin *rejoin)
 	}
 	chunk->file.blocks = rejoin->blocks_after;
 	uint32_t end = rejoin->block + rejoin->count;
-	if (rejoin->count < PIECE_BLOCKS)
+	bool ended = rejoin->count < rejoin->wanted;
+	if (ended)
 		chunk_repaired(chunk, end, CHUNK_BLOCKS);
 	rejoin->block = end;
+	rejoin->singly = rejoin->singly && end % PIECE_BLOCKS != 0;
 	if (rejoin->service->stopping || chunk->state != CHUNK_READY)
 		finish(rejoin);
-	else if (rejoin->count < PIECE_BLOCKS || end == CHUNK_BLOCKS)
+	else if (ended || end == CHUNK_BLOCKS)
 		taken(rejoin);
 	else
 		ask(rejoin);
@@ -147,11 +151,11 @@ static enum err compare(struct rejoin *rejoin, const Granary__ChunkReadReply *re
 	struct chunk *chunk = rejoin->chunk;
 	uint32_t size = data == NULL ? 0 : data->size;
 	rejoin->count = size / BLOCK_BYTES;
-	if (size % BLOCK_BYTES != 0 || rejoin->count > PIECE_BLOCKS || reply->crcs.len != 4ul * rejoin->count)
+	if (size % BLOCK_BYTES != 0 || rejoin->count > rejoin->wanted || reply->crcs.len != 4ul * rejoin->count)
 		return ERR_CORRUPT;
-	rejoin->unsettled[rejoin->block / PIECE_BLOCKS] =
-		rejoin->count == PIECE_BLOCKS ? reply->unsettled : reply->unsettled & ((1ull << rejoin->count) - 1);
-	rejoin->end_is_unsettled = rejoin->count < PIECE_BLOCKS && reply->unsettled_end;
+	uint64_t unsettled = rejoin->count == PIECE_BLOCKS ? reply->unsettled : reply->unsettled & ((1ull << rejoin->count) - 1);
+	rejoin->unsettled[rejoin->block / PIECE_BLOCKS] |= unsettled << rejoin->block % PIECE_BLOCKS;
+	rejoin->end_is_unsettled = rejoin->count < rejoin->wanted && reply->unsettled_end;
 	for (uint32_t i = 0; i < rejoin->count; i++) {
 		uint32_t block = rejoin->block + i, crc = get_le32(reply->crcs.data + 4ul * i);
 		if (crc32c(data->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != crc)
@@ -280,6 +284,30 @@ static void take_piece(struct rejoin *rejoin, struct iobuf *data)
 	chunk_store_submit(rejoin->chunk->store, NULL, &rejoin->work);
 }
 
+/* Block by block, then. One that is damaged there will be mended from here, so ours stays as it is; those below may have another, which
+ * the head settles. */
+static void damaged_there(struct rejoin *rejoin)
+{
+	if (++rejoin->failures < REPORT_AFTER) {
+		again(rejoin);
+		return;
+	}
+	rejoin->failures = 0;
+	if (!rejoin->singly) {
+		rejoin->singly = true;
+		ask(rejoin);
+		return;
+	}
+	if (chain_is_head(rejoin->service, rejoin->chunk))
+		rejoin->unsettled[rejoin->block / PIECE_BLOCKS] |= 1ull << rejoin->block % PIECE_BLOCKS;
+	rejoin->block++;
+	rejoin->singly = rejoin->block % PIECE_BLOCKS != 0;
+	if (rejoin->block == CHUNK_BLOCKS)
+		taken(rejoin);
+	else
+		ask(rejoin);
+}
+
 static void answered(void *arg, const struct rpc_result *result)
 {
 	struct rejoin *rejoin = arg;
@@ -306,17 +334,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		give(rejoin);
 		break;
 	case ERR_CORRUPT:
-		/* Damaged there, too: ours stays as it is. A later repair finds it. */
-		if (++rejoin->failures < REPORT_AFTER) {
-			again(rejoin);
-			break;
-		}
-		rejoin->failures = 0;
-		rejoin->block += PIECE_BLOCKS;
-		if (rejoin->block >= CHUNK_BLOCKS)
-			taken(rejoin);
-		else
-			ask(rejoin);
+		damaged_there(rejoin);
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
 		if (++rejoin->failures >= REPORT_STALE_AFTER)
@@ -363,6 +381,7 @@ static void ask(void *arg)
 		rejoin->failures = 0;
 		rejoin->giving = false;
 		rejoin->block = 0;
+		rejoin->singly = false;
 		memset(rejoin->unsettled, 0, sizeof(rejoin->unsettled));
 	}
 	rejoin->asked = successor->server;
@@ -374,7 +393,8 @@ static void ask(void *arg)
 	message.chunk = chunk->id;
 	message.version = chunk->version;
 	message.offset = rejoin->block * BLOCK_BYTES;
-	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
+	rejoin->wanted = rejoin->singly ? 1 : PIECE_BLOCKS - rejoin->block % PIECE_BLOCKS;
+	message.bytes = rejoin->wanted * BLOCK_BYTES;
 	message.predecessor = true;
 	message.life = rejoin->service->life;
 	rejoin->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, rejoin);

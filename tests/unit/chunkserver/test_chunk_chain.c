@@ -489,6 +489,46 @@ static void returning_replica_takes_what_its_successor_has(void **state)
 	}
 }
 
+/* A block that no other replica has, and nothing is wrong with it by itself. */
+static void write_alone(struct cluster *cluster, int server, uint32_t block)
+{
+	static uint8_t bytes[BLOCK_BYTES];
+	uint8_t crc[4];
+	struct chunk_file file;
+	char root[96];
+	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
+	struct store_files files = { .loop = cluster->loop, .root = root };
+	char *path = store_files_path(&files, CHUNK, KIND_REPLICATED);
+	memset(bytes, 'x', sizeof(bytes));
+	put_le32(crc, crc32c(bytes, sizeof(bytes)));
+	assert_int_equal(chunk_file_open(cluster->loop, path, CHUNK, &file), OK);
+	struct chunk_file_write write = {
+		.offset = block * BLOCK_BYTES, .data = slice_of(bytes, sizeof(bytes)), .crcs = slice_of(crc, 4), .blocks_before = file.blocks
+	};
+	assert_int_equal(chunk_file_write(&file, &write), OK);
+	chunk_file_close(&file);
+	free(path);
+}
+
+/* Damage at the others holds up nothing but its own block, which they get from the head that returns. */
+static void returning_replica_passes_over_damage_alone(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	stop_server(cluster, 0);
+	leave_in_flight(cluster, 0, machine_boot_id(cluster->loop));
+	write_alone(cluster, 0, 5);
+	for (int server = 1; server < SERVERS; server++)
+		chunk_found_damaged(chunk_store_find(chunkserver_service(cluster->servers[server])->store, CHUNK), 2, 3, "test");
+	start_server(cluster, 0);
+	WAIT_FOR(cluster, has_lease(cluster, 0));
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, sizeof(big), got) == OK);
+		assert_memory_equal(got, big, sizeof(big));
+	}
+}
+
 static void returning_head_does_not_hang_on_a_dead_successor(void **state)
 {
 	struct cluster *cluster = *state;
@@ -740,6 +780,7 @@ int main(void)
 		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
 		TEST(returning_replica_takes_what_its_successor_has),
+		TEST(returning_replica_passes_over_damage_alone),
 		TEST(returning_head_does_not_hang_on_a_dead_successor),
 		TEST(returning_head_settles_what_its_successor_could_not),
 		TEST(trim_makes_zeros),
