@@ -189,6 +189,10 @@ static void opening_failed(struct opening *opening)
 		opening->err = ERR_BUSY;
 	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS && opening->err != ERR_BUSY)
 		chunk_store_fail(store, "create", opening->err);
+	/* A file whose name went with the power, before it had anything that counts: it may be made anew. */
+	if (opening->err == ERR_NOT_FOUND && !opening->create && chunk->chain->copy != COPY_COMPLETE &&
+	    chunk_index_forget(&store->index, chunk->id) != OK)
+		chunk_store_fail(store, "index", ERR_IO);
 	chunk->state = CHUNK_DELETED;
 	store->events->opened(store->arg, chunk, opening->err == ERR_NOT_FOUND ? ERR_CORRUPT : opening->err);
 	chunk->uses--;
