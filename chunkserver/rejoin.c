@@ -298,7 +298,7 @@ static void damaged_there(struct rejoin *rejoin)
 		ask(rejoin);
 		return;
 	}
-	if (chain_is_head(rejoin->service, rejoin->chunk))
+	if (chain_is_head(rejoin->service, rejoin->chunk) && !chunk_is_damaged(rejoin->chunk, rejoin->block, rejoin->block + 1))
 		rejoin->unsettled[rejoin->block / PIECE_BLOCKS] |= 1ull << rejoin->block % PIECE_BLOCKS;
 	rejoin->block++;
 	rejoin->singly = rejoin->block % PIECE_BLOCKS != 0;

@@ -442,17 +442,23 @@ static void survivors_settle_without_the_client(void **state)
 	}
 }
 
-/* What a SIGKILL leaves of a chunk with writes in flight: a mark, blocks that no other replica has, and not those that others have. */
-static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
+static void leave_mark(struct cluster *cluster, int server, uint64_t boot)
 {
 	struct chunk_index index;
-	struct file *file = NULL;
-	char root[96], path[128];
-	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
-	snprintf(path, sizeof(path), "%s/index", root);
+	char path[128];
+	snprintf(path, sizeof(path), "%s/%d/index", cluster->root, server);
 	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
 	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, false), OK);
 	chunk_index_close(&index);
+}
+
+/* What a SIGKILL leaves of a chunk with writes in flight: a mark, blocks that no other replica has, and not those that others have. */
+static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
+{
+	struct file *file = NULL;
+	char root[96];
+	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
+	leave_mark(cluster, server, boot);
 	struct store_files files = { .loop = cluster->loop, .root = root };
 	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
 	assert_int_equal(file_open(cluster->loop, chunk, FILE_WRITE, &file), OK);
@@ -526,6 +532,42 @@ static void returning_replica_passes_over_damage_alone(void **state)
 	for (int server = 0; server < SERVERS; server++) {
 		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, sizeof(big), got) == OK);
 		assert_memory_equal(got, big, sizeof(big));
+	}
+}
+
+/* The tail lost power and is half compared when those above it are killed and come back with a block that it never got. */
+static void uncertain_copy_is_compared_anew_with_one_that_returns(void **state)
+{
+	struct cluster *cluster = *state;
+	enum { WINDOWS = 12 };
+	static uint8_t window[FRAME_DATA_BYTES_MAX], other[BLOCK_BYTES];
+	memset(window, 'w', sizeof(window));
+	for (uint32_t i = 0; i < WINDOWS; i++) {
+		struct write_options write = { .chunk = CHUNK, .offset = i * FRAME_DATA_BYTES_MAX, .data = slice_of(window, sizeof(window)) };
+		assert_int_equal(write_to(cluster, 0, &write), OK);
+	}
+	assert_int_equal(sync_chunk(cluster, CHUNK), OK);
+	stop_server(cluster, 2);
+	leave_mark(cluster, 2, 12345);
+	write_alone(cluster, 2, 1);
+	start_server(cluster, 2);
+	struct chunk_store *store = chunkserver_service(cluster->servers[2])->store;
+	memset(other, 'w', sizeof(other));
+	const struct chunk *copy = NULL;
+	WAIT_FOR(cluster, (copy = chunk_store_find(store, CHUNK)) != NULL && copy->state == CHUNK_READY &&
+				  chunk_file_crc(&copy->file, 1) == crc32c(other, sizeof(other)));
+	assert_true(copy->uncertain);
+	for (int server = 0; server < 2; server++) {
+		stop_server(cluster, server);
+		leave_mark(cluster, server, machine_boot_id(cluster->loop));
+	}
+	assert_true(copy->uncertain);
+	write_alone(cluster, 1, 1);
+	for (int server = 0; server < 2; server++)
+		start_server(cluster, server);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, BLOCK_BYTES, BLOCK_BYTES, got) == OK);
+		assert_int_equal(got[0], 'x');
 	}
 }
 
@@ -781,6 +823,7 @@ int main(void)
 		TEST(survivors_settle_without_the_client),
 		TEST(returning_replica_takes_what_its_successor_has),
 		TEST(returning_replica_passes_over_damage_alone),
+		TEST(uncertain_copy_is_compared_anew_with_one_that_returns),
 		TEST(returning_head_does_not_hang_on_a_dead_successor),
 		TEST(returning_head_settles_what_its_successor_could_not),
 		TEST(trim_makes_zeros),
