@@ -7,8 +7,7 @@
 #include <sys/socket.h>
 
 #include "common/sys/log.h"
-
-#define CHUNK 0x1234567ull
+#include "tests/unit/chunkserver/leavings.h"
 
 static uint8_t big[FRAME_DATA_BYTES_MAX];
 static uint8_t got[FRAME_DATA_BYTES_MAX];
@@ -442,32 +441,6 @@ static void survivors_settle_without_the_client(void **state)
 	}
 }
 
-static void leave_mark(struct cluster *cluster, int server, uint64_t boot)
-{
-	struct chunk_index index;
-	char path[128];
-	snprintf(path, sizeof(path), "%s/%d/index", cluster->root, server);
-	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, false), OK);
-	chunk_index_close(&index);
-}
-
-/* What a SIGKILL leaves of a chunk with writes in flight: a mark, blocks that no other replica has, and not those that others have. */
-static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
-{
-	struct file *file = NULL;
-	char root[96];
-	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
-	leave_mark(cluster, server, boot);
-	struct store_files files = { .loop = cluster->loop, .root = root };
-	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
-	assert_int_equal(file_open(cluster->loop, chunk, FILE_WRITE, &file), OK);
-	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 3 * BLOCK_BYTES, "only here", 9), OK);
-	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 200 * BLOCK_BYTES, "beyond", 6), OK);
-	file_unref(file);
-	free(chunk);
-}
-
 static void returning_replica_takes_what_its_successor_has(void **state)
 {
 	struct cluster *cluster = *state;
@@ -493,27 +466,6 @@ static void returning_replica_takes_what_its_successor_has(void **state)
 		memcpy(big + 5, "goes on", 7);
 		expect_text(cluster, 2, 5, "goes on");
 	}
-}
-
-/* A block that no other replica has, and nothing is wrong with it by itself. */
-static void write_alone(struct cluster *cluster, int server, uint32_t block)
-{
-	static uint8_t bytes[BLOCK_BYTES];
-	uint8_t crc[4];
-	struct chunk_file file;
-	char root[96];
-	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
-	struct store_files files = { .loop = cluster->loop, .root = root };
-	char *path = store_files_path(&files, CHUNK, KIND_REPLICATED);
-	memset(bytes, 'x', sizeof(bytes));
-	put_le32(crc, crc32c(bytes, sizeof(bytes)));
-	assert_int_equal(chunk_file_open(cluster->loop, path, CHUNK, &file), OK);
-	struct chunk_file_write write = {
-		.offset = block * BLOCK_BYTES, .data = slice_of(bytes, sizeof(bytes)), .crcs = slice_of(crc, 4), .blocks_before = file.blocks
-	};
-	assert_int_equal(chunk_file_write(&file, &write), OK);
-	chunk_file_close(&file);
-	free(path);
 }
 
 /* Damage at the others holds up nothing but its own block, which they get from the head that returns. */
