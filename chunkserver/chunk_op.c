@@ -351,6 +351,8 @@ static void try_start(struct chunk_op *op)
 		return;
 	}
 	if (op->kind == OP_READ && chunk->uncertain && (chunk->blank || !op->even_uncertain) && !op->scrubs) {
+		if (op->for_predecessor && op->life != 0)
+			mend_compare_again(chunk);
 		chunk_op_refuse(op, chunk_is_lost(chunk) ? ERR_NO_CHUNK : ERR_UNCERTAIN);
 		return;
 	}

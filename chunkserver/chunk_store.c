@@ -44,8 +44,11 @@ static bool count_mark(void *arg, uint64_t chunk)
 	Granary__ChunkLocation *location = NULL;
 	if (!chunk_index_marked(&store->index, chunk, &boot, &name_new) || boot == store->boot)
 		return true;
-	/* One that is being filled, or is not served, is no copy yet, or no more. */
-	bool counts = chunk_index_get(&store->index, chunk, &location) != OK || location->copy == COPY_COMPLETE;
+	/* One that is being filled, or is not served, is no copy yet, or no more. That it is complete the index may not know. */
+	bool counts = chunk_index_get(&store->index, chunk, &location) != OK || location->copy != COPY_RETIRED;
+	const struct chunk *open = chunk_store_find(store, chunk);
+	if (open != NULL && open->state == CHUNK_READY)
+		counts = open->copy == COPY_COMPLETE;
 	if (location != NULL)
 		message_free(&location->base);
 	store->uncertain += counts;

@@ -37,6 +37,7 @@ struct mend {
 	rpc_call_id call;
 	bool working; /* an operation or a worker is at it */
 	bool aborted;
+	bool again; /* from the beginning */
 	uint32_t cursor;       /* what is before has been seen to */
 	uint32_t step;	       /* blocks asked for at a time */
 	uint32_t first, count; /* asked for now */
@@ -121,6 +122,12 @@ static void set_certain(struct chunk *chunk)
 	/* The mark speaks of this life from now on. */
 	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
 		chunk_store_fail(chunk->store, "mark", ERR_IO);
+}
+
+void mend_compare_again(struct chunk *chunk)
+{
+	if (chunk->mend != NULL && chunk->uncertain)
+		chunk->mend->again = true;
 }
 
 void mend_filled(struct chunk *chunk)
@@ -220,7 +227,9 @@ static void advance(struct mend *mend)
 	mend->pauses = 0;
 	mend->step = mend->step * 2 < WINDOW_BLOCKS ? mend->step * 2 : WINDOW_BLOCKS;
 	mend->cursor = mend->first + mend->count;
-	if (mend->chunk->uncertain && (ended || mend->cursor == CHUNK_BLOCKS))
+	if (mend->again)
+		pause_ms(mend, 0);
+	else if (mend->chunk->uncertain && (ended || mend->cursor == CHUNK_BLOCKS))
 		is_certain(mend, "compared");
 	else
 		pause_ms(mend, 0);
@@ -330,7 +339,7 @@ static void decide_uncertain(struct mend *mend)
 			return;
 		chunk_found_damaged(chunk, mend->first, mend->first + 1, "comparison");
 		mend->cursor++;
-		if (mend->cursor == CHUNK_BLOCKS)
+		if (mend->cursor == CHUNK_BLOCKS && !mend->again)
 			is_certain(mend, "compared");
 		else
 			pause_ms(mend, 0);
@@ -554,6 +563,9 @@ static void next(void *arg)
 		back_off(mend);
 		return;
 	}
+	if (mend->again)
+		mend->cursor = 0;
+	mend->again = false;
 	if (place_of(mend) < 0) { /* the master's answer says it */
 		ask_master(mend);
 		back_off(mend);

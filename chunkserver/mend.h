@@ -28,6 +28,9 @@
 void mend_start(struct service *service, struct chunk *chunk);
 /* The chunk has been filled by its predecessor (fill.h): all of it is as there. */
 void mend_filled(struct chunk *chunk);
+/* The predecessor has come back, and would have compared its copy with the uncertain one here: what it did last, and did not send, is here
+ * only if all of it is compared after that. */
+void mend_compare_again(struct chunk *chunk);
 /* Starts those that had to wait for others. */
 void mend_tick(struct service *service);
 /* The chunk goes, or the process stops. */

@@ -30,6 +30,8 @@ struct rejoin {
 	unsigned failures;
 	uint64_t asked; /* server */
 	uint32_t block;	/* of the piece */
+	uint32_t wanted; /* blocks asked for: the rest of a piece, or one of those among which the successor has damage */
+	bool singly;
 	uint32_t count; /* blocks that the successor has of it */
 	uint64_t unsettled[CHUNK_BLOCKS / PIECE_BLOCKS]; /* at the successor, bits */
 	bool end_is_unsettled;	/* what would be behind its last block, too */
@@ -109,7 +111,7 @@ static void piece_run(struct work *work)
 	uint32_t end = rejoin->block + rejoin->count;
 	rejoin->blocks_after = rejoin->blocks_before > end ? rejoin->blocks_before : end;
 	/* It has no more: what is here beyond was never anywhere else. */
-	if (rejoin->err == OK && rejoin->count < PIECE_BLOCKS && rejoin->blocks_before > end)
+	if (rejoin->err == OK && rejoin->count < rejoin->wanted && rejoin->blocks_before > end)
 		rejoin->err = chunk_file_trim(file, end * BLOCK_BYTES, rejoin->blocks_before, &rejoin->blocks_after);
 }
 
@@ -132,12 +134,14 @@ static void piece_ended(struct rejoin *rejoin)
 	}
 	chunk->file.blocks = rejoin->blocks_after;
 	uint32_t end = rejoin->block + rejoin->count;
-	if (rejoin->count < PIECE_BLOCKS)
+	bool ended = rejoin->count < rejoin->wanted;
+	if (ended)
 		chunk_repaired(chunk, end, CHUNK_BLOCKS);
 	rejoin->block = end;
+	rejoin->singly = rejoin->singly && end % PIECE_BLOCKS != 0;
 	if (rejoin->service->stopping || chunk->state != CHUNK_READY)
 		finish(rejoin);
-	else if (rejoin->count < PIECE_BLOCKS || end == CHUNK_BLOCKS)
+	else if (ended || end == CHUNK_BLOCKS)
 		taken(rejoin);
 	else
 		ask(rejoin);
@@ -157,11 +161,11 @@ static enum err compare(struct rejoin *rejoin, const Granary__ChunkReadReply *re
 	struct chunk *chunk = rejoin->chunk;
 	uint32_t size = data == NULL ? 0 : data->size;
 	rejoin->count = size / BLOCK_BYTES;
-	if (size % BLOCK_BYTES != 0 || rejoin->count > PIECE_BLOCKS || reply->crcs.len != 4ul * rejoin->count)
+	if (size % BLOCK_BYTES != 0 || rejoin->count > rejoin->wanted || reply->crcs.len != 4ul * rejoin->count)
 		return ERR_CORRUPT;
-	rejoin->unsettled[rejoin->block / PIECE_BLOCKS] =
-		rejoin->count == PIECE_BLOCKS ? reply->unsettled : reply->unsettled & ((1ull << rejoin->count) - 1);
-	rejoin->end_is_unsettled = rejoin->count < PIECE_BLOCKS && reply->unsettled_end;
+	uint64_t unsettled = rejoin->count == PIECE_BLOCKS ? reply->unsettled : reply->unsettled & ((1ull << rejoin->count) - 1);
+	rejoin->unsettled[rejoin->block / PIECE_BLOCKS] |= unsettled << rejoin->block % PIECE_BLOCKS;
+	rejoin->end_is_unsettled = rejoin->count < rejoin->wanted && reply->unsettled_end;
 	for (uint32_t i = 0; i < rejoin->count; i++) {
 		uint32_t block = rejoin->block + i, crc = get_le32(reply->crcs.data + 4ul * i);
 		if (crc32c(data->bytes + (size_t)i * BLOCK_BYTES, BLOCK_BYTES) != crc)
@@ -289,7 +293,7 @@ static void begin_log(struct rejoin *rejoin)
 		rejoin->logged.end = rejoin->block + i + 1;
 	}
 	uint32_t end = rejoin->block + rejoin->count;
-	if (rejoin->count < PIECE_BLOCKS && rejoin->blocks_before > end) {
+	if (rejoin->count < rejoin->wanted && rejoin->blocks_before > end) {
 		rejoin->logged.first = end < rejoin->logged.first ? end : rejoin->logged.first;
 		rejoin->logged.end = CHUNK_BLOCKS;
 	}
@@ -309,6 +313,31 @@ static void take_piece(struct rejoin *rejoin, struct iobuf *data)
 	rejoin->work.done = piece_done;
 	rejoin->err = ERR_CANCELLED;
 	chunk_store_submit(rejoin->chunk->store, NULL, &rejoin->work);
+}
+
+/* Block by block, then. One that is damaged there will be mended from here, so ours stays as it is; those below may have another, which
+ * the head settles. */
+static void damaged_there(struct rejoin *rejoin)
+{
+	if (++rejoin->failures < REPORT_AFTER) {
+		again(rejoin);
+		return;
+	}
+	rejoin->failures = 0;
+	if (!rejoin->singly) {
+		rejoin->singly = true;
+		ask(rejoin);
+		return;
+	}
+	if (chain_is_head(rejoin->service, rejoin->chunk) && !chunk_is_damaged(rejoin->chunk, rejoin->block, rejoin->block + 1))
+		rejoin->unsettled[rejoin->block / PIECE_BLOCKS] |= 1ull << rejoin->block % PIECE_BLOCKS;
+	rejoin->ring_is_known = false;
+	rejoin->block++;
+	rejoin->singly = rejoin->block % PIECE_BLOCKS != 0;
+	if (rejoin->block == CHUNK_BLOCKS)
+		taken(rejoin);
+	else
+		ask(rejoin);
 }
 
 static void answered(void *arg, const struct rpc_result *result)
@@ -341,18 +370,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		give(rejoin);
 		break;
 	case ERR_CORRUPT:
-		/* Damaged there, too: ours stays as it is. A later repair finds it. */
-		if (++rejoin->failures < REPORT_AFTER) {
-			again(rejoin);
-			break;
-		}
-		rejoin->failures = 0;
-		rejoin->ring_is_known = false;
-		rejoin->block += PIECE_BLOCKS;
-		if (rejoin->block >= CHUNK_BLOCKS)
-			taken(rejoin);
-		else
-			ask(rejoin);
+		damaged_there(rejoin);
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
 		if (++rejoin->failures >= REPORT_STALE_AFTER)
@@ -401,6 +419,7 @@ static void ask(void *arg)
 		rejoin->giving = false;
 		rejoin->ring_is_known = false;
 		rejoin->block = 0;
+		rejoin->singly = false;
 		memset(rejoin->unsettled, 0, sizeof(rejoin->unsettled));
 	}
 	rejoin->asked = successor->server;
@@ -412,7 +431,8 @@ static void ask(void *arg)
 	message.chunk = chunk->id;
 	message.version = chunk->version;
 	message.offset = rejoin->block * BLOCK_BYTES;
-	message.bytes = PIECE_BLOCKS * BLOCK_BYTES;
+	rejoin->wanted = rejoin->singly ? 1 : PIECE_BLOCKS - rejoin->block % PIECE_BLOCKS;
+	message.bytes = rejoin->wanted * BLOCK_BYTES;
 	message.predecessor = true;
 	message.operations = rejoin->block == 0;
 	message.life = rejoin->service->life;

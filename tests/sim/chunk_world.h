@@ -33,6 +33,7 @@ struct server {
 	struct chunkserver *process; /* NULL: down */
 	bool paused;
 	bool loses_power; /* not only its process is killed: at most one of them does */
+	bool power_is_back;
 	uint64_t id; /* 0: not known yet */
 	char address[16];
 	/* As the master sees it. */

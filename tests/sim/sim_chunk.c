@@ -401,6 +401,32 @@ void server_kill(struct server *server)
 	server->paused = false;
 }
 
+/* Nothing that it had under way is ever asked for again. */
+static void client_dies(struct world *world)
+{
+	struct write *write;
+	DL_FOREACH2 (world->writes, write, next)
+		write->gives_up = true;
+	world->client_dead = true;
+}
+
+/* The others are back before anybody is left out: what they had under way they have to sort out with one that is uncertain. */
+static void on_others_killed(void *arg)
+{
+	struct server *uncertain = arg;
+	struct world *world = uncertain->world;
+	if (world->calm)
+		return;
+	client_dies(world);
+	for (unsigned i = 0; i < SERVERS; i++) {
+		struct server *server = &world->servers[i];
+		if (server == uncertain || roll(world, 4) == 0)
+			continue;
+		server_kill(server);
+		sim_after(world->sim, 1000 + roll(world, 20000), on_heal, server);
+	}
+}
+
 void on_heal(void *arg)
 {
 	struct server *server = arg;
@@ -410,15 +436,9 @@ void on_heal(void *arg)
 		sim_process_pause(server->loop, false);
 	server->paused = false;
 	server->world->client_dead = false;
-}
-
-/* Nothing that it had under way is ever asked for again. */
-static void client_dies(struct world *world)
-{
-	struct write *write;
-	DL_FOREACH2 (world->writes, write, next)
-		write->gives_up = true;
-	world->client_dead = true;
+	if (server->power_is_back && roll(server->world, 2) == 0)
+		sim_after(server->world->sim, roll(server->world, 60000), on_others_killed, server);
+	server->power_is_back = false;
 }
 
 /* What was not synced is lost: not where it is all that there is. */
@@ -437,6 +457,7 @@ static void cut_power(struct server *server)
 	server->world->power_cuts++;
 	sim_host_power_cut(server->host);
 	server_kill(server);
+	server->power_is_back = true;
 }
 
 static void on_fault(void *arg)

@@ -22,6 +22,8 @@
 #include "common/base/crc32c.h"
 #include "common/sys/rpc.h"
 
+#define CHUNK 0x1234567ull
+
 #define SERVERS 3
 #define WAIT_US 20000000u
 #define CLUSTER_ID 77u
@@ -329,7 +331,7 @@ static enum err write_to(struct cluster *cluster, int head, const struct write_o
 }
 
 /* Reads whole blocks into `out`, checks their CRCs, zeros behind the end. */
-static enum err read_from(struct cluster *cluster, int server, uint64_t chunk, uint32_t offset, uint32_t size, uint8_t *out)
+static inline enum err read_from(struct cluster *cluster, int server, uint64_t chunk, uint32_t offset, uint32_t size, uint8_t *out)
 {
 	struct answer answer;
 	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
@@ -355,6 +357,30 @@ static enum err read_from(struct cluster *cluster, int server, uint64_t chunk, u
 	}
 	answer_free(&answer);
 	return err;
+}
+
+static inline enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
+{
+	struct answer answer = { 0 };
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	message.n_commands = 1;
+	message.commands = &one;
+	WAIT_FOR(cluster, cluster->conns[server] != NULL);
+	rpc_conn_call(cluster->conns[server], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answer);
+	WAIT_FOR(cluster, answer.done);
+	enum err err = answer.err;
+	if (err == OK) {
+		const Granary__ChunkCommandsReply *reply = (const Granary__ChunkCommandsReply *)answer.reply;
+		assert_int_equal(reply->n_errors, 1);
+		err = reply->errors[0] == 0 ? OK : err_from_wire(reply->errors[0]);
+	}
+	answer_free(&answer);
+	return err;
+}
+
+static inline enum err write_text(struct cluster *cluster, uint32_t offset, const char *text)
+{
+	return write_to(cluster, 0, &(struct write_options){ .chunk = CHUNK, .offset = offset, .data = slice_text(text) });
 }
 
 #endif

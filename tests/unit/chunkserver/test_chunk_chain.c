@@ -7,8 +7,7 @@
 #include <sys/socket.h>
 
 #include "common/sys/log.h"
-
-#define CHUNK 0x1234567ull
+#include "tests/unit/chunkserver/leavings.h"
 
 static uint8_t big[FRAME_DATA_BYTES_MAX];
 static uint8_t got[FRAME_DATA_BYTES_MAX];
@@ -28,11 +27,6 @@ static int teardown(void **state)
 	cluster_close(*state);
 	free(*state);
 	return 0;
-}
-
-static enum err write_text(struct cluster *cluster, uint32_t offset, const char *text)
-{
-	return write_to(cluster, 0, &(struct write_options){ .chunk = CHUNK, .offset = offset, .data = slice_text(text) });
 }
 
 static void expect_text(struct cluster *cluster, int server, uint32_t offset, const char *text)
@@ -274,25 +268,6 @@ static void full_tail_is_settled_later(void **state)
 		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, 6, got) == OK && memcmp(got, "middle", 6) == 0);
 }
 
-static enum err command(struct cluster *cluster, int server, Granary__ChunkCommand *one)
-{
-	struct answer answer = { 0 };
-	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
-	message.n_commands = 1;
-	message.commands = &one;
-	WAIT_FOR(cluster, cluster->conns[server] != NULL);
-	rpc_conn_call(cluster->conns[server], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answer);
-	WAIT_FOR(cluster, answer.done);
-	enum err err = answer.err;
-	if (err == OK) {
-		const Granary__ChunkCommandsReply *reply = (const Granary__ChunkCommandsReply *)answer.reply;
-		assert_int_equal(reply->n_errors, 1);
-		err = reply->errors[0] == 0 ? OK : err_from_wire(reply->errors[0]);
-	}
-	answer_free(&answer);
-	return err;
-}
-
 /* The master's word on it. */
 static enum err tell_chain(struct cluster *cluster, int server, uint64_t chunk)
 {
@@ -442,26 +417,6 @@ static void survivors_settle_without_the_client(void **state)
 	}
 }
 
-/* What a SIGKILL leaves of a chunk with writes in flight: a mark, blocks that no other replica has, and not those that others have. */
-static void leave_in_flight(struct cluster *cluster, int server, uint64_t boot)
-{
-	struct chunk_index index;
-	struct file *file = NULL;
-	char root[96], path[128];
-	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
-	snprintf(path, sizeof(path), "%s/index", root);
-	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-	assert_int_equal(chunk_index_mark(&index, CHUNK, boot, 0), OK);
-	chunk_index_close(&index);
-	struct store_files files = { .loop = cluster->loop, .root = root };
-	char *chunk = store_files_path(&files, CHUNK, KIND_REPLICATED);
-	assert_int_equal(file_open(cluster->loop, chunk, FILE_WRITE, &file), OK);
-	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 3 * BLOCK_BYTES, "only here", 9), OK);
-	assert_int_equal(file_write(file, CHUNK_DATA_OFFSET + 200 * BLOCK_BYTES, "beyond", 6), OK);
-	file_unref(file);
-	free(chunk);
-}
-
 static void returning_replica_takes_what_its_successor_has(void **state)
 {
 	struct cluster *cluster = *state;
@@ -486,6 +441,61 @@ static void returning_replica_takes_what_its_successor_has(void **state)
 		assert_int_equal(write_text(cluster, 5, "goes on"), OK);
 		memcpy(big + 5, "goes on", 7);
 		expect_text(cluster, 2, 5, "goes on");
+	}
+}
+
+/* Damage at the others holds up nothing but its own block, which they get from the head that returns. */
+static void returning_replica_passes_over_damage_alone(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options large = { .chunk = CHUNK, .data = slice_of(big, sizeof(big)) };
+	assert_int_equal(write_to(cluster, 0, &large), OK);
+	stop_server(cluster, 0);
+	leave_in_flight(cluster, 0, machine_boot_id(cluster->loop));
+	write_alone(cluster, 0, 5);
+	for (int server = 1; server < SERVERS; server++)
+		chunk_found_damaged(chunk_store_find(chunkserver_service(cluster->servers[server])->store, CHUNK), 2, 3, "test");
+	start_server(cluster, 0);
+	WAIT_FOR(cluster, has_lease(cluster, 0));
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, 0, sizeof(big), got) == OK);
+		assert_memory_equal(got, big, sizeof(big));
+	}
+}
+
+/* The tail lost power and is half compared when those above it are killed and come back with a block that it never got. */
+static void uncertain_copy_is_compared_anew_with_one_that_returns(void **state)
+{
+	struct cluster *cluster = *state;
+	enum { WINDOWS = 12 };
+	static uint8_t window[FRAME_DATA_BYTES_MAX], other[BLOCK_BYTES];
+	memset(window, 'w', sizeof(window));
+	for (uint32_t i = 0; i < WINDOWS; i++) {
+		struct write_options write = { .chunk = CHUNK, .offset = i * FRAME_DATA_BYTES_MAX, .data = slice_of(window, sizeof(window)) };
+		assert_int_equal(write_to(cluster, 0, &write), OK);
+	}
+	assert_int_equal(sync_chunk(cluster, CHUNK), OK);
+	stop_server(cluster, 2);
+	leave_mark(cluster, 2, 12345);
+	write_alone(cluster, 2, 1);
+	start_server(cluster, 2);
+	struct chunk_store *store = chunkserver_service(cluster->servers[2])->store;
+	memset(other, 'w', sizeof(other));
+	const struct chunk *copy = NULL;
+	WAIT_FOR(cluster, (copy = chunk_store_find(store, CHUNK)) != NULL && copy->state == CHUNK_READY &&
+				  chunk_file_crc(&copy->file, 1) == crc32c(other, sizeof(other)));
+	assert_true(copy->uncertain);
+	for (int server = 0; server < 2; server++) {
+		stop_server(cluster, server);
+		leave_mark(cluster, server, machine_boot_id(cluster->loop));
+	}
+	assert_true(copy->uncertain);
+	write_alone(cluster, 1, 1);
+	for (int server = 0; server < 2; server++)
+		start_server(cluster, server);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_from(cluster, server, CHUNK, BLOCK_BYTES, BLOCK_BYTES, got) == OK);
+		assert_int_equal(got[0], 'x');
 	}
 }
 
@@ -606,159 +616,6 @@ static void deleted_chunks_go(void **state)
 	answer_free(&answer);
 }
 
-static enum err append(struct cluster *cluster, struct slice blob, uint64_t operation, uint32_t *slot)
-{
-	struct answer answer;
-	Granary__BlobAppend message = GRANARY__BLOB_APPEND__INIT;
-	message.pack = CHUNK;
-	message.version = cluster->version;
-	message.crc = crc32c(blob.bytes, blob.size);
-	message.client = 2;
-	message.operation = operation;
-	message.sync = true;
-	message.n_replicas = cluster->chain_count;
-	message.replicas = cluster->chain;
-	start_call(cluster, 0, MESSAGE_BLOB_APPEND, &message.base, blob, &answer);
-	WAIT_FOR(cluster, answer.done);
-	enum err err = answer.err;
-	if (err == OK)
-		*slot = ((const Granary__BlobAppendReply *)answer.reply)->slot;
-	answer_free(&answer);
-	return err;
-}
-
-static enum err read_blob(struct cluster *cluster, int server, uint32_t slot, struct slice expected)
-{
-	struct answer answer;
-	Granary__BlobRead message = GRANARY__BLOB_READ__INIT;
-	message.pack = CHUNK;
-	message.version = cluster->version;
-	message.slot = slot;
-	start_call(cluster, server, MESSAGE_BLOB_READ, &message.base, slice_of(NULL, 0), &answer);
-	WAIT_FOR(cluster, answer.done);
-	enum err err = answer.err;
-	if (err == OK) {
-		size_t size = answer.data == NULL ? 0 : answer.data->size;
-		assert_int_equal(size, expected.size);
-		if (size > 0)
-			assert_memory_equal(answer.data->bytes, expected.bytes, size);
-		assert_int_equal(((const Granary__BlobReadReply *)answer.reply)->crc, crc32c(expected.bytes, size));
-	}
-	answer_free(&answer);
-	return err;
-}
-
-static void blobs_live_in_packs(void **state)
-{
-	struct cluster *cluster = *state;
-	uint32_t one = 0, two = 0, again = 0, empty = 0;
-	assert_int_equal(append(cluster, slice_text("blob one"), 1000, &one), OK);
-	assert_int_equal(append(cluster, slice_of(big, sizeof(big)), 1001, &two), OK);
-	assert_int_equal(append(cluster, slice_text("blob one"), 1000, &again), OK);
-	assert_int_equal(append(cluster, slice_of(NULL, 0), 1002, &empty), OK);
-	assert_int_equal(one, again);
-	assert_int_not_equal(one, two);
-	for (int server = 0; server < SERVERS; server++) {
-		assert_int_equal(read_blob(cluster, server, one, slice_text("blob one")), OK);
-		assert_int_equal(read_blob(cluster, server, two, slice_of(big, sizeof(big))), OK);
-		assert_int_equal(read_blob(cluster, server, empty, slice_of(NULL, 0)), OK);
-		assert_int_equal(read_blob(cluster, server, 77, slice_text("")), ERR_NOT_FOUND);
-	}
-	Granary__ChunkCommand remove = GRANARY__CHUNK_COMMAND__INIT;
-	remove.chunk = CHUNK;
-	remove.n_delete_slots = 1;
-	remove.delete_slots = &one;
-	for (int server = 0; server < SERVERS; server++)
-		assert_int_equal(command(cluster, server, &remove), OK);
-	for (int server = 0; server < SERVERS; server++) {
-		stop_server(cluster, server);
-		start_server(cluster, server);
-		WAIT_FOR(cluster, has_lease(cluster, server));
-		assert_int_equal(read_blob(cluster, server, one, slice_text("")), ERR_NOT_FOUND);
-		assert_int_equal(read_blob(cluster, server, two, slice_of(big, sizeof(big))), OK);
-	}
-	/* A chunk's write does not fit a pack. */
-	assert_int_equal(write_text(cluster, 0, "x"), ERR_INVALID);
-}
-
-static void packs_compact_themselves(void **state)
-{
-	struct cluster *cluster = *state;
-	enum { COUNT = 8 };
-	uint32_t slots[COUNT];
-	for (uint32_t i = 0; i < COUNT; i++)
-		assert_int_equal(append(cluster, slice_of(big + i, sizeof(big) - COUNT), 2000 + i, &slots[i]), OK);
-	Granary__ChunkCommand remove = GRANARY__CHUNK_COMMAND__INIT;
-	remove.chunk = CHUNK;
-	remove.n_delete_slots = COUNT - 2;
-	remove.delete_slots = slots;
-	assert_int_equal(command(cluster, 1, &remove), OK);
-	struct chunk *pack = chunk_store_find(chunkserver_service(cluster->servers[1])->store, CHUNK);
-	WAIT_FOR(cluster, pack->pack.bytes < 3 * sizeof(big));
-	for (int server = 0; server < SERVERS; server++)
-		assert_int_equal(read_blob(cluster, server, slots[COUNT - 1], slice_of(big + COUNT - 1, sizeof(big) - COUNT)), OK);
-	assert_int_equal(read_blob(cluster, 1, slots[0], slice_text("")), ERR_NOT_FOUND);
-	uint32_t next = 0;
-	assert_int_equal(append(cluster, slice_text("next"), 3000, &next), OK);
-	assert_int_equal(next, slots[COUNT - 1] + 1);
-	stop_server(cluster, 1);
-	start_server(cluster, 1);
-	WAIT_FOR(cluster, has_lease(cluster, 1));
-	assert_int_equal(read_blob(cluster, 1, next, slice_text("next")), OK);
-}
-
-/* The pack's file is cut by so many bytes as if the power had gone before they were on the disk; or it is gone (0). */
-static void lose_records(struct cluster *cluster, int server, uint64_t bytes)
-{
-	struct chunk_index index;
-	struct file *file = NULL;
-	uint64_t size = 0;
-	char root[96], path[128];
-	stop_server(cluster, server);
-	snprintf(root, sizeof(root), "%s/%d", cluster->root, server);
-	snprintf(path, sizeof(path), "%s/index", root);
-	struct store_files files = { .loop = cluster->loop, .root = root };
-	char *pack = store_files_path(&files, CHUNK, KIND_PACK);
-	if (bytes == 0) {
-		assert_int_equal(unlink(pack), 0);
-	} else {
-		assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-		assert_int_equal(chunk_index_mark(&index, CHUNK, 12345, CHUNK_MARK_PACK), OK);
-		chunk_index_close(&index);
-		assert_int_equal(file_open(cluster->loop, pack, FILE_WRITE, &file), OK);
-		assert_int_equal(file_size(file, &size), OK);
-		assert_int_equal(file_truncate(file, size - bytes), OK);
-		file_unref(file);
-	}
-	free(pack);
-	start_server(cluster, server);
-	WAIT_FOR(cluster, has_lease(cluster, server));
-}
-
-static void lost_records_of_packs_come_back(void **state)
-{
-	struct cluster *cluster = *state;
-	const char *texts[] = { "blob one", "the second blob", "number three" };
-	uint32_t slots[3], next = 0;
-	for (uint32_t i = 0; i < 3; i++)
-		assert_int_equal(append(cluster, slice_text(texts[i]), 4000 + i, &slots[i]), OK);
-	for (int round = 0; round < 4; round++) { /* one and a half records, and all; of a member, and of the head */
-		int server = round < 2 ? 1 : 0;
-		lose_records(cluster, server, round % 2 == 0 ? 60 : 0);
-		for (uint32_t i = 0; i < 3; i++) {
-			enum err err;
-			do { /* never that it has been deleted */
-				err = read_blob(cluster, server, slots[i], slice_text(texts[i]));
-			} while (err == ERR_UNCERTAIN);
-			assert_int_equal(err, OK);
-		}
-		/* The head gave out slots that it may not know of any more. */
-		enum err expected = server == 0 ? ERR_PACK_FULL : OK;
-		assert_int_equal(append(cluster, slice_text("next"), 5000 + (uint64_t)round, &next), expected);
-		assert_true(expected != OK || next == slots[2] + 1 + (uint32_t)round);
-	}
-}
-
 /* The identity of one server over the chunks of another. */
 static void foreign_disks_are_refused(void **state)
 {
@@ -810,13 +667,12 @@ int main(void)
 		TEST(silent_successor_is_reported_early),
 		TEST(survivors_settle_without_the_client),
 		TEST(returning_replica_takes_what_its_successor_has),
+		TEST(returning_replica_passes_over_damage_alone),
+		TEST(uncertain_copy_is_compared_anew_with_one_that_returns),
 		TEST(returning_head_does_not_hang_on_a_dead_successor),
 		TEST(returning_head_settles_what_its_successor_could_not),
 		TEST(trim_makes_zeros),
 		TEST(deleted_chunks_go),
-		TEST(blobs_live_in_packs),
-		TEST(packs_compact_themselves),
-		TEST(lost_records_of_packs_come_back),
 		TEST(foreign_disks_are_refused),
 		TEST(inventory_is_sent_when_asked),
 	};
