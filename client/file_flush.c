@@ -117,10 +117,6 @@ void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
 static void commit_or_end(struct file_io *io)
 {
-#ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
-	io->map.allocated = io->map.found = false;
-	io->map.written_count = 0;
-#endif
 	/* Whoever takes a chunk that we have written to for a hole is to be told, whoever made it. */
 	bool unknown = io->map.written_count > 0 || io->map.allocated || (io->map.found && io->times_changed);
 	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || unknown));

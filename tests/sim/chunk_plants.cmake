@@ -2,7 +2,6 @@
 # library's, which must be found within a fixed number of seeds. With none of them sim_chunk finds nothing.
 set(chunk_plants
 	REPLICA_COMMITTED_BEFORE_COPY_IS_COMPLETE:fill:20 # the master is told before anything was copied
-	VERSION_CHECK_SKIPPED:chunk_op:150 # a member takes what is meant for a chain of before
 	INCOMPLETE_COPY_SERVED:chunk_op:20
 	RETIRED_COPY_SERVED:chunk_op:20
 	SAID_WITHOUT_LEASE:service:150)	# who has no lease settles, rejoins and gives all the same (found by sim_chunk, once)

@@ -32,6 +32,7 @@ void play_stale_replica(struct run *run);
 void play_stale_last_replica(struct run *run);
 void play_no_space(struct run *run);
 void play_collection(struct run *run);
+void play_lease_ran_out(struct run *run);
 
 /* ---- for the parts */
 void scenario_wait(struct run *run, uint64_t us);

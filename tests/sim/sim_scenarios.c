@@ -19,6 +19,8 @@ static const struct scenario scenarios[] = {
 	{ .name = "04_failed_sync_chunkserver", .what = "one failed sync of a chunk file: that store stops, service goes on",
 	  .play = play_failed_sync_chunkserver, .seeds = 20 },
 	{ .name = "07_partitions", .what = "one-way cuts and bridges between masters", .play = play_partitions, .seeds = 30 },
+	{ .name = "07_lease_ran_out", .what = "a chunkserver is left out and hears only clients that do not know; its wall clock jumps",
+	  .play = play_lease_ran_out, .seeds = 20 },
 	{ .name = "08_leader_paused", .what = "the leader stands still past lease and election, then wakes", .play = play_leader_paused,
 	  .seeds = 30 },
 	{ .name = "09_half_written", .what = "chunkserver and client die when one or two of three replicas have an overwrite",
