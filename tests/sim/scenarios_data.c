@@ -197,3 +197,25 @@ void play_lease_ran_out(struct run *run)
 		scenario_goes_on(run, 10, 15000000, "work with all chunkservers");
 	}
 }
+
+/* Members of chains are left out and come back; nobody else notices for long, and masters not at all. */
+void play_gray_failure(struct run *run)
+{
+	static const enum fault faults[] = { FAULT_SLOW_DISK, FAULT_STUCK_DISK, FAULT_SLOW_LINK, FAULT_FLAP };
+	struct raft_view before, after;
+	replica_view(node_replica(scenario_leader(run)), &before);
+	for (unsigned i = 0; i < 2; i++) {
+		struct node *node = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, WORLD_CHUNKSERVERS));
+		fault_do(&run->world, faults[scenario_roll(run, 4)], node, 3000000);
+		for (unsigned second = 0; second < 3; second++) {
+			scenario_goes_on(run, 5, 6000000, "work beside a chunkserver that is sick");
+			scenario_wait(run, 1000000);
+		}
+	}
+	replica_view(node_replica(scenario_leader(run)), &after);
+	if (after.term == before.term)
+		return;
+	sim_print_trace(run->world.sim, stderr);
+	fprintf(stderr, "a sick chunkserver made masters elect another leader\n");
+	abort();
+}
