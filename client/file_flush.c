@@ -24,6 +24,7 @@ static void flush_end(struct file_io *io, enum err err)
 	struct flush_request *request = io->flush_running;
 	io->flush_running = NULL;
 	io->flush_state = FLUSH_NONE;
+	io->flush_times_only = false;
 	io->commit_hurried = io->flush_waiting != NULL;
 	iobuf_unref(io->flush_small);
 	io->flush_small = NULL;
@@ -123,6 +124,7 @@ static void commit_or_end(struct file_io *io)
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
+	io->flush_times_only = !content;
 	if (content || (io->times_changed && !later))
 		file_commit(io);
 	else
