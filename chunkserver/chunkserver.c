@@ -96,6 +96,7 @@ static enum err load_identity(struct chunkserver *server)
 			err = ERR_CORRUPT;
 	}
 	server->service.life++;
+	server->identity.life = server->service.life;
 	buf_deinit(&text);
 	if (err == ERR_CORRUPT)
 		log_error("identity_damaged", "file=identity");

@@ -24,6 +24,7 @@ static void flush_end(struct file_io *io, enum err err)
 	struct flush_request *request = io->flush_running;
 	io->flush_running = NULL;
 	io->flush_state = FLUSH_NONE;
+	io->flush_times_only = false;
 	io->commit_hurried = io->flush_waiting != NULL;
 	iobuf_unref(io->flush_small);
 	io->flush_small = NULL;
@@ -136,16 +137,13 @@ void flush_committed(struct file_io *io, enum err err, const Granary__MetaResult
 /* Only the times are to be told: a new mtime may be told a little later after a sync, and together with others'. */
 static void commit_or_end(struct file_io *io)
 {
-#ifdef PLANT_CLIENT_HOLE_NOT_COMMITTED
-	io->map.allocated = io->map.found = false;
-	io->map.written_count = 0;
-#endif
 	/* Whoever takes a chunk that we have written to for a hole is to be told, whoever made it. */
 	bool unknown = io->map.written_count > 0 || io->map.allocated || (io->map.found && io->times_changed);
 	bool content = io->creation || io->flush_small || (io->chunked && (io->size_changed || unknown));
 	bool later = !content && io->times_changed && io->flush_sync;
 	if (later && !timer_is_running(&io->mtime_timer))
 		timer_start(&io->mtime_timer, CLIENT_MTIME_DELAY_MS);
+	io->flush_times_only = !content;
 	if (content || (io->times_changed && !later))
 		file_commit(io);
 	else

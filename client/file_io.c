@@ -168,9 +168,11 @@ static bool has_unflushed_data(const struct file_io *io)
 	return io->small || io->extents || io->size_changed;
 }
 
+/* What describes the content is ours, not the master's: a change of it is on its way, or will be. A flush that tells nothing but times
+ * leaves it to the master: others may change it meanwhile, for as long as that takes. */
 static bool is_busy(const struct file_io *io)
 {
-	return has_unflushed_data(io) || io->flush_state != FLUSH_NONE || io->reshaping || io->queue;
+	return has_unflushed_data(io) || (io->flush_state != FLUSH_NONE && !io->flush_times_only) || io->reshaping || io->queue;
 }
 
 bool file_io_attr_is_old(const struct file_io *io)
@@ -237,7 +239,7 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 	io->master_size = fresh->size;
 	if (keep_size)
 		fresh->size = old->size;
-	if (keep_size || io->times_changed)
+	if (keep_size || io->times_changed || io->flush_times_only)
 		fresh->mtime = old->mtime;
 	if (keep_content) {
 		fresh->layout = old->layout;
@@ -255,7 +257,8 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr)
 {
-	replace_attr(io, attr, has_unflushed_data(io), false);
+	if (attr->change >= io->attr->change) /* else others have changed it since, and we know already */
+		replace_attr(io, attr, has_unflushed_data(io), false);
 	if (attr->data_change == attr->change)
 		io->own_change = attr->data_change;
 	io->attr_until_ms = 0; /* it took its time on the way through the log */

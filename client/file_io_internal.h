@@ -118,6 +118,7 @@ struct file_io {
 	enum flush_state flush_state;
 	struct flush_request *flush_waiting, *flush_running;
 	bool flush_sync, flush_alone;
+	bool flush_times_only; /* the commit that is under way is of times, not of content */
 	uint64_t flush_epoch, flush_size;
 	struct iobuf *flush_small;
 	uint64_t *flush_bits; /* chunks to sync */

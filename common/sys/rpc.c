@@ -40,6 +40,7 @@ static void send_hello(struct rpc_conn *conn, uint16_t flags)
 	hello.cluster = identity->cluster;
 	hello.version = (char *)(uintptr_t)granary_version();
 	hello.process = conn->rpc->process;
+	hello.life = identity->life;
 	struct frame_header header = { .type = MESSAGE_HELLO, .flags = flags, .id = HELLO_ID };
 	rpc_send_message(conn, &header, &hello.base, NULL);
 }
@@ -179,6 +180,20 @@ static void drop_former_lives(const struct rpc_conn *conn)
 	}
 }
 
+/* The same the other way round: the hello itself was on its way all the time, and the server's next process is here. */
+static bool is_former_life(const struct rpc_conn *conn, const Granary__Hello *hello)
+{
+#ifdef PLANT_FORMER_HELLO
+	return false;
+#endif
+	for (const struct rpc_conn *other = conn->rpc->conns; other != NULL; other = other->next) {
+		if (other->peer == NULL && other->role == RPC_CHUNKSERVER && other->peer_id == hello->id && other->state == CONN_OPEN &&
+		    other->life > hello->life)
+			return hello->role == RPC_CHUNKSERVER && hello->life != 0;
+	}
+	return false;
+}
+
 static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 {
 	struct rpc *rpc = conn->rpc;
@@ -195,9 +210,15 @@ static void hello_request(struct rpc_conn *conn, const Granary__Hello *hello)
 		rpc_send_error(conn, MESSAGE_HELLO, HELLO_ID, err, NULL);
 		return;
 	}
+	if (is_former_life(conn, hello)) {
+		log_info("former_life_refused", "peer=%s id=%016" PRIx64, conn_peer(conn->conn), hello->id);
+		conn_drop(conn, ERR_CLOSED, "");
+		return;
+	}
 	timer_stop(&conn->patience);
 	conn->peer_id = hello->id;
 	conn->process = hello->process;
+	conn->life = hello->life;
 	conn->state = CONN_OPEN;
 #ifndef PLANT_FORMER_LIFE
 	if (conn->role == RPC_CHUNKSERVER && conn->process != 0)

@@ -44,6 +44,7 @@ struct rpc_identity {
 	enum rpc_role { RPC_CLIENT = 1, RPC_MASTER = 2, RPC_CHUNKSERVER = 3, RPC_TOOL = 4 } role;
 	uint64_t id;
 	uint64_t cluster; /* 0: not known yet, matches any */
+	uint64_t life;	  /* of a chunkserver: how often it has started, counted on its disk; 0: not counted */
 };
 
 /* service may be NULL for a process that is never called. */

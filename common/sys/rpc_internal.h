@@ -23,6 +23,7 @@ struct rpc_conn {
 	uint32_t role;
 	uint64_t peer_id;
 	uint64_t process; /* inbound: Hello.process */
+	uint64_t life;	  /* the same: Hello.life */
 	void *data;
 	struct rpc_call_list calls;
 	struct served *served_first;

@@ -78,6 +78,11 @@ static void look_at_term(struct cluster_check *check, const struct node *node, c
 		wrong(check, "term %" PRIu64 " has two leaders: master%u and %s", view->term, leader->master + 1, node->name);
 }
 
+void cluster_check_empty_disk(struct cluster_check *check, const struct node *master)
+{
+	check->term_led[master->number] = 0;
+}
+
 static void look_at_state(struct cluster_check *check, const struct node *node)
 {
 	struct meta *meta = replica_meta(master_replica(node->master));

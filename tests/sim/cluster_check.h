@@ -15,6 +15,8 @@ struct cluster_check;
 
 struct cluster_check *cluster_check_begin(struct world *world);
 void cluster_check_close(struct cluster_check *check);
+/* The master's disk is replaced by an empty one: it knows of no terms. */
+void cluster_check_empty_disk(struct cluster_check *check, const struct node *master);
 
 struct cluster_check_want {
 	/* Unsynced data was lost in power cuts: of copies nothing is asked. (One that was new and not synced has no header then, and is

@@ -1,7 +1,5 @@
 # Proof that sim_cluster can fail: one file built again with a planted bug (#ifdef PLANT_...), in place of the library's, which must be
 # found within a fixed number of seeds. With none of them sim_cluster finds nothing.
-# CHUNK_LEASE_UNCHECKED, CHUNK_LEASE_WALL_CLOCK (master_link) and CLIENT_HOLE_NOT_COMMITTED (file_flush)
-# exist in the code and are found by no seed in reasonable time: they want scenarios of their own.
 set(cluster_plants
 	client/file_flush:CLIENT_SYNC_IS_FLUSH:100:power	    # a sync does not wait for the disks
 	client/file_flush:CLIENT_FLUSH_TOO_EARLY:400	    # a flush does not wait for the replicas

@@ -14,38 +14,13 @@
 #define REMOVE 2u
 #define TRANSFER 3u
 
-static struct replica *leading(const struct disks *disks)
-{
-	for (unsigned i = 0; i < MASTERS; i++) {
-		struct replica *replica = disks->members[i].master ? master_replica(disks->members[i].master) : NULL;
-		if (replica && replica_can_read(replica))
-			return replica;
-	}
-	return NULL;
-}
-
 static bool is_whole(const struct disks *disks)
 {
-	struct replica *replica = leading(disks);
-	struct raft_view view;
+	struct replica *replicas[MASTERS];
 
-	if (!replica)
-		return false;
-	replica_view(replica, &view);
-	if (!view.membership_committed || view.member_count != MASTERS)
-		return false;
-	for (unsigned i = 0; i < MASTERS; i++) {
-		const struct raft_progress_view *member = &view.members[i];
-		if (member->learner || member->stranger_node || (!member->caught_up && member->id != view.id))
-			return false;
-	}
-	for (unsigned i = 0; i < MASTERS; i++) {
-		struct install_view install;
-		struct replica *each = disks->members[i].master ? master_replica(disks->members[i].master) : NULL;
-		if (!each || replica_install_view(each, &install) || replica_is_rebuilding(each))
-			return false;
-	}
-	return true;
+	for (unsigned i = 0; i < MASTERS; i++)
+		replicas[i] = disks->members[i].master ? master_replica(disks->members[i].master) : NULL;
+	return masters_are_whole(replicas);
 }
 
 /* ---- the operator */

@@ -140,6 +140,35 @@ unsigned leader_after(unsigned asked, const struct rpc_result *result)
 	return (asked + 1) % MASTERS;
 }
 
+static struct replica *leading(struct replica *const replicas[MASTERS])
+{
+	for (unsigned i = 0; i < MASTERS; i++)
+		if (replicas[i] && replica_can_read(replicas[i]))
+			return replicas[i];
+	return NULL;
+}
+
+bool masters_are_whole(struct replica *const replicas[MASTERS])
+{
+	struct replica *leader = leading(replicas);
+	struct raft_view view;
+
+	if (!leader)
+		return false;
+	replica_view(leader, &view);
+	if (!view.membership_committed || view.member_count != MASTERS)
+		return false;
+	for (unsigned i = 0; i < MASTERS; i++) {
+		const struct raft_progress_view *member = &view.members[i];
+		struct install_view install;
+		if (member->learner || member->stranger_node || (!member->caught_up && member->id != view.id))
+			return false;
+		if (!replicas[i] || replica_install_view(replicas[i], &install) || replica_is_rebuilding(replicas[i]))
+			return false;
+	}
+	return true;
+}
+
 /* A planted bug was found. */
 static void on_abort(int number)
 {

@@ -40,6 +40,9 @@ void member_resume(void *member);
 /* Whom to ask after this answer of member `asked`: the one that it names as leader, or the next. */
 unsigned leader_after(unsigned asked, const struct rpc_result *result);
 
+/* All of them are voters that have caught up, with databases of their own. NULL: one that does not run. */
+bool masters_are_whole(struct replica *const replicas[MASTERS]);
+
 struct seeds {
 	uint64_t standard; /* how many without arguments */
 	/* Adds what it saw to `sum`, gives a digest of the run: equal seeds give equal runs. */

@@ -24,6 +24,11 @@ void play_failed_sync_master(struct run *run);
 void play_partitions(struct run *run);
 void play_leader_paused(struct run *run);
 void play_clocks(struct run *run);
+/* scenarios_members.c */
+void play_rot_master(struct run *run);
+void play_disk_replaced(struct run *run);
+void play_snapshot(struct run *run);
+void play_membership(struct run *run);
 /* scenarios_data.c */
 void play_power_cut(struct run *run);
 void play_failed_sync_chunkserver(struct run *run);
@@ -32,6 +37,8 @@ void play_stale_replica(struct run *run);
 void play_stale_last_replica(struct run *run);
 void play_no_space(struct run *run);
 void play_collection(struct run *run);
+void play_lease_ran_out(struct run *run);
+void play_gray_failure(struct run *run);
 
 /* ---- for the parts */
 void scenario_wait(struct run *run, uint64_t us);

@@ -4,6 +4,7 @@
 
 #include "chunkserver/chunkserver.h"
 #include "common/base/check.h"
+#include "common/base/limits.h"
 #include "master/replica.h"
 #include "tests/sim/scenarios.h"
 
@@ -168,4 +169,53 @@ void play_collection(struct run *run)
 		start_all(run);
 	}
 	scenario_goes_on(run, 20, 15000000, "work when all are back");
+}
+
+/* It is left out, which nobody can tell it: by its own clock alone it knows that it no longer speaks for its chunks. Clients that stood still
+ * meanwhile ask it: they can reach it, and know of no other chain. */
+void play_lease_ran_out(struct run *run)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct node *node = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, WORLD_CHUNKSERVERS));
+		struct node *writer = scenario_node(run, NODE_CLIENT, (unsigned)scenario_roll(run, CLIENTS));
+		scenario_wait(run, 100000 + scenario_roll(run, 300000));
+		sim_host_set_clock(node->host, scenario_roll(run, 2) == 0 ? -3600000 : 3600000, 0);
+		for (unsigned j = 0; j < world_node_count(&run->world); j++) {
+			struct node *other = &run->world.nodes[j];
+			if (other != node && (other->kind != NODE_CLIENT || other == writer))
+				scenario_cut_both(run, node, other, true);
+			if (other->kind == NODE_CLIENT && other != writer)
+				sim_process_pause(other->loop, true);
+		}
+		scenario_wait(run, CHUNKSERVER_LEASE_MS * 1000);
+		scenario_goes_on(run, 100, 15000000, "work without a chunkserver that masters cannot reach");
+		for (unsigned j = 0; j < CLIENTS; j++)
+			sim_process_pause(scenario_node(run, NODE_CLIENT, j)->loop, false);
+		scenario_goes_on(run, 50, 15000000, "work of clients that had not heard of it");
+		sim_host_set_clock(node->host, 0, 0);
+		sim_heal(run->world.sim);
+		scenario_goes_on(run, 10, 15000000, "work with all chunkservers");
+	}
+}
+
+/* Members of chains are left out and come back; nobody else notices for long, and masters not at all. */
+void play_gray_failure(struct run *run)
+{
+	static const enum fault faults[] = { FAULT_SLOW_DISK, FAULT_STUCK_DISK, FAULT_SLOW_LINK, FAULT_FLAP };
+	struct raft_view before, after;
+	replica_view(node_replica(scenario_leader(run)), &before);
+	for (unsigned i = 0; i < 2; i++) {
+		struct node *node = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, WORLD_CHUNKSERVERS));
+		fault_do(&run->world, faults[scenario_roll(run, 4)], node, 3000000);
+		for (unsigned second = 0; second < 3; second++) {
+			scenario_goes_on(run, 5, 6000000, "work beside a chunkserver that is sick");
+			scenario_wait(run, 1000000);
+		}
+	}
+	replica_view(node_replica(scenario_leader(run)), &after);
+	if (after.term == before.term)
+		return;
+	sim_print_trace(run->world.sim, stderr);
+	fprintf(stderr, "a sick chunkserver made masters elect another leader\n");
+	abort();
 }

@@ -343,6 +343,116 @@ static uint64_t run(uint64_t seed, unsigned totals[100])
 	return digest;
 }
 
+/* ---- a process in the place of another ---- */
+
+enum { ANSWERED, REQUEST_LATE, HELLO_LATE, NEXT_LIFE, HELD, LIFE_CALLS };
+
+struct lives {
+	struct sim *sim;
+	struct sim_host *host;
+	struct loop *loop, *server_loop;
+	struct rpc *rpc;
+	struct rpc_request *held;
+	struct timer answer;
+	unsigned served[LIFE_CALLS], ended[LIFE_CALLS];
+	enum err err[LIFE_CALLS];
+};
+
+static void on_answer_held(void *arg)
+{
+	struct lives *lives = arg;
+	answer(lives->held);
+}
+
+static void serve_life(void *arg, struct rpc_request *request)
+{
+	struct lives *lives = arg;
+	uint64_t number = ((const Granary__ChunkWrite *)request->message)->chunk;
+	lives->served[number]++;
+	if (number == HELD) {
+		lives->held = request;
+		timer_start(&lives->answer, 2000);
+	} else {
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+	}
+}
+
+static void life_begins(struct lives *lives, uint64_t life)
+{
+	struct rpc_identity identity = { .role = RPC_CHUNKSERVER, .id = 9, .cluster = 5, .life = life };
+	lives->loop = sim_process_open(lives->host, "life");
+	check(rpc_open(lives->loop, &identity, NULL, NULL, &lives->rpc) == OK);
+}
+
+static void life_ends(struct lives *lives)
+{
+	sim_process_kill(lives->loop);
+	rpc_close(lives->rpc);
+	loop_close(lives->loop);
+}
+
+struct life_call {
+	struct lives *lives;
+	unsigned number;
+};
+
+static void on_life_done(void *arg, const struct rpc_result *result)
+{
+	struct life_call *call = arg;
+	call->lives->ended[call->number]++;
+	call->lives->err[call->number] = result->err;
+	free(call);
+}
+
+static void life_call(struct lives *lives, struct rpc_peer *peer, unsigned number)
+{
+	struct life_call *call = mem_alloc(sizeof *call);
+	*call = (struct life_call){ lives, number };
+	Granary__ChunkWrite write = GRANARY__CHUNK_WRITE__INIT;
+	write.chunk = number;
+	rpc_peer_call(peer, MESSAGE_CHUNK_WRITE, &write.base, NULL, 5000, on_life_done, call);
+}
+
+/* What a killed process has sent, a request on one connection and the hello of another, arrives when its next one is there: neither is
+ * taken for the living one's, nor ends what that has under way. */
+static void run_lives(uint64_t seed)
+{
+	static const struct rpc_service life_service = { .serve = serve_life };
+	struct rpc_identity identity = { .role = RPC_MASTER, .id = 1, .cluster = 5 };
+	struct lives lives = { .sim = sim_open(&(struct sim_options){ .seed = seed, .late_per_million = 1000000, .late_us_max = 100000 }) };
+	struct sim_host *server_host = sim_host_open(lives.sim, "s");
+	struct rpc *server;
+	lives.host = sim_host_open(lives.sim, "a");
+	lives.server_loop = sim_process_open(server_host, "server");
+	timer_init(&lives.answer, lives.server_loop, on_answer_held, &lives);
+	check(rpc_open(lives.server_loop, &identity, &life_service, &lives, &server) == OK && rpc_listen(server, "s:7100") == OK);
+
+	life_begins(&lives, 1);
+	struct rpc_peer *peer = rpc_peer_open(lives.rpc, "s:7100");
+	life_call(&lives, peer, ANSWERED);
+	sim_run(lives.sim, 50000, NULL, NULL);
+	check(lives.err[ANSWERED] == ERR_NOT_SUPPORTED);
+	sim_set_link(lives.sim, lives.host, server_host, &(struct sim_link){ .delay_us = 300000 });
+	life_call(&lives, peer, REQUEST_LATE);
+	life_call(&lives, rpc_peer_open_lane(lives.rpc, "s:7100", 1), HELLO_LATE);
+	sim_run(lives.sim, 50000, NULL, NULL);
+	life_ends(&lives);
+	sim_set_link(lives.sim, lives.host, server_host, NULL);
+
+	life_begins(&lives, 2);
+	peer = rpc_peer_open(lives.rpc, "s:7100");
+	life_call(&lives, peer, NEXT_LIFE);
+	life_call(&lives, peer, HELD);
+	sim_run(lives.sim, 6000000, NULL, NULL);
+	check(lives.served[REQUEST_LATE] == 0 && lives.served[HELLO_LATE] == 0);
+	check(lives.err[NEXT_LIFE] == ERR_NOT_SUPPORTED && lives.ended[HELD] == 1 && lives.err[HELD] == OK);
+
+	life_ends(&lives);
+	rpc_close(server);
+	loop_close(lives.server_loop);
+	sim_close(lives.sim);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned totals[100] = { 0 };
@@ -350,6 +460,7 @@ int main(int argc, char **argv)
 	uint64_t count = argc > 1 ? 1 : SEEDS;
 	for (uint64_t seed = first; seed < first + count; seed++) {
 		fprintf(stderr, "\rseed %llu ", (unsigned long long)seed);
+		run_lives(seed);
 		uint64_t digest = run(seed, totals);
 		if (seed % 10 == 1)
 			check(run(seed, totals) == digest);

@@ -32,7 +32,6 @@ struct conn {
 	size_t out_bytes;
 	uint64_t late_until_us; /* of a former life: nothing arrives before */
 	bool connecting, paused, sending, delivering;
-	bool heard;    /* something of it has arrived at the other end */
 	bool was_full; /* `drained` is due when out_bytes has become half */
 	struct conn *next;
 	UT_hash_handle hh; /* by id */
@@ -186,7 +185,7 @@ static void becomes_late(struct conn *conn)
 void sim_conns_killed(struct loop *loop, bool silently)
 {
 	for (struct conn *conn = loop->conns; conn != NULL && !silently; conn = conn->next) {
-		if (conn->sending && conn->heard && sim_chance(loop->sim, loop->sim->options.late_per_million))
+		if (conn->sending && sim_chance(loop->sim, loop->sim->options.late_per_million))
 			becomes_late(conn);
 		else
 			reset_peer(conn);
@@ -277,7 +276,6 @@ static void arrive(struct conn *conn, struct conn *peer)
 {
 	struct sim *sim = conn->host->sim;
 	struct sim_frame *frame = conn->out_first;
-	conn->heard = true;
 	conn->out_first = frame->next;
 	if (conn->out_first == NULL)
 		conn->out_last = NULL;

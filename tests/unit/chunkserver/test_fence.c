@@ -4,8 +4,6 @@
 #include "common/base/limits.h"
 #include "tests/unit/chunkserver/cluster.h"
 
-#define CHUNK 0x55u
-
 static void restart(struct cluster *cluster)
 {
 	stop_server(cluster, 0);

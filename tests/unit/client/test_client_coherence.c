@@ -84,6 +84,61 @@ static void test_a_growing_file_is_followed(void **state)
 	free(bytes);
 }
 
+/* The first recall is not answered until the test calls `held`. */
+static void (*held)(void *done_arg);
+static void *held_arg;
+static bool is_held;
+
+static void hold_recall(void *arg, uint64_t inode, struct slice name, void (*done)(void *done_arg), void *done_arg)
+{
+	(void)arg;
+	(void)inode;
+	(void)name;
+	if (is_held) {
+		done(done_arg);
+		return;
+	}
+	is_held = true;
+	held = done;
+	held_arg = done_arg;
+}
+
+/* What tells the master a new mtime waits for somebody who caches the old one; he makes the file longer meanwhile. */
+static void test_growth_is_seen_while_times_are_told(void **state)
+{
+	static const struct client_events holding = {.invalidate = hold_recall};
+	struct client_options options = {.cluster = fake_cluster_address(&cluster), .timeout_ms = 10000, .events = &holding};
+	struct client *holder;
+	struct answer flushed = {0};
+	uint64_t inode;
+	uint8_t part[1000], *bytes = fixture_bytes(MIB + 1000, 4);
+	size_t got;
+	(void)state;
+	struct file_io *io = fixture_create(&cluster, client, "times", &inode);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, MIB), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_int_equal(fixture_write(&cluster, io, 0, bytes, 1000), OK);
+	assert_int_equal(fixture_flush(&cluster, io, true), OK);
+	assert_int_equal(client_open(cluster.loop, &options, &holder), OK);
+	struct file_io *io_holder = fixture_open(&cluster, holder, inode);
+	file_io_flush(io, answer_err, &flushed);
+	fake_cluster_run(&cluster, &is_held);
+	assert_int_equal(fixture_write(&cluster, io_holder, MIB, bytes + MIB, 1000), OK);
+	assert_int_equal(fixture_flush(&cluster, io_holder, false), OK);
+	assert_false(flushed.done);
+	assert_int_equal(fixture_read(&cluster, io, MIB, part, sizeof part, &got), OK);
+	assert_int_equal(got, sizeof part);
+	assert_memory_equal(part, bytes + MIB, sizeof part);
+	held(held_arg);
+	fake_cluster_run(&cluster, &flushed.done);
+	assert_int_equal(flushed.err, OK);
+	fixture_expect(&cluster, io, bytes, MIB + 1000);
+	fixture_close(client, io, inode);
+	fixture_close(holder, io_holder, inode);
+	client_close(holder);
+	free(bytes);
+}
+
 /* Overwrites of each other's blocks: the last one flushed is what both see. */
 static void test_overwrites_in_turn(void **state)
 {
@@ -227,6 +282,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_content_of_every_form, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_reference_is_no_news, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_a_growing_file_is_followed, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_growth_is_seen_while_times_are_told, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_overwrites_in_turn, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_writeback, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),

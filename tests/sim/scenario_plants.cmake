@@ -1,0 +1,21 @@
+# Proof that scenarios can fail: as in cluster_plants.cmake, each found by the schedule that makes it bite.
+set(scenario_plants
+	chunkserver/master_link:CHUNK_LEASE_UNCHECKED:07_lease_ran_out:60  # who was left out and does not know goes on serving
+	chunkserver/master_link:CHUNK_LEASE_WALL_CLOCK:07_lease_ran_out:60 # a lease is counted by a clock that jumps
+	chunkserver/chunk_op:VERSION_CHECK_SKIPPED:07_lease_ran_out:20)	   # a member takes what is meant for a chain of before
+file(GLOB scenario_parts CONFIGURE_DEPENDS sim/scenarios_*.c)
+add_library(sim_scenarios_parts OBJECT sim/sim_scenarios.c ${scenario_parts} ${cluster_parts})
+target_link_libraries(sim_scenarios_parts PRIVATE ${sim_rooms} granary_sim)
+foreach(plant ${scenario_plants})
+	string(REPLACE ":" ";" plant ${plant})
+	list(GET plant 0 file)
+	list(GET plant 1 bug)
+	list(GET plant 2 scenario)
+	list(GET plant 3 seeds)
+	set(name sim_scenario_plant_${bug})
+	add_executable(${name} ${CMAKE_SOURCE_DIR}/${file}.c $<TARGET_OBJECTS:sim_scenarios_parts>)
+	target_compile_definitions(${name} PRIVATE PLANT_${bug})
+	target_link_libraries(${name} PRIVATE ${sim_rooms} granary_sim granary_rpc granary_sim granary_common)
+	add_test(NAME ${name} COMMAND ${name} ${scenario} --seed 1 --seeds ${seeds} --expect-failure)
+	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 600)
+endforeach()
