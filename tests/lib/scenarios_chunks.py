@@ -208,7 +208,8 @@ def scenario_14_gray_failures():
             pauses = sorted(b - a for a, b in zip(writer.times, writer.times[1:]) if b > since)
             print(f"   {kind} of {victim.name}: {len(pauses)} blocks, p99 {pauses[len(pauses) * 99 // 100] * 1000:.0f} ms, "
                   f"longest {pauses[-1] * 1000:.0f} ms", flush=True)
-            cluster.wait_ready(30)
+            if kind != "disk":  # who was left out for it is back only when it has been as fast as others for 10 s: meanwhile
+                cluster.wait_ready(30)
         check(cluster.status()["term"] - term <= 1, "elections because of one chunkserver")
 
 
