@@ -40,7 +40,7 @@ struct avoided {
 /* Somebody waits for what a change that he asked for comes to. */
 struct asked {
 	struct repair *repair;
-	uint64_t chunk;
+	uint64_t chunk, sent_bytes;
 	struct rpc_request *request;
 };
 
@@ -335,6 +335,9 @@ static void on_complete(void *arg, enum err err)
 	struct join *join = join_find(asked->repair, asked->chunk);
 
 	if (err == OK && join && join->state == JOIN_FILLING) {
+		struct server *source = servers_find(join->repair->context.servers, join->source);
+		if (source)
+			servers_note_filled(source, asked->sent_bytes);
 		join->state = JOIN_COMPLETE;
 		join->told_ms = now_ms(join->repair);
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, join->chunk, join->version,
@@ -359,7 +362,7 @@ static void filled(struct repair *repair, struct rpc_request *request, const Gra
 		return;
 	}
 	asked = mem_zero(1, sizeof(*asked));
-	*asked = (struct asked){ .repair = repair, .chunk = message->chunk, .request = request };
+	*asked = (struct asked){ .repair = repair, .chunk = message->chunk, .sent_bytes = message->bytes, .request = request };
 	change.arg = asked;
 	if (message->error == 0) {
 		change.join = message->server;

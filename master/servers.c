@@ -276,6 +276,11 @@ void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_byt
 		server->fill_rate = server->fill_rate ? (server->fill_rate * 3 + rate) / 4 : rate;
 }
 
+void servers_note_filled(struct server *server, uint64_t sent_bytes)
+{
+	server->filling_bytes -= sent_bytes < server->filling_bytes ? sent_bytes : server->filling_bytes;
+}
+
 void servers_cleaned(struct server *server, uint64_t now_ms)
 {
 	server->cleaning = false;

@@ -101,6 +101,8 @@ struct servers_parting {
 bool servers_leave_doubt(const struct servers *servers, uint64_t now_ms, const struct servers_parting *parting);
 /* What it says of filling copies, with the heartbeat that came now; before servers_heartbeat. */
 void servers_note_fill(struct server *server, uint64_t now_ms, uint64_t fill_bytes, uint64_t filling_bytes);
+/* A copy that it filled is complete: the bytes it sent for it. Its heartbeat will say the same, later than the chunk map does. */
+void servers_note_filled(struct server *server, uint64_t sent_bytes);
 /* It has confirmed the garbage: heartbeats give leases from now on. */
 void servers_cleaned(struct server *server, uint64_t now_ms);
 

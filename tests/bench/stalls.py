@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """stalls.py [--times N] [KIND]...: the longest pause of a writer when something breaks, N times each (10), as a table.
 
-A cluster as in tests/integration/campaign.py (three masters, five chunkservers, a mount, each on a host of its own); granary-stall
+A cluster as in tests/integration/campaign (three masters, five chunkservers, a mount, each on a host of its own); granary-stall
 writes 100 synced blocks of 64 KiB a second to one file. KIND: chunkserver-killed chunkserver-frozen chunkserver-cut leader-killed
 leader-frozen leader-cut; without, all. Exits with 1 if a pause was longer than what is promised."""
 import json

@@ -244,6 +244,10 @@ expect 0 granary admin raft status
 grep -q leader out || fail "raft status: $(cat out)"
 expect 2 granary admin raft nonsense
 
+step "bench, no faster than asked for"
+expect 0 granary bench put --size 100 --count 21 --rate 50 --json
+[ "$(json '(x["name"], x["count"], 0.4 <= x["seconds"] < 5)' < out)" = "('put', 21, True)" ] || fail "bench: $(cat out)"
+
 step "dev: kill, stop, cont, restart, logs, down"
 expect 0 granary dev kill "$cluster" chunkserver 4
 expect 1 granary dev status "$cluster"

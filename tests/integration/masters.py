@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The masters themselves: added, removed, replaced by an empty disk, with a damaged database, while files are made; and all metadata to a
+"""The masters themselves: added, removed, replaced by an empty disk, while files are made; and all metadata to a
 backup and back."""
 # test: timeout=300
 import glob
@@ -71,20 +71,6 @@ def data(cluster, number):
     return os.path.join(cluster.path, f"data/master-{number}")
 
 
-def state_of(folder):
-    """The database in use."""
-    number = 0
-    if os.path.exists(os.path.join(folder, "store")):
-        with open(os.path.join(folder, "store"), encoding="ascii") as file:
-            number = int(file.read().split("state = ")[1].split("\n")[0])
-    return os.path.join(folder, f"state-{number}" if number else "state")
-
-
-def log_has(cluster, name, text):
-    with open(os.path.join(cluster.path, "log", name + ".log"), errors="replace", encoding="utf-8") as file:
-        return text in file.read()
-
-
 def change(cluster, maker):
     step("a fourth and a fifth master, while files are made")
     cluster.up("--masters", "5")
@@ -116,28 +102,6 @@ def replace(cluster, maker):
     cluster.dev("replace", "master", str(victim))
     wait_for(lambda: {m["id"]: m["node"] for m in raft(cluster)["members"]}.get(victim) != before[victim], 30, "its new node")
     wait_for(lambda: caught_up(cluster, [1, 2, 3]), 30, "three voters that have caught up")
-    maker.progress(50)
-
-
-def damage(cluster, maker, what, leader):
-    victim = next(i for i in (1, 2, 3) if (i == cluster.leader()) == leader)
-    step(f"{what} of master {victim} is damaged")
-    cluster.dev("kill", "master", str(victim))
-    state = state_of(data(cluster, victim))
-    paths = glob.glob(os.path.join(state, what))
-    check(paths, f"no {what} in {os.listdir(state)}")
-    for path in paths:
-        size = os.path.getsize(path)
-        with open(path, "r+b") as file:
-            file.seek(0)
-            file.write(b"\xff" * min(size, 4096) if what != "CURRENT" else b"\0" * size)
-    maker.progress(20)
-    cluster.up()
-    wait_for(lambda: glob.glob(os.path.join(data(cluster, victim), "quarantine-state-*")), 30, "the damaged one to be put aside")
-    check(log_has(cluster, f"master-{victim}", "master_state_damaged"), "it is not named in the log")
-    wait_for(lambda: caught_up(cluster, [1, 2, 3]), 30, "three voters that have caught up")
-    for path in glob.glob(os.path.join(data(cluster, victim), "quarantine-state-*")):
-        shutil.rmtree(path)
     maker.progress(50)
 
 
@@ -192,8 +156,6 @@ def main():
         maker.progress(200)
         change(cluster, maker)
         replace(cluster, maker)
-        damage(cluster, maker, "MANIFEST-*", False)
-        damage(cluster, maker, "CURRENT", True)
         step("backup while files are made; damaged ones are refused")
         backup = os.path.join(os.path.dirname(cluster.path), "backup")
         at_backup = list(maker.names)

@@ -8,7 +8,7 @@ undefined and (for the threads of common/sys) thread sanitizer, fuzz targets ten
 sim_raft, cli. --asan runs what is asked for with that build. --keep keeps the working folders of integration tests. Logs are
 in build/test-logs. A test that exits with 77 is skipped; the last line of its output says why.
 
-An integration test is a script under tests/integration. It finds the programs in $GRANARY_BIN and an empty folder of its own in
+An integration test is an executable script under tests/integration. It finds the programs in $GRANARY_BIN and an empty folder of its own in
 $TEST_DIR. A line `# test: exclusive timeout=N` near its top asks to run alone (it measures time) or longer than 120 s.
 """
 import concurrent.futures
@@ -132,6 +132,11 @@ def sources(pattern):
     return sorted(glob.glob(os.path.join(ROOT, "tests", pattern), recursive=True))
 
 
+def scripts():
+    """Integration tests: what can be run in their folder."""
+    return [s for s in sources("integration/*") if os.access(s, os.X_OK)]
+
+
 def base(path):
     return os.path.splitext(os.path.basename(path))[0]
 
@@ -167,7 +172,7 @@ def fuzz_tests(chosen=()):
 
 def integration_tests(preset, keep, chosen=()):
     tests = []
-    for script in wanted(sorted(sources("integration/*.sh") + sources("integration/*.py")), chosen):
+    for script in wanted(scripts(), chosen):
         with open(script) as f:
             asked = re.search(r"^# test:(.*)$", f.read(4096), flags=re.M)
         asked = asked.group(1) if asked else ""
@@ -223,7 +228,7 @@ def everything(run, keep):
 def some(run, words, preset, keep):
     """The kinds and the single tests that were named."""
     fuzzers = {base(s) for s in sources("fuzz/fuzz_*.c")}
-    scripts = {base(s) for s in sources("integration/*.sh") + sources("integration/*.py")}
+    integration = {base(s) for s in scripts()}
     chosen = set(words) - set(WORDS)
     if "tidy" in words:
         run.stage("tidy", tidy_tests())
@@ -241,9 +246,9 @@ def some(run, words, preset, keep):
         named -= {re.sub(f"-{preset}$", "", t.name) for t in tests}
         if tests:
             run.stage(title, tests)
-    if "integration" in words or named & scripts:
+    if "integration" in words or named & integration:
         run.stage("integration", integration_tests(preset, keep, () if "integration" in words else named))
-    for name in sorted(named - scripts):
+    for name in sorted(named - integration):
         print(f"tools/test: no test is called {name} (there are {', '.join(WORDS)}, and the names of the files in tests/)")
         run.counts["failed"] += 1
 

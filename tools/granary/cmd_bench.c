@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/base/check.h"
@@ -28,6 +29,7 @@ struct bench {
 	struct cli *cli;
 	enum bench_kind kind;
 	uint64_t bytes, count, threads;
+	uint64_t rate; /* operations a second, of all threads together; 0: as fast as it goes */
 	char directory[64];
 	const uint8_t *data; /* `bytes` random ones, at most TRANSFER_BYTES */
 };
@@ -142,12 +144,27 @@ static int remove_one(struct cli *cli, struct pass *pass, uint64_t index)
 	return status && status != ERR_NOT_FOUND ? cli_error(cli, path, status) : EXIT_DONE;
 }
 
+/* When an operation begins. With a rate that is when it is due, even if the one before took longer: who waits for it waits from then. */
+static double begin(const struct pass *pass, uint64_t index, double started)
+{
+	double now = monotonic_seconds();
+	if (pass->bench->rate == 0)
+		return now;
+	double due = started + (double)(index - pass->first) * (double)pass->bench->threads / (double)pass->bench->rate;
+	if (due > now) {
+		double seconds = due - now;
+		nanosleep(&(struct timespec){.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);
+	}
+	return due;
+}
+
 static int pass_run(struct cli *cli, void *arg)
 {
 	struct pass *pass = arg;
 	int result = cli_connect(cli);
+	double started = monotonic_seconds();
 	for (uint64_t i = pass->first; i < pass->end && result == EXIT_DONE; i++) {
-		double began = monotonic_seconds();
+		double began = begin(pass, i, started);
 		result = pass->run(cli, pass, i);
 		pass->times_us[i] = (monotonic_seconds() - began) * 1e6;
 	}
@@ -226,6 +243,7 @@ static void report(struct json *json, const struct bench *bench, const char *nam
 		json_real(json, "raw_share_pct", limit.share_pct);
 		json_text(json, "raw_of", limit.of);
 		json_close(json, '}');
+		fflush(stdout);
 		return;
 	}
 	printf("%-8s %10.0f ops/s %10.1f MiB/s   p50 %8.0f us   p99 %8.0f us   max %8.0f us   %3.0f%% of %s\n", name,
@@ -320,6 +338,7 @@ int cmd_bench(struct cli *cli, int argc, char **argv)
 	    {"size", 0, CLI_BYTES, &bench.bytes, "SIZE", "of each file (put, get: 4K; write, read: 256M)"},
 	    {"count", 0, CLI_COUNT, &bench.count, "N", "how many files (1000; write, read: one a thread)"},
 	    {"threads", 0, CLI_COUNT, &bench.threads, "N", "clients at once (1)"},
+	    {"rate", 0, CLI_COUNT, &bench.rate, "N", "no more than N operations a second; times count from when each was due"},
 	    {"dir", 0, CLI_TEXT, &disk, "DIR", "where the disk is measured (this directory)"},
 	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object for each row"},
 	    {0},

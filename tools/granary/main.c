@@ -113,7 +113,7 @@ static const struct command dev[] = {
     {0},
 };
 static const struct command bench[] = {
-    {"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw [--size N] [--count N] [--threads N] [--json]",
+    {"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw [--size N] [--count N] [--threads N] [--rate N] [--json]",
      "Measure the cluster, as a share of what the machine can do",
      "raw measures the machine alone, in --dir: synced 4 KiB overwrites, three streams to disk, loopback TCP, CRC-32C, "
      "memcpy.\n"

@@ -322,6 +322,20 @@ static void much_slower_than_peers_is_left_out(void **state)
 	servers_close(servers);
 }
 
+/* What is left to be filled is what lacks copies less what has been sent of unfinished ones: both must lose a copy at once. */
+static void test_copy_filled(void **state)
+{
+	struct server server = { .heard_ms = 1000 };
+
+	(void)state;
+	servers_note_fill(&server, 1300, 30, 30);
+	servers_note_filled(&server, 20);
+	assert_int_equal(server.filling_bytes, 10);
+	servers_note_filled(&server, 20); /* its heartbeat was first */
+	assert_int_equal(server.filling_bytes, 0);
+	assert_int_equal(server.fill_bytes_heard, 30);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,7 +343,7 @@ int main(void)
 		cmocka_unit_test(test_session_expiry),	   cmocka_unit_test(test_session_opens),
 		cmocka_unit_test(test_session_settled),	   cmocka_unit_test(test_session_repetition),
 		cmocka_unit_test(test_server_leases),	   cmocka_unit_test(test_server_order),
-		cmocka_unit_test(test_fill),
+		cmocka_unit_test(test_fill),		   cmocka_unit_test(test_copy_filled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
