@@ -189,6 +189,16 @@ void changes_wait(struct client *client, uint64_t number, bool hurry, void (*fn)
 		changes_hurry(client);
 }
 
+/* Nobody waits for them. */
+static void changes_gather(struct client *client)
+{
+	struct changes *changes = &client->changes;
+	if (changes->count >= CLIENT_CHANGES_PER_REQUEST_MAX)
+		changes_hurry(client);
+	else if (!timer_is_running(&changes->gather))
+		timer_start(&changes->gather, CLIENT_GATHER_MS);
+}
+
 /* Calls those whose time has come; they may wait again, for later ones. */
 static void waits_run(struct client *client)
 {
@@ -298,8 +308,10 @@ static void changes_answered(void *arg, enum err err, const ProtobufCMessage *me
 		change_end(client, change, result ? change_err(change, result, again) : err, result);
 	}
 	waits_run(client);
-	if (changes->waiting)
+	if (changes->waiting && changes->waits)
 		changes_hurry(client);
+	else if (changes->waiting)
+		changes_gather(client);
 }
 
 /* What is in `sent`, also once more. */
@@ -389,10 +401,7 @@ static void change_add(struct client *client, const Granary__MetaOp *op, const u
 		concern(client, inodes[i], change, made && i == 0);
 	}
 	LL_APPEND(changes->waiting, change);
-	if (changes->count >= CLIENT_CHANGES_PER_REQUEST_MAX)
-		changes_hurry(client);
-	else if (!timer_is_running(&changes->gather))
-		timer_start(&changes->gather, CLIENT_GATHER_MS);
+	changes_gather(client);
 }
 
 static bool has_room(const struct client *client)
