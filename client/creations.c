@@ -327,8 +327,10 @@ void creations_deinit(struct client *client)
 	while (creations->behind) {
 		struct behind *behind = creations->behind;
 		struct file_io *io = behind->io;
-		if (io->stranded)
+		if (io->stranded) { /* (it may be there twice) */
 			log_error("file_lost", "inode=%llu error=closing", (unsigned long long)io->inode);
+			file_io_drop_small(io);
+		}
 		LL_DELETE(creations->behind, behind);
 		if (behind->done)
 			behind->done(behind->arg, ERR_CANCELLED);

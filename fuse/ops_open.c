@@ -58,7 +58,7 @@ static void handle_closed(struct mount *mount, struct node *node, uint64_t handl
 {
 	check(node->opens > 0);
 	/* The data layer flushes by itself, too: what it has committed is no change by others. */
-	if (handle == HANDLE_WRITES) {
+	if (handle == HANDLE_WRITES && node->io) { /* NULL: the process ends */
 		node_learn(node, file_io_attr(node->io));
 		mount->epoch++;
 	}

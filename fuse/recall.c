@@ -277,7 +277,8 @@ static void nothing(void *arg)
 void recall_lost(struct mount *mount, struct node *node)
 {
 	node_distrust(node);
-	recall_pages(mount, node, nothing, NULL);
+	if (mount->session) /* else the process ends */
+		recall_pages(mount, node, nothing, NULL);
 }
 
 /* A refresh: the data layer learns the new attributes, the pages are dropped, the last piece of a grown file is read, and

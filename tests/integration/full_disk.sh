@@ -33,13 +33,16 @@ for n in range(1000000):
         print(n)
         sys.exit(0 if error.errno == errno.ENOSPC else f"{error}")
 END
+fill_disks() {
+	for i in 1 2 3; do # reserved for metadata: 64 MiB
+		disk=$cluster/data/chunkserver-$i
+		fallocate -l $(($(df --output=avail -B1 "$disk" | tail -1) - (50 << 20))) "$disk/filler"
+	done
+}
 python3 "$TEST_DIR/closed.py" "$mnt/closed" > "$TEST_DIR/closed" &
 writer=$!
 wait_for 20 "files" test -e "$mnt/closed/100"
-for i in 1 2 3; do # reserved for metadata: 64 MiB
-	disk=$cluster/data/chunkserver-$i
-	fallocate -l $(($(df --output=avail -B1 "$disk" | tail -1) - (50 << 20))) "$disk/filler"
-done
+fill_disks
 wait $writer || fail "what ended the writer was not a lack of space"
 closed=$(cat "$TEST_DIR/closed")
 grep -q file_not_stored_yet "$cluster/log/mount.log" || fail "none of $closed files had to wait for room"
@@ -50,6 +53,24 @@ closed_elsewhere() { rm -rf "$TEST_DIR/got" && granary get -r /closed "$TEST_DIR
 wait_for 60 "the files that had to wait for room" closed_elsewhere 2> "$TEST_DIR/err"
 python3 "$TEST_DIR/closed.py" "$mnt/closed" "$closed" || fail "what was closed is gone"
 echo "   $closed files"
+
+step "a mount that ends before there is room says what is lost"
+mkdir "$TEST_DIR/ending"
+granary-mount --timeout 1s --foreground "$TEST_DIR/ending" 2> "$TEST_DIR/ending.log" &
+mount=$!
+wait_for 10 "the mount" mountpoint -q "$TEST_DIR/ending"
+python3 "$TEST_DIR/closed.py" "$TEST_DIR/ending/lost" > "$TEST_DIR/closed" &
+writer=$!
+wait_for 20 "files" test -e "$TEST_DIR/ending/lost/100"
+fill_disks
+wait $writer || fail "what ended the writer was not a lack of space"
+kill $mount
+status=0
+wait $mount || status=$?
+equal $status 1
+grep -q file_lost "$TEST_DIR/ending.log" || fail "it says $(tail -3 "$TEST_DIR/ending.log")"
+rm "$cluster"/data/chunkserver-?/filler
+wait_for 20 "room" granary --timeout 5s put "$TEST_DIR/closed" /room
 
 step "fill it"
 random_file "$TEST_DIR/piece" $((8 << 20))
