@@ -15,6 +15,7 @@
 #include "chunkserver/rejoin.h"
 #include "chunkserver/service.h"
 #include "chunkserver/settle.h"
+#include "chunkserver/store_files.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
 
@@ -662,6 +663,7 @@ struct adoption {
 	struct chunk *chunk;
 	uint64_t version;
 	enum copy_state copy;
+	bool name_new;
 	enum err err;
 };
 
@@ -673,6 +675,9 @@ static void adopt_run(struct work *work)
 	struct chunk *chunk = adoption->chunk;
 	adoption->err = chunk->kind == KIND_PACK ? pack_set_state(&chunk->pack, adoption->version, adoption->copy) :
 						   chunk_file_set_state(&chunk->file, adoption->version, adoption->copy);
+	/* Without its name it would be gone, or an older file that had the name before would be there again. */
+	if (adoption->err == OK && adoption->name_new)
+		adoption->err = store_files_sync_folder(chunk_store_loop(chunk->store), chunk->path);
 }
 
 static void adopt_done(struct work *work)
@@ -700,7 +705,8 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	if (service->stopping)
 		return;
 	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
-	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy };
+	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy,
+				      .name_new = chunk->name_new };
 	adoption->work.run = adopt_run;
 	adoption->work.done = adopt_done;
 	chunk->adopting = true;
