@@ -433,6 +433,9 @@ static void received(struct mend *mend, const struct rpc_result *result)
 	} else {
 		if (below)
 			inherit(mend, reply);
+		/* Syncs come to the head, which need not be the first one that still had a copy. */
+		if (chunk->uncertain && reply->loss_untold)
+			chunk->loss_untold = true;
 		if (mend->low < mend->end)
 			write_here(mend, OP_WRITE);
 		else
