@@ -16,6 +16,7 @@ struct opening {
 	bool marked;	/* by a former life of the process … */
 	bool same_boot; /* … in this boot of the machine */
 	bool blank;
+	bool name_new;	/* as the mark says: the folder has not been synced since the file was made */
 	uint64_t version; /* to be made with; or at least */
 	enum copy_state copy; /* `create` */
 	uint64_t salt;
@@ -204,7 +205,8 @@ static void opening_succeeded(struct opening *opening)
 	chunk->state = CHUNK_READY;
 	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
 	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
-	chunk->name_new = made;
+	/* Nobody has noted it of a pack. */
+	chunk->name_new = made || opening->name_new || chunk->kind == KIND_PACK;
 	if (made && chunk->kind == KIND_REPLICATED)
 		chunk->mark = MARK_SET;
 	if (made)
@@ -308,7 +310,6 @@ void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *locatio
 	struct opening *opening = mem_zero(1, sizeof(*opening));
 	struct chunk *chunk = enter_chunk(store, location->chunk, kind);
 	uint64_t boot = 0;
-	bool name_new = false;
 	chunk->chain = location;
 	opening->chunk = chunk;
 	opening->version = location->version;
@@ -317,7 +318,7 @@ void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *locatio
 		if (chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
 			buf_clear(&opening->table);
 	} else {
-		opening->marked = chunk_index_marked(&store->index, chunk->id, &boot, &name_new);
+		opening->marked = chunk_index_marked(&store->index, chunk->id, &boot, &opening->name_new);
 		opening->same_boot = boot == store->boot;
 		opening->blank = opening->marked && boot == CHUNK_BOOT_BLANK;
 	}
