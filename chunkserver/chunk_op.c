@@ -16,6 +16,7 @@
 #include "chunkserver/rejoin.h"
 #include "chunkserver/service.h"
 #include "chunkserver/settle.h"
+#include "chunkserver/store_files.h"
 #include "common/base/check.h"
 #include "common/sys/log.h"
 
@@ -659,6 +660,7 @@ struct adoption {
 	uint64_t version;
 	enum copy_state copy;
 	struct write_log_entry joins; /* order 0: it does not */
+	bool name_new;
 	enum err err;
 };
 
@@ -674,6 +676,9 @@ static void adopt_run(struct work *work)
 		return;
 	adoption->err = chunk->kind == KIND_PACK ? pack_set_state(&chunk->pack, adoption->version, adoption->copy) :
 						   chunk_file_set_state(&chunk->file, adoption->version, adoption->copy);
+	/* Without its name it would be gone, or an older file that had the name before would be there again. */
+	if (adoption->err == OK && adoption->name_new)
+		adoption->err = store_files_sync_folder(chunk_store_loop(chunk->store), chunk->path);
 }
 
 static void adopt_done(struct work *work)
@@ -701,7 +706,8 @@ static void start_adoption(struct service *service, struct chunk *chunk)
 	if (service->stopping)
 		return;
 	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
-	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy };
+	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy,
+				      .name_new = chunk->name_new };
 	adoption->joins = (struct write_log_entry){ .chunk = chunk->id, .end = CHUNK_BLOCKS };
 	if (chunk->copy == COPY_JOINING)
 		write_log_begin(chunk_store_writes(service->store), &adoption->joins);

@@ -286,7 +286,7 @@ static void opening_succeeded(struct opening *opening)
 	chunk->state = CHUNK_READY;
 	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
 	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
-	chunk->name_new = made;
+	chunk->name_new = made || opening->name_new;
 	chunk->written = !opening->create || opening->marked;
 	if (made) {
 		chunk->mark = MARK_SET;

@@ -454,6 +454,7 @@ static void received(struct mend *mend, const struct rpc_result *result)
 			chunk_ops_wake(chunk, NULL);
 		if (below)
 			inherit(mend, reply);
+		/* Syncs come to the head, which need not be the first one that still had a copy. */
 		chunk->loss_untold = chunk->loss_untold || (chunk->uncertain && reply->loss_untold);
 		if (mend->low < mend->end)
 			write_here(mend, OP_WRITE);

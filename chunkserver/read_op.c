@@ -52,8 +52,8 @@ static void reply(const struct chunk *chunk, struct rpc_request *request, uint32
 {
 	uint8_t crcs[FRAME_DATA_BYTES_MAX / BLOCK_BYTES * 4u];
 	Granary__ChunkReadReply message = GRANARY__CHUNK_READ_REPLY__INIT;
-	message.version = chunk->version;
 	message.loss_untold = chunk->loss_untold;
+	message.version = chunk->version;
 	check(count * 4u <= sizeof(crcs));
 	const Granary__ChunkRead *read = (const Granary__ChunkRead *)request->message;
 	if (read->predecessor)

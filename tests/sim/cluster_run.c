@@ -5,14 +5,15 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "tests/sim/runner.h"
 
 #define START_US 10000000u /* until everything is made, at most */
 #define CALM_US 60000000u
 
-enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_ERRORS, SUM_UNDECIDED, SUM_MS };
+enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
 
 const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "errors",
-					   "registers undecided", "ms of simulated time", NULL };
+					   "registers undecided", RUNNER_STEPS, RUNNER_MS, NULL };
 
 void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint64_t limit_us, const char *what)
 {
@@ -74,6 +75,7 @@ static void add(const struct run *run, uint64_t *sum)
 	sum[SUM_GETS] += counts->gets;
 	sum[SUM_LOCKS] += counts->locks;
 	sum[SUM_ERRORS] += counts->errors;
+	sum[SUM_STEPS] += sim_steps(run->world.sim);
 	sum[SUM_MS] += sim_now_us(run->world.sim) / 1000;
 }
 

@@ -168,30 +168,3 @@ bool masters_are_whole(struct replica *const replicas[MASTERS])
 	}
 	return true;
 }
-
-/* A planted bug was found. */
-static void on_abort(int number)
-{
-	(void)number;
-	_exit(0);
-}
-
-int seeds_main(const struct seeds *seeds, int argc, char **argv)
-{
-	bool expect_failure = argc == 3 && strcmp(argv[1], "--expect-failure") == 0;
-	uint64_t first = argc > 1 && !expect_failure ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : seeds->standard;
-
-	if (expect_failure)
-		signal(SIGABRT, on_abort);
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		fprintf(stderr, "\rseed %" PRIu64 " ", seed);
-		uint64_t digest = seeds->run(seed, seeds->sum);
-		if (seed % 10 == 1)
-			check(seeds->run(seed, seeds->sum) == digest);
-	}
-	seeds->report(seeds->sum, count);
-	if (expect_failure)
-		printf("the planted bug was not found\n");
-	return expect_failure;
-}

@@ -1,5 +1,4 @@
-/* Three masters of production code, each on a simulated host of its own: started, stopped, broken. And the run over seeds that
- * the simulations of them have in common. */
+/* Three masters of production code, each on a simulated host of its own: started, stopped, broken. */
 #ifndef GRANARY_TESTS_SIM_MASTERS_H
 #define GRANARY_TESTS_SIM_MASTERS_H
 
@@ -42,18 +41,5 @@ unsigned leader_after(unsigned asked, const struct rpc_result *result);
 
 /* All of them are voters that have caught up, with databases of their own. NULL: one that does not run. */
 bool masters_are_whole(struct replica *const replicas[MASTERS]);
-
-struct seeds {
-	uint64_t standard; /* how many without arguments */
-	/* Adds what it saw to `sum`, gives a digest of the run: equal seeds give equal runs. */
-	uint64_t (*run)(uint64_t seed, void *sum);
-	void *sum;
-	/* Prints the sum of so many seeds and checks that enough has happened. */
-	void (*report)(const void *sum, uint64_t count);
-};
-
-/* What main does: PROGRAM [SEED [COUNT]], or PROGRAM --expect-failure COUNT for a build with a planted bug: 0 as soon as it is
- * found. */
-int seeds_main(const struct seeds *seeds, int argc, char **argv);
 
 #endif

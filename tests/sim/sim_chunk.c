@@ -7,7 +7,7 @@
  * Checked on the way: a read from any member gives what was acknowledged last, unless a write of that region is open.
  * At the end: every member of every chunk has exactly what was acknowledged; where a client gave up, all members have the same.
  *
- *	sim_chunk [SEED [COUNT [--expect-failure]]]	equal seeds give equal runs; SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_chunk [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -570,7 +570,7 @@ static void compare_all(struct world *world)
 	}
 }
 
-static void run_seed(uint64_t seed)
+static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {
 	struct world *world = mem_zero(1, sizeof(*world));
 	world->seed = seed;
@@ -607,11 +607,10 @@ static void run_seed(uint64_t seed)
 	if (!sim_run(world->sim, CALM_US, all_complete, world))
 		world_failed(world, "chunks lack copies though all faults have ended");
 	compare_all(world);
-	printf("seed %" PRIu64 ": %u writes, %u retries, %u given up, %u reads, %u kills, %u power cuts, %u drops, %u joins, %u completed, "
-	       "%" PRIu64 " KiB filled, %u refused, %u unknown, %zu chunks\n",
-	       seed, world->acknowledged, world->retries, world->given_up, world->reads, world->kills,
-	       world->power_cuts, world->drops, world->joins,
-	       world->completions, world->fill_bytes / KIB, world->refusals, world->unknown, world->chunk_count);
+	const uint64_t seen[] = { world->acknowledged, world->retries, world->given_up, world->unknown, world->reads, world->kills, world->power_cuts,
+				  world->drops, world->joins, world->completions, world->fill_bytes / KIB, world->refusals, world->chunk_count,
+				  sim_steps(world->sim), sim_now_us(world->sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	check(world->acknowledged > 50 && world->reads > 50 && world->kills > 0);
 	for (unsigned i = 0; i < SERVERS; i++) {
 		server_kill(&world->servers[i]);
@@ -623,22 +622,21 @@ static void run_seed(uint64_t seed)
 	rpc_close(world->master);
 	loop_close(world->client_loop);
 	loop_close(world->master_loop);
+	uint64_t digest = sim_trace_digest(world->sim);
 	sim_close(world->sim);
 	free(world);
+	return digest;
 }
 
 /* Seeds that once found something: heads that returned to a successor with unsettled blocks, chains that were never heard of. */
-static const uint64_t known[] = { 147, 171, 323, 332, 14, 103 };
+static const uint64_t known[] = { 147, 171, 323, 332, 14, 103, 0 };
+static const char *const counts[] = { "writes", "retries", "given up", "unknown", "reads", "kills", "power cuts", "drops", "joins", "completed", "KiB filled",
+				      "refused", "chunks", RUNNER_STEPS, RUNNER_MS, NULL };
 
 int main(int argc, char **argv)
 {
-	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
-	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
-		return runner_expect_failure(seed, count, run_seed);
-	for (uint64_t i = 0; i < count; i++)
-		run_seed(seed + i);
-	for (size_t i = 0; argc == 1 && i < sizeof(known) / sizeof(known[0]); i++)
-		run_seed(known[i]);
-	return 0;
+	const struct runner runner = {
+		.name = "sim_chunk", .standard = SEEDS, .run = run_seed, .counts = counts, .known = known
+	};
+	return runner_main(&runner, argc, argv);
 }

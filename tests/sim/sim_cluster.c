@@ -16,7 +16,7 @@
 #define STORM_US 3000000u
 #define SEEDS 3000u
 
-static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 0 };
+static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 0, 0 };
 
 static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {

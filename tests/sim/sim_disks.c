@@ -7,7 +7,7 @@
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
  * damaged: the rest of them gets a second copy, and all is whole again when those come back that were left out.
  *
- *	sim_disks [SEED [COUNT [--expect-failure]]]	SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_disks [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -544,7 +544,7 @@ static void lose_blocks(struct run *run)
 	scrub_all(run, ROUNDS + 1);
 }
 
-static void run_seed(uint64_t seed)
+static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {
 	struct run *run = mem_zero(1, sizeof *run);
 	run->world = (struct world){ .clients = 1, .client_start = client_start, .client_stop = client_stop, .arg = run };
@@ -564,26 +564,28 @@ static void run_seed(uint64_t seed)
 		failed(&run->world, "the end", 0, 0, "not everything was answered");
 	if (!sim_run(run->world.sim, ROUND_US, blobs_are_whole, run->program->blobs))
 		failed(&run->world, "packs", 0, 0, blobs_wrong(run->program->blobs));
-	printf("seed %" PRIu64 ": %u writes, %u reads, %u blobs, %u of them read, %u bits, %u power cuts, %u failures, %u lost files\n", seed,
-	       run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs), run->rotten,
-	       run->power_cuts, run->failures, run->lost);
 	check(run->program->writes > 20 && run->program->reads > 20);
 	check(blobs_made(run->program->blobs) > 20 && blobs_read(run->program->blobs) > 20);
 	if (seed % 4 == 0)
 		lose_blocks(run);
 	else if (seed % 4 == 1)
 		wait_for_schedule(run);
+	const uint64_t seen[] = { run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs),
+				  run->rotten, run->power_cuts, run->failures, run->lost, sim_steps(run->world.sim),
+				  sim_now_us(run->world.sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
+	uint64_t digest = sim_trace_digest(run->world.sim);
 	world_close(&run->world);
 	free(run);
+	return digest;
 }
+
+static const char *const counts[] = { "writes", "reads", "blobs", "blobs read", "bits", "power cuts", "failures", "lost files", RUNNER_STEPS, RUNNER_MS, NULL };
 
 int main(int argc, char **argv)
 {
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
-	if (argc > 3 && strcmp(argv[3], "--expect-failure") == 0)
-		return runner_expect_failure(first, count, run_seed);
-	for (uint64_t seed = first; seed < first + count; seed++)
-		run_seed(seed);
-	return 0;
+	const struct runner runner = {
+		.name = "sim_disks", .standard = SEEDS, .run = run_seed, .counts = counts
+	};
+	return runner_main(&runner, argc, argv);
 }

@@ -9,7 +9,7 @@
  *   - fsck finds nothing wrong then;
  *   - when all is removed, no chunk is left on any chunkserver that has come back since, but open packs.
  *
- *	sim_gc [SEED [COUNT]]	sim_gc --expect-failure COUNT	SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_gc [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,8 +22,10 @@
 #include "common/proto/mode.h"
 #include "common/proto/settings.h"
 #include "tests/sim/cluster_faults.h"
+#include "tests/sim/runner.h"
 
 #define NAMES 8u
+#define SEEDS 6u
 #define CLIENTS 2u
 #define ACTORS 3u /* of a client */
 #define FAULTS_US 14000000u
@@ -674,10 +676,9 @@ static void verify(struct world *world, struct history *history)
 	must_run(world, nothing_left, &waiting, "no copy is left over");
 }
 
-static uint64_t run(uint64_t seed, void *arg)
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
 	static const uint64_t kept[] = { 1, 4, 0 };
-	struct sum *sum = arg;
 	struct history *history = mem_zero(1, sizeof *history);
 	struct world world = { .clients = CLIENTS, .client_start = client_start, .client_stop = client_stop, .arg = history };
 	world_open(&world, seed);
@@ -694,26 +695,22 @@ static uint64_t run(uint64_t seed, void *arg)
 	sim_run(world.sim, 8000000, NULL, NULL);
 	verify(&world, history);
 	uint64_t digest = sim_trace_digest(world.sim);
+	const uint64_t seen[] = { history->sum.puts, history->sum.removed, history->sum.undeleted, history->sum.gets, history->sum.verified, history->sum.restored,
+				  sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	world_close(&world);
-	uint64_t *to = (uint64_t *)sum;
-	for (size_t i = 0; i < sizeof *sum / sizeof(uint64_t); i++)
-		to[i] += ((const uint64_t *)&history->sum)[i];
 	free(history);
 	return digest;
 }
 
-static void report(const void *arg, uint64_t count)
-{
-	const struct sum *sum = arg;
-	printf("sim_gc: %" PRIu64 " seeds, %" PRIu64 " puts, %" PRIu64 " removed, %" PRIu64 " undeleted, %" PRIu64 " gets; at the end %" PRIu64
-	       " read, %" PRIu64 " of them from the trash\n",
-	       count, sum->puts, sum->removed, sum->undeleted, sum->gets, sum->verified, sum->restored);
-	check(count < 6 || (sum->puts > 500 && sum->removed > 200 && sum->undeleted > 50 && sum->verified > 30 && sum->restored > 10));
-}
+static const char *const counts[] = { "puts", "removed", "undeleted", "gets", "read at the end", "of them from the trash", RUNNER_STEPS,
+				      RUNNER_MS, NULL };
+static const uint64_t least[] = { 501, 201, 51, 0, 31, 11, 0, 0 };
 
 int main(int argc, char **argv)
 {
-	static struct sum sum;
-	struct seeds seeds = { .standard = 6, .run = run, .sum = &sum, .report = report };
-	return seeds_main(&seeds, argc, argv);
+	const struct runner runner = {
+		.name = "sim_gc", .standard = SEEDS, .run = run, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

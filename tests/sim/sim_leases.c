@@ -16,6 +16,7 @@
 #include "common/base/limits.h"
 #include "common/sys/rpc.h"
 #include "tests/sim/masters.h"
+#include "tests/sim/runner.h"
 
 #define SERVERS 5u
 #define CHUNKS_MAX 2000u
@@ -484,9 +485,8 @@ static void world_close(struct world *world)
 	sim_close(world->sim);
 }
 
-static uint64_t run(uint64_t seed, void *arg)
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
-	struct world *sum = arg;
 	struct world *world = mem_zero(1, sizeof(*world));
 
 	world_open(world, seed);
@@ -503,31 +503,23 @@ static uint64_t run(uint64_t seed, void *arg)
 		on_server_restart(&world->servers[i]);
 	}
 	check(sim_run(world->sim, CALM_US, all_clean, world));
-	sum->changes += world->changes;
-	sum->busy += world->busy;
-	sum->grants += world->grants;
-	sum->deletions += world->deletions;
-	sum->starts += world->starts;
-	sum->chunk_count += world->chunk_count;
+	const uint64_t seen[] = { world->chunk_count, world->changes, world->busy, world->grants, world->deletions, world->starts,
+				  sim_steps(world->sim), sim_now_us(world->sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	uint64_t digest = sim_trace_digest(world->sim) ^ world->changes ^ (uint64_t)world->grants << 32 ^ sim_steps(world->sim);
 	world_close(world);
 	free(world);
 	return digest;
 }
 
-static void report(const void *arg, uint64_t count)
-{
-	const struct world *sum = arg;
-
-	printf("sim_leases: %" PRIu64 " seeds, %u chunks, %u changes, %u times busy, %u leases, %u copies deleted, %u starts\n", count,
-	       sum->chunk_count, sum->changes, sum->busy, sum->grants, sum->deletions, sum->starts);
-	check(count < SEEDS || (sum->changes > 100 && sum->deletions > 100 && sum->busy > 100));
-}
+static const char *const counts[] = { "chunks", "changes", "times busy", "leases", "copies deleted", "starts", RUNNER_STEPS, RUNNER_MS,
+				      NULL };
+static const uint64_t least[] = { 0, 101, 101, 0, 101, 0, 0, 0 };
 
 int main(int argc, char **argv)
 {
-	static struct world sum;
-	const struct seeds seeds = { .standard = SEEDS, .run = run, .sum = &sum, .report = report };
-
-	return seeds_main(&seeds, argc, argv);
+	const struct runner runner = {
+		.name = "sim_leases", .standard = SEEDS, .run = run, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

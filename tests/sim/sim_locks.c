@@ -16,6 +16,7 @@
 #include "common/proto/lock.h"
 #include "common/proto/mode.h"
 #include "tests/sim/cluster_world.h"
+#include "tests/sim/runner.h"
 
 #define CLIENTS 3u
 #define PIECE_BYTES (32u * KIB)
@@ -362,9 +363,9 @@ static bool all_finished(void *arg)
 	return ((struct history *)arg)->finished == CLIENTS;
 }
 
-static uint64_t run(uint64_t seed, void *arg)
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
-	struct history *sum = arg, history = { 0 };
+	struct history history = { 0 };
 	struct world world = { .clients = CLIENTS, .client_start = client_start, .client_stop = client_stop, .arg = &history };
 	uint64_t inode = 0;
 	world_open(&world, seed);
@@ -384,27 +385,20 @@ static uint64_t run(uint64_t seed, void *arg)
 		abort();
 	}
 	uint64_t digest = sim_trace_digest(world.sim);
+	const uint64_t seen[] = { history.grants, history.rounds, history.writes, history.refused, history.lost, history.checks,
+				  sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	world_close(&world);
-	sum->rounds += history.rounds;
-	sum->grants += history.grants;
-	sum->writes += history.writes;
-	sum->lost += history.lost;
-	sum->refused += history.refused;
-	sum->checks += history.checks;
 	return digest;
 }
 
-static void report(const void *arg, uint64_t count)
-{
-	const struct history *sum = arg;
-	printf("sim_locks: %" PRIu64 " seeds, %" PRIu64 " grants, %u rounds, %u writes, %u refused, %u sessions lost, %u checks\n", count,
-	       sum->grants, sum->rounds, sum->writes, sum->refused, sum->lost, sum->checks);
-	check(count < SEEDS || (sum->rounds > 1000 && sum->lost > 20 && sum->refused > 0));
-}
+static const char *const counts[] = { "grants", "rounds", "writes", "refused", "sessions lost", "checks", RUNNER_STEPS, RUNNER_MS, NULL };
+static const uint64_t least[] = { 0, 1001, 0, 1, 21, 0, 0, 0 };
 
 int main(int argc, char **argv)
 {
-	struct history sum = { 0 };
-	struct seeds seeds = { .standard = SEEDS, .run = run, .sum = &sum, .report = report };
-	return seeds_main(&seeds, argc, argv);
+	const struct runner runner = {
+		.name = "sim_locks", .standard = SEEDS, .run = run, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

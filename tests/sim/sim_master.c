@@ -9,7 +9,7 @@
  *   - caches: when a change is acknowledged no other client still believes the opposite under a running lease.
  * At the end: all that was acknowledged is there, nothing removed is, all masters hold equal state.
  *
- *	sim_master [SEED [COUNT]]	equal seeds give equal runs; SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_master [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +21,7 @@
 #include "common/sys/rpc.h"
 #include "master/replica.h"
 #include "tests/sim/master_disks.h"
+#include "tests/sim/runner.h"
 
 #define CLIENTS 3u
 #define SLOTS 4u
@@ -578,9 +579,8 @@ static void check_end(struct world *world)
 	}
 }
 
-static uint64_t run(uint64_t seed, void *arg)
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
-	struct world *sum = arg;
 	struct world *world = mem_zero(1, sizeof(*world));
 
 	world->sim = sim_open(&(struct sim_options){ .seed = seed, .break_per_million = 200, .verbose = getenv("SIM_VERBOSE") != NULL });
@@ -606,39 +606,26 @@ static uint64_t run(uint64_t seed, void *arg)
 		client_stop(&world->clients[i]);
 	disks_close(&world->disks);
 	masters_stop(world->members);
-	sum->created += world->created;
-	sum->removed += world->removed;
-	sum->found += world->found;
-	sum->recalls += world->recalls;
-	sum->refused += world->refused;
+	unsigned starts = 0;
 	for (unsigned i = 0; i < MASTERS; i++)
-		sum->starts += world->members[i].starts;
-	sum->lost_sessions += world->lost_sessions;
-	sum->disks.replaced += world->disks.replaced;
-	sum->disks.damaged += world->disks.damaged;
-	sum->disks.removed += world->disks.removed;
-	sum->disks.transferred += world->disks.transferred;
+		starts += world->members[i].starts;
+	const uint64_t seen[] = { world->created, world->removed, world->found, world->recalls, world->refused, starts, world->lost_sessions, world->disks.replaced, world->disks.damaged, world->disks.removed, world->disks.transferred,
+				  sim_steps(world->sim), sim_now_us(world->sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	uint64_t digest = sim_trace_digest(world->sim) ^ world->created ^ (uint64_t)world->found << 32 ^ sim_steps(world->sim);
 	sim_close(world->sim);
 	free(world);
 	return digest;
 }
 
-static void report(const void *arg, uint64_t count)
-{
-	const struct world *sum = arg;
-
-	printf("sim_master: %" PRIu64 " seeds, %u created, %u removed, %u found, %u recalls, %u refused, %u starts, %u sessions lost, disks: %u replaced, %u damaged, %u removed, %u transfers\n", count,
-	       sum->created, sum->removed, sum->found, sum->recalls, sum->refused, sum->starts, sum->lost_sessions, sum->disks.replaced,
-	       sum->disks.damaged, sum->disks.removed, sum->disks.transferred);
-	check(count < SEEDS || (sum->created > 1000 && sum->removed > 100 && sum->recalls > 100 && sum->refused > 100 && sum->starts > count * MASTERS &&
-				 sum->disks.replaced > 3 && sum->disks.damaged > 3 && sum->disks.removed > 3 && sum->disks.transferred > 3));
-}
+static const char *const counts[] = { "created", "removed", "found", "recalls", "refused", "starts", "sessions lost", "disks replaced",
+				      "disks damaged", "members removed", "leaders transferred", RUNNER_STEPS, RUNNER_MS, NULL };
+static const uint64_t least[] = { 1001, 101, 0, 101, 101, SEEDS * MASTERS + 1, 0, 4, 4, 4, 4, 0, 0 };
 
 int main(int argc, char **argv)
 {
-	static struct world sum;
-	const struct seeds seeds = { .standard = SEEDS, .run = run, .sum = &sum, .report = report };
-
-	return seeds_main(&seeds, argc, argv);
+	const struct runner runner = {
+		.name = "sim_master", .standard = SEEDS, .run = run, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

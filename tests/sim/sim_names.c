@@ -9,7 +9,7 @@
  *   - nobody sees a file in part once it was closed;
  *   - when the faults end all is done in a bounded time, all masters hold equal state, and all clients see the same tree.
  *
- *	sim_names [SEED [COUNT]], or --expect-failure COUNT	SIM_VERBOSE=1 in the environment shows the trace */
+ *	sim_names [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@
 #include "master/meta/meta.h"
 #include "master/replica.h"
 #include "tests/sim/names_client.h"
+#include "tests/sim/runner.h"
 
 #define FAULTS_US 20000000u
 #define CALM_US 90000000u
@@ -37,12 +38,6 @@ struct run {
 	bool dangers; /* clients stand still for long, too */
 	struct node *stopped; /* the client that stands still for longer than its session lasts */
 	bool watches; /* when something breaks clients look at what others do */
-};
-
-struct sum {
-	unsigned deferred, plain, queries, local_answers, unknown, recalls, files, lost, faults, weak;
-	uint64_t steps, records;
-	uint32_t states_max;
 };
 
 /* ---- faults ---- */
@@ -282,24 +277,15 @@ static void check_end(struct run *run, uint32_t *states_max)
 	check(model_check(run->history.model, states_max, stderr));
 }
 
-static void add(struct sum *sum, const struct run *run, uint32_t states_max)
+static void add(uint64_t *sum, const struct run *run, uint32_t states_max)
 {
 	const struct history *history = &run->history;
-	sum->deferred += history->deferred;
-	sum->plain += history->plain;
-	sum->queries += history->queries;
-	sum->local_answers += history->local_answers;
-	sum->unknown += history->unknown;
-	sum->recalls += history->recalls;
-	sum->files += history->files;
-	sum->lost += history->lost;
-	sum->faults += run->world.faults;
-	sum->steps += sim_steps(run->world.sim);
-	sum->records += model_count(history->model);
+	uint64_t weak = 0;
 	for (uint32_t i = 0; i < model_count(history->model); i++)
-		sum->weak += model_record(history->model, i)->weak;
-	if (sum->states_max < states_max)
-		sum->states_max = states_max;
+		weak += model_record(history->model, i)->weak;
+	const uint64_t seen[] = { model_count(history->model), history->deferred, history->files, weak, history->plain, history->queries, history->local_answers, history->unknown, history->recalls, run->world.faults, history->lost, states_max,
+				  sim_steps(run->world.sim), sim_now_us(run->world.sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 }
 
 static void history_free(struct history *history)
@@ -312,7 +298,7 @@ static void history_free(struct history *history)
 	model_close(history->model);
 }
 
-static uint64_t run_seed(uint64_t seed, void *arg)
+static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {
 	static const unsigned visits[] = { 60, 600, 2500 };
 	struct run *run = mem_zero(1, sizeof *run);
@@ -346,7 +332,7 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 	run_until(run, all_have_looked, "everything is known to the master");
 	run_until(run, all_applied, "all masters have applied everything");
 	check_end(run, &states_max);
-	add(arg, run, states_max);
+	add(sum, run, states_max);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ run->history.deferred ^ (uint64_t)run->history.queries << 32 ^ sim_steps(run->world.sim);
 	world_close(&run->world);
 	history_free(&run->history);
@@ -354,19 +340,15 @@ static uint64_t run_seed(uint64_t seed, void *arg)
 	return digest;
 }
 
-static void report(const void *arg, uint64_t count)
-{
-	const struct sum *sum = arg;
-	printf("sim_names: %" PRIu64 " seeds, %" PRIu64 " steps, %" PRIu64 " operations: %u deferred (%u files, %u that may have been lost), %u requests, %u queries, "
-	       "%u answered locally, %u unknown; %u recalls, %u faults, %u sessions lost, at most %" PRIu32 " states\n",
-	       count, sum->steps, sum->records, sum->deferred, sum->files, sum->weak, sum->plain, sum->queries, sum->local_answers, sum->unknown,
-	       sum->recalls, sum->faults, sum->lost, sum->states_max);
-	check(count < SEEDS || (sum->deferred > 1000 && sum->plain > 1000 && sum->files > 500 && sum->recalls > 500 && sum->faults > 100));
-}
+static const char *const counts[] = { "operations", "deferred", "files", "that may have been lost", "requests", "queries",
+				      "answered locally", "unknown", "recalls", "faults", "sessions lost", "states at most", RUNNER_STEPS,
+				      RUNNER_MS, NULL };
+static const uint64_t least[] = { 0, 1001, 501, 0, 1001, 0, 0, 0, 501, 101, 0, 0, 0, 0 };
 
 int main(int argc, char **argv)
 {
-	static struct sum sum;
-	const struct seeds seeds = { .standard = SEEDS, .run = run_seed, .sum = &sum, .report = report };
-	return seeds_main(&seeds, argc, argv);
+	const struct runner runner = {
+		.name = "sim_names", .standard = SEEDS, .run = run_seed, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

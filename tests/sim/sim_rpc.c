@@ -11,6 +11,7 @@
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 #include "common/sys/rpc.h"
+#include "tests/sim/runner.h"
 #include "tests/sim/sys/sim.h"
 
 #define SERVERS 2u
@@ -299,7 +300,7 @@ static void check_reaches_all(struct world *world)
 	}
 }
 
-static uint64_t run(uint64_t seed, unsigned totals[100])
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
 	struct world *world = mem_zero(1, sizeof(*world));
 	world->sim = sim_open(&(struct sim_options){ .seed = seed, .break_per_million = 1000 });
@@ -327,8 +328,9 @@ static uint64_t run(uint64_t seed, unsigned totals[100])
 	check_history(world);
 	check_reaches_all(world);
 	check(world->succeeded > world->count / 10);
-	for (unsigned i = 0; i < 100; i++)
-		totals[i] += world->by_error[i];
+	const uint64_t seen[] = { world->by_error[OK], world->by_error[ERR_CLOSED], world->by_error[ERR_TIMEOUT], world->by_error[ERR_UNREACHABLE],
+				  sim_steps(world->sim), sim_now_us(world->sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		rpc_close(world->clients[i].rpc);
 	for (unsigned i = 0; i < CLIENTS; i++) {
@@ -453,20 +455,19 @@ static void run_lives(uint64_t seed)
 	sim_close(lives.sim);
 }
 
+static uint64_t run_both(uint64_t seed, uint64_t *sum)
+{
+	run_lives(seed);
+	return run(seed, sum);
+}
+
+static const char *const counts[] = { "ok", "closed", "timed out", "unreachable", RUNNER_STEPS, RUNNER_MS, NULL };
+static const uint64_t least[] = { 1, 1, 1, 1, 0, 0 };
+
 int main(int argc, char **argv)
 {
-	unsigned totals[100] = { 0 };
-	uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 1 ? 1 : SEEDS;
-	for (uint64_t seed = first; seed < first + count; seed++) {
-		fprintf(stderr, "\rseed %llu ", (unsigned long long)seed);
-		run_lives(seed);
-		uint64_t digest = run(seed, totals);
-		if (seed % 10 == 1)
-			check(run(seed, totals) == digest);
-	}
-	printf("sim_rpc: %llu seeds, %u ok, %u closed, %u timed out, %u unreachable\n", (unsigned long long)count, totals[OK],
-	       totals[ERR_CLOSED], totals[ERR_TIMEOUT], totals[ERR_UNREACHABLE]);
-	check(count == 1 || (totals[ERR_CLOSED] > 0 && totals[ERR_TIMEOUT] > 0 && totals[ERR_UNREACHABLE] > 0));
-	return 0;
+	const struct runner runner = {
+		.name = "sim_rpc", .standard = SEEDS, .run = run_both, .counts = counts, .least = least
+	};
+	return runner_main(&runner, argc, argv);
 }

@@ -15,6 +15,7 @@
 #include "common/proto/mode.h"
 #include "master/replica.h"
 #include "tests/sim/cluster_world.h"
+#include "tests/sim/runner.h"
 
 #define SEEDS 9u
 #define CUT_US 8000000u
@@ -172,7 +173,7 @@ static bool disturb(struct world *world, uint64_t seed)
 	return true;
 }
 
-static void run(uint64_t seed)
+static uint64_t run(uint64_t seed, uint64_t *sum)
 {
 	struct world world = { .clients = 1, .client_start = client_start, .client_stop = client_stop };
 
@@ -185,7 +186,6 @@ static void run(uint64_t seed)
 	writer->longest_us = 0;
 	unsigned before = writer->writes;
 	sim_run(world.sim, CUT_US, NULL, NULL);
-	printf("seed %" PRIu64 ": longest pause %" PRIu64 " ms, %u writes\n", seed, writer->longest_us / 1000, writer->writes - before);
 	if (writer->writes < before + 20 || writer->longest_us > PAUSE_US_MAX) {
 		sim_print_trace(world.sim, stderr);
 		abort();
@@ -199,15 +199,20 @@ static void run(uint64_t seed)
 		sim_print_trace(world.sim, stderr);
 		abort();
 	}
+	const uint64_t seen[] = { writer->writes - before, writer->longest_us / 1000,
+				  sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
+	uint64_t digest = sim_trace_digest(world.sim);
 	world_close(&world);
+	return digest;
 }
+
+static const char *const counts[] = { "writes", "ms of the longest pause", RUNNER_STEPS, RUNNER_MS, NULL };
 
 int main(int argc, char **argv)
 {
-	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-	uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SEEDS;
-
-	for (uint64_t i = 0; i < count; i++)
-		run(seed + i);
-	return 0;
+	const struct runner runner = {
+		.name = "sim_unreachable", .standard = SEEDS, .run = run, .counts = counts
+	};
+	return runner_main(&runner, argc, argv);
 }
