@@ -8,7 +8,7 @@ set(cluster_plants
 	client/file_io:CLIENT_RECALL_IGNORED:400	    # attributes are relied on after the master has taken them back
 	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:100:power	    # a chunkserver acknowledges before it has synced
 	chunkserver/chunk_op:CHUNK_VERSION_UNCHECKED:400    # what comes under an old version of a chunk is done
-	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:200:disks    # who failed to write settles all the same, with what it has
+	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:300:disks    # who failed to write settles all the same, with what it has
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
 	master/meta/session:APPLY_TWICE:400)		    # a request that is sent again is applied again
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
