@@ -5,7 +5,7 @@ foreach(bug
 	set(name sim_rpc_plant_${bug})
 	add_executable(${name} sim/sim_rpc.c ${CMAKE_SOURCE_DIR}/common/sys/rpc.c)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
-	target_link_libraries(${name} PRIVATE granary_sim granary_rpc granary_sim granary_common)
+	target_link_libraries(${name} PRIVATE granary_sim_runner granary_sim granary_rpc granary_sim granary_common)
 	add_test(NAME ${name} COMMAND ${name} --seeds 1 --expect-failure)
 	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 60)
 endforeach()
