@@ -624,6 +624,16 @@ static bool is_in(const char *path, const char *directory)
 	return strncmp(path, directory, length) == 0 && path[length] == '/' && strchr(path + length + 1, '/') == NULL;
 }
 
+/* Of one file no later name is there before an earlier one: it would have both. */
+static bool is_synced_with(const struct name_change *change, const char *path)
+{
+	for (const struct name_change *later = change; later != NULL; later = later->next) {
+		if (is_in(later->path, path) && (later == change || (change->inode != NULL && later->inode == change->inode)))
+			return true;
+	}
+	return false;
+}
+
 enum err dir_sync(struct loop *loop, const char *path)
 {
 	struct sim_host *host = loop->host;
@@ -633,7 +643,7 @@ enum err dir_sync(struct loop *loop, const char *path)
 	struct name_change **link = &disk->first, *last = NULL;
 	while (*link != NULL) {
 		struct name_change *change = *link;
-		if (!is_in(change->path, path)) {
+		if (!is_synced_with(change, path)) {
 			last = change;
 			link = &change->next;
 			continue;
