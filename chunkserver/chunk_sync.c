@@ -40,8 +40,10 @@ enum err chunk_sync_run(struct chunk_sync_job *job)
 	return OK;
 #endif
 	job->err = file_sync(job->file);
+#ifndef PLANT_CHUNK_NAME_NOT_SYNCED
 	if (job->err == OK && job->name_new)
 		job->err = store_files_sync_folder(chunk_store_loop(job->chunk->store), job->chunk->path);
+#endif
 	return job->err;
 }
 

@@ -482,6 +482,8 @@ static void answered(void *arg, const struct rpc_result *result)
 		answers->corrupt++;
 		answers->torn += torn;
 		answers->torn_above = answers->torn_above || (torn && above);
+		/* What all have torn down to there was acknowledged to nobody. One that is uncertain waits for us, and we for nobody. */
+		mend->below += torn && !mend->chunk->uncertain && mend->member == mend->below;
 		break;
 	}
 	case ERR_UNCERTAIN:

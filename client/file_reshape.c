@@ -79,13 +79,18 @@ static void trim_committed(void *arg, enum err err, const ProtobufCMessage *mess
 	reshaped(io);
 }
 
-static void trimmed(void *arg, enum err err, uint32_t slot)
+static void trim_failed(struct file_io *io, enum err err)
+{
+	head_end(io, io->queue->kind == IO_TRUNCATE && io->queue->sync ? OK : err);
+	reshaped(io);
+}
+
+static void trim_synced(void *arg, enum err err, uint32_t slot)
 {
 	struct file_io *io = arg;
 	(void)slot;
 	if (err) {
-		head_end(io, io->queue->kind == IO_TRUNCATE && io->queue->sync ? OK : err);
-		reshaped(io);
+		trim_failed(io, err);
 		return;
 	}
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
@@ -99,16 +104,35 @@ static void trimmed(void *arg, enum err err, uint32_t slot)
 	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, trim_committed, io);
 }
 
+static struct place trim_place(struct file_io *io)
+{
+	return (struct place){.map = &io->map, .index = (uint32_t)(io->attr->trim / CHUNK_BYTES)};
+}
+
+/* The master knows of it until it is durable: after a loss of power the bytes would be there again, and the file may grow over them. */
+static void trimmed(void *arg, enum err err, uint32_t slot)
+{
+	struct file_io *io = arg;
+#ifdef PLANT_CLIENT_TRIM_NOT_SYNCED
+	trim_synced(arg, err, slot);
+	return;
+#endif
+	(void)slot;
+	if (err)
+		trim_failed(io, err);
+	else
+		chain_call(io->client, &(struct chain_request){.type = MESSAGE_CHUNK_SYNC, .place = trim_place(io)}, trim_synced, io);
+}
+
 static void trim(struct file_io *io)
 {
-	uint64_t at = io->attr->trim;
 	io->reshaping = true;
 	file_io_hold(io);
 	chain_call(io->client,
 		   &(struct chain_request){
 		       .type = MESSAGE_CHUNK_TRIM,
-		       .place = {.map = &io->map, .index = (uint32_t)(at / CHUNK_BYTES)},
-		       .offset = (uint32_t)(at % CHUNK_BYTES),
+		       .place = trim_place(io),
+		       .offset = (uint32_t)(io->attr->trim % CHUNK_BYTES),
 		   },
 		   trimmed, io);
 }

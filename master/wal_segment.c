@@ -62,8 +62,10 @@ enum err wal_create_segment(struct wal *wal, const struct wal_header *header, ui
 		err = file_sync(file);
 	if (err == OK)
 		err = file_rename(wal->loop, spare_path.text, path.text);
+#ifndef PLANT_WAL_SEGMENT_NAME_NOT_SYNCED
 	if (err == OK)
 		err = dir_sync(wal->loop, wal->directory);
+#endif
 	if (err)
 		file_unref(file);
 	else

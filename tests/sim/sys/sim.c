@@ -259,6 +259,17 @@ void sim_on_power_cut(struct sim *sim, void (*fn)(void *arg, struct sim_host *ho
 	sim->power_cut_arg = arg;
 }
 
+void sim_on_sync(struct sim *sim, void (*fn)(void *arg, struct sim_host *host, bool done), void *arg)
+{
+	sim->on_sync = fn;
+	sim->on_sync_arg = arg;
+}
+
+void sim_lose_unsynced(struct sim *sim, bool all)
+{
+	sim->lose_unsynced = all;
+}
+
 void sim_host_start(struct sim_host *host)
 {
 	check(!host->up);

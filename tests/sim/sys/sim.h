@@ -89,6 +89,11 @@ bool sim_host_is_up(const struct sim_host *host);
 void sim_host_power_cut_after(struct sim_host *host, uint64_t disk_operations);
 /* Called whenever a host loses power, at once; from within an event of it. */
 void sim_on_power_cut(struct sim *sim, void (*fn)(void *arg, struct sim_host *host), void *arg);
+/* Called at each persistence point of any host: just before a sync of a file, a directory or a store has its effect, and just after. It may
+ * cut the power of any hosts. */
+void sim_on_sync(struct sim *sim, void (*fn)(void *arg, struct sim_host *host, bool done), void *arg);
+/* Power cuts from now on: nothing that was not synced is kept, or (false) what chance says. */
+void sim_lose_unsynced(struct sim *sim, bool all);
 /* wall_ms is added to the wall clock; rate_ppm is how much faster both clocks run (may be negative). */
 void sim_host_set_clock(struct sim_host *host, int64_t wall_ms, int32_t rate_ppm);
 

@@ -166,12 +166,30 @@ bool sim_disk_operation(struct loop *loop)
 	return false;
 }
 
+static bool persistence_point(struct loop *loop, bool done)
+{
+	struct sim *sim = loop->sim;
+	if (sim->on_sync != NULL)
+		sim->on_sync(sim->on_sync_arg, loop->host, done);
+	return !loop->dead;
+}
+
+bool sim_sync_begins(struct loop *loop)
+{
+	return sim_disk_operation(loop) && persistence_point(loop, false);
+}
+
+bool sim_sync_is_done(struct loop *loop)
+{
+	return persistence_point(loop, true);
+}
+
 static void page_cut(struct sim *sim, struct page *page)
 {
 	if (page->now == NULL)
 		page->now = mem_zero(1, PAGE);
 	for (size_t at = 0; at < PAGE; at += SECTOR) {
-		if (rng_below(&sim->rng, 2) != 0)
+		if (!sim->lose_unsynced && rng_below(&sim->rng, 2) != 0)
 			continue;
 		if (page->durable != NULL)
 			memcpy(page->now + at, page->durable + at, SECTOR);
@@ -181,6 +199,16 @@ static void page_cut(struct sim *sim, struct page *page)
 	free(page->durable);
 	page->durable = NULL;
 	page->dirty = page->doomed = false;
+}
+
+/* The rest of the last page, and all beyond: a file that grows again reads zeros there. */
+static void beyond_end_cut(struct inode *inode)
+{
+	for (size_t index = (size_t)(inode->size / PAGE); index < inode->page_count; index++) {
+		size_t within = index == inode->size / PAGE ? (size_t)(inode->size % PAGE) : 0;
+		if (inode->pages[index].now != NULL)
+			memset(inode->pages[index].now + within, 0, PAGE - within);
+	}
 }
 
 static uint32_t directory_hash(const char *path)
@@ -199,10 +227,11 @@ static void names_cut(struct sim_disk *disk)
 	size_t ended_count = 0, count = 0;
 	for (const struct name_change *change = disk->first; change != NULL; change = change->next)
 		count++;
-	uint64_t kept = rng_below(rng, count + 1);
+	bool none = disk->host->sim->lose_unsynced;
+	uint64_t kept = none ? 0 : rng_below(rng, count + 1);
 	for (const struct name_change *change = disk->first; change != NULL; change = change->next) {
 		uint32_t folders[2] = { directory_hash(change->path), directory_hash(change->from == NULL ? change->path : change->from) };
-		bool lost = one_journal ? kept == 0 : rng_below(rng, count + 1) == 0;
+		bool lost = none || (one_journal ? kept == 0 : rng_below(rng, count + 1) == 0);
 		for (size_t i = 0; i < ended_count && !one_journal; i++)
 			lost = lost || ended[i] == folders[0] || ended[i] == folders[1] || ended_count + 2 > NAMES_CUT_MAX;
 		if (!lost)
@@ -222,12 +251,13 @@ void sim_disk_power_cut(struct sim_disk *disk)
 	for (struct name *name = disk->durable; name != NULL; name = name->next) {
 		struct inode *inode = name->inode;
 		sim_disk_name_set(disk, &disk->names, name->path, inode);
-		if (inode->size != inode->size_durable && rng_below(&sim->rng, 2) == 0)
+		if (inode->size != inode->size_durable && (sim->lose_unsynced || rng_below(&sim->rng, 2) == 0))
 			inode->size = inode->size_durable;
 		inode->size_durable = inode->size;
 		for (size_t i = 0; i < inode->dirty_count; i++)
 			page_cut(sim, &inode->pages[inode->dirty[i]]);
 		inode->dirty_count = 0;
+		beyond_end_cut(inode);
 	}
 	sim_stores_power_cut(disk->host, disk->stores);
 }
@@ -487,7 +517,7 @@ enum err file_sync(struct file *file)
 {
 	struct sim_host *host = file->loop->host;
 	struct inode *inode = file->inode;
-	if (!sim_disk_operation(file->loop))
+	if (!sim_sync_begins(file->loop))
 		return ERR_IO;
 	if (inode->faults.sync_fails || sim_chance(host->sim, host->faults.sync_error_per_million)) {
 		for (size_t i = 0; i < inode->dirty_count; i++)
@@ -507,7 +537,7 @@ enum err file_sync(struct file *file)
 		page->dirty = false;
 	}
 	inode->dirty_count = doomed;
-	return OK;
+	return sim_sync_is_done(file->loop) ? OK : ERR_IO;
 }
 
 static void zero_range(struct file *file, uint64_t from, uint64_t to)
@@ -637,7 +667,7 @@ static bool is_synced_with(const struct name_change *change, const char *path)
 enum err dir_sync(struct loop *loop, const char *path)
 {
 	struct sim_host *host = loop->host;
-	if (!sim_disk_operation(loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
+	if (!sim_sync_begins(loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
 		return ERR_IO;
 	struct sim_disk *disk = host->disk;
 	struct name_change **link = &disk->first, *last = NULL;
@@ -653,7 +683,7 @@ enum err dir_sync(struct loop *loop, const char *path)
 		change_free(disk, change);
 	}
 	disk->last = last;
-	return OK;
+	return sim_sync_is_done(loop) ? OK : ERR_IO;
 }
 
 enum err dir_list(struct loop *loop, const char *path, bool (*fn)(void *arg, const char *name), void *arg)

@@ -82,6 +82,9 @@ struct sim {
 	struct sim_host *open_host;
 	void (*power_cut)(void *arg, struct sim_host *host);
 	void *power_cut_arg;
+	void (*on_sync)(void *arg, struct sim_host *host, bool done);
+	void *on_sync_arg;
+	bool lose_unsynced;
 	char (*trace)[SIM_LINE_BYTES];
 	uint64_t trace_count;
 	uint64_t trace_digest;
@@ -105,6 +108,9 @@ void sim_disk_power_cut(struct sim_disk *disk);
 void sim_disk_process_died(struct sim_disk *disk, const struct loop *loop);
 /* Counts one disk operation; false: the power was cut just now or before, nothing has an effect any more. */
 bool sim_disk_operation(struct loop *loop);
+/* The two sides of a persistence point. False: the power was cut there. */
+bool sim_sync_begins(struct loop *loop);
+bool sim_sync_is_done(struct loop *loop);
 bool sim_disk_has_room(const struct sim_disk *disk, size_t bytes);
 
 /* Ordered maps with old versions (sim_map.c): the stores of a host's disk. */

@@ -214,7 +214,7 @@ void sim_stores_power_cut(struct sim_host *host, struct sim_store *stores)
 {
 	for (struct sim_store *store = stores; store != NULL; store = store->next) {
 		/* Often all that was not synced: what relies on it shows soon. */
-		bool all_lost = rng_below(&host->sim->rng, 4) == 0;
+		bool all_lost = host->sim->lose_unsynced || rng_below(&host->sim->rng, 4) == 0;
 		keep_only(store, all_lost ? 0 : (size_t)rng_below(&host->sim->rng, store->root_count));
 	}
 }
@@ -356,10 +356,10 @@ enum err kv_write(struct kv *kv, const struct kv_batch *batch, bool sync)
 enum err kv_sync(struct kv *kv)
 {
 	struct sim_host *host = kv->loop->host;
-	if (!sim_disk_operation(kv->loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
+	if (!sim_sync_begins(kv->loop) || sim_chance(host->sim, host->faults.sync_error_per_million))
 		return ERR_IO;
 	keep_only(kv->store, kv->store->root_count - 1);
-	return OK;
+	return sim_sync_is_done(kv->loop) ? OK : ERR_IO;
 }
 
 struct kv_batch *kv_batch_open(void)
