@@ -229,7 +229,9 @@ static void locked(void *arg, enum err err, const Granary__MetaReply *reply)
 static void on_timer(void *arg)
 {
 	struct program *program = arg;
-	if (program->io)
+	if (program->io && below(program, 2) == 0) /* whoever has stood still meanwhile writes before anybody tells him */
+		write_file(program);
+	else if (program->io)
 		read_file(program, STEP_AGAIN);
 	else if (program->history->inode != 0)
 		ask_lock(program, LOCK_EXCLUSIVE, locked);
