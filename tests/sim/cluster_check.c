@@ -404,15 +404,20 @@ static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	struct ending *ending = arg;
 	struct cluster_check *check = ending->check;
 	struct copy copies[REPLICAS_MAX];
+	const struct copy *first = NULL;
 	check(chunk->n_replicas <= REPLICAS_MAX);
 	for (size_t i = 0; i < chunk->n_replicas && ending->holds; i++) {
-		ending->holds = copy_open(check, id, chunk, chunk->replicas[i], &copies[i]);
-		if (i == 0 || !ending->holds)
+		struct copy *copy = &copies[i];
+		ending->holds = copy_open(check, id, chunk, chunk->replicas[i], copy);
+		/* If nothing was ever acknowledged in it, who has no file of it says so, and sends its readers to who has. */
+		if (!ending->holds || (!chunk->written && !copy->file.path))
 			continue;
-		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
-			ending->holds = same_blocks(check, id, &copies[0], &copies[i]);
+		if (!first)
+			first = copy;
+		else if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
+			ending->holds = same_blocks(check, id, first, copy);
 		else
-			ending->holds = same_slots(check, id, &copies[0], &copies[i]);
+			ending->holds = same_slots(check, id, first, copy);
 	}
 	return ending->holds;
 }
