@@ -364,6 +364,8 @@ static void try_start(struct chunk_op *op)
 	if (chunk->rejoin != NULL || (chunk->adopting && !reads) || (op->kind == OP_SYNC && doubtful))
 		return; /* woken when it is done */
 	if (op->retry_unchecked) {
+		if (chunk_retry_waits(op))
+			return;
 		op->retry_unchecked = false;
 		if (chunk_retry_ends(op))
 			return;
@@ -570,8 +572,8 @@ static void admit(struct chunk_op *op)
 		return;
 	}
 	bool checked = changes && op->from_client && op->client != 0;
-	op->retry_unchecked = checked && op->chunk->rejoin != NULL;
-	if (checked && op->chunk->rejoin == NULL && chunk_retry_ends(op))
+	op->retry_unchecked = checked && chunk_retry_waits(op);
+	if (checked && !op->retry_unchecked && chunk_retry_ends(op))
 		return;
 	if (op->kind == OP_APPEND && !op->applied) {
 		err = pack_op_give_slot(op);

@@ -46,6 +46,15 @@ static struct chunk_op *find_under_way(const struct chunk_op *op)
 	return NULL;
 }
 
+bool chunk_retry_waits(const struct chunk_op *op)
+{
+	const struct chunk *chunk = op->chunk;
+	if (chunk->rejoin != NULL)
+		return true;
+	return chunk->uncertain && !chunk_is_lost(chunk) && may_be_forgotten(op) && find_under_way(op) == NULL &&
+	       !op_ring_find(&chunk->ring, op->client, op->operation, NULL);
+}
+
 bool chunk_retry_ends(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -155,4 +164,13 @@ void chunk_retry_take(struct loop *loop, const Granary__ChunkReadReply *reply, s
 					       .end = told->end };
 		op_ring_add(ring, &entry, &none);
 	}
+}
+
+void chunk_retry_join(struct service *service, struct chunk *chunk, const struct op_ring *told)
+{
+	struct op_ring joined = { .known_since_ms = told->known_since_ms };
+	op_ring_append(&joined, told, &service->answered);
+	op_ring_append(&joined, &chunk->ring, &service->answered);
+	op_ring_deinit(&chunk->ring);
+	chunk->ring = joined;
 }

@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/chunk_retry.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/pack_mend.h"
 #include "chunkserver/settle.h"
@@ -56,6 +57,8 @@ struct mend {
 	uint32_t low, end; /* to be written here */
 	bool trims;	   /* what is behind them goes */
 	uint32_t written, lost;
+	bool ring_is_known; /* what a member below knew of operations when it was asked last */
+	struct op_ring ring;
 	enum err err;
 };
 
@@ -69,6 +72,7 @@ static void finish(struct mend *mend, uint64_t after_ms)
 	check(mend->call == 0 && !mend->working);
 	timer_stop(&mend->timer);
 	iobuf_unref(mend->data);
+	op_ring_deinit(&mend->ring);
 	if (mend->written > 0)
 		log_warn("blocks_mended", "chunk=%016" PRIx64 " blocks=%" PRIu32, chunk->id, mend->written);
 	chunk->mend = NULL;
@@ -147,6 +151,8 @@ static void is_certain(struct mend *mend, const char *why)
 	if (chunk->blank) /* as one piece of damage: its file */
 		chunk_store_count_damage(chunk->store, 0, 1);
 	set_certain(chunk);
+	if (mend->ring_is_known)
+		chunk_retry_join(mend->service, chunk, &mend->ring);
 	mend->cursor = 0;
 	mend->step = WINDOW_BLOCKS;
 	chunk_ops_wake(chunk, NULL);
@@ -454,6 +460,10 @@ static void received(struct mend *mend, const struct rpc_result *result)
 			chunk_ops_wake(chunk, NULL);
 		if (below)
 			inherit(mend, reply);
+		if (below && chunk->uncertain) {
+			chunk_retry_take(mend->service->loop, reply, &mend->ring);
+			mend->ring_is_known = true;
+		}
 		/* Syncs come to the head, which need not be the first one that still had a copy. */
 		chunk->loss_untold = chunk->loss_untold || (chunk->uncertain && reply->loss_untold);
 		if (mend->low < mend->end)
@@ -538,6 +548,7 @@ static void ask(struct mend *mend)
 	message.offset = mend->first * BLOCK_BYTES;
 	message.bytes = mend->count * BLOCK_BYTES;
 	message.predecessor = (int)mend->member > place;
+	message.operations = message.predecessor && chunk->uncertain;
 	message.even_uncertain = !chunk->uncertain && chunk_is_torn(chunk, mend->first, mend->first + mend->count);
 	watch(mend);
 	mend->call = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS, answered, mend);
@@ -566,8 +577,10 @@ static void next(void *arg)
 		back_off(mend);
 		return;
 	}
-	if (mend->again)
+	if (mend->again) {
 		mend->cursor = 0;
+		mend->ring_is_known = false;
+	}
 	mend->again = false;
 	if (place_of(mend) < 0) { /* the master's answer says it */
 		ask_master(mend);

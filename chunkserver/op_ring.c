@@ -68,6 +68,16 @@ void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const 
 	ring->next = (ring->next + 1) % CHUNK_OPS_REMEMBERED;
 }
 
+void op_ring_append(struct op_ring *ring, const struct op_ring *more, const struct answered *answered)
+{
+	uint32_t oldest = more->count < CHUNK_OPS_REMEMBERED ? 0 : more->next;
+	for (uint32_t i = 0; i < more->count; i++) {
+		const struct op_ring_entry *entry = &more->entries[(oldest + i) % CHUNK_OPS_REMEMBERED];
+		if (entry->client != 0)
+			op_ring_add(ring, entry, answered);
+	}
+}
+
 void op_ring_replaced(struct op_ring *ring, uint32_t first, uint32_t end, uint64_t now_ms)
 {
 	for (uint32_t i = 0; i < ring->count; i++) {

@@ -3,7 +3,7 @@
  * Holds the last CHUNK_OPS_REMEMBERED, in memory; memory is taken with the first. A retry that is not in it is a new operation only if
  * it would have to be there: if it was sent for the first time at or after `known_since_ms`. Of an older one nobody knows here whether
  * it was done, and perhaps overwritten by others since: it is refused (ERR_RETRY_UNKNOWN). `known_since_ms` is the latest of
- *   - when the store was opened: of what a former life did nothing is known, unless the ring came from the successor (rejoin.h);
+ *   - when the store was opened: of what a former life did nothing is known, unless the ring came from the successor (rejoin.h, mend.h);
  *   - when the newest operation of a chunk that was closed had been done (chunk_store.h);
  *   - when blocks were last replaced by what another server has of them, with operations that it knows, or without some that were here;
  *   - when the newest was done of those that have had to make room, those apart that their client has an answer of (struct answered).
@@ -38,6 +38,8 @@ bool answered_has(const struct answered *answered, uint64_t client, uint64_t ope
 void answered_deinit(struct answered *answered);
 
 void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const struct answered *answered);
+/* All of another one's, the oldest first. */
+void op_ring_append(struct op_ring *ring, const struct op_ring *more, const struct answered *answered);
 /* The blocks were replaced by what another server has of them. */
 void op_ring_replaced(struct op_ring *ring, uint32_t first, uint32_t end, uint64_t now_ms);
 /* Nothing is known of what was sent before `now_ms`. */
