@@ -294,6 +294,7 @@ static void opening_succeeded(struct opening *opening)
 	}
 	chunk->written_ms = loop_now_ms(store->loop);
 	op_ring_restart(&chunk->ring, store->forgotten_ms);
+	chunk->ring_sought = made;
 	note_content(opening);
 	if (opening->create)
 		chunk_store_save(chunk);

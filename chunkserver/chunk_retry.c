@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "chunkserver/rejoin.h"
 #include "chunkserver/service.h"
 #include "chunkserver/settle.h"
 #include "common/base/check.h"
@@ -46,13 +47,31 @@ static struct chunk_op *find_under_way(const struct chunk_op *op)
 	return NULL;
 }
 
+static bool is_idle(const struct chunk *chunk)
+{
+	const struct chunk_op *op;
+	DL_FOREACH2 (chunk->first_op, op, next) {
+		if (op->state > OP_WAITING)
+			return false;
+	}
+	return true;
+}
+
 bool chunk_retry_waits(const struct chunk_op *op)
 {
-	const struct chunk *chunk = op->chunk;
+	struct chunk *chunk = op->chunk;
 	if (chunk->rejoin != NULL)
 		return true;
-	return chunk->uncertain && !chunk_is_lost(chunk) && may_be_forgotten(op) && find_under_way(op) == NULL &&
-	       !op_ring_find(&chunk->ring, op->client, op->operation, NULL);
+	if (find_under_way(op) != NULL || op_ring_find(&chunk->ring, op->client, op->operation, NULL) || !may_be_forgotten(op))
+		return false;
+	if (chunk->uncertain)
+		return !chunk_is_lost(chunk);
+	/* All that was done here was synced, and nothing of it is remembered. */
+	if (chunk->ring_sought || !is_idle(chunk))
+		return false;
+	chunk->ring_sought = true;
+	rejoin_start(op->service, chunk);
+	return chunk->rejoin != NULL;
 }
 
 bool chunk_retry_ends(struct chunk_op *op)

@@ -68,6 +68,7 @@ struct chunk {
 	bool written;		/* its other complete copies have a file, too: something has been acknowledged */
 	bool lost_power;	/* what had been acknowledged, and not synced, may be lost here */
 	bool never_synced;	/* uncertain or blank: nothing of it had ever been synced here */
+	bool ring_sought;	/* others have been asked what they know of operations from before it was opened, or there were none */
 	bool loss_untold;	/* what was not synced may be lost with all members: the next sync says so, once */
 	bool name_new;		/* made, and its folder not synced since */
 	enum chunk_mark mark;
