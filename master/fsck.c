@@ -121,9 +121,13 @@ static void add_not_serving(struct fsck *fsck, const struct copy *copies, size_t
 	if (old == 0 && chunk->n_stale > 0)
 		old = chunk->stale[chunk->n_stale - 1];
 	if (count + (chunk->joining != 0) < chunk->n_replicas) {
-		for (size_t i = 0; i < count; i++)
+		for (size_t i = 0; i < count; i++) {
+			/* What another has of it was never acknowledged: it is made here, too, with the next write. */
+			if (copies[i].kind == CHECK_COPY_MISSING && !was_written(chunk))
+				continue;
 			finding_add(fsck,
 				    &(struct finding){ .kind = copies[i].kind, .id = copies[i].chunk, .other = copies[i].server });
+		}
 	} else if (was_written(chunk)) {
 		finding_add(fsck, &(struct finding){ .kind = old ? CHECK_COPY_LAST : CHECK_CHUNK_LOST,
 						     .id = copies[0].chunk,
