@@ -96,7 +96,7 @@ class Fault:
             process.fill(MASTER_LEFT_BYTES if process in self.cluster.masters else self.random.choice([0, CHUNKSERVER_LEFT_BYTES]))
 
     def all_in_doubt(self, begins):
-        """No chunkserver has room: a small file that was closed, not synced, finds no place. It is lost then, and the mount logs it."""
+        """No chunkserver has room: a small file that was closed, not synced, stays with its mount, and others see it empty meanwhile."""
         for mount in self.cluster.mounts if self.kind == "full-all" else ():
             mount.trouble(begins)
 
