@@ -1,7 +1,7 @@
 /* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
- * disk gives errors until its store fails and is opened again. At most one of the copies of a block is hurt at a time: before the next
+ * disk gives errors (or takes no writes) until its store fails and is opened again, or the file of a pack is gone. At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
@@ -59,7 +59,7 @@ struct program {
 struct run {
 	struct world world;
 	struct program *program;
-	unsigned rotten, power_cuts, failures;
+	unsigned rotten, power_cuts, failures, lost;
 	uint64_t passed_ms[WORLD_CHUNKSERVERS]; /* when the last whole scrub had ended */
 };
 
@@ -268,6 +268,43 @@ static void restart(struct node *node, bool power)
 	node_start(node);
 }
 
+struct loss {
+	struct run *run;
+	uint64_t pack;
+	unsigned candidates;
+};
+
+static bool choose_pack(void *arg, const Granary__ChunkLocation *location)
+{
+	struct loss *loss = arg;
+	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && location->copy == COPY_COMPLETE &&
+	    roll(&loss->run->world, ++loss->candidates) == 0)
+		loss->pack = location->chunk;
+	return true;
+}
+
+/* The file of a pack goes while the server has it open, or is down. */
+static void lose_pack(struct run *run, struct node *node)
+{
+	struct loss loss = { .run = run };
+	struct store_files files = { .root = "data" };
+	bool down = roll(&run->world, 2) == 0;
+	check(chunk_store_each(store_of(node), 0, choose_pack, &loss) == OK);
+	if (loss.candidates == 0)
+		return;
+	sim_trace(run->world.sim, "the file of pack %016" PRIx64 " is gone from server %u", loss.pack, node->number + 1);
+	run->lost++;
+	if (down)
+		node_stop(node, false);
+	char *path = store_files_path(&files, loss.pack, KIND_PACK);
+	struct loop *loop = sim_process_open(node->host, "hand");
+	check(store_files_remove(loop, path, NULL) == OK);
+	loop_close(loop);
+	free(path);
+	if (down)
+		node_start(node);
+}
+
 static bool has_others(void *arg, const Granary__ChunkLocation *location)
 {
 	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
@@ -288,7 +325,7 @@ static void hurt(struct run *run, struct node *node)
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
 	if (!may_be_hurt(node))
 		return;
-	switch (roll(&run->world, 4)) {
+	switch (roll(&run->world, 5)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
 		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
@@ -303,7 +340,12 @@ static void hurt(struct run *run, struct node *node)
 		run->power_cuts++;
 		restart(node, true);
 		break;
+	case 3:
+		lose_pack(run, node);
+		break;
 	default:
+		if (roll(&run->world, 3) == 0) /* as after a read-only remount */
+			faults = (struct sim_disk_faults){ .sync_error_per_million = 1000000, .write_error_per_million = 1000000 };
 		sim_trace(run->world.sim, "disk errors at server %u", node->number + 1);
 		sim_host_set_disk(node->host, &faults);
 		sim_run(run->world.sim, 2000000, NULL, NULL);
@@ -369,12 +411,19 @@ static bool passed_by_itself(void *arg)
 /* As after weeks. */
 static void wait_for_schedule(struct run *run)
 {
-	struct node *rotten = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS));
-	struct rot rot = { run, rotten };
-	struct chunk_store_counts before, after;
+	struct node *rotten = NULL;
+	struct chunk_store_counts before = { 0 }, after;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) { /* the one with most chunks: some of the bits hit what counts */
+		struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		chunk_store_counts(store_of(node), &after);
+		if (rotten == NULL || after.chunks > before.chunks) {
+			rotten = node;
+			before = after;
+		}
+	}
 	if (!may_be_hurt(rotten))
 		return;
-	chunk_store_counts(store_of(rotten), &before);
+	struct rot rot = { run, rotten };
 	sim_trace(run->world.sim, "rot at server %u, and the scrubs are due", rotten->number + 1);
 	unsigned bits = run->rotten;
 	check(chunk_store_each(store_of(rotten), 0, rot_one, &rot) == OK);
@@ -494,9 +543,9 @@ static void run_seed(uint64_t seed)
 		failed(&run->world, "the end", 0, 0, "not everything was answered");
 	if (!sim_run(run->world.sim, ROUND_US, blobs_are_whole, run->program->blobs))
 		failed(&run->world, "packs", 0, 0, blobs_wrong(run->program->blobs));
-	printf("seed %" PRIu64 ": %u writes, %u reads, %u blobs, %u of them read, %u bits, %u power cuts, %u failures\n", seed,
+	printf("seed %" PRIu64 ": %u writes, %u reads, %u blobs, %u of them read, %u bits, %u power cuts, %u failures, %u lost packs\n", seed,
 	       run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs), run->rotten,
-	       run->power_cuts, run->failures);
+	       run->power_cuts, run->failures, run->lost);
 	check(run->program->writes > 20 && run->program->reads > 20);
 	check(blobs_made(run->program->blobs) > 20 && blobs_read(run->program->blobs) > 20);
 	if (seed % 4 == 0)
