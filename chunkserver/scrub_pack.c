@@ -25,9 +25,13 @@ static void check_run(struct work *work)
 	scrub->err = file_open(scrub->service->loop, scrub->chunk->path, FILE_READ_ONLY | FILE_DIRECT, &file);
 	if (scrub->err == OK)
 		scrub->err = file_read(file, 0, buffer->bytes, BLOCK_BYTES, &done);
+	scrub->misplaced = scrub->err == ERR_NOT_FOUND;
 	if (scrub->err == OK)
-		scrub->header_bad = done < CHUNK_HEADER_USED_BYTES || chunk_header_parse(buffer->bytes, &header) != OK ||
-				    header.chunk != scrub->view.id || header.salt != scrub->view.salt;
+		scrub->header_bad = done < CHUNK_HEADER_USED_BYTES || chunk_header_parse(buffer->bytes, &header) != OK;
+	if (scrub->err == OK && !scrub->header_bad && (header.chunk != scrub->view.id || header.salt != scrub->view.salt)) {
+		scrub->misplaced = true;
+		scrub->err = ERR_NOT_FOUND;
+	}
 	for (uint32_t i = 0; scrub->err == OK && i < scrub->count; i++)
 		scrub->err = check_record(scrub, file, buffer, i);
 	file_unref(file);
@@ -49,6 +53,8 @@ static void check_ended(struct scrub_pack *scrub)
 		chunk_store_count_damage(chunk->store, 1, 1);
 		chunk_write_header(scrub->service, chunk);
 	}
+	if (same && scrub->misplaced)
+		chunk_store_set_misplaced(chunk);
 	scrub->done(scrub->arg, scrub->err, scrub->bytes);
 }
 

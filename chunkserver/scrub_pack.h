@@ -16,6 +16,7 @@ struct scrub_pack {
 	uint32_t count;
 	uint64_t bad; /* bits */
 	bool header_bad;
+	bool misplaced; /* the name leads to another file, or to none */
 	uint64_t bytes;
 	enum err err;
 	void (*done)(void *arg, enum err err, uint64_t bytes);
@@ -23,7 +24,7 @@ struct scrub_pack {
 };
 
 /* Checks the next records with slots above *slot and moves it on; what is wrong is noted as damage. done with the bytes that were read;
- * ERR_NOT_FOUND: there are no more, or the file is gone; also from within. */
+ * ERR_NOT_FOUND: there are no more, also from within; or the name leads elsewhere (chunk_store_set_misplaced). */
 void scrub_pack_next(struct scrub_pack *scrub, struct service *service, struct chunk *chunk, uint32_t *slot,
 		     void (*done)(void *arg, enum err err, uint64_t bytes), void *arg);
 

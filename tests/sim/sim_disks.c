@@ -1,7 +1,8 @@
 /* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
- * disk gives errors until its store fails and is opened again, or a chunk's file and all that was noted of it are gone. At most one of the copies of a block is hurt at a time: before the next
+ * disk gives errors (or takes no writes) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
+ * or the file of a pack. At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
@@ -348,6 +349,37 @@ static void lose_file(struct run *run, struct node *node)
 		failed(&run->world, "a chunk whose file was lost", 0, 0, "is not made good though it is written to");
 }
 
+static bool choose_pack(void *arg, const Granary__ChunkLocation *location)
+{
+	struct loss *loss = arg;
+	if (location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && location->copy == COPY_COMPLETE &&
+	    roll(&loss->run->world, ++loss->candidates) == 0)
+		loss->chunk = location->chunk;
+	return true;
+}
+
+/* The file of a pack goes while the server has it open, or is down. */
+static void lose_pack(struct run *run, struct node *node)
+{
+	struct loss loss = { .run = run };
+	struct store_files files = { .root = "data" };
+	bool down = roll(&run->world, 2) == 0;
+	check(chunk_store_each(store_of(node), 0, choose_pack, &loss) == OK);
+	if (loss.candidates == 0)
+		return;
+	sim_trace(run->world.sim, "the file of pack %016" PRIx64 " is gone from server %u", loss.chunk, node->number + 1);
+	run->lost++;
+	if (down)
+		node_stop(node, false);
+	char *path = store_files_path(&files, loss.chunk, KIND_PACK);
+	struct loop *loop = sim_process_open(node->host, "hand");
+	check(store_files_remove(loop, path, NULL) == OK);
+	loop_close(loop);
+	free(path);
+	if (down)
+		node_start(node);
+}
+
 static bool has_others(void *arg, const Granary__ChunkLocation *location)
 {
 	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
@@ -368,7 +400,7 @@ static void hurt(struct run *run, struct node *node)
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
 	if (!may_be_hurt(node))
 		return;
-	switch (roll(&run->world, 5)) {
+	switch (roll(&run->world, 6)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
 		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
@@ -386,7 +418,12 @@ static void hurt(struct run *run, struct node *node)
 	case 3:
 		lose_file(run, node);
 		break;
+	case 4:
+		lose_pack(run, node);
+		break;
 	default:
+		if (roll(&run->world, 3) == 0) /* as after a read-only remount */
+			faults = (struct sim_disk_faults){ .sync_error_per_million = 1000000, .write_error_per_million = 1000000 };
 		sim_trace(run->world.sim, "disk errors at server %u", node->number + 1);
 		sim_host_set_disk(node->host, &faults);
 		sim_run(run->world.sim, 2000000, NULL, NULL);
@@ -452,12 +489,19 @@ static bool passed_by_itself(void *arg)
 /* As after weeks. */
 static void wait_for_schedule(struct run *run)
 {
-	struct node *rotten = world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS));
-	struct rot rot = { run, rotten };
-	struct chunk_store_counts before, after;
+	struct node *rotten = NULL;
+	struct chunk_store_counts before = { 0 }, after;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) { /* the one with most chunks: some of the bits hit what counts */
+		struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
+		chunk_store_counts(store_of(node), &after);
+		if (rotten == NULL || after.chunks > before.chunks) {
+			rotten = node;
+			before = after;
+		}
+	}
 	if (!may_be_hurt(rotten))
 		return;
-	chunk_store_counts(store_of(rotten), &before);
+	struct rot rot = { run, rotten };
 	sim_trace(run->world.sim, "rot at server %u, and the scrubs are due", rotten->number + 1);
 	unsigned bits = run->rotten;
 	check(chunk_store_each(store_of(rotten), 0, rot_one, &rot) == OK);
