@@ -296,7 +296,9 @@ void chunk_store_fail(struct chunk_store *store, const char *operation, enum err
 	if (store->failed)
 		return;
 	log_error("store_failed", "operation=%s error=%s", operation, err_name(err));
-	snprintf(store->reason, sizeof(store->reason), "%s: %s", operation, err_name(err));
+	/* What is open stays open: only a folder can be missing. */
+	const char *missing = err == ERR_NOT_FOUND && strcmp(operation, "data folder") != 0 ? "data folder, " : "";
+	snprintf(store->reason, sizeof(store->reason), "%s%s: %s", missing, operation, err_name(err));
 	store->failed = true;
 	if (!store->closing)
 		disk_watch_note_failure(store);
