@@ -392,7 +392,7 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
 	}
-	if (lost && !create->only_known) {
+	if (lost && !create->on_word) {
 		miss(store, id);
 		return ERR_NO_CHUNK;
 	}

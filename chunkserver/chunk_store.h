@@ -175,8 +175,9 @@ struct chunk_create {
 	uint64_t version;
 	enum copy_state copy;
 	const Granary__ChunkLocation *chain; /* copied */
-	bool only_known; /* the master's word: only one that was here before; otherwise ERR_NO_CHUNK */
-	bool written;	 /* it has content, so a complete copy was here: made anew as a blank one, on the master's word */
+	bool only_known; /* only one that was here before; otherwise ERR_NO_CHUNK */
+	bool written;	 /* it has content, so a complete copy was here: if it is lost it is made anew as a blank one, */
+	bool on_word;	 /* on the master's word; otherwise he is asked, and it is ERR_NO_CHUNK */
 };
 
 /* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was

@@ -136,6 +136,7 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 		.chain = location,
 		.written = location->written || chunk_store_misses(service->store, location->chunk),
 		.only_known = true,
+		.on_word = true,
 	};
 	bool may_be_known = service_position(service, location->replicas, location->n_replicas) >= 0;
 	enum err err = chunk_store_get(service->store, location->chunk, may_be_known ? &create : NULL, &chunk);

@@ -220,6 +220,9 @@ static void serve_sync(struct service *service, struct rpc_request *request)
 	chain.n_replicas = message->n_replicas;
 	chain.replicas = message->replicas;
 	struct chunk_create create = { .kind = KIND_REPLICATED, .version = message->version, .chain = &chain, .only_known = true };
+	/* Our predecessor has it, and what it has came here before this. */
+	create.written = place > 0;
+	create.copy = service_copy_state(service, message->replicas, message->n_replicas);
 	chunk_op_submit(op, message->chunk, &create);
 }
 
