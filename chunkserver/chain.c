@@ -86,6 +86,11 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk)
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
 }
 
+void chain_ask_master(const struct service *service, const struct chunk *chunk)
+{
+	master_link_report(service->link, &(struct master_link_failure){ .chunk = chunk->id, .version = chunk->version });
+}
+
 void chain_tell_full(const struct chunk_op *op, uint64_t chunk, uint64_t server)
 {
 	master_link_report(op->service->link, &(struct master_link_failure){ .chunk = chunk,

@@ -20,6 +20,8 @@ bool chain_is_head(const struct service *service, const struct chunk *chunk);
 void chain_watch(struct service *service, struct chunk *chunk);
 /* Of those: asks whether it is there at all. Every tick, after chain_watch for all. */
 void chain_probe_suspects(struct service *service);
+/* The master's answer is the present chain. */
+void chain_ask_master(const struct service *service, const struct chunk *chunk);
 /* The server, this one or its successor, has no space for what is to be written. */
 void chain_tell_full(const struct chunk_op *op, uint64_t chunk, uint64_t server);
 /* The chunk has a new chain: what waits for a server that is no longer in it has been waiting in vain. */

@@ -58,8 +58,7 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		chunk_store_forget(chunk);
 	struct deleting *deleting = mem_zero(1, sizeof(*deleting));
 	*deleting = (struct deleting){ .store = store, .done = done, .arg = arg };
-	deleting->path = store_files_path(&store->files, id,
-					  location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED);
+	deleting->path = store_files_path(&store->files, id, chunk_kind_of(location->kind));
 	message_free(&location->base);
 	err = chunk_index_delete(&store->index, id);
 	if (err != OK) {

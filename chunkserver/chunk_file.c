@@ -216,16 +216,14 @@ enum err chunk_file_write(struct chunk_file *file, const struct chunk_file_write
 	if (err == OK && edges.tail_bytes > 0)
 		err = file_write(file->file, data_offset(first + count - 1), edges.tail, BLOCK_BYTES);
 	if (err != OK)
-		goto done;
+		return err;
 	for (uint32_t i = 0; i < count; i++)
 		file->crcs[first + i] = get_le32(write->crcs.bytes + 4u * i) ^ crc32c_zero_block();
 	if (edges.head_bytes > 0)
 		file->crcs[first] = edges.head_crc ^ crc32c_zero_block();
 	if (edges.tail_bytes > 0)
 		file->crcs[first + count - 1] = edges.tail_crc ^ crc32c_zero_block();
-	err = store_crcs(file, first, count);
-done:
-	return err;
+	return store_crcs(file, first, count);
 }
 
 bool chunk_file_write_is_plain(const struct chunk_file_write *write)

@@ -40,9 +40,10 @@
  *   Crash cases. A record is valid when its header checks and its data lies within the file. The scan at opening steps over
  *   anything else in 8-byte steps until a header checks: records that were written unsynced may be lost in any subset by a
  *   crash of the machine, or torn. In a pack that carries a dirty mark all records are read at opening; one that does not check was
- *   not acknowledged, or lost: it is as if it had not been found. Then the pack is *uncertain*: its slots are compared with those of the other members (pack_mend.h). A slot is given out once only: two members never
- *   hold different data in it. What follows the last valid record is overwritten by the next append. Without a mark data_crc is
- *   checked by whoever reads. A header that does not check: as with chunk files. Compaction writes ID.pack.new, syncs, renames, syncs the directory: the old or the new file is there.
+ *   not acknowledged, or lost: it is as if it had not been found. Then the pack is *uncertain*: its slots are compared with those of
+ *   the other members (pack_mend.h). A slot is given out once only: two members never hold different data in it. What follows the last
+ *   valid record is overwritten by the next append. Without a mark data_crc is checked by whoever reads. A header that does not check:
+ *   as with chunk files. Compaction writes ID.pack.new, syncs, renames, syncs the directory: the old or the new file is there.
  *
  *   Example: slot 1 = "hello" in pack 7: at 001000
  *     50 52 45 43  01 00 00 00  05 00 00 00  <crc("hello")>  00 00 00 00  00*8  <crc>   68 65 6c 6c 6f 00 00 00 */

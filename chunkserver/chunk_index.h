@@ -12,6 +12,7 @@
 #ifndef GRANARY_CHUNKSERVER_CHUNK_INDEX_H
 #define GRANARY_CHUNKSERVER_CHUNK_INDEX_H
 
+#include "chunkserver/chunk_format.h"
 #include "common/proto/message.h"
 #include "common/sys/kv.h"
 
@@ -38,6 +39,14 @@ MUST_USE enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk);
 #define CHUNK_BOOT_BLANK 1ull
 #define CHUNK_MARK_NAME_NEW 1u
 #define CHUNK_MARK_PACK 2u
+static inline enum chunk_kind chunk_kind_of(Granary__ChunkKind kind)
+{
+	return kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED;
+}
+static inline unsigned chunk_mark_flags(bool name_new, enum chunk_kind kind)
+{
+	return (name_new ? CHUNK_MARK_NAME_NEW : 0u) | (kind == KIND_PACK ? CHUNK_MARK_PACK : 0u);
+}
 MUST_USE enum err chunk_index_mark(struct chunk_index *index, uint64_t chunk, uint64_t boot, unsigned flags);
 MUST_USE enum err chunk_index_unmark(struct chunk_index *index, uint64_t chunk);
 /* False: not marked. */

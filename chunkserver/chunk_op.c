@@ -418,7 +418,7 @@ static void complete(struct chunk_op *op)
 		return;
 	struct chunk *chunk = op->chunk;
 	if (op->local_err == OK && is_content(op)) {
-		op_ring_replaced(&chunk->ring, op->first, op->end, chunk_retry_now(op->service->loop));
+		op_ring_replaced(&chunk->ring, op->first, op->end, op_ring_now(op->service->loop));
 		op->client = 0;
 	}
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
@@ -449,7 +449,7 @@ void chunk_ops_replaced(struct chunk *chunk, uint32_t first, uint32_t end)
 			continue;
 		op->client = 0;
 		op->failed_server = op->service->server;
-		op_ring_replaced(&chunk->ring, first, end, chunk_retry_now(op->service->loop));
+		op_ring_replaced(&chunk->ring, first, end, op_ring_now(op->service->loop));
 		chunk_op_answer(op, ERR_CHAIN_BROKEN);
 	}
 }

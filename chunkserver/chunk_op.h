@@ -19,7 +19,8 @@
  * So reads and writes of a chunk are linearizable from any replica (architecture page).
  *
  * Retries of clients are recognised by (client, operation): in the list, the request is attached to the operation; in the ring of
- * those done, it is answered; if it may have been done and forgotten it is refused (op_ring.h). Writes from the predecessor are never suppressed: a replica does what its predecessor did. */
+ * those done, it is answered; if it may have been done and forgotten it is refused (op_ring.h). Writes from the predecessor are never
+ * suppressed: a replica does what its predecessor did. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_OP_H
 #define GRANARY_CHUNKSERVER_CHUNK_OP_H
 

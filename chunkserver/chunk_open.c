@@ -160,10 +160,9 @@ static bool begin_replacing(struct opening *opening)
 	struct chunk *chunk = opening->chunk;
 	struct chunk_store *store = chunk->store;
 	bool lost = opening->err == ERR_CORRUPT || opening->err == ERR_NOT_FOUND;
-	unsigned flags = (opening->name_new ? CHUNK_MARK_NAME_NEW : 0) | (chunk->kind == KIND_PACK ? CHUNK_MARK_PACK : 0);
 	if (!lost || opening->create || opening->replace || opening->forget || store->closing || store->failed)
 		return false;
-	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, flags) != OK)
+	if (chunk_index_mark(&store->index, chunk->id, CHUNK_BOOT_BLANK, chunk_mark_flags(opening->name_new, chunk->kind)) != OK)
 		return false;
 	store->uncertain_changed = true;
 	if (chunk->chain->copy != COPY_COMPLETE) {
@@ -405,7 +404,7 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 	/* What has been lost without ever having been synced stays so; of what was lost after that a new file says nothing. */
 	bool is_new = known ? name_new : !lost;
 	if (err == OK)
-		err = chunk_index_mark(&store->index, id, boot, (is_new ? CHUNK_MARK_NAME_NEW : 0) | (kind == KIND_PACK ? CHUNK_MARK_PACK : 0));
+		err = chunk_index_mark(&store->index, id, boot, chunk_mark_flags(is_new, kind));
 	if (err != OK)
 		return err;
 	if (lost) {
@@ -435,7 +434,7 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 
 void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *location, struct chunk **out)
 {
-	enum chunk_kind kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED;
+	enum chunk_kind kind = chunk_kind_of(location->kind);
 	struct opening *opening = mem_zero(1, sizeof(*opening));
 	struct chunk *chunk = enter_chunk(store, location->chunk, kind);
 	uint64_t boot = 0;

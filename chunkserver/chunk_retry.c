@@ -8,16 +8,11 @@
 #include "chunkserver/settle.h"
 #include "common/base/check.h"
 
-uint64_t chunk_retry_now(struct loop *loop)
-{
-	return loop_now_us(loop) / 1000 + 1;
-}
-
 void chunk_retry_remember(const struct chunk_op *op)
 {
 	struct op_ring_entry entry = { .client = op->client,
 				       .operation = op->operation,
-				       .done_ms = chunk_retry_now(op->service->loop),
+				       .done_ms = op_ring_now(op->service->loop),
 				       .result = op->slot,
 				       .first = op->first,
 				       .end = op->end };
@@ -62,7 +57,8 @@ bool chunk_retry_waits(const struct chunk_op *op)
 	struct chunk *chunk = op->chunk;
 	if (chunk->rejoin != NULL)
 		return true;
-	if (find_under_way(op) != NULL || op_ring_find(&chunk->ring, op->client, op->operation, NULL) || !may_be_forgotten(op))
+	/* In this order: what is sent for the first time is not looked for twice. */
+	if (!may_be_forgotten(op) || find_under_way(op) != NULL || op_ring_find(&chunk->ring, op->client, op->operation, NULL))
 		return false;
 	if (chunk->uncertain)
 		return !chunk_is_lost(chunk);
@@ -126,16 +122,15 @@ static Granary__ChunkOperation *tell_one(Granary__ChunkReadReply *reply, uint64_
 void chunk_retry_tell(const struct chunk *chunk, Granary__ChunkReadReply *reply)
 {
 	const struct op_ring *ring = &chunk->ring;
-	uint64_t now = chunk_retry_now(chunk_store_loop(chunk->store));
+	uint64_t now = op_ring_now(chunk_store_loop(chunk->store));
 	const struct chunk_op *op;
 	size_t count = ring->count;
 	DL_FOREACH2 (chunk->first_op, op, next)
 		count++;
 	reply->operations = mem_zero(count + 1, sizeof(*reply->operations));
 	reply->known_ms = now - ring->known_since_ms;
-	for (uint32_t i = 0; i < ring->count; i++) { /* oldest first */
-		uint32_t oldest = ring->count < CHUNK_OPS_REMEMBERED ? 0 : ring->next;
-		const struct op_ring_entry *entry = &ring->entries[(oldest + i) % CHUNK_OPS_REMEMBERED];
+	for (uint32_t i = 0; i < ring->count; i++) {
+		const struct op_ring_entry *entry = op_ring_at(ring, i);
 		if (entry->client == 0)
 			continue;
 		Granary__ChunkOperation *told = tell_one(reply, entry->client, entry->operation);
@@ -172,7 +167,7 @@ static uint64_t time_before(uint64_t now, uint64_t ago_ms)
 void chunk_retry_take(struct loop *loop, const Granary__ChunkReadReply *reply, struct op_ring *ring)
 {
 	static const struct answered none;
-	uint64_t now = chunk_retry_now(loop);
+	uint64_t now = op_ring_now(loop);
 	op_ring_restart(ring, time_before(now, reply->known_ms));
 	for (size_t i = 0; i < reply->n_operations; i++) {
 		const Granary__ChunkOperation *told = reply->operations[i];

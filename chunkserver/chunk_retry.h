@@ -1,12 +1,10 @@
 /* Operations that a client sends again: each is done once. What is known of those that are done is in op_ring.h; a member that
- * starts again gets it from its successor, with the content (rejoin.h). Thread: the loop. */
+ * starts again gets it from its successor, with the content (rejoin.h, mend.h). Thread: the loop. */
 #ifndef GRANARY_CHUNKSERVER_CHUNK_RETRY_H
 #define GRANARY_CHUNKSERVER_CHUNK_RETRY_H
 
 #include "chunkserver/chunk_op.h"
 
-/* The loop's time, not as it was when the loop woke up: after everything that has been sent to us until now. */
-uint64_t chunk_retry_now(struct loop *loop);
 /* A retry of it is recognised from now on. */
 void chunk_retry_remember(const struct chunk_op *op);
 /* An operation of a client, before it starts. True: it is refused, or left to the same one that is under way; the op is gone. One that

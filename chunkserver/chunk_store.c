@@ -83,7 +83,7 @@ enum err chunk_store_open(struct loop *loop, const struct chunk_store_options *o
 	store->loop = loop;
 	store->events = events;
 	store->arg = arg;
-	store->forgotten_ms = loop_now_us(loop) / 1000 + 1; /* of a former life nothing is known */
+	store->forgotten_ms = op_ring_now(loop); /* of a former life nothing is known */
 	store->reserved_bytes = options->reserved_bytes != 0 ? options->reserved_bytes : DISK_RESERVED_BYTES;
 	enum err err = options->must_exist ? store_files_must_exist(loop, options->root) : OK;
 	if (err == OK)
@@ -453,8 +453,7 @@ enum err chunk_store_mark(struct chunk *chunk)
 	uint64_t boot = chunk->blank ? CHUNK_BOOT_BLANK : lost_power ? CHUNK_BOOT_UNKNOWN : chunk->store->boot;
 	/* Of what was lost after it had been synced a new file says nothing. */
 	bool name_new = chunk->name_new && (!chunk->uncertain || chunk->never_synced);
-	return chunk_index_mark(&chunk->store->index, chunk->id, boot,
-				(name_new ? CHUNK_MARK_NAME_NEW : 0) | (chunk->kind == KIND_PACK ? CHUNK_MARK_PACK : 0));
+	return chunk_index_mark(&chunk->store->index, chunk->id, boot, chunk_mark_flags(name_new, chunk->kind));
 }
 
 void chunk_store_drop_mark(struct chunk_store *store, uint64_t id)

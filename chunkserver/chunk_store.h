@@ -180,11 +180,11 @@ struct chunk_create {
 	bool on_word;	 /* on the master's word; otherwise he is asked, and it is ERR_NO_CHUNK */
 };
 
-/* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK. ERR_CORRUPT: its file was
- * here and is gone. ERR_BUSY: too many are open. ERR_STORE_FAILED, ERR_NO_SPACE: none can be made. */
+/* The chunk, open or opening. With `create` one that is not here is made; otherwise ERR_NO_CHUNK.
+ * ERR_BUSY: too many are open. ERR_STORE_FAILED, ERR_NO_SPACE: none can be made. */
 MUST_USE enum err chunk_store_get(struct chunk_store *store, uint64_t id, const struct chunk_create *create,
 				  struct chunk **out);
-/* A write has come for it, which was refused: it has content, and there is no file of it. */
+/* A write or sync has come for it, which was refused: it has content, and there is no file of it. */
 bool chunk_store_misses(const struct chunk_store *store, uint64_t id);
 /* Only if it is open. */
 struct chunk *chunk_store_find(struct chunk_store *store, uint64_t id);

@@ -130,7 +130,7 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 	if (location->n_replicas > REPLICAS_MAX)
 		return ERR_INVALID;
 	struct chunk_create create = {
-		.kind = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED,
+		.kind = chunk_kind_of(location->kind),
 		.version = location->version,
 		.copy = service_copy_state(service, location->replicas, location->n_replicas),
 		.chain = location,

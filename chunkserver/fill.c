@@ -197,7 +197,7 @@ void fill_answer_sums(struct chunk_op *op)
 	uint32_t count = chunk->kind == KIND_PACK || checking ? 0 : chunk->file.blocks;
 	/* What was done here the predecessor may not have done, if it died since, and it may have done more. */
 	if (!checking && chunk->copy == COPY_JOINING)
-		op_ring_restart(&chunk->ring, chunk_retry_now(op->service->loop));
+		op_ring_restart(&chunk->ring, op_ring_now(op->service->loop));
 	uint8_t *crcs = mem_alloc(4ul * count + 4);
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t crc = chunk_file_crc(&chunk->file, i);

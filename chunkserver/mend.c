@@ -106,13 +106,6 @@ static void back_off(struct mend *mend)
 		pause_ms(mend, ms < MEND_RETRY_MS_MAX ? ms : MEND_RETRY_MS_MAX);
 }
 
-/* Its answer is the present chain. */
-static void ask_master(const struct mend *mend)
-{
-	master_link_report(mend->service->link,
-			   &(struct master_link_failure){ .chunk = mend->chunk->id, .version = mend->chunk->version });
-}
-
 static int place_of(const struct mend *mend)
 {
 	const Granary__ChunkLocation *chain = mend->chunk->chain;
@@ -509,7 +502,7 @@ static void answered(void *arg, const struct rpc_result *result)
 		answers->nothing++;
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
-		ask_master(mend);
+		chain_ask_master(mend->service, mend->chunk);
 		answers->other++;
 		break;
 	default:
@@ -583,7 +576,7 @@ static void next(void *arg)
 	}
 	mend->again = false;
 	if (place_of(mend) < 0) { /* the master's answer says it */
-		ask_master(mend);
+		chain_ask_master(mend->service, mend->chunk);
 		back_off(mend);
 		return;
 	}

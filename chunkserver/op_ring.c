@@ -49,6 +49,11 @@ void answered_deinit(struct answered *answered)
 	}
 }
 
+uint64_t op_ring_now(struct loop *loop)
+{
+	return loop_now_us(loop) / 1000 + 1;
+}
+
 static void forget_before(struct op_ring *ring, uint64_t ms)
 {
 	if (ring->known_since_ms < ms)
@@ -68,11 +73,16 @@ void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const 
 	ring->next = (ring->next + 1) % CHUNK_OPS_REMEMBERED;
 }
 
+const struct op_ring_entry *op_ring_at(const struct op_ring *ring, uint32_t number)
+{
+	uint32_t oldest = ring->count < CHUNK_OPS_REMEMBERED ? 0 : ring->next;
+	return &ring->entries[(oldest + number) % CHUNK_OPS_REMEMBERED];
+}
+
 void op_ring_append(struct op_ring *ring, const struct op_ring *more, const struct answered *answered)
 {
-	uint32_t oldest = more->count < CHUNK_OPS_REMEMBERED ? 0 : more->next;
 	for (uint32_t i = 0; i < more->count; i++) {
-		const struct op_ring_entry *entry = &more->entries[(oldest + i) % CHUNK_OPS_REMEMBERED];
+		const struct op_ring_entry *entry = op_ring_at(more, i);
 		if (entry->client != 0)
 			op_ring_add(ring, entry, answered);
 	}

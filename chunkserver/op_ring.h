@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/sys/loop.h"
+
 struct op_ring_entry {
 	uint64_t client, operation;
 	uint64_t done_ms;
@@ -37,8 +39,12 @@ void answered_note(struct answered *answered, uint64_t client, uint64_t below);
 bool answered_has(const struct answered *answered, uint64_t client, uint64_t operation);
 void answered_deinit(struct answered *answered);
 
+/* The loop's time, not as it was when the loop woke up: after everything that has been sent to us until now. */
+uint64_t op_ring_now(struct loop *loop);
 void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const struct answered *answered);
-/* All of another one's, the oldest first. */
+/* The oldest is 0, the newest count - 1. One with client 0 is no more. */
+const struct op_ring_entry *op_ring_at(const struct op_ring *ring, uint32_t number);
+/* All of another one's. */
 void op_ring_append(struct op_ring *ring, const struct op_ring *more, const struct answered *answered);
 /* The blocks were replaced by what another server has of them. */
 void op_ring_replaced(struct op_ring *ring, uint32_t first, uint32_t end, uint64_t now_ms);

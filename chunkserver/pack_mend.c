@@ -109,13 +109,6 @@ static void write_here(struct pack_mend *mend, struct iobuf *data, uint32_t crc)
 	chunk_op_submit(op, mend->chunk->id, NULL);
 }
 
-/* The master's answer is the present chain. */
-static void ask_master(const struct pack_mend *mend)
-{
-	master_link_report(mend->service->link,
-			   &(struct master_link_failure){ .chunk = mend->chunk->id, .version = mend->chunk->version });
-}
-
 static void answered(void *arg, const struct rpc_result *result)
 {
 	struct pack_mend *mend = arg;
@@ -245,7 +238,7 @@ static void listed(void *arg, const struct rpc_result *result)
 	if (err == OK)
 		err = merge(mend, (const Granary__PackSlotsReply *)result->reply, result->data);
 	if (err == ERR_STALE_VERSION && may_go_on(mend))
-		ask_master(mend);
+		chain_ask_master(mend->service, mend->chunk);
 	mend->failed += err != OK && err != ERR_NO_CHUNK;
 	go_on(mend, 0);
 }
@@ -387,7 +380,7 @@ static void step(void *arg)
 		return;
 	}
 	if (chunk->chain == NULL || service_position(mend->service, chunk->chain->replicas, chunk->chain->n_replicas) < 0) {
-		ask_master(mend);
+		chain_ask_master(mend->service, mend->chunk);
 		finish(mend, MEND_RETRY_MS_MAX);
 		return;
 	}

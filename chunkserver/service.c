@@ -81,9 +81,10 @@ struct change {
 			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas }
 
 /* What only writes and trims say. */
-#define CHANGE_TAKE_RETRY(change, message)                                                                              \
+#define CHANGE_TAKE_MORE(change, message)                                                                               \
 	do {                                                                                                            \
 		(change)->session = (message)->session;                                                                 \
+		(change)->written = (message)->written;                                                                 \
 		(change)->again = (message)->again;                                                                     \
 		(change)->sent_clock = (message)->sent_clock;                                                           \
 		(change)->sent_ms = (message)->sent_ms;                                                                 \
@@ -153,8 +154,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	const Granary__ChunkWrite *message = (const Granary__ChunkWrite *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
 	struct slice data = data_of(request), crcs = message_bytes(message->crcs);
-	CHANGE_TAKE_RETRY(&change, message);
-	change.written = message->written;
+	CHANGE_TAKE_MORE(&change, message);
 	enum err err = check_change(service, &change);
 	bool marks_damage = message->damaged && change.sequence != 0;
 	if (err == OK)
@@ -183,8 +183,7 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 {
 	const Granary__ChunkTrim *message = (const Granary__ChunkTrim *)request->message;
 	struct change change = CHANGE_OF(message, chunk);
-	CHANGE_TAKE_RETRY(&change, message);
-	change.written = message->written;
+	CHANGE_TAKE_MORE(&change, message);
 	enum err err = check_change(service, &change);
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;
@@ -271,7 +270,7 @@ static void serve_sums(struct service *service, struct rpc_request *request)
 		return;
 	}
 	struct chunk_op *op = change_new(service, OP_SUMS, request, &change);
-	submit(op, &change, message->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? KIND_PACK : KIND_REPLICATED);
+	submit(op, &change, chunk_kind_of(message->kind));
 }
 
 /* ---------------------------------------------------------------- reads */

@@ -65,7 +65,7 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	uint64_t boot = 0;
 	bool name_new = false;
 	if (start->err == OK && (start->rebuilt || !chunk_index_marked(start->index, chunk, &boot, &name_new)))
-		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, kind == KIND_PACK ? CHUNK_MARK_PACK : 0);
+		start->err = chunk_index_mark(start->index, chunk, CHUNK_BOOT_UNKNOWN, chunk_mark_flags(false, kind));
 	start->added++;
 	push(&start->found, &start->found_count, &start->found_capacity, chunk);
 }
@@ -115,8 +115,7 @@ static enum err set_one_lost(struct start *start, const Granary__ChunkLocation *
 	if (marked && name_new && boot != start->boot)
 		return chunk_index_forget(start->index, location->chunk);
 	log_error("chunk_file_missing", "chunk=%016" PRIx64 " version=%" PRIu64, location->chunk, location->version);
-	return chunk_index_mark(start->index, location->chunk, CHUNK_BOOT_BLANK,
-				location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? CHUNK_MARK_PACK : 0);
+	return chunk_index_mark(start->index, location->chunk, CHUNK_BOOT_BLANK, chunk_mark_flags(false, chunk_kind_of(location->kind)));
 }
 
 static enum err set_lost(struct start *start)

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "chunkserver/op_ring.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
@@ -78,7 +79,7 @@ void write_log_begin(struct write_log *log, struct write_log_entry *entry)
 {
 	entry->order = ++log->order;
 	entry->boot = log->boot;
-	entry->begun_ms = loop_now_us(log->loop) / 1000 + 1; /* not before anything that was sent until now */
+	entry->begun_ms = op_ring_now(log->loop);
 	struct write_log_entry *oldest = &log->entries[entry->order % CHUNK_WRITES_LOGGED];
 	if (oldest->order != 0 && log->known_since_ms < oldest->begun_ms)
 		log->known_since_ms = oldest->begun_ms;

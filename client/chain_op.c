@@ -269,6 +269,17 @@ static void chain_send(struct chain_op *op, const ProtobufCMessage *message)
 	timer_start(&op->timer, CLIENT_SUSPECT_MS);
 }
 
+/* What only writes and trims say. */
+#define SAY_MORE(message, op)                                                                                           \
+	do {                                                                                                            \
+		(message)->session = (op)->session;                                                                     \
+		(message)->written = (op)->written;                                                                     \
+		(message)->again = (op)->attempts > 0;                                                                  \
+		(message)->sent_clock = (op)->clock;                                                                    \
+		(message)->sent_ms = chain_sent_ms(op);                                                                 \
+		(message)->answered_below = (op)->client->chain_ops->operation;                                         \
+	} while (0)
+
 static void send_write(struct chain_op *op, struct location_chain *chain)
 {
 	Granary__ChunkWrite message = GRANARY__CHUNK_WRITE__INIT;
@@ -281,12 +292,7 @@ static void send_write(struct chain_op *op, struct location_chain *chain)
 	message.replicas = chain->pointers;
 	message.crcs = (ProtobufCBinaryData){.len = op->crc_bytes, .data = op->crcs};
 	message.sync = op->request.sync;
-	message.session = op->session;
-	message.written = op->written;
-	message.again = op->attempts > 0;
-	message.sent_clock = op->clock;
-	message.sent_ms = chain_sent_ms(op);
-	message.answered_below = op->client->chain_ops->operation;
+	SAY_MORE(&message, op);
 	chain_send(op, &message.base);
 }
 
@@ -314,12 +320,7 @@ static void send_trim(struct chain_op *op, struct location_chain *chain)
 	message.operation = op->operation;
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
-	message.session = op->session;
-	message.written = op->written;
-	message.again = op->attempts > 0;
-	message.sent_clock = op->clock;
-	message.sent_ms = chain_sent_ms(op);
-	message.answered_below = op->client->chain_ops->operation;
+	SAY_MORE(&message, op);
 	chain_send(op, &message.base);
 }
 

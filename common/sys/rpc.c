@@ -186,10 +186,12 @@ static bool is_former_life(const struct rpc_conn *conn, const Granary__Hello *he
 #ifdef PLANT_FORMER_HELLO
 	return false;
 #endif
+	if (hello->role != RPC_CHUNKSERVER || hello->life == 0)
+		return false;
 	for (const struct rpc_conn *other = conn->rpc->conns; other != NULL; other = other->next) {
 		if (other->peer == NULL && other->role == RPC_CHUNKSERVER && other->peer_id == hello->id && other->state == CONN_OPEN &&
 		    other->life > hello->life)
-			return hello->role == RPC_CHUNKSERVER && hello->life != 0;
+			return true;
 	}
 	return false;
 }

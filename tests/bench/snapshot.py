@@ -11,7 +11,6 @@ and it pulls the leader's state. Afterwards each master is killed and started ag
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ import network  # noqa: E402
 
 if __name__ == "__main__" and not {"--help", "-h"} & set(sys.argv):
     network.enter()
-from cluster import BIN, DIR, check, wait_for  # noqa: E402
+from cluster import BIN, DIR, check, ends, wait_for  # noqa: E402
 from scene import Scene  # noqa: E402
 
 MIB = 1 << 20
@@ -130,11 +129,7 @@ def main():
         misses += [f"leader: grew by {growth:.0f} MiB, at most {GROWTH_MIB}"] if growth > GROWTH_MIB else []
         misses += [f"restart: {max(times):.1f} s, less than {RESTART_S}"] if max(times) >= RESTART_S else []
         misses += [] if in_time else ["the pull took longer than names were made: try more --seconds"]
-    for line in misses:
-        print(f"MISSED {line}")
-    if "TEST_DIR" not in os.environ:
-        shutil.rmtree(DIR, ignore_errors=True)
-    return 1 if misses else 0
+    return ends(misses)
 
 
 if __name__ == "__main__":

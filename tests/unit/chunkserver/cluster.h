@@ -383,4 +383,26 @@ static inline enum err write_text(struct cluster *cluster, uint32_t offset, cons
 	return write_to(cluster, 0, &(struct write_options){ .chunk = CHUNK, .offset = offset, .data = slice_text(text) });
 }
 
+static inline int cluster_setup(void **state)
+{
+	struct cluster *cluster = malloc(sizeof(*cluster));
+	cluster_open(cluster);
+	*state = cluster;
+	return 0;
+}
+
+static inline int cluster_teardown(void **state)
+{
+	cluster_close(*state);
+	free(*state);
+	return 0;
+}
+
+/* Bytes that differ from place to place. */
+static inline void cluster_pattern(uint8_t *bytes, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		bytes[i] = (uint8_t)(i * 7 + i / 256);
+}
+
 #endif

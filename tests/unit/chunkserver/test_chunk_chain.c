@@ -12,23 +12,6 @@
 static uint8_t big[FRAME_DATA_BYTES_MAX];
 static uint8_t got[FRAME_DATA_BYTES_MAX];
 
-static int setup(void **state)
-{
-	struct cluster *cluster = malloc(sizeof(*cluster));
-	cluster_open(cluster);
-	for (size_t i = 0; i < sizeof(big); i++)
-		big[i] = (uint8_t)(i * 7 + i / 256);
-	*state = cluster;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	cluster_close(*state);
-	free(*state);
-	return 0;
-}
-
 static void expect_text(struct cluster *cluster, int server, uint32_t offset, const char *text)
 {
 	assert_int_equal(read_from(cluster, server, CHUNK, offset, (uint32_t)strlen(text), got), OK);
@@ -646,7 +629,7 @@ static void inventory_is_sent_when_asked(void **state)
 	assert_int_equal(cluster->ids[1], chunkserver_id(cluster->servers[1]));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, cluster_setup, cluster_teardown)
 
 int main(void)
 {
@@ -677,5 +660,6 @@ int main(void)
 		TEST(inventory_is_sent_when_asked),
 	};
 	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);
+	cluster_pattern(big, sizeof(big));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

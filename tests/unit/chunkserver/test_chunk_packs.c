@@ -7,23 +7,6 @@
 
 static uint8_t big[FRAME_DATA_BYTES_MAX];
 
-static int setup(void **state)
-{
-	struct cluster *cluster = malloc(sizeof(*cluster));
-	cluster_open(cluster);
-	for (size_t i = 0; i < sizeof(big); i++)
-		big[i] = (uint8_t)(i * 7 + i / 256);
-	*state = cluster;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	cluster_close(*state);
-	free(*state);
-	return 0;
-}
-
 static enum err append(struct cluster *cluster, struct slice blob, uint64_t operation, uint32_t *slot)
 {
 	struct answer answer;
@@ -176,7 +159,7 @@ static void lost_records_of_packs_come_back(void **state)
 		assert_true(expected != OK || next == slots[2] + 1 + (uint32_t)round);
 	}
 }
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, cluster_setup, cluster_teardown)
 
 int main(void)
 {
@@ -184,5 +167,6 @@ int main(void)
 		TEST(blobs_live_in_packs), TEST(packs_compact_themselves), TEST(lost_records_of_packs_come_back),
 	};
 	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);
+	cluster_pattern(big, sizeof(big));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

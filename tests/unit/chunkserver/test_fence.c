@@ -23,13 +23,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
-{
-	cluster_close(*state);
-	free(*state);
-	return 0;
-}
-
 static void table(void **state)
 {
 	static const uint64_t live[] = { 30, 10, 20 };
@@ -152,7 +145,7 @@ static void clients_cannot_fence(void **state)
 	assert_int_equal(write_in(cluster, 90), OK);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, cluster_teardown)
 
 int main(void)
 {
