@@ -65,9 +65,9 @@ bool chunk_retry_waits(const struct chunk_op *op)
 	/* All that was done here was synced, and nothing of it is remembered. */
 	if (chunk->ring_sought || !is_idle(chunk))
 		return false;
-	chunk->ring_sought = true;
 	rejoin_start(op->service, chunk);
-	return chunk->rejoin != NULL;
+	chunk->ring_sought = chunk->rejoin != NULL;
+	return chunk->ring_sought;
 }
 
 bool chunk_retry_ends(struct chunk_op *op)

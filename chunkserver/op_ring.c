@@ -60,6 +60,13 @@ static void forget_before(struct op_ring *ring, uint64_t ms)
 		ring->known_since_ms = ms;
 }
 
+static void push_out(struct op_ring *ring, uint64_t done_ms)
+{
+	if (ring->pushed_out_ms < done_ms)
+		ring->pushed_out_ms = done_ms;
+	forget_before(ring, done_ms);
+}
+
 void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const struct answered *answered)
 {
 	if (ring->entries == NULL)
@@ -68,7 +75,7 @@ void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const 
 	if (ring->count < CHUNK_OPS_REMEMBERED)
 		ring->count++;
 	else if (oldest->client != 0 && !answered_has(answered, oldest->client, oldest->operation))
-		forget_before(ring, oldest->done_ms);
+		push_out(ring, oldest->done_ms);
 	*oldest = *entry;
 	ring->next = (ring->next + 1) % CHUNK_OPS_REMEMBERED;
 }
@@ -86,6 +93,7 @@ void op_ring_append(struct op_ring *ring, const struct op_ring *more, const stru
 		if (entry->client != 0)
 			op_ring_add(ring, entry, answered);
 	}
+	push_out(ring, more->pushed_out_ms);
 }
 
 void op_ring_replaced(struct op_ring *ring, uint32_t first, uint32_t end, uint64_t now_ms)

@@ -29,6 +29,7 @@ struct op_ring {
 	uint32_t count; /* entries in use */
 	uint32_t next;	/* where the next one goes */
 	uint64_t known_since_ms;
+	uint64_t pushed_out_ms; /* of that alone: the newest was done then of those that have had to make room */
 };
 
 /* Which operations clients need not be told of any more. A zeroed struct knows of none. */
@@ -44,7 +45,7 @@ uint64_t op_ring_now(struct loop *loop);
 void op_ring_add(struct op_ring *ring, const struct op_ring_entry *entry, const struct answered *answered);
 /* The oldest is 0, the newest count - 1. One with client 0 is no more. */
 const struct op_ring_entry *op_ring_at(const struct op_ring *ring, uint32_t number);
-/* All of another one's. */
+/* All of another one's; what that has pushed out is not known here either. */
 void op_ring_append(struct op_ring *ring, const struct op_ring *more, const struct answered *answered);
 /* The blocks were replaced by what another server has of them. */
 void op_ring_replaced(struct op_ring *ring, uint32_t first, uint32_t end, uint64_t now_ms);

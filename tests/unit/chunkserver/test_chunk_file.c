@@ -288,6 +288,14 @@ static void ring_remembers_the_last(void **state)
 	assert_false(op_ring_find(&ring, 2, 20, NULL));
 	assert_false(op_ring_find(&ring, 0, 0, NULL));
 	/* What another server has took the place of what some of them did. */
+	/* What one ring has pushed out another that takes its entries does not know either. */
+	struct op_ring joined = { .known_since_ms = 4 };
+	op_ring_append(&joined, &ring, &answered);
+	assert_int_equal(joined.known_since_ms, ring.pushed_out_ms);
+	assert_true(joined.known_since_ms > 4);
+	assert_true(op_ring_find(&joined, 1, CHUNK_OPS_REMEMBERED + 10, NULL));
+	op_ring_deinit(&joined);
+
 	op_ring_replaced(&ring, CHUNK_OPS_REMEMBERED, CHUNK_OPS_REMEMBERED + 1, 5000);
 	assert_true(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED - 6, NULL));
 	assert_false(op_ring_find(&ring, 1, CHUNK_OPS_REMEMBERED, NULL));
