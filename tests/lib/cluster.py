@@ -4,6 +4,7 @@
     with Cluster(mount=True) as cluster: ...
 
 By hand: tests/integration/kill.py uses build/dev/bin and a folder of its own under /tmp."""
+import atexit
 import contextlib
 import errno
 import json
@@ -20,6 +21,14 @@ ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)),
 BIN = os.environ.get("GRANARY_BIN", os.path.join(ROOT, "build/dev/bin"))
 DIR = os.environ.get("TEST_DIR") or tempfile.mkdtemp(prefix="granary-test-")
 SKIPPED = 77
+
+
+@atexit.register
+def leave_no_empty_folder():
+    """Behind --help, --list and words that are not understood."""
+    if "TEST_DIR" not in os.environ:
+        with contextlib.suppress(OSError):
+            os.rmdir(DIR)
 
 
 def stop(number, frame):
