@@ -161,12 +161,12 @@ static void on_joined(void *arg, enum err err)
 	join->told_ms = now_ms(join->repair);
 }
 
-static bool may_join(const struct repair *repair, uint64_t chunk, uint64_t server)
+static bool has_time(const struct repair *repair, uint64_t server)
 {
-	return !is_avoided(repair, chunk, server) && joins_of(repair, server, false) < REPAIR_JOINS_PER_SERVER_MAX;
+	return joins_of(repair, server, false) < REPAIR_JOINS_PER_SERVER_MAX;
 }
 
-/* 0: nobody now. */
+/* Who holds an old copy is worth waiting for while he is busy, unless the chunk is one failure from loss. 0: nobody now. */
 static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk *chunk, const struct repair_verdict *verdict)
 {
 	struct placement_extension extension = { .candidates = repair->candidates,
@@ -176,13 +176,18 @@ static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk 
 
 	for (size_t i = 0; i < verdict->stale_count; i++) {
 		const struct server *server = servers_find(repair->context.servers, verdict->stale[i]);
-		if (server->bytes_free > CHUNK_BYTES && may_join(repair, id, server->id))
+		if (server->bytes_free <= CHUNK_BYTES || is_avoided(repair, id, server->id))
+			continue;
+		if (has_time(repair, server->id))
 			return server->id;
+		if (verdict->complete > 1)
+			return 0;
 	}
 	extension.count = servers_candidates(repair->context.servers, now_ms(repair), repair->candidates);
 	for (size_t i = 0; i < extension.count; i++) {
 		struct placement_candidate *candidate = &repair->candidates[i];
-		candidate->usable = candidate->usable && may_join(repair, id, candidate->server);
+		candidate->usable = candidate->usable && !is_avoided(repair, id, candidate->server) &&
+				    has_time(repair, candidate->server);
 		for (size_t k = 0; k < chunk->n_replicas; k++)
 			candidate->usable = candidate->usable && candidate->server != chunk->replicas[k];
 	}
