@@ -444,18 +444,21 @@ static void hurt(struct run *run, struct node *node)
 
 /* ---- the run ---- */
 
+static bool is_scrubbed(const struct node *node)
+{
+	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+	struct chunk_store_counts counts;
+	scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
+	chunk_store_counts(store_of(node), &counts);
+	return health.scrub_ended && counts.uncertain == 0 && counts.damage_repaired >= counts.damage_found;
+}
+
 static bool scrubbed(void *arg)
 {
 	struct run *run = arg;
-	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
-		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
-		Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
-		struct chunk_store_counts counts;
-		scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
-		chunk_store_counts(store_of(node), &counts);
-		if (!health.scrub_ended || counts.uncertain > 0 || counts.damage_repaired < counts.damage_found)
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++)
+		if (!is_scrubbed(world_node(&run->world, NODE_CHUNKSERVER, i)))
 			return false;
-	}
 	return true;
 }
 
