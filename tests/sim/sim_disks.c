@@ -256,7 +256,7 @@ static void rot_chunk(struct run *run, struct node *node, const Granary__ChunkLo
 	}
 	free(path);
 	if (pack)
-		blobs_note_rot(run->program->blobs, location->chunk, node->number);
+		blobs_note_rot(run->program->blobs, location->chunk);
 }
 
 struct rot {
