@@ -358,7 +358,7 @@ static bool is_lost(const struct chunk_create *create)
 #ifdef PLANT_LOST_CHUNK_MADE_ANEW
 	return false;
 #endif
-	return create->written && create->kind == KIND_REPLICATED && create->copy == COPY_COMPLETE;
+	return create->written && create->copy == COPY_COMPLETE;
 }
 
 /* Who writes may think of a chain of long ago, and the copy may have been deleted since: the master is asked. */

@@ -116,6 +116,7 @@ static void set_certain(struct chunk *chunk)
 {
 	chunk->uncertain = chunk->blank = chunk->sourced = false;
 	chunk->damage_is_lost = false;
+	chunk->damage_waived = chunk->damage_waived && (chunk->damaged != NULL || chunk->slot_damage_count > 0);
 	/* The mark speaks of this life from now on. */
 	if (chunk->mark == MARK_SET && chunk_store_mark(chunk) != OK)
 		chunk_store_fail(chunk->store, "mark", ERR_IO);

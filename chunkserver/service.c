@@ -65,8 +65,8 @@ struct change {
 	uint64_t chunk, version;
 	uint64_t client, operation;
 	uint64_t sequence; /* 0: from the client, to the head */
+	bool written;
 	uint64_t session;  /* of writes and trims */
-	bool written;	   /* likewise */
 	uint64_t life;
 	bool again; /* of writes and trims, likewise: */
 	uint64_t sent_clock, sent_ms, answered_below;
@@ -78,13 +78,13 @@ struct change {
 #define CHANGE_OF(message, field)                                                                                       \
 	(struct change){ .chunk = (message)->field, .version = (message)->version, .client = (message)->client,         \
 			 .operation = (message)->operation, .sequence = (message)->sequence, .life = (message)->life,  \
-			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas }
+			 .replicas = (message)->replicas, .replica_count = (message)->n_replicas,                         \
+			 .written = (message)->written }
 
 /* What only writes and trims say. */
 #define CHANGE_TAKE_MORE(change, message)                                                                               \
 	do {                                                                                                            \
 		(change)->session = (message)->session;                                                                 \
-		(change)->written = (message)->written;                                                                 \
 		(change)->again = (message)->again;                                                                     \
 		(change)->sent_clock = (message)->sent_clock;                                                           \
 		(change)->sent_ms = (message)->sent_ms;                                                                 \

@@ -230,8 +230,8 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 	uint32_t slot = 0;
 	if (op->request.type == MESSAGE_BLOB_APPEND)
 		slot = ((const Granary__BlobAppendReply *)result->reply)->slot;
-	if (op->request.type == MESSAGE_CHUNK_WRITE)
-		chunk_map_note_written(op->request.place.map, op->request.place.index, op->chunk);
+	if (op->request.type == MESSAGE_CHUNK_WRITE || op->request.type == MESSAGE_BLOB_APPEND)
+		place_note_written(op->client, &op->request.place, op->chunk);
 	chain_end(op, OK, slot);
 }
 
@@ -306,6 +306,7 @@ static void send_append(struct chain_op *op, struct location_chain *chain)
 	message.n_replicas = chain->count;
 	message.replicas = chain->pointers;
 	message.crc = get_le32(op->crcs);
+	message.written = op->written;
 	message.sync = op->request.sync;
 	chain_send(op, &message.base);
 }

@@ -123,7 +123,9 @@ static void pack_put(struct client *client, uint64_t id, const struct location *
 		pack->id = id;
 		HASH_ADD(hh, client->packs.table, id, sizeof pack->id, pack);
 	}
+	bool written = location->written || pack->location.written;
 	pack->location = *location;
+	pack->location.written = written;
 }
 
 void packs_learn(struct client *client, const Granary__MetaReply *reply)
@@ -157,7 +159,7 @@ static bool is_to_be_named(const struct chunk_map *map, uint64_t chunk)
 	return false;
 }
 
-void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk)
+static void map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk)
 {
 	struct chunk_place *place = map_find(map, index);
 	if (place && place->location.chunk == chunk && place->location.written)
@@ -255,6 +257,15 @@ void place_set(struct client *client, const struct place *place, const struct lo
 	if (found->location.chunk != location->chunk || found->location.version <= location->version)
 		found->location = *location;
 	found->location.written = written;
+}
+
+void place_note_written(struct client *client, const struct place *place, uint64_t chunk)
+{
+	struct pack *pack = place->map ? NULL : pack_find(client, place->pack);
+	if (place->map)
+		map_note_written(place->map, place->index, chunk);
+	else if (pack)
+		pack->location.written = true;
 }
 
 /* ---- questions to the master ---- */

@@ -31,8 +31,6 @@ void chunk_map_clear(struct chunk_map *map);
 /* Another client has changed the file: there may be chunks where there were holes. */
 void chunk_map_forget_holes(struct chunk_map *map);
 
-/* A write to this chunk has been acknowledged. */
-void chunk_map_note_written(struct chunk_map *map, uint32_t index, uint64_t chunk);
 /* What is to be named, at most CHUNKS_WRITTEN_MAX of it; it stays as it is until the next call here. */
 size_t chunk_map_written_send(struct chunk_map *map, uint64_t **chunks);
 /* The master knows those now. */
@@ -51,6 +49,8 @@ struct place {
 const struct location *place_find(struct client *client, const struct place *place);
 void place_forget(struct client *client, const struct place *place);
 void place_set(struct client *client, const struct place *place, const struct location *location);
+/* A write to this chunk, or an append to the pack, has been acknowledged. */
+void place_note_written(struct client *client, const struct place *place, uint64_t chunk);
 /* Afterwards place_find finds it, unless err: ERR_STALE_VERSION for a pack that cannot be found. Never calls done from
  * within. */
 void place_fetch(struct client *client, const struct place *place, file_io_fn *done, void *arg);

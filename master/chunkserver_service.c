@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
+#include "master/missing.h"
 
 struct chunkserver_service {
 	struct chunkserver_service_options options;
@@ -399,6 +400,26 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct 
 	return command;
 }
 
+struct absence {
+	struct chunkserver_service *service;
+	uint64_t server;
+};
+
+/* It may be on its way; if it is not, this is how the server hears that it has lost something. */
+static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record)
+{
+	const struct absence *absence = arg;
+	Granary__ChunkLocation *location = NULL;
+	bool told = true;
+
+	if (!record->written || meta_chunk_location(replica_meta(absence->service->replica), chunk, &location))
+		return true;
+	log_info("copy_missing", "chunk=%016" PRIx64 " server=%016" PRIx64, chunk, absence->server);
+	told = commands_add(absence->service->options.commands, absence->server, command_configure(location));
+	message_unref(&location->base);
+	return told;
+}
+
 static void serve_inventory(struct chunkserver_service *service, struct rpc_request *request)
 {
 	const Granary__Inventory *message = (const Granary__Inventory *)request->message;
@@ -417,7 +438,7 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 	}
 	fsck_inventory(service->options.fsck, message, !server->inventory_open);
 	if (!server->inventory_open)
-		server->orphans = server->orphans_newer = 0;
+		server->orphans = server->orphans_newer = server->inventory_cursor = 0;
 	server->inventory_open = !message->last;
 	for (size_t i = 0; i < message->n_chunks; i++) {
 		bool unknown = false;
@@ -426,6 +447,9 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 		if (command && !commands_add(service->options.commands, message->server, command))
 			log_warn("inventory_command_dropped", "server=%016" PRIx64, message->server);
 	}
+	struct absence absence = { service, server->id };
+	if (missing_each(replica_meta(service->replica), server->id, message, &server->inventory_cursor, tell_missing, &absence))
+		log_error("chunks_unreadable", "server=%016" PRIx64, server->id);
 	if (reply.unknown > 0)
 		log_info("inventory_unknown_chunks", "server=%016" PRIx64 " count=%u", message->server, reply.unknown);
 	if (message->last && server->orphans > 0)

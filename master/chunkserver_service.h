@@ -8,7 +8,8 @@
  *    members are in service, otherwise left for later. Not older: the masters may be from before a change that made it a member, so it
  *    is left to fsck to tell of;
  *  - without a record: deleted if the state machine has removed the chunk (meta/garbage.h says why that is proof). Otherwise it
- *    is an orphan: counted, reported, kept. CopyRemove, proposed by fsck, takes what is old enough.
+ *    is an orphan: counted, reported, kept. CopyRemove, proposed by fsck, takes what is old enough;
+ *  - a member that does not name a chunk with content is told the chain: it makes good what it has lost.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_CHUNKSERVER_SERVICE_H
 #define GRANARY_MASTER_CHUNKSERVER_SERVICE_H

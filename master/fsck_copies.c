@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "master/missing.h"
 
 enum copies_state { COPIES_IDLE, COPIES_FIRST, COPIES_PAUSE, COPIES_SECOND, COPIES_DONE };
 enum answer { ANSWER_NONE, ANSWER_AWAITED, ANSWER_COMING, ANSWER_COMPLETE };
@@ -100,41 +101,19 @@ static enum check_kind judge(struct meta *meta, uint64_t server, const Granary__
 	return kind;
 }
 
-/* A copy that is still to be filled counts for nothing. */
-static bool may_be_missing(struct meta *meta, uint64_t id, uint64_t server)
-{
-	Granary__Chunk *chunk = NULL;
-	bool may = meta_chunk(meta, id, &chunk) == OK && chunk->joining == server;
-
-	message_free(chunk ? &chunk->base : NULL);
-	return may;
-}
-
-/* The chunks that the map says a server holds, beside a page of those that it does. */
-struct merge {
-	struct copies *copies;
+struct missing {
 	struct asked *asked;
 	struct doubts *doubts;
-	const Granary__Inventory *page;
-	size_t at;
-	uint64_t end; /* the page says all up to here */
 };
 
-static bool merge_one(void *arg, uint64_t chunk)
+static bool note_missing(void *arg, uint64_t chunk, const Granary__Chunk *record)
 {
-	struct merge *merge = arg;
+	const struct missing *missing = arg;
 
-	if (chunk > merge->end)
-		return false;
-	while (merge->at < merge->page->n_chunks && merge->page->chunks[merge->at]->chunk < chunk)
-		merge->at++;
-	if (merge->at < merge->page->n_chunks && merge->page->chunks[merge->at]->chunk == chunk)
-		return true;
-	if (may_be_missing(replica_meta(merge->copies->replica), chunk, merge->asked->server))
-		return true;
-	doubts_add(merge->doubts,
-		   &(struct copy){ .chunk = chunk, .server = merge->asked->server, .kind = CHECK_COPY_MISSING });
-	merge->asked->in_doubt = true;
+	(void)record;
+	doubts_add(missing->doubts,
+		   &(struct copy){ .chunk = chunk, .server = missing->asked->server, .kind = CHECK_COPY_MISSING });
+	missing->asked->in_doubt = true;
 	return true;
 }
 
@@ -160,24 +139,19 @@ void copies_inventory(struct copies *copies, uint64_t server, const Granary__Inv
 	}
 	if (asked->answer != ANSWER_COMING)
 		return;
-	struct merge merge = { .copies = copies,
-			       .asked = asked,
-			       .doubts = copies->state == COPIES_FIRST ? &copies->first : &copies->second,
-			       .page = page,
-			       .end = page->last || page->n_chunks == 0 ? UINT64_MAX : page->chunks[page->n_chunks - 1]->chunk };
+	struct missing missing = { .asked = asked, .doubts = copies->state == COPIES_FIRST ? &copies->first : &copies->second };
 	for (size_t i = 0; i < page->n_chunks; i++) {
 		enum check_kind kind = judge(meta, server, page->chunks[i]);
 		if (kind == CHECK_NONE)
 			continue;
-		doubts_add(merge.doubts, &(struct copy){ .chunk = page->chunks[i]->chunk,
+		doubts_add(missing.doubts, &(struct copy){ .chunk = page->chunks[i]->chunk,
 							 .server = server,
 							 .kind = kind,
 							 .version = page->chunks[i]->version });
 		asked->in_doubt = true;
 	}
-	if (meta_each_chunk_on(meta, server, asked->cursor, merge_one, &merge))
+	if (missing_each(meta, server, page, &asked->cursor, note_missing, &missing))
 		return; /* the store has failed: the master stops */
-	asked->cursor = merge.end;
 	if (page->last)
 		asked->answer = ANSWER_COMPLETE;
 }

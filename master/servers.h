@@ -42,6 +42,7 @@ struct server {
 	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */
+	uint64_t inventory_cursor; /* missing.h */
 	bool inventory_wanted; /* the next heartbeat asks for one */
 	uint64_t orphans, orphans_newer;
 	/* Left out for being much slower than its peers (servers_judge). */

@@ -102,6 +102,7 @@ void garbage_flush(struct meta *meta)
 			continue;
 		}
 		Granary__Garbage *garbage = garbage_open(slots->pack, pack->replicas, pack->n_replicas);
+		garbage->pack_version = pack->version;
 		garbage->n_slots = slots->count;
 		garbage->slots = slots->slots;
 		garbage_put(meta, garbage);
@@ -114,6 +115,16 @@ void garbage_deinit(struct meta *meta)
 	for (size_t i = 0; i < meta->slot_garbage_count; i++)
 		free(meta->slot_garbage[i].slots);
 	free(meta->slot_garbage);
+}
+
+/* A server that has joined the pack meanwhile may have been given what is deleted elsewhere. */
+static void tell_newcomers(struct meta *meta, const Granary__Garbage *garbage)
+{
+	const Granary__Chunk *pack = garbage->n_slots > 0 ? chunk_get(meta, garbage->chunk) : NULL;
+	if (!pack || pack->version == garbage->pack_version)
+		return;
+	for (size_t i = 0; i < garbage->n_slots; i++)
+		garbage_add_slot(meta, garbage->chunk, garbage->slots[i]);
 }
 
 enum err op_garbage_done(struct context *context, const Granary__GarbageDone *op, Granary__MetaResult *result)
@@ -130,6 +141,7 @@ enum err op_garbage_done(struct context *context, const Granary__GarbageDone *op
 			garbage->servers[kept++] = garbage->servers[i];
 	garbage->n_servers = kept;
 	if (kept == 0) {
+		tell_newcomers(meta, garbage);
 		store_delete(&meta->store, &key);
 		meta->state->garbage--;
 	}

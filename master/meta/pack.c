@@ -142,6 +142,7 @@ static void blob_set(struct meta *meta, uint64_t id, Granary__Inode *inode, cons
 	if (pack && op->bytes > 0) {
 		pack->live_bytes += op->bytes;
 		pack->live_count++;
+		pack->written = true;
 	} else if (pack) {
 		garbage_add_slot(meta, op->pack, op->slot);
 	}

@@ -52,10 +52,7 @@ struct blobs {
 	bool ending;
 	struct holding holdings[PACKS_MAX];
 	unsigned holding_count;
-	struct {
-		uint64_t pack;
-		unsigned server;
-	} rotten[ROTTEN_MAX];
+	uint64_t rotten[ROTTEN_MAX]; /* packs */
 	unsigned rotten_count;
 	char wrong[160];
 };
@@ -253,6 +250,16 @@ struct look {
 	bool good;
 };
 
+/* The record that says that another was deleted may be damaged: that one is back then, here and where it is taken to from here, rotten
+ * or not. */
+static bool may_be_back(const struct blobs *blobs, uint64_t pack)
+{
+	for (unsigned i = 0; i < blobs->rotten_count; i++)
+		if (blobs->rotten[i] == pack)
+			return true;
+	return false;
+}
+
 /* As it lies on the disk. */
 static bool look_at_pack(void *arg, const Granary__ChunkLocation *location)
 {
@@ -278,7 +285,8 @@ static bool look_at_pack(void *arg, const Granary__ChunkLocation *location)
 		return false;
 	}
 	check(pack.slot_count <= SLOTS_MAX && pack_check(&pack, NULL, &bad) == OK);
-	look->good = bad.size == 0 || wrong(blobs, location->chunk, 0, look->server, "a record does not check");
+	look->good = bad.size == 0 || may_be_back(blobs, location->chunk) ||
+		     wrong(blobs, location->chunk, 0, look->server, "a record does not check");
 	*holding = (struct holding){ .pack = location->chunk, .server = look->server };
 	pack_write_bits(&pack, false, holding->slots);
 	blobs->holding_count++;
@@ -287,20 +295,10 @@ static bool look_at_pack(void *arg, const Granary__ChunkLocation *location)
 	return look->good;
 }
 
-void blobs_note_rot(struct blobs *blobs, uint64_t pack, unsigned server)
+void blobs_note_rot(struct blobs *blobs, uint64_t pack)
 {
 	check(blobs->rotten_count < ROTTEN_MAX);
-	blobs->rotten[blobs->rotten_count].pack = pack;
-	blobs->rotten[blobs->rotten_count++].server = server;
-}
-
-/* The record that says that another was deleted may be damaged. */
-static bool may_be_back(const struct blobs *blobs, const struct holding *holding)
-{
-	for (unsigned i = 0; i < blobs->rotten_count; i++)
-		if (blobs->rotten[i].pack == holding->pack && blobs->rotten[i].server == holding->server)
-			return true;
-	return false;
+	blobs->rotten[blobs->rotten_count++] = pack;
 }
 
 /* An append that was never answered may be here and not there: it is nobody's. */
@@ -310,7 +308,7 @@ static bool all_hold(struct blobs *blobs, const struct blob *blob)
 		const struct holding *holding = &blobs->holdings[i];
 		uint32_t bit = blob->slot - 1;
 		bool here = (holding->slots[bit / 8] >> bit % 8 & 1) != 0;
-		if (holding->pack != blob->pack || here == (blob->io != NULL) || (here && may_be_back(blobs, holding)))
+		if (holding->pack != blob->pack || here == (blob->io != NULL) || (here && may_be_back(blobs, blob->pack)))
 			continue;
 		return wrong(blobs, blob->pack, blob->slot, holding->server,
 			     here ? "the record of a file that was emptied is there" : "the record of a file is missing");

@@ -16,7 +16,7 @@ bool blobs_finished(const struct blobs *blobs);
 unsigned blobs_made(const struct blobs *blobs);
 unsigned blobs_read(const struct blobs *blobs);
 /* Bits of the pack's file have been flipped there. */
-void blobs_note_rot(struct blobs *blobs, uint64_t pack, unsigned server);
+void blobs_note_rot(struct blobs *blobs, uint64_t pack);
 /* Every chunkserver that has a pack holds all records in it that belong to files, sound, and none that were deleted. For sim_run; what is
  * wrong is in blobs_wrong. */
 bool blobs_are_whole(void *blobs);

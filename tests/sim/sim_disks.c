@@ -2,7 +2,7 @@
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
  * disk gives errors (or takes no writes) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
- * or the file of a pack. At most one of the copies of a block is hurt at a time: before the next
+ * or the file of a pack, or that and what was noted of it. At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
@@ -256,7 +256,7 @@ static void rot_chunk(struct run *run, struct node *node, const Granary__ChunkLo
 	}
 	free(path);
 	if (pack)
-		blobs_note_rot(run->program->blobs, location->chunk, node->number);
+		blobs_note_rot(run->program->blobs, location->chunk);
 }
 
 struct rot {
@@ -302,11 +302,11 @@ static bool choose_lost(void *arg, const Granary__ChunkLocation *location)
 	return true;
 }
 
-static void remove_file(const struct loss *loss)
+static void remove_file(const struct loss *loss, enum chunk_kind kind)
 {
 	struct store_files files = { .root = "data" };
 	struct chunk_index index;
-	char *path = store_files_path(&files, loss->chunk, KIND_REPLICATED);
+	char *path = store_files_path(&files, loss->chunk, kind);
 	struct loop *loop = sim_process_open(loss->node->host, "hand");
 	check(store_files_remove(loop, path, NULL) == OK && chunk_index_open(loop, "data/index", &index) == OK);
 	check(chunk_index_delete(&index, loss->chunk) == OK);
@@ -343,7 +343,7 @@ static void lose_file(struct run *run, struct node *node)
 	sim_trace(run->world.sim, "chunk %016" PRIx64 " is gone from server %u", loss.chunk, node->number + 1);
 	run->lost++;
 	node_stop(node, false);
-	remove_file(&loss);
+	remove_file(&loss, KIND_REPLICATED);
 	node_start(node);
 	if (!sim_run(run->world.sim, ROUND_US, is_made_good, &loss))
 		failed(&run->world, "a chunk whose file was lost", 0, 0, "is not made good though it is written to");
@@ -358,10 +358,10 @@ static bool choose_pack(void *arg, const Granary__ChunkLocation *location)
 	return true;
 }
 
-/* The file of a pack goes while the server has it open, or is down. */
+/* The file of a pack goes while the server has it open, or is down; then what the index says of it may be gone, too. */
 static void lose_pack(struct run *run, struct node *node)
 {
-	struct loss loss = { .run = run };
+	struct loss loss = { .run = run, .node = node };
 	struct store_files files = { .root = "data" };
 	bool down = roll(&run->world, 2) == 0;
 	check(chunk_store_each(store_of(node), 0, choose_pack, &loss) == OK);
@@ -371,6 +371,11 @@ static void lose_pack(struct run *run, struct node *node)
 	run->lost++;
 	if (down)
 		node_stop(node, false);
+	if (down && roll(&run->world, 2) == 0) {
+		remove_file(&loss, KIND_PACK);
+		node_start(node);
+		return;
+	}
 	char *path = store_files_path(&files, loss.chunk, KIND_PACK);
 	struct loop *loop = sim_process_open(node->host, "hand");
 	check(store_files_remove(loop, path, NULL) == OK);
@@ -439,18 +444,21 @@ static void hurt(struct run *run, struct node *node)
 
 /* ---- the run ---- */
 
+static bool is_scrubbed(const struct node *node)
+{
+	Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
+	struct chunk_store_counts counts;
+	scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
+	chunk_store_counts(store_of(node), &counts);
+	return health.scrub_ended && counts.uncertain == 0 && counts.damage_repaired >= counts.damage_found;
+}
+
 static bool scrubbed(void *arg)
 {
 	struct run *run = arg;
-	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++) {
-		const struct node *node = world_node(&run->world, NODE_CHUNKSERVER, i);
-		Granary__DiskHealth health = GRANARY__DISK_HEALTH__INIT;
-		struct chunk_store_counts counts;
-		scrub_report(chunkserver_service(node->chunkserver)->scrub, &health);
-		chunk_store_counts(store_of(node), &counts);
-		if (!health.scrub_ended || counts.uncertain > 0 || counts.damage_repaired < counts.damage_found)
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS; i++)
+		if (!is_scrubbed(world_node(&run->world, NODE_CHUNKSERVER, i)))
 			return false;
-	}
 	return true;
 }
 

@@ -378,6 +378,21 @@ static inline enum err command(struct cluster *cluster, int server, Granary__Chu
 	return err;
 }
 
+/* As the master does when it is asked. */
+static inline enum err tell_chain(struct cluster *cluster, int server, uint64_t chunk, Granary__ChunkKind kind)
+{
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	Granary__ChunkCommand configure = GRANARY__CHUNK_COMMAND__INIT;
+	location.chunk = chunk;
+	location.kind = kind;
+	location.version = cluster->version;
+	location.n_replicas = cluster->chain_count;
+	location.replicas = cluster->chain;
+	configure.chunk = chunk;
+	configure.configure = &location;
+	return command(cluster, server, &configure);
+}
+
 static inline enum err write_text(struct cluster *cluster, uint32_t offset, const char *text)
 {
 	return write_to(cluster, 0, &(struct write_options){ .chunk = CHUNK, .offset = offset, .data = slice_text(text) });

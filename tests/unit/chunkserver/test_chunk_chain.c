@@ -252,19 +252,6 @@ static void full_tail_is_settled_later(void **state)
 }
 
 /* The master's word on it. */
-static enum err tell_chain(struct cluster *cluster, int server, uint64_t chunk)
-{
-	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
-	Granary__ChunkCommand configure = GRANARY__CHUNK_COMMAND__INIT;
-	location.chunk = chunk;
-	location.version = cluster->version;
-	location.n_replicas = cluster->chain_count;
-	location.replicas = cluster->chain;
-	configure.chunk = chunk;
-	configure.configure = &location;
-	return command(cluster, server, &configure);
-}
-
 /* A chunk that has content is not made anew, of zeros, by a write. */
 static void lost_chunk_is_not_made_anew(void **state)
 {
@@ -272,7 +259,7 @@ static void lost_chunk_is_not_made_anew(void **state)
 	struct write_options part = { .chunk = CHUNK, .offset = 3, .data = slice_text("part"), .written = true };
 	assert_int_equal(write_to(cluster, 0, &part), ERR_NO_CHUNK);
 	WAIT_FOR(cluster, cluster->failed_chunk == CHUNK);
-	assert_int_equal(tell_chain(cluster, 0, CHUNK), OK);
+	assert_int_equal(tell_chain(cluster, 0, CHUNK, GRANARY__CHUNK_KIND__CHUNK_REPLICATED), OK);
 	assert_int_equal(write_to(cluster, 0, &part), ERR_DATA_LOST);
 	assert_int_equal(read_from(cluster, 0, CHUNK, 0, 6, got), ERR_NO_CHUNK);
 	/* One that others have is taken from them first. */
@@ -282,7 +269,7 @@ static void lost_chunk_is_not_made_anew(void **state)
 	use_chain(cluster, 0, 1, 2);
 	cluster->version++;
 	assert_int_equal(write_to(cluster, 0, &part), ERR_NO_CHUNK);
-	assert_int_equal(tell_chain(cluster, 0, CHUNK + 1), OK);
+	assert_int_equal(tell_chain(cluster, 0, CHUNK + 1, GRANARY__CHUNK_KIND__CHUNK_REPLICATED), OK);
 	assert_int_equal(write_to(cluster, 0, &part), OK);
 	for (int server = 0; server < SERVERS; server++) {
 		WAIT_FOR(cluster, read_from(cluster, server, CHUNK + 1, 0, 13, got) == OK);

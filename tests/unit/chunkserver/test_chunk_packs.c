@@ -7,7 +7,7 @@
 
 static uint8_t big[FRAME_DATA_BYTES_MAX];
 
-static enum err append(struct cluster *cluster, struct slice blob, uint64_t operation, uint32_t *slot)
+static enum err append_as(struct cluster *cluster, struct slice blob, uint64_t operation, bool written, uint32_t *slot)
 {
 	struct answer answer;
 	Granary__BlobAppend message = GRANARY__BLOB_APPEND__INIT;
@@ -17,6 +17,7 @@ static enum err append(struct cluster *cluster, struct slice blob, uint64_t oper
 	message.client = 2;
 	message.operation = operation;
 	message.sync = true;
+	message.written = written;
 	message.n_replicas = cluster->chain_count;
 	message.replicas = cluster->chain;
 	start_call(cluster, 0, MESSAGE_BLOB_APPEND, &message.base, blob, &answer);
@@ -26,6 +27,11 @@ static enum err append(struct cluster *cluster, struct slice blob, uint64_t oper
 		*slot = ((const Granary__BlobAppendReply *)answer.reply)->slot;
 	answer_free(&answer);
 	return err;
+}
+
+static enum err append(struct cluster *cluster, struct slice blob, uint64_t operation, uint32_t *slot)
+{
+	return append_as(cluster, blob, operation, false, slot);
 }
 
 static enum err read_blob(struct cluster *cluster, int server, uint32_t slot, struct slice expected)
@@ -108,7 +114,11 @@ static void packs_compact_themselves(void **state)
 	assert_int_equal(read_blob(cluster, 1, next, slice_text("next")), OK);
 }
 
-/* The pack's file is cut by so many bytes as if the power had gone before they were on the disk; or it is gone (0). */
+#define ALL 0u
+#define ALL_AND_ENTRY UINT64_MAX
+
+/* The pack's file is cut by so many bytes as if the power had gone before they were on the disk; or it is gone, with what the index says
+ * of it or without. */
 static void lose_records(struct cluster *cluster, int server, uint64_t bytes)
 {
 	struct chunk_index index;
@@ -120,12 +130,15 @@ static void lose_records(struct cluster *cluster, int server, uint64_t bytes)
 	snprintf(path, sizeof(path), "%s/index", root);
 	struct store_files files = { .loop = cluster->loop, .root = root };
 	char *pack = store_files_path(&files, CHUNK, KIND_PACK);
-	if (bytes == 0) {
+	assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
+	if (bytes == ALL_AND_ENTRY)
+		assert_int_equal(chunk_index_delete(&index, CHUNK), OK);
+	else if (bytes != ALL)
+		assert_int_equal(chunk_index_mark(&index, CHUNK, 12345, CHUNK_MARK_PACK), OK);
+	chunk_index_close(&index);
+	if (bytes == ALL || bytes == ALL_AND_ENTRY) {
 		assert_int_equal(unlink(pack), 0);
 	} else {
-		assert_int_equal(chunk_index_open(cluster->loop, path, &index), OK);
-		assert_int_equal(chunk_index_mark(&index, CHUNK, 12345, CHUNK_MARK_PACK), OK);
-		chunk_index_close(&index);
 		assert_int_equal(file_open(cluster->loop, pack, FILE_WRITE, &file), OK);
 		assert_int_equal(file_size(file, &size), OK);
 		assert_int_equal(file_truncate(file, size - bytes), OK);
@@ -145,7 +158,7 @@ static void lost_records_of_packs_come_back(void **state)
 		assert_int_equal(append(cluster, slice_text(texts[i]), 4000 + i, &slots[i]), OK);
 	for (int round = 0; round < 4; round++) { /* one and a half records, and all; of a member, and of the head */
 		int server = round < 2 ? 1 : 0;
-		lose_records(cluster, server, round % 2 == 0 ? 60 : 0);
+		lose_records(cluster, server, round % 2 == 0 ? 60 : ALL);
 		for (uint32_t i = 0; i < 3; i++) {
 			enum err err;
 			do { /* never that it has been deleted */
@@ -159,12 +172,31 @@ static void lost_records_of_packs_come_back(void **state)
 		assert_true(expected != OK || next == slots[2] + 1 + (uint32_t)round);
 	}
 }
+/* The head would give out slots that others have used. */
+static void lost_pack_is_not_begun_anew(void **state)
+{
+	struct cluster *cluster = *state;
+	uint32_t one = 0, two = 0, next = 0;
+	assert_int_equal(append(cluster, slice_text("blob one"), 6000, &one), OK);
+	assert_int_equal(append(cluster, slice_text("the second blob"), 6001, &two), OK);
+	lose_records(cluster, 0, ALL_AND_ENTRY);
+	assert_int_equal(append_as(cluster, slice_text("next"), 6002, true, &next), ERR_NO_CHUNK);
+	WAIT_FOR(cluster, cluster->failed_chunk == CHUNK);
+	assert_int_equal(tell_chain(cluster, 0, CHUNK, GRANARY__CHUNK_KIND__CHUNK_PACK), OK);
+	assert_int_equal(append_as(cluster, slice_text("next"), 6002, true, &next), ERR_PACK_FULL);
+	for (int server = 0; server < SERVERS; server++) {
+		WAIT_FOR(cluster, read_blob(cluster, server, one, slice_text("blob one")) == OK);
+		WAIT_FOR(cluster, read_blob(cluster, server, two, slice_text("the second blob")) == OK);
+	}
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, cluster_setup, cluster_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(blobs_live_in_packs), TEST(packs_compact_themselves), TEST(lost_records_of_packs_come_back),
+		TEST(lost_pack_is_not_begun_anew),
 	};
 	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);
 	cluster_pattern(big, sizeof(big));
