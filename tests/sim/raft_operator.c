@@ -65,11 +65,13 @@ static void pulled(void *arg)
 	struct pull *pull = arg;
 	struct cluster *cluster = pull->cluster;
 	struct member *member = pull->member, *source = pull->source;
-	bool source_lives = member_is_running(source) && source->incarnation == pull->source_incarnation;
-	bool lives = member_is_running(member) && member->incarnation == pull->member_incarnation;
-	if (source_lives)
+	/* Also of one that is paused just now. */
+	bool same_source = source->raft && source->incarnation == pull->source_incarnation;
+	bool same_member = member->raft && member->incarnation == pull->member_incarnation;
+	bool source_lives = same_source && member_is_running(source), lives = same_member && member_is_running(member);
+	if (same_source)
 		raft_keep(source->raft, UINT64_MAX);
-	if (lives)
+	if (same_member)
 		member->pulling = false;
 	if (lives && source_lives && !cluster->failed && !cluster->cut[source->id][member->id] &&
 	    !cluster->cut[member->id][source->id]) {
