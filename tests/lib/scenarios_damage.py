@@ -30,7 +30,7 @@ def scenario_05_damaged_master():
 
     One with a damaged entry that it has to read again; MANIFEST and CURRENT of one each while names are made; another entry on each of
     three; then an entry on one, the table files of another, the CURRENT of the third. Nothing is lost, nobody needs help, and the
-    damage is gone for good."""
+    damage is gone for good. Last the same entry on all three, and no database: nothing is answered, until one has a good copy again."""
     with Scene(mounts=0, chunkservers=1) as scene:
         names = make(scene, 0, 20)
         damaged_entry(scene, names)
@@ -38,6 +38,7 @@ def scenario_05_damaged_master():
         damaged_state(scene, names, r"CURRENT$", leader=True)
         damaged_on_each(scene, names)
         damaged_differently(scene, names)
+        damaged_everywhere(scene, names)
 
 
 def make(scene, first, last):
@@ -159,6 +160,33 @@ def damaged_differently(scene, names):
         check_names(scene, names)
         master.start()
         wait_for(lambda: scene.caught_up(1, 2, 3), 20, "three voters that have caught up")
+
+
+def damaged_everywhere(scene, names):
+    cluster, masters = scene.cluster, scene.cluster.masters
+    image = os.path.join(cluster.path, "good-log")
+    wait_for(lambda: all_hold(scene), 20, "all to hold the log")
+    for master in masters:
+        master.kill()
+    shutil.copytree(os.path.join(masters[1].data, "log"), image)
+    for master in masters:
+        damage_entries(master, names[16][1:])
+        shutil.rmtree(state_folder(master))
+    for master in masters:
+        check(restart(master) > 0, f"{master.name} did not see the damage")
+    for words in ("ls", "/"), ("mkdir", "/on-a-shorter-history"):
+        code, out, complaint = cluster.granary("--timeout", "3s", *words)
+        check(code != 0 and not out, f"granary {words} on a history with a hole: {code} {out} {complaint}")
+    print(f"   the same entry damaged on all three: {complaint}", flush=True)
+    masters[1].kill()
+    shutil.rmtree(os.path.join(masters[1].data, "log"))
+    shutil.copytree(image, os.path.join(masters[1].data, "log"))
+    masters[1].start()
+    cluster.wait_ready(30)
+    check_names(scene, names)
+    scene.granary("stat", "/on-a-shorter-history", status=3)
+    names += make(scene, len(names), len(names) + 5)
+    wait_for(lambda: scene.caught_up(1, 2, 3), 20, "three voters that have caught up")
 
 
 def scenario_11_rot():
