@@ -266,6 +266,7 @@ def scenario_16_snapshot_install():
 
 
 SNAPSHOT_FILES = 300_000
+PULL_MEMORY_MAX = 80 << 20  # some 40 MiB, however many files there are; all of these at once would be 100 MiB more
 
 
 def bytes_of_state(master):
@@ -303,7 +304,15 @@ def pull_interrupted(scene, percent):
     for folder in (0, 77, 299):
         check(len(scene.granary("ls", f"/d{folder:08d}").split()) == 1000, "all files of a directory")
     check(scene.granary("ls", f"/during-{percent}") == b"", "what was made meanwhile")
-    print(f"   interrupted at {percent}%: voters {voters}", flush=True)
+    peak = memory_peak(victim)
+    print(f"   interrupted at {percent}%: voters {voters}; a state of {size >> 20} MiB, at most {peak >> 20} MiB of memory to pull it", flush=True)
+    check(peak < PULL_MEMORY_MAX, f"{victim.name} took {peak} bytes of memory to pull the state")
+
+
+def memory_peak(process):
+    """Bytes, since it was started."""
+    with open(f"/proc/{process.popen.pid}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) << 10
 
 
 def change_members(scene, *words):
