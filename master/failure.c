@@ -20,6 +20,7 @@ struct leaving {
 	uint64_t chunk;
 	struct failure *failure;
 	struct chunk_change change;
+	uint64_t alive;		/* is left out though it is; 0: those that are dead */
 	uint64_t retiring;	/* proposed when this server has confirmed, or is dead; 0: it is proposed */
 	struct timer timer;	/* until then: is it dead meanwhile? */
 	struct report *reports;
@@ -54,7 +55,7 @@ static void on_changed(void *arg, enum err err)
 	HASH_DEL(failure->leavings, leaving);
 	timer_stop(&leaving->timer);
 	if (err == OK)
-		repair_active(failure->repair, leaving->chunk);
+		repair_active(failure->repair, leaving->chunk, leaving->alive);
 	while (leaving->reports) {
 		struct report *report = leaving->reports;
 		leaving->reports = report->next;
@@ -267,6 +268,7 @@ static void report(struct failure *failure, struct rpc_request *request, const G
 		leaving->chunk = message->chunk;
 		leaving->failure = failure;
 		leaving->change = change;
+		leaving->alive = suspect ? message->server : 0;
 		leaving->change.done = on_changed;
 		leaving->change.arg = leaving;
 		timer_init(&leaving->timer, failure->context.loop, on_look, leaving);

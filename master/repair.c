@@ -32,7 +32,7 @@ struct join {
 	UT_hash_handle hh;
 };
 
-/* A fill that failed. */
+/* A fill that failed, or a member that could not be reached. */
 struct avoided {
 	uint64_t chunk, server, until_ms;
 };
@@ -130,10 +130,10 @@ static unsigned joins_of(const struct repair *repair, uint64_t server, bool as_s
 	return count;
 }
 
-static void avoid(struct repair *repair, uint64_t chunk, uint64_t server)
+static void avoid(struct repair *repair, uint64_t chunk, uint64_t server, uint64_t ms)
 {
 	repair->avoided[repair->avoided_next++ % REPAIR_AVOIDED_MAX] =
-		(struct avoided){ .chunk = chunk, .server = server, .until_ms = now_ms(repair) + REPAIR_AVOIDED_MS };
+		(struct avoided){ .chunk = chunk, .server = server, .until_ms = now_ms(repair) + ms };
 }
 
 static bool is_avoided(const struct repair *repair, uint64_t chunk, uint64_t server)
@@ -283,7 +283,7 @@ static void step_join(struct join *join)
 	if (join->state == JOIN_FILLING && (chunk->version != join->version || chunk->joining != join->target)) {
 		/* Who was left out while he was being filled is not to be tried again at once. */
 		if (chunk->joining == 0 && chunk->version != join->version)
-			avoid(repair, join->chunk, join->target);
+			avoid(repair, join->chunk, join->target, REPAIR_AVOIDED_MS);
 		join_end(join);
 	} else if (join->state == JOIN_FILLING) {
 		judge(repair, chunk, &verdict);
@@ -376,7 +376,7 @@ static void filled(struct repair *repair, struct rpc_request *request, const Gra
 	} else {
 		log_warn("fill_failed", "chunk=%016" PRIx64 " server=%016" PRIx64 " error=%s", message->chunk, message->server,
 			 err_name(err_from_wire(message->error)));
-		avoid(repair, message->chunk, message->server);
+		avoid(repair, message->chunk, message->server, REPAIR_AVOIDED_MS);
 		change.replica_count = chunk->n_replicas - 1;
 		memcpy(change.replicas, chunk->replicas, change.replica_count * sizeof(change.replicas[0]));
 		change.dropped[change.dropped_count++] = message->server;
@@ -498,10 +498,13 @@ static void step_gone(struct repair *repair)
 		repair->gone_server = 0;
 }
 
-void repair_active(struct repair *repair, uint64_t chunk)
+void repair_active(struct repair *repair, uint64_t chunk, uint64_t left)
 {
-	if (repair->leading)
-		repair_queue_add(repair->queue, chunk, ACTIVE_PRIORITY);
+	if (!repair->leading)
+		return;
+	if (left)
+		avoid(repair, chunk, left, REPAIR_LEFT_MS);
+	repair_queue_add(repair->queue, chunk, ACTIVE_PRIORITY);
 }
 
 /* ---- the rate */

@@ -22,8 +22,9 @@ void repair_leading(struct repair *repair);
 void repair_deposed(struct repair *repair);
 /* MESSAGE_CHUNK_FILLED. */
 void repair_serve(struct repair *repair, struct rpc_request *request);
-/* The chain of a chunk broke while it was in use. */
-void repair_active(struct repair *repair, uint64_t chunk);
+/* The chain of a chunk broke while it was in use. left: a server that was left out though it is alive, which has no part in this chunk
+ * for a while; or 0. */
+void repair_active(struct repair *repair, uint64_t chunk, uint64_t left);
 /* A ChunkCommand without garbage has ended. */
 void repair_command_done(struct repair *repair, uint64_t server, const Granary__ChunkCommand *command, enum err err);
 

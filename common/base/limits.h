@@ -168,6 +168,7 @@
 #define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
 #define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
 #define REPAIR_AVOIDED_MS 20000u
+#define REPAIR_LEFT_MS 10000u			     /* a member that was alive and could not be reached: not for the same chunk */
 #define REPAIR_TOLD_AGAIN_MS 2000u		     /* members of a chunk that is being filled hear of it again */
 #define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
 #define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
