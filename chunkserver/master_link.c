@@ -12,7 +12,8 @@
 #define SEARCH_PAUSE_MS 50u /* before the next address is tried */
 /* With the heartbeat's period and an election well below the lease: a frozen leader is left before the lease is over. */
 #define CALL_TIMEOUT_MS 450u
-#define REPORT_PAUSE_MS 100u
+#define REPORT_PAUSE_MS_MIN 10u /* who has just died is known to be dead a moment later */
+#define REPORT_PAUSE_MS_MAX 100u
 #define REPORT_ATTEMPTS_MAX 40u
 
 struct report {
@@ -347,6 +348,14 @@ static void report_end(struct report *report)
 	free(report);
 }
 
+static void report_later(struct report *report)
+{
+	uint64_t pause = REPORT_PAUSE_MS_MIN;
+	for (unsigned i = 1; i < report->attempts && pause < REPORT_PAUSE_MS_MAX; i++)
+		pause *= 2;
+	timer_start(&report->timer, pause < REPORT_PAUSE_MS_MAX ? pause : REPORT_PAUSE_MS_MAX);
+}
+
 static void on_reported(void *arg, const struct rpc_result *result)
 {
 	struct report *report = arg;
@@ -357,7 +366,7 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	} else if (report->attempts < REPORT_ATTEMPTS_MAX &&
 		   (result->err == ERR_BUSY || result->err == ERR_NOT_LEADER || result->err == ERR_CLOSED ||
 		    result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT)) {
-		timer_start(&report->timer, REPORT_PAUSE_MS);
+		report_later(report);
 		return;
 	} else if (result->err == ERR_NO_CHUNK && report->server == 0) {
 		chunk_store_drop_mark(link->store, report->chunk);
@@ -387,7 +396,7 @@ static void send_report(void *arg)
 		if (report->attempts >= REPORT_ATTEMPTS_MAX)
 			report_end(report);
 		else
-			timer_start(&report->timer, REPORT_PAUSE_MS);
+			report_later(report);
 		return;
 	}
 	if (report->is_fill) {
