@@ -23,6 +23,8 @@ struct task {
 	size_t index;
 	unsigned attempts;
 	struct timer timer;
+	bool done; /* with err; it ends when the timer comes */
+	enum err err;
 };
 
 struct commands_batch {
@@ -51,9 +53,17 @@ static void task_end(struct task *task, enum err err)
 	advance(batch);
 }
 
+/* Not at once: who says it may be about to go through all operations of the chunk, and the next command may be about that one. */
 static void task_done(void *arg, enum err err)
 {
-	task_end(arg, err);
+	struct task *task = arg;
+	if (task->batch->service->stopping) { /* nothing begins any more */
+		task_end(task, err);
+		return;
+	}
+	task->done = true;
+	task->err = err;
+	timer_start(&task->timer, 0);
 }
 
 /* What is here may be newer than what is meant: only the open file tells. ERR_BUSY: it is being opened. */
@@ -177,8 +187,8 @@ static void run_task(void *arg)
 	const Granary__ChunkCommands *message = (const Granary__ChunkCommands *)batch->request->message;
 	const Granary__ChunkCommand *command = message->commands[task->index];
 	enum err err;
-	if (batch->service->stopping) {
-		task_end(task, ERR_CANCELLED);
+	if (batch->service->stopping || task->done) {
+		task_end(task, task->done ? task->err : ERR_CANCELLED);
 		return;
 	}
 	if (command->delete_chunk) {

@@ -190,13 +190,55 @@ static void lost_pack_is_not_begun_anew(void **state)
 	}
 }
 
+#define SLOTS_OF_ONE 40u /* more commands than are carried out at a time */
+
+/* What ends because its chunk goes makes room for the next command, which is to delete the same chunk. */
+static void commands_for_a_pack_that_goes_end_once(void **state)
+{
+	struct cluster *cluster = *state;
+	struct answer answers[2] = { 0 };
+	uint32_t slot = 0;
+	assert_int_equal(append(cluster, slice_text("blob one"), 7000, &slot), OK);
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	Granary__ChunkCommand commands[SLOTS_OF_ONE + 2], *list[SLOTS_OF_ONE + 2];
+	Granary__ChunkCommands message = GRANARY__CHUNK_COMMANDS__INIT;
+	for (uint32_t i = 0; i < SLOTS_OF_ONE + 2; i++) {
+		granary__chunk_command__init(&commands[i]);
+		commands[i].chunk = CHUNK;
+		commands[i].n_delete_slots = 1;
+		commands[i].delete_slots = &slot;
+		list[i] = &commands[i];
+	}
+	location.chunk = CHUNK;
+	location.kind = GRANARY__CHUNK_KIND__CHUNK_PACK;
+	location.version = cluster->version + 1;
+	location.n_replicas = cluster->chain_count;
+	location.replicas = cluster->chain;
+	commands[0].configure = &location; /* while that is made durable the others wait */
+	commands[0].n_delete_slots = 0;
+	commands[SLOTS_OF_ONE + 1].delete_chunk = true;
+	commands[SLOTS_OF_ONE + 1].n_delete_slots = 0;
+	message.n_commands = SLOTS_OF_ONE + 2;
+	message.commands = list;
+	rpc_conn_call(cluster->conns[0], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answers[0]);
+	message.n_commands = 1;
+	message.commands = list + SLOTS_OF_ONE + 1;
+	rpc_conn_call(cluster->conns[0], MESSAGE_CHUNK_COMMANDS, &message.base, 10000, answered, &answers[1]);
+	for (int i = 0; i < 2; i++) {
+		WAIT_FOR(cluster, answers[i].done);
+		assert_int_equal(answers[i].err, OK);
+		answer_free(&answers[i]);
+	}
+	assert_int_not_equal(read_blob(cluster, 0, slot, slice_text("blob one")), OK);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, cluster_setup, cluster_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(blobs_live_in_packs), TEST(packs_compact_themselves), TEST(lost_records_of_packs_come_back),
-		TEST(lost_pack_is_not_begun_anew),
+		TEST(lost_pack_is_not_begun_anew),    TEST(commands_for_a_pack_that_goes_end_once),
 	};
 	log_setup("chunkserver", LOG_ERROR, LOG_TEXT);
 	cluster_pattern(big, sizeof(big));
