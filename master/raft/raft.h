@@ -229,7 +229,7 @@ bool raft_can_read(const struct raft *raft, uint64_t now_ms);
 struct raft_progress_view {
 	uint64_t id, node, match, next, contact_ms;
 	bool learner;
-	bool caught_up;	 /* leader: heard of lately and less than RAFT_LEARNER_LAG_MAX entries behind */
+	bool caught_up;	 /* leader: heard of lately, has the last change of members, and is less than RAFT_LEARNER_LAG_MAX entries behind */
 	bool snapshot;	 /* leader: it is waiting for a snapshot */
 	uint64_t stranger_node; /* leader: not 0: this other data directory answers in its place */
 };

@@ -100,11 +100,13 @@ bool raft_keep_membership(struct raft *raft, uint64_t index)
 	return true;
 }
 
+/* A member whose disk was replaced has acknowledged entries in its former life: all of them are below the change that admitted it again,
+ * however short the log is. */
 bool raft_is_caught_up(const struct raft *raft, const struct progress *member)
 {
 	if (raft->role != RAFT_LEADER || member == raft->self)
 		return raft->role == RAFT_LEADER;
-	return member->state == PROGRESS_REPLICATE && raft->now_ms - member->contact_ms < raft->election_ms &&
+	return member->match >= raft->membership_index && member->state == PROGRESS_REPLICATE && raft->now_ms - member->contact_ms < raft->election_ms &&
 	       member->match + RAFT_LEARNER_LAG_MAX > raft_log_last(&raft->log);
 }
 
