@@ -5,9 +5,9 @@ set(cluster_plants
 	client/file_flush:CLIENT_FLUSH_TOO_EARLY:400	    # a flush does not wait for the replicas
 	client/file_io:CLIENT_RECALL_IGNORED:400	    # attributes are relied on after the master has taken them back
 	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:100:power	    # a chunkserver acknowledges before it has synced
-	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:300:disks    # who failed to write settles all the same, with what it has
-	chunkserver/chunk_retry:CHUNK_RETRY_UNKNOWN:60:disks    # a write that is sent again is done again
-	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:300:power # the same where nobody knows any more whether it was done
+	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:1500:disks   # who failed to write settles all the same, with what it has
+	chunkserver/chunk_retry:CHUNK_RETRY_UNKNOWN:600:disks   # a write that is sent again is done again
+	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:1500:power # the same where nobody knows any more whether it was done
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
 	master/meta/session:APPLY_TWICE:400)		    # a request that is sent again is applied again
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)

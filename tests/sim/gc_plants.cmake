@@ -1,8 +1,8 @@
 # Proof that sim_gc can fail: one file of the master built again with a planted bug (#ifdef PLANT_...), in place of the library's, which
 # must be found within a fixed number of seeds. With none of them sim_gc finds nothing.
 set(gc_plants
-	chunkserver_service:COLLECTION_ON_A_STALE_MAP:6 # a copy without a record is deleted, whatever that proves
-	servers:OLD_STATE_COLLECTS:16)			# masters from an older snapshot go on to empty the trash and to reclaim
+	chunkserver_service:COLLECTION_ON_A_STALE_MAP:60 # a copy without a record is deleted, whatever that proves
+	servers:OLD_STATE_COLLECTS:160)			# masters from an older snapshot go on to empty the trash and to reclaim
 add_library(sim_gc_parts OBJECT sim/sim_gc.c)
 target_link_libraries(sim_gc_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${gc_plants})

@@ -1,18 +1,18 @@
 # Proof that sim_raft can fail: the core and the log built again with one planted bug each (#ifdef PLANT_...), each of which
 # must be found within a fixed number of seeds. With none of them sim_raft finds nothing (test sim_raft).
 set(raft_plants
-	COMMIT_OLDER_TERM:leaders:3000 # a leader commits an older term's entry by counting copies
+	COMMIT_OLDER_TERM:leaders:9000 # a leader commits an older term's entry by counting copies
 	VOTE_WITHOUT_SYNC:any:500     # a vote leaves before it is durable
 	VOTE_WITHOUT_LOG:any:300       # a vote for a candidate with a shorter log
-	ACK_BEFORE_SYNC:any:300        # a follower acknowledges entries before they are durable
+	ACK_BEFORE_SYNC:any:1500       # a follower acknowledges entries before they are durable
 	LEASE_IGNORED:any:500          # a deposed leader answers reads
 	VOTE_IN_LEASE:links:500        # a follower votes while a leader that it has heard may hold its lease
-	VOTE_AFTER_START:links:2000    # a vote right after a restart, when a lease granted before it may still hold
+	VOTE_AFTER_START:links:9000    # a vote right after a restart, when a lease granted before it may still hold
 	COMMIT_NOT_STORED:any:500      # entries are applied that are committed, but not on the member's own disk
-	WAL_NAME_NOT_SYNCED:disks:3000 # a segment is used whose name never became durable (found by sim_raft, once)
-	LEARNER_COUNTS:members:300     # a learner's acknowledgement counts
-	STRANGER_COUNTS:members:1500   # the answers of an empty disk under a member's name count
-	TWO_CHANGES:members:1500       # a change of membership while the one before, or the term's barrier, is not committed
+	WAL_NAME_NOT_SYNCED:disks:9000 # a segment is used whose name never became durable (found by sim_raft, once)
+	LEARNER_COUNTS:members:1500    # a learner's acknowledgement counts
+	STRANGER_COUNTS:members:4500   # the answers of an empty disk under a member's name count
+	TWO_CHANGES:members:4500       # a change of membership while the one before, or the term's barrier, is not committed
 	CUT_ON_DAMAGE:rot:300          # a log ends before its first damaged entry
 	HOLE_GIVEN_OUT:rot:300         # a damaged entry is given out as committed
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
