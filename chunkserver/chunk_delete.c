@@ -40,7 +40,13 @@ static void removed(struct work *work)
 	chunk_store_work_end(store);
 }
 
-enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err), void *arg)
+static void remember(struct chunk_store *store, uint64_t id, uint64_t version)
+{
+	store->deleted[store->deleted_next % DELETED_REMEMBERED].id = id;
+	store->deleted[store->deleted_next++ % DELETED_REMEMBERED].version = version;
+}
+
+enum err chunk_store_delete(struct chunk_store *store, uint64_t id, uint64_t version, void (*done)(void *arg, enum err err), void *arg)
 {
 	Granary__ChunkLocation *location = NULL;
 	struct chunk *chunk = chunk_store_find(store, id);
@@ -52,8 +58,14 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 	enum err err = chunk_index_get(&store->index, id, &location);
 	if (err == ERR_NOT_FOUND && chunk_index_unmark(&store->index, id) != OK)
 		err = ERR_IO;
-	if (err != OK || location == NULL)
-		return err == ERR_NOT_FOUND || err == OK ? ERR_NO_CHUNK : err;
+#ifdef PLANT_DELETED_MADE_ANEW
+	if (err == OK)
+#else
+	if (err == OK || err == ERR_NOT_FOUND)
+#endif
+		remember(store, id, version == 0 ? UINT64_MAX : version);
+	if (err != OK)
+		return err == ERR_NOT_FOUND ? ERR_NO_CHUNK : err;
 	if (chunk != NULL)
 		chunk_store_forget(chunk);
 	struct deleting *deleting = mem_zero(1, sizeof(*deleting));
@@ -67,8 +79,6 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 		free(deleting);
 		return err;
 	}
-	store->deleted[store->deleted_next % DELETED_REMEMBERED].id = id;
-	store->deleted[store->deleted_next++ % DELETED_REMEMBERED].version = UINT64_MAX;
 	deleting->free_number = store_files_vacate(&store->files);
 	if (deleting->free_number >= 0)
 		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
@@ -77,10 +87,4 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)
 	deleting->err = ERR_CANCELLED;
 	chunk_store_submit(store, NULL, &deleting->work);
 	return OK;
-}
-
-
-void chunk_store_deleted_version(struct chunk_store *store, uint64_t version)
-{
-	store->deleted[(store->deleted_next - 1) % DELETED_REMEMBERED].version = version;
 }

@@ -226,11 +226,10 @@ void chunk_store_tell_damaged(struct chunk *chunk);
 /* Its name leads to another file, or to none. */
 void chunk_store_set_misplaced(struct chunk *chunk);
 
-/* Deletes a chunk, here or not; done(arg, err) once its name is gone for good. ERR_BUSY (returned): it is in use now. */
-MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, void (*done)(void *arg, enum err err),
+/* Deletes a chunk; done(arg, err) once its name is gone for good. A write that comes late does not make it anew, here or not, unless in a
+ * version above the given one (0: in none). ERR_BUSY (returned): it is in use now; ERR_NO_CHUNK (returned): it is not here. */
+MUST_USE enum err chunk_store_delete(struct chunk_store *store, uint64_t id, uint64_t version, void (*done)(void *arg, enum err err),
 				     void *arg);
-/* The chunk deleted last is one that may come back here, in a version above this one. */
-void chunk_store_deleted_version(struct chunk_store *store, uint64_t version);
 /* Chunks here by id, after `after`. */
 MUST_USE enum err chunk_store_each(struct chunk_store *store, uint64_t after,
 				   bool (*fn)(void *arg, const Granary__ChunkLocation *), void *arg);

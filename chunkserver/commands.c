@@ -96,10 +96,7 @@ static enum err delete_chunk(struct task *task, const Granary__ChunkCommand *com
 		chunk_ops_abandon(chunk, ERR_NO_CHUNK);
 		chunk_waive_damage(chunk);
 	}
-	err = chunk_store_delete(service->store, command->chunk, task_done, task);
-	if (err == OK && command->version != 0)
-		chunk_store_deleted_version(service->store, command->version);
-	return err;
+	return chunk_store_delete(service->store, command->chunk, command->version, task_done, task);
 }
 
 static enum err retire(struct task *task, const Granary__ChunkCommand *command)

@@ -315,6 +315,8 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
 		server->malformed_frames = message->malformed_frames;
+		bool due = server->inventory_due_ms != 0 && now_ms(service) >= server->inventory_due_ms;
+		server->inventory_wanted = server->inventory_wanted || due;
 		reply.send_inventory = server->inventory_wanted && !again;
 		server->inventory_wanted = false;
 	}
@@ -341,11 +343,8 @@ static Granary__ChunkCommand *judge_unknown(struct chunkserver_service *service,
 	return command_delete(0, held->chunk, NULL, 0);
 }
 
-/* It is no member, and its copy is older than that of every member, all of which are there. */
-static bool copy_is_useless(const struct chunkserver_service *service, const Granary__Chunk *chunk, uint64_t version)
+static bool all_are_there(const struct chunkserver_service *service, const Granary__Chunk *chunk)
 {
-	if (version >= chunk->version)
-		return false;
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
 		const struct server *member = servers_find(service->servers, chunk->replicas[i]);
 		if (!member || !servers_is_usable(member, now_ms(service)))
@@ -371,6 +370,11 @@ static bool must_hear(const Granary__Chunk *chunk, uint64_t server, const Granar
 	return held->version < chunk->version || gives || (held->copy == HELD_JOINING && chunk->joining != server);
 }
 
+static void inventory_soon(const struct chunkserver_service *service, struct server *server)
+{
+	server->inventory_due_ms = now_ms(service) + INVENTORY_SOON_MS;
+}
+
 /* What the server is to do about a chunk that it holds; NULL: nothing. */
 static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct server *server, const Granary__ChunkHeld *held,
 				    bool *unknown)
@@ -389,9 +393,14 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct 
 		return NULL;
 	if (!contains(chunk->replicas, chunk->n_replicas, server->id)) {
 		/* It may join again before this reaches it: only what it holds now is meant. */
-		bool stale = contains(chunk->stale, chunk->n_stale, server->id);
-		if (stale ? held->copy != HELD_RETIRED : copy_is_useless(service, chunk, held->version))
+		bool stale = contains(chunk->stale, chunk->n_stale, server->id), older = held->version < chunk->version;
+		if (stale ? held->copy != HELD_RETIRED : older && all_are_there(service, chunk))
 			command = command_drop_copy(0, held->chunk, held->version, stale);
+		else if (!stale && older)
+			inventory_soon(service, server);
+	} else if (held->copy == HELD_RETIRED && held->version == chunk->version) {
+		if (!failure_retired(service->options.failure, held->chunk, chunk, server->id))
+			inventory_soon(service, server);
 	} else if (must_hear(chunk, server->id, held) && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
 		message_unref(&location->base);
@@ -437,8 +446,10 @@ static void serve_inventory(struct chunkserver_service *service, struct rpc_requ
 		return;
 	}
 	fsck_inventory(service->options.fsck, message, !server->inventory_open);
-	if (!server->inventory_open)
+	if (!server->inventory_open) {
 		server->orphans = server->orphans_newer = server->inventory_cursor = 0;
+		server->inventory_due_ms = now_ms(service) + INVENTORY_MS;
+	}
 	server->inventory_open = !message->last;
 	for (size_t i = 0; i < message->n_chunks; i++) {
 		bool unknown = false;

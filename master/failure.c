@@ -248,35 +248,67 @@ void failure_command_done(struct failure *failure, uint64_t server, const Granar
 		on_changed(leaving, ERR_BUSY);
 }
 
+/* Who thinks of a chain of before (NULL: the chunk is gone) may have made a file for it since its inventory. */
+static void look_again(const struct failure *failure, const struct rpc_request *request, const Granary__Chunk *chunk)
+{
+	for (size_t i = 0; i < servers_count(failure->context.servers); i++) {
+		struct server *server = servers_at(failure->context.servers, i);
+		uint64_t soon_ms = now_ms(failure) + INVENTORY_SOON_MS;
+		if (!request->conn || server->connection != request->conn || (chunk && is_member(chunk, server->id)))
+			continue;
+		if (server->inventory_due_ms > soon_ms)
+			server->inventory_due_ms = soon_ms;
+	}
+}
+
+/* `alive` (0: those that are dead) leaves, and `serves`: has to retire its copy first. NULL: it is not connected. */
+static struct leaving *leaving_begin(struct failure *failure, const struct chunk_change *change, uint64_t alive, bool serves)
+{
+	struct leaving *leaving = mem_zero(1, sizeof(*leaving));
+
+	leaving->chunk = change->chunk;
+	leaving->failure = failure;
+	leaving->change = *change;
+	leaving->alive = alive;
+	leaving->change.done = on_changed;
+	leaving->change.arg = leaving;
+	timer_init(&leaving->timer, failure->context.loop, on_look, leaving);
+	HASH_ADD(hh, failure->leavings, chunk, sizeof(leaving->chunk), leaving);
+	return leave(leaving, serves ? alive : 0) ? leaving : NULL;
+}
+
+bool failure_retired(struct failure *failure, uint64_t id, const Granary__Chunk *chunk, uint64_t server)
+{
+	struct chunk_change change = { .chunk = id, .version = chunk->version };
+	struct leaving *leaving;
+
+#ifdef PLANT_RETIRED_MEMBER_STAYS
+	return true;
+#endif
+	HASH_FIND(hh, failure->leavings, &id, sizeof(id), leaving);
+	if (leaving || !plan(failure, chunk, server, &change))
+		return false;
+	log_warn("retired_member_leaves", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, id, chunk->version, server);
+	return leaving_begin(failure, &change, server, false) != NULL;
+}
+
 static void report(struct failure *failure, struct rpc_request *request, const Granary__Chunk *chunk)
 {
 	const Granary__ChunkFailure *message = (const Granary__ChunkFailure *)request->message;
 	const struct server *server = servers_find(failure->context.servers, message->server);
 	struct chunk_change change = { .chunk = message->chunk, .version = chunk->version };
 	struct leaving *leaving;
-	bool given_up = false;
 
 	if (chunk->version > message->version || !is_member(chunk, message->server)) {
+		look_again(failure, request, chunk);
 		chunk_reply_location(&failure->context, message->chunk, request);
 		return;
 	}
 	HASH_FIND(hh, failure->leavings, &message->chunk, sizeof(message->chunk), leaving);
 	bool dead = !server || servers_is_dead(server, now_ms(failure));
 	bool suspect = !dead && (is_suspect_for_long(failure, chunk, request) || may_make_room(failure, chunk, request));
-	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change)) {
-		leaving = mem_zero(1, sizeof(*leaving));
-		leaving->chunk = message->chunk;
-		leaving->failure = failure;
-		leaving->change = change;
-		leaving->alive = suspect ? message->server : 0;
-		leaving->change.done = on_changed;
-		leaving->change.arg = leaving;
-		timer_init(&leaving->timer, failure->context.loop, on_look, leaving);
-		HASH_ADD(hh, failure->leavings, chunk, sizeof(leaving->chunk), leaving);
-		given_up = !leave(leaving, suspect && message->server != chunk->joining ? message->server : 0);
-	}
-	if (given_up)
-		leaving = NULL;
+	if (!leaving && (dead || suspect) && plan(failure, chunk, suspect ? message->server : 0, &change))
+		leaving = leaving_begin(failure, &change, suspect ? message->server : 0, message->server != chunk->joining);
 	if (leaving)
 		leaving_join(leaving, request);
 	else
@@ -297,8 +329,10 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 		return;
 	}
 	enum err err = meta_chunk(replica_meta(failure->context.replica), id, &chunk);
+	if (err == ERR_NO_CHUNK)
+		look_again(failure, request, NULL);
 	if (err) {
-		rpc_reply_error(request, err == ERR_NOT_FOUND ? ERR_NO_CHUNK : err, NULL);
+		rpc_reply_error(request, err, NULL);
 		return;
 	}
 	report(failure, request, chunk);

@@ -6,7 +6,8 @@
  * answered with the location as it then is.
  * A member that is alive, and that its predecessor cannot reach for a while, is told to retire its copy; when it has confirmed that
  * (it will not serve it any more, not even after a restart), or its lease has run out meanwhile, it is left out. Likewise one whose disk
- * is full, if another server has room for its copy.
+ * is full, if another server has room for its copy. Who has retired its copy and was not left out then (the leader was deposed, or one of
+ * the two restarted) is so when its inventory tells.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_FAILURE_H
 #define GRANARY_MASTER_FAILURE_H
@@ -22,6 +23,8 @@ struct failure *failure_open(const struct chunk_change_context *context, struct 
 void failure_close(struct failure *failure);
 /* A ChunkCommand without garbage has ended. */
 void failure_command_done(struct failure *failure, uint64_t server, const Granary__ChunkCommand *command, enum err err);
+/* A member that has retired its copy is left out. False: not now. */
+bool failure_retired(struct failure *failure, uint64_t id, const Granary__Chunk *chunk, uint64_t server);
 /* MESSAGE_CHUNK_FAILURE. */
 void failure_serve(struct failure *failure, struct rpc_request *request);
 

@@ -393,6 +393,13 @@ static void services_open(struct master *master)
 										.fill = &master->fill,
 										.trash = master->trash });
 	master->fsck = fsck_open(loop, master->replica, master->servers);
+	master->changes = (struct chunk_change_context){ .loop = loop,
+							 .replica = master->replica,
+							 .servers = master->servers,
+							 .commands = master->commands,
+							 .garbage = master->garbage };
+	master->repair = repair_open(&master->changes);
+	master->failure = failure_open(&master->changes, master->repair);
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -401,14 +408,8 @@ static void services_open(struct master *master)
 										.sessions = master->sessions,
 										.commands = master->commands,
 										.garbage = master->garbage,
+										.failure = master->failure,
 										.fsck = master->fsck });
-	master->changes = (struct chunk_change_context){ .loop = loop,
-							 .replica = master->replica,
-							 .servers = master->servers,
-							 .commands = master->commands,
-							 .garbage = master->garbage };
-	master->repair = repair_open(&master->changes);
-	master->failure = failure_open(&master->changes, master->repair);
 	master->status = status_open(&(struct status_options){ .loop = loop,
 							       .replica = master->replica,
 							       .servers = master->servers,

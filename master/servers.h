@@ -43,6 +43,7 @@ struct server {
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */
 	uint64_t inventory_cursor; /* missing.h */
+	uint64_t inventory_due_ms; /* 0: there has been none yet */
 	bool inventory_wanted; /* the next heartbeat asks for one */
 	uint64_t orphans, orphans_newer;
 	/* Left out for being much slower than its peers (servers_judge). */

@@ -86,6 +86,8 @@
 #define CACHE_LEASES_MAX 262144u
 #define DELEGATION_DIRECTORIES_MAX 65536u	     /* directories in recent use that the leader knows the users of */
 #define CHUNKSERVER_HEARTBEAT_MS 300u
+#define INVENTORY_MS 3600000u			     /* from one to the next … */
+#define INVENTORY_SOON_MS 20000u		     /* … if something was left for later */
 #define CHUNKSERVER_LEASE_MS 1500u
 #define FENCE_SESSIONS_MAX 1024u		     /* expired ones, in one Fence */
 #define FENCE_WAIT_MS_MAX 10000u		     /* for a chunkserver to be done with what an expired session has begun */

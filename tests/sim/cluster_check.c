@@ -422,6 +422,42 @@ static bool end_of_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	return ending->holds;
 }
 
+struct look {
+	struct ending *ending;
+	const struct node *node;
+};
+
+/* Whose chunk is gone, or gets on without this copy, is gone, too. */
+static bool is_wanted(void *arg, const char *path, uint64_t size)
+{
+	struct look *look = arg;
+	struct ending *ending = look->ending;
+	Granary__Chunk *chunk = NULL;
+	bool wanted = false;
+	(void)size;
+	if (!is_chunk_path(path))
+		return true;
+	uint64_t id = id_of_path(path), server = chunkserver_id(look->node->chunkserver);
+	if (meta_chunk(ending->meta, id, &chunk) == OK) {
+		for (size_t i = 0; i < chunk->n_replicas; i++)
+			wanted = wanted || chunk->replicas[i] == server;
+		message_free(&chunk->base);
+	}
+	if (!wanted)
+		ending->holds = not_yet(ending->check, "%s has a file of chunk %016" PRIx64 " that nothing refers to", look->node->name, id);
+	return wanted;
+}
+
+static void look_for_leaks(struct ending *ending)
+{
+	const struct world *world = ending->check->world;
+	for (unsigned i = 0; i < world_node_count(world) && ending->holds; i++) {
+		struct look look = { .ending = ending, .node = &world->nodes[i] };
+		if (look.node->kind == NODE_CHUNKSERVER)
+			sim_host_each_file(look.node->host, is_wanted, &look);
+	}
+}
+
 static bool end_holds(void *arg)
 {
 	struct cluster_check *check = arg;
@@ -435,6 +471,7 @@ static bool end_holds(void *arg)
 	ending.meta = replica_meta(master_replica(world_node(check->world, NODE_MASTER, 0)->master));
 	check(meta_each_chunk(ending.meta, 0, end_of_chunk, &ending) == OK);
 	ending.holds = ending.holds && has_all_blobs(check, ending.meta);
+	look_for_leaks(&ending);
 	return ending.holds;
 }
 

@@ -5,7 +5,7 @@
  *
  * When it is quiet (cluster_check_end): every chunk has all its copies, complete (world_is_replicated); all masters hold the same; each
  * replica of a chunk is on its server's disk, at the version the masters know, byte for byte like the others, checksums too; packs hold
- * the same blobs, all that inodes refer to. */
+ * the same blobs, all that inodes refer to; no chunkserver has a file of a chunk that it is no member of. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 #define GRANARY_TESTS_SIM_CLUSTER_CHECK_H
 

@@ -466,7 +466,7 @@ static void failed_store_takes_nothing(void **state)
 	struct chunk_store *store = open_store(place, &watcher);
 	write_blocks(get(place, store, &watcher, CHUNK + 2, true), 0, 'x', 1);
 	get(place, store, &watcher, CHUNK, true);
-	assert_int_equal(chunk_store_delete(store, CHUNK, note_deleted, &deleted), OK);
+	assert_int_equal(chunk_store_delete(store, CHUNK, 0, note_deleted, &deleted), OK);
 	WAIT_FOR(place->loop, deleted);
 	chunk_store_fail(store, "test", ERR_IO);
 	assert_true(chunk_store_failed(store));
