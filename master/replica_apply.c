@@ -16,6 +16,7 @@ static void finish_entry(struct replica *replica, struct batch *batch, const str
 	}
 }
 
+/* It stays in the queue while it is not applied: whoever waits for it hears of the end of the replica, too. */
 static struct batch *batch_of(struct replica *replica, const struct raft_entry *entry)
 {
 	struct batch *batch = replica->batches;
@@ -23,10 +24,14 @@ static struct batch *batch_of(struct replica *replica, const struct raft_entry *
 	if (!batch || batch->index != entry->index)
 		return NULL;
 	check(batch->term == entry->term);
-	replica->batches = batch->next;
+	return batch;
+}
+
+static void first_batch_leaves(struct replica *replica)
+{
+	replica->batches = replica->batches->next;
 	if (!replica->batches)
 		replica->batches_end = &replica->batches;
-	return batch;
 }
 
 static enum err apply_members(struct replica *replica, const struct raft_entry *entry)
@@ -69,12 +74,14 @@ static enum err apply_entry(struct replica *replica, const struct raft_entry *en
 		replica->bytes_unsynced += entry->payload.size;
 		replica->anew = replica->anew || effects.restored;
 		raft_applied(replica->raft, entry->index);
+		if (batch)
+			first_batch_leaves(replica);
 		finish_entry(replica, batch, &applied);
+		if (batch)
+			replica_batch_free(batch);
 	}
 	free(replies);
 	message_free(unpacked);
-	if (batch)
-		replica_batch_free(batch);
 	return err;
 }
 
