@@ -2,7 +2,8 @@
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
  * disk gives errors (or takes no writes) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
- * or the file of a pack, or that and what was noted of it. At most one of the copies of a block is hurt at a time: before the next
+ * or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the place of another block, or
+ * nowhere (of a block: one that is lost with its entry in the table of CRCs is not noticed). At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
@@ -64,7 +65,7 @@ struct program {
 struct run {
 	struct world world;
 	struct program *program;
-	unsigned rotten, power_cuts, failures, lost;
+	unsigned rotten, astray, power_cuts, failures, lost;
 	uint64_t passed_ms[WORLD_CHUNKSERVERS]; /* when the last whole scrub had ended */
 };
 
@@ -276,6 +277,64 @@ static struct chunk_store *store_of(const struct node *node)
 	return chunkserver_service(node->chunkserver)->store;
 }
 
+/* ---- writes that the disk reported done: some went to the place of another block, some nowhere ---- */
+
+#define STRAY_MAX 32u
+
+struct stray {
+	uint64_t chunk;
+	uint32_t block; /* its place; of a lost write: what it had before */
+	uint8_t bytes[BLOCK_BYTES];
+};
+
+struct strays {
+	struct run *run;
+	struct node *node;
+	bool lost;
+	unsigned count;
+	struct stray strays[STRAY_MAX];
+};
+
+static char *path_of(uint64_t chunk)
+{
+	struct store_files files = { .root = "data" };
+	return store_files_path(&files, chunk, KIND_REPLICATED);
+}
+
+static bool take_strays(void *arg, const Granary__ChunkLocation *location)
+{
+	struct strays *strays = arg;
+	if (location->kind != GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
+		return true;
+	char *path = path_of(location->chunk);
+	for (unsigned i = 0; i < 4 && strays->count < STRAY_MAX; i++) {
+		struct stray *stray = &strays->strays[strays->count];
+		uint64_t from = roll(&strays->run->world, BLOCKS);
+		stray->chunk = location->chunk;
+		stray->block = (uint32_t)(strays->lost ? from : roll(&strays->run->world, BLOCKS));
+		strays->count += sim_host_read_file(strays->node->host, path, CHUNK_DATA_OFFSET + from * BLOCK_BYTES, stray->bytes, BLOCK_BYTES);
+	}
+	free(path);
+	return true;
+}
+
+static void lead_astray(struct run *run, struct node *node, bool lost)
+{
+	struct strays *strays = mem_zero(1, sizeof *strays);
+	*strays = (struct strays){ .run = run, .node = node, .lost = lost };
+	sim_trace(run->world.sim, "%s at server %u", lost ? "lost writes" : "misdirected writes", node->number + 1);
+	check(chunk_store_each(store_of(node), 0, take_strays, strays) == OK);
+	if (lost) /* what is written until then is lost */
+		sim_run(run->world.sim, 500000 + roll(&run->world, 2000000), NULL, NULL);
+	for (unsigned i = 0; i < strays->count; i++) {
+		const struct stray *stray = &strays->strays[i];
+		char *path = path_of(stray->chunk);
+		run->astray += sim_host_put(node->host, path, CHUNK_DATA_OFFSET + (uint64_t)stray->block * BLOCK_BYTES, stray->bytes, BLOCK_BYTES);
+		free(path);
+	}
+	free(strays);
+}
+
 static void restart(struct node *node, bool power)
 {
 	struct world *world = node->world;
@@ -405,7 +464,7 @@ static void hurt(struct run *run, struct node *node)
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
 	if (!may_be_hurt(node))
 		return;
-	switch (roll(&run->world, 6)) {
+	switch (roll(&run->world, 8)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
 		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
@@ -425,6 +484,12 @@ static void hurt(struct run *run, struct node *node)
 		break;
 	case 4:
 		lose_pack(run, node);
+		break;
+	case 5:
+		lead_astray(run, node, true);
+		break;
+	case 6:
+		lead_astray(run, node, false);
 		break;
 	default:
 		if (roll(&run->world, 3) == 0) /* as after a read-only remount */
@@ -636,7 +701,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	else if (seed % 4 == 1)
 		wait_for_schedule(run);
 	const uint64_t seen[] = { run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs),
-				  run->rotten, run->power_cuts, run->failures, run->lost, run->program->unknown, sim_steps(run->world.sim),
+				  run->rotten, run->astray, run->power_cuts, run->failures, run->lost, run->program->unknown, sim_steps(run->world.sim),
 				  sim_now_us(run->world.sim) / 1000 };
 	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	uint64_t digest = sim_trace_digest(run->world.sim);
@@ -645,7 +710,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	return digest;
 }
 
-static const char *const counts[] = { "writes", "reads", "blobs", "blobs read", "bits", "power cuts", "failures", "lost files", "unknown", RUNNER_STEPS, RUNNER_MS, NULL };
+static const char *const counts[] = { "writes", "reads", "blobs", "blobs read", "bits", "stray blocks", "power cuts", "failures", "lost files", "unknown", RUNNER_STEPS, RUNNER_MS, NULL };
 
 int main(int argc, char **argv)
 {

@@ -126,6 +126,8 @@ struct sim_file_faults {
 bool sim_host_break_file(struct sim_host *host, const char *path, const struct sim_file_faults *faults);
 /* Flips a bit at rest. False when there is no such file or byte. */
 bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset, unsigned bit);
+/* Overwrites what is there, at rest: bytes within one page of 4 KiB. False when there is no such file, or nothing of it was ever written there. */
+bool sim_host_put(struct sim_host *host, const char *path, uint64_t offset, const void *bytes, size_t size);
 /* The key-value store fails to be read from now on (ERR_CORRUPT); at_open: already when it is opened. False when it is empty. */
 bool sim_host_damage_store(struct sim_host *host, const char *path, bool at_open);
 /* All files and stores of the host are gone: an empty disk. The host is down. */

@@ -269,16 +269,31 @@ void sim_disk_process_died(struct sim_disk *disk, const struct loop *loop)
 			name->inode->lock = NULL;
 }
 
-bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset, unsigned bit)
+/* What programs see there; NULL: nothing was ever written. */
+static uint8_t *bytes_at(struct sim_host *host, const char *path, uint64_t offset, size_t size)
 {
 	struct inode **slot = name_slot(host->disk->names, path);
-	if (slot == NULL || offset >= (*slot)->size || offset / PAGE >= (*slot)->page_count)
-		return false;
+	if (slot == NULL || offset + size > (*slot)->size || offset / PAGE >= (*slot)->page_count)
+		return NULL;
+	check(offset % PAGE + size <= PAGE);
 	struct page *page = &(*slot)->pages[offset / PAGE];
-	if (page->now == NULL)
-		return false;
-	page->now[offset % PAGE] ^= (uint8_t)(1u << (bit % 8));
-	return true;
+	return page->now == NULL ? NULL : page->now + offset % PAGE;
+}
+
+bool sim_host_flip_bit(struct sim_host *host, const char *path, uint64_t offset, unsigned bit)
+{
+	uint8_t *byte = bytes_at(host, path, offset, 1);
+	if (byte != NULL)
+		*byte ^= (uint8_t)(1u << (bit % 8));
+	return byte != NULL;
+}
+
+bool sim_host_put(struct sim_host *host, const char *path, uint64_t offset, const void *bytes, size_t size)
+{
+	uint8_t *at = bytes_at(host, path, offset, size);
+	if (at != NULL)
+		memcpy(at, bytes, size);
+	return at != NULL;
 }
 
 bool sim_host_break_file(struct sim_host *host, const char *path, const struct sim_file_faults *faults)
