@@ -1,7 +1,7 @@
 /* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
- * disk gives errors (or takes no writes) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
+ * disk gives errors (of writes and syncs, of all of them, or of reads) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
  * or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the place of another block, or
  * nowhere (of a block: one that is lost with its entry in the table of CRCs is not noticed). At most one of the copies of a block is hurt at a time: before the next
  * round all are whole again, which is checked.
@@ -494,6 +494,8 @@ static void hurt(struct run *run, struct node *node)
 	default:
 		if (roll(&run->world, 3) == 0) /* as after a read-only remount */
 			faults = (struct sim_disk_faults){ .sync_error_per_million = 1000000, .write_error_per_million = 1000000 };
+		else if (roll(&run->world, 2) == 0)
+			faults = (struct sim_disk_faults){ .read_error_per_million = 200000 };
 		sim_trace(run->world.sim, "disk errors at server %u", node->number + 1);
 		sim_host_set_disk(node->host, &faults);
 		sim_run(run->world.sim, 2000000, NULL, NULL);
