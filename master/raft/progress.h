@@ -19,7 +19,9 @@ struct progress {
 	uint64_t id;
 	uint64_t node;	   /* of its data directory; 0: not known, any is believed */
 	bool learner;	   /* receives the log and counts for nothing */
-	uint64_t stranger; /* node of another directory that answers in its place */
+	uint64_t stranger;    /* node of another directory that answers in its place; 0: none */
+	uint64_t stranger_ms; /* when it was first heard, by our clock */
+	bool stranger_lives;  /* it has answered what was sent after that: it is no message from a former life of the member */
 	enum progress_state state;
 	uint64_t match;                       /* durable there up to here */
 	uint64_t next;                        /* to send */

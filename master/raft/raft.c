@@ -320,12 +320,17 @@ static bool is_believed(struct raft *raft, const struct raft_message *message)
 #endif
 	if (member->node == 0 || member->node == message->node) {
 		member->stranger = 0;
+		member->stranger_lives = false;
 		return true;
 	}
 	if (member->stranger != message->node) {
 		member->stranger = raft->stranger_node = message->node;
+		member->stranger_ms = raft->now_ms;
+		member->stranger_lives = false;
 		raft->stranger = member->id;
 	}
+	if (message->kind == RAFT_APPEND_REPLY && message->context > member->stranger_ms)
+		member->stranger_lives = true;
 	return false;
 }
 
@@ -506,7 +511,7 @@ static struct raft_progress_view view_member(const struct raft *raft, const stru
 	    .learner = member->learner,
 	    .caught_up = raft_is_caught_up(raft, member),
 	    .snapshot = raft->role == RAFT_LEADER && member->state == PROGRESS_SNAPSHOT,
-	    .stranger_node = member->stranger,
+	    .stranger_node = member->stranger_lives ? member->stranger : 0,
 	};
 }
 

@@ -231,7 +231,7 @@ struct raft_progress_view {
 	bool learner;
 	bool caught_up;	 /* leader: heard of lately, has the last change of members, and is less than RAFT_LEARNER_LAG_MAX entries behind */
 	bool snapshot;	 /* leader: it is waiting for a snapshot */
-	uint64_t stranger_node; /* leader: not 0: this other data directory answers in its place */
+	uint64_t stranger_node; /* leader: not 0: this other data directory answers in its place, and goes on to */
 };
 struct raft_view {
 	uint64_t id;

@@ -284,6 +284,28 @@ static void test_who_leaves_may_have_to_be_elected(void **state)
 }
 
 /* Scenario 6: an empty disk under a known name, while another lags. */
+/* A message may arrive long after the disk it was sent from was replaced, and the member taken in again, and gone silent. */
+static void test_message_of_a_former_life_makes_no_stranger(void **state)
+{
+	(void)state;
+	struct group group;
+	uint64_t leader = lead(&group, 3, 3);
+	uint64_t other = leader % 3 + 1;
+	struct raft_message late = { .kind = RAFT_APPEND_REPLY, .from = other, .to = leader, .node = 777 };
+	late.term = group_view(&group, leader).term;
+	late.context = group.now_ms;
+	group_run(&group, 100);
+	group.cut[other] = true;
+	group.stranger = 0;
+	for (unsigned i = 0; i < 3; i++) {
+		raft_step(group.rafts[leader - 1], group.now_ms, &late);
+		group_run(&group, 100);
+	}
+	assert_int_equal(group.stranger, other);
+	assert_int_equal(group_view(&group, leader).members[other - 1].stranger_node, 0);
+	group_close(&group);
+}
+
 static void test_stranger_neither_votes_nor_counts(void **state)
 {
 	(void)state;
@@ -359,6 +381,7 @@ int main(void)
 	    cmocka_unit_test(test_leader_that_is_removed_goes),
 	    cmocka_unit_test(test_removed_member_that_comes_back_does_not_disturb),
 	    cmocka_unit_test(test_who_leaves_may_have_to_be_elected),
+	    cmocka_unit_test(test_message_of_a_former_life_makes_no_stranger),
 	    cmocka_unit_test(test_stranger_neither_votes_nor_counts),
 	    cmocka_unit_test(test_restart_knows_the_newest_membership),
 	};
