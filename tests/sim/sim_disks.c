@@ -1,10 +1,10 @@
 /* Chunkservers' disks that rot, lose power, fail and run full, under clients that write and read files through client.h.
  *
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
- * disk gives errors (of writes and syncs, of all of them, or of reads) until its store fails and is opened again, or a chunk's file and all that was noted of it are gone,
- * or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the place of another block, or
- * nowhere (of a block: one that is lost with its entry in the table of CRCs is not noticed). At most one of the copies of a block is hurt at a time: before the next
- * round all are whole again, which is checked.
+ * disk gives errors (of writes and syncs, of all of them, or of reads) until its store fails and is opened again, or a chunk's file and all
+ * that was noted of it are gone, or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the
+ * place of another block, or nowhere (of a block: one that is lost with its entry in the table of CRCs is not noticed). At most one of the
+ * copies of a block is hurt at a time: before the next round all are whole again, which is checked.
  * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
  * damaged: the rest of them gets a second copy, and all is whole again when those come back that were left out.
