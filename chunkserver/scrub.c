@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunkserver/compare.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/scrub_pack.h"
 #include "common/base/bytes.h"
@@ -19,16 +20,17 @@
 #define LATER_MAX 64u
 #define YIELD_MS 5u	 /* to others' requests */
 #define SETTLE_MS 30000u /* the end of a pass waits so long for mending */
+#define COMPARE_TRIES 20u /* of blocks that are written all the time */
 #define NOTE_BYTES 24u
 
-enum stage { STAGE_CHOOSE, STAGE_OPEN, STAGE_TABLE, STAGE_CONTENT, STAGE_SETTLE };
+enum stage { STAGE_CHOOSE, STAGE_OPEN, STAGE_TABLE, STAGE_CONTENT, STAGE_COMPARE, STAGE_SETTLE };
 
 struct scrub {
 	struct service *service;
 	struct timer timer;
 	enum stage stage;
 	bool running, stopped;
-	bool asks_disk; /* an operation or worker is at it */
+	bool asks; /* an operation, a worker or another server is at it */
 	bool restarted; /* meanwhile, from the beginning */
 	/* The pass. */
 	uint64_t id; /* of the command; 0: scheduled */
@@ -47,6 +49,9 @@ struct scrub {
 	uint32_t block;	     /* or slot */
 	uint64_t stuck_ms; /* since then nothing came of it; 0: it is not */
 	struct scrub_pack pack;
+	struct compare compare;
+	unsigned compare_tries;
+	uint32_t differed; /* compare.differ of the last pass of everything */
 	/* Kept in the index; wall clock. */
 	uint64_t full_cursor, full_began_ms, full_ended_ms;
 	/* Of the last one on demand. */
@@ -137,6 +142,7 @@ static void begin(struct scrub *scrub, uint64_t id, uint64_t cursor)
 	scrub->chunks = scrub->blocks = 0;
 	scrub->held_ms = scrub->stuck_ms = 0;
 	scrub->later_count = scrub->later_next = 0;
+	scrub->compare.differ = 0;
 	scrub->chunks_total = scrub->wanted_count > 0 ? scrub->wanted_count : counts.chunks;
 	scrub->found_before = counts.damage_found;
 	scrub->repaired_before = counts.damage_repaired;
@@ -150,13 +156,15 @@ static void end(struct scrub *scrub)
 {
 	bool full = scrub->wanted_count == 0;
 	note_progress(scrub, true);
-	log_info("scrub_ended", "id=%" PRIu64 " chunks=%" PRIu64 " blocks=%" PRIu64, scrub->id, scrub->chunks, scrub->blocks);
+	log_info("scrub_ended", "id=%" PRIu64 " chunks=%" PRIu64 " blocks=%" PRIu64 " differ=%" PRIu32, scrub->id, scrub->chunks, scrub->blocks,
+		 scrub->compare.differ);
 	free(scrub->wanted);
 	scrub->wanted = NULL;
 	scrub->wanted_count = scrub->wanted_next = 0;
 	scrub->running = false;
 	scrub->id = 0;
 	if (full) {
+		scrub->differed = scrub->compare.differ;
 		scrub->full_cursor = 0;
 		scrub->full_ended_ms = loop_wall_ms(scrub->service->loop);
 		save(scrub);
@@ -287,10 +295,10 @@ static bool is_gone(const struct scrub *scrub)
 	return scrub->chunk->state != CHUNK_READY || scrub->service->stopping;
 }
 
-/* The disk has answered. False: what it said of this chunk is not wanted any more. */
+/* Who was asked has answered. False: what it said of this chunk is not wanted any more. */
 static bool answered(struct scrub *scrub)
 {
-	scrub->asks_disk = false;
+	scrub->asks = false;
 	if (scrub->restarted) {
 		scrub->restarted = false;
 		chunk_unuse(scrub->chunk);
@@ -315,7 +323,7 @@ static void submit(struct scrub *scrub, uint32_t first, uint32_t blocks, bool ta
 	op->end = first + blocks;
 	op->done = done;
 	op->arg = scrub;
-	scrub->asks_disk = true;
+	scrub->asks = true;
 	chunk_op_submit(op, scrub->chunk_id, NULL);
 }
 
@@ -374,13 +382,32 @@ static void check_content(struct scrub *scrub)
 	if (is_gone(scrub)) {
 		chunk_end(scrub);
 	} else if (chunk->kind == KIND_PACK) {
-		scrub->asks_disk = true;
+		scrub->asks = true;
 		scrub_pack_next(&scrub->pack, scrub->service, chunk, &scrub->block, records_done, scrub);
 	} else if (scrub->block >= chunk->file.blocks) {
-		chunk_end(scrub);
+		scrub->stage = STAGE_COMPARE;
+		scrub->block = scrub->compare_tries = 0;
+		again(scrub, 0);
 	} else {
 		submit(scrub, scrub->block, PIECE_BLOCKS, false, piece_done);
 	}
+}
+
+static void compared(void *arg, enum err err)
+{
+	struct scrub *scrub = arg;
+	if (!answered(scrub))
+		return;
+	if (err == ERR_BUSY && ++scrub->compare_tries < COMPARE_TRIES) {
+		again(scrub, AGAIN_MS);
+		return;
+	}
+	scrub->compare_tries = 0;
+	scrub->block += COMPARE_BLOCKS;
+	if ((err != OK && err != ERR_BUSY) || scrub->block >= scrub->compare.end)
+		chunk_end(scrub);
+	else
+		go_on_after(scrub, COMPARE_BLOCKS * 4u);
 }
 
 /* What was found is repaired, or nobody tries any more at the moment. */
@@ -399,7 +426,7 @@ static bool is_settled(const struct scrub *scrub)
 static void step(void *arg)
 {
 	struct scrub *scrub = arg;
-	if (scrub->asks_disk || scrub->stopped)
+	if (scrub->asks || scrub->stopped)
 		return;
 	if (!scrub->running) {
 		begin_if_due(scrub);
@@ -424,6 +451,14 @@ static void step(void *arg)
 		break;
 	case STAGE_CONTENT:
 		check_content(scrub);
+		break;
+	case STAGE_COMPARE:
+		if (is_gone(scrub)) {
+			chunk_end(scrub);
+			break;
+		}
+		scrub->asks = true;
+		compare_next(&scrub->compare, scrub->service, scrub->chunk, scrub->block, compared, scrub);
 		break;
 	case STAGE_SETTLE:
 		if (!is_settled(scrub))
@@ -492,8 +527,8 @@ void scrub_demand(struct scrub *scrub, const Granary__ScrubCommand *command)
 	}
 	scrub->demand.id = command->id;
 	log_info("scrub_begins", "id=%" PRIu64 " chunks=%zu", command->id, command->n_chunks);
-	scrub->restarted = scrub->asks_disk;
-	if (scrub->chunk != NULL && !scrub->asks_disk) {
+	scrub->restarted = scrub->asks;
+	if (scrub->chunk != NULL && !scrub->asks) {
 		chunk_unuse(scrub->chunk);
 		scrub->chunk = NULL;
 	}
@@ -510,6 +545,7 @@ void scrub_report(const struct scrub *scrub, Granary__DiskHealth *out)
 	out->scrub_damaged = scrub->demand.damaged;
 	out->scrub_repaired = scrub->demand.repaired;
 	out->scrub_passed_ms = scrub->full_ended_ms;
+	out->copies_differ = scrub->compare.differ > scrub->differed ? scrub->compare.differ : scrub->differed;
 }
 
 struct scrub *scrub_open(struct service *service)
@@ -526,7 +562,9 @@ void scrub_stop(struct scrub *scrub)
 {
 	scrub->stopped = true;
 	timer_stop(&scrub->timer);
-	if (scrub->chunk != NULL && !scrub->asks_disk) {
+	if (compare_stop(&scrub->compare))
+		scrub->asks = false;
+	if (scrub->chunk != NULL && !scrub->asks) {
 		chunk_unuse(scrub->chunk);
 		scrub->chunk = NULL;
 	}

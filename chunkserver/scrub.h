@@ -1,5 +1,6 @@
 /* Reads every block and record of the store past the page cache and checks it against its checksum; also each chunk's header and table,
- * and that its name leads to it. What is damaged is mended (mend.h).
+ * and that its name leads to it; then, if we are its head, each chunk's copies against each other (compare.h). What is damaged is mended
+ * (mend.h).
  *
  * A full pass begins when Settings.scrub_days have gone by since the last one began, at a rate that would just do; place and times
  * are kept in the index, so that it goes on after a restart. On demand (`granary admin scrub`) it begins at once. One piece is read at a

@@ -4,6 +4,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/compare.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/mend.h"
@@ -365,6 +366,9 @@ static void serve_data(struct service *service, struct rpc_request *request)
 		break;
 	case MESSAGE_PACK_SLOTS:
 		serve_slots(service, request);
+		break;
+	case MESSAGE_CHUNK_COMPARE:
+		compare_serve(service, request);
 		break;
 	default:
 		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);

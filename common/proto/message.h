@@ -51,7 +51,8 @@
 	X(MESSAGE_BLOB_READ, 55, blob_read, blob_read_reply)                                       \
 	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)                               \
 	X(MESSAGE_CHUNK_SUMS, 57, chunk_sums, chunk_sums_reply)                                     \
-	X(MESSAGE_PACK_SLOTS, 220, pack_slots, pack_slots_reply)
+	X(MESSAGE_PACK_SLOTS, 220, pack_slots, pack_slots_reply)                                    \
+	X(MESSAGE_CHUNK_COMPARE, 58, chunk_compare, chunk_compare_reply)
 
 enum message_type {
 	MESSAGE_NONE = 0,

@@ -4,6 +4,7 @@ set(disks_plants
 	LOST_RECORDS_NOT_FETCHED:pack_mend:60	# a pack that lost power does without what others have
 	PACK_NOT_MARKED:pack_op:300	# … and does not know that it lost power
 	DISKS_DAMAGE_IS_SOURCE:read_op:60	# what is damaged is given to others, under a checksum of its own
+	COPIES_NOT_COMPARED:compare:300	# sound copies that are old stay
 	LOST_CHUNK_MADE_ANEW:chunk_open:60) # a chunk whose file was lost is made anew, of zeros, by the next write
 add_library(sim_disks_parts OBJECT sim/sim_disks.c sim/disks_blobs.c)
 target_link_libraries(sim_disks_parts PRIVATE ${sim_rooms} granary_sim)

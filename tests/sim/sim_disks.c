@@ -3,9 +3,9 @@
  * Each round: one chunkserver's files get flipped bits (data, tables, headers) while it runs or while it is down, or it loses power, or its
  * disk gives errors (of writes and syncs, of all of them, or of reads) until its store fails and is opened again, or a chunk's file and all
  * that was noted of it are gone, or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the
- * place of another block, or nowhere (of a block: one that is lost with its entry in the table of CRCs is not noticed). At most one of the
- * copies of a block is hurt at a time: before the next round all are whole again, which is checked.
- * Checked: no reader ever gets a wrong byte, or an error for what other copies have; what was acknowledged is there; after each round,
+ * place of another block, or nowhere, without or with their entries in the table of CRCs. At most one of the copies of a block is hurt at a
+ * time: before the next round all are whole again, which is checked.
+ * Checked: no reader ever gets a wrong byte (but from a sound copy that is old, before the scrub), or an error for what other copies have; what was acknowledged is there; after each round,
  * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
  * damaged: the rest of them gets a second copy, and all is whole again when those come back that were left out.
  *
@@ -60,12 +60,14 @@ struct program {
 	struct actor actors[FILES];
 	struct blobs *blobs;
 	unsigned writes, reads, made, unknown;
+	bool rests;	  /* files are left alone */
+	bool reads_nothing; /* one copy may give what was there before */
 };
 
 struct run {
 	struct world world;
 	struct program *program;
-	unsigned rotten, astray, power_cuts, failures, lost;
+	unsigned rotten, astray, lies, power_cuts, failures, lost;
 	uint64_t passed_ms[WORLD_CHUNKSERVERS]; /* when the last whole scrub had ended */
 };
 
@@ -173,7 +175,11 @@ static void on_actor(void *arg)
 	const struct world *world = actor->program->world;
 	if (actor->done)
 		return;
-	if (!actor->ending && roll(world, 3) == 0) {
+	if (actor->program->rests) {
+		next(actor);
+		return;
+	}
+	if (!actor->ending && (actor->program->reads_nothing || roll(world, 3) == 0)) {
 		write_some(actor);
 		return;
 	}
@@ -284,7 +290,7 @@ static struct chunk_store *store_of(const struct node *node)
 struct stray {
 	uint64_t chunk;
 	uint32_t block; /* its place; of a lost write: what it had before */
-	uint8_t bytes[BLOCK_BYTES];
+	uint8_t bytes[BLOCK_BYTES], entry[4];
 };
 
 struct strays {
@@ -312,10 +318,26 @@ static bool take_strays(void *arg, const Granary__ChunkLocation *location)
 		uint64_t from = roll(&strays->run->world, BLOCKS);
 		stray->chunk = location->chunk;
 		stray->block = (uint32_t)(strays->lost ? from : roll(&strays->run->world, BLOCKS));
-		strays->count += sim_host_read_file(strays->node->host, path, CHUNK_DATA_OFFSET + from * BLOCK_BYTES, stray->bytes, BLOCK_BYTES);
+		strays->count +=
+			sim_host_read_file(strays->node->host, path, CHUNK_DATA_OFFSET + from * BLOCK_BYTES, stray->bytes, BLOCK_BYTES) &&
+			sim_host_read_file(strays->node->host, path, CHUNK_CRCS_OFFSET + from * 4, stray->entry, sizeof stray->entry);
 	}
 	free(path);
 	return true;
+}
+
+static unsigned put_strays(const struct strays *strays, bool entries)
+{
+	struct sim_host *host = strays->node->host;
+	unsigned put = 0;
+	for (unsigned i = 0; i < strays->count; i++) {
+		const struct stray *stray = &strays->strays[i];
+		char *path = path_of(stray->chunk);
+		put += sim_host_put(host, path, CHUNK_DATA_OFFSET + (uint64_t)stray->block * BLOCK_BYTES, stray->bytes, BLOCK_BYTES) &&
+		       (!entries || sim_host_put(host, path, CHUNK_CRCS_OFFSET + (uint64_t)stray->block * 4, stray->entry, sizeof stray->entry));
+		free(path);
+	}
+	return put;
 }
 
 static void lead_astray(struct run *run, struct node *node, bool lost)
@@ -326,13 +348,27 @@ static void lead_astray(struct run *run, struct node *node, bool lost)
 	check(chunk_store_each(store_of(node), 0, take_strays, strays) == OK);
 	if (lost) /* what is written until then is lost */
 		sim_run(run->world.sim, 500000 + roll(&run->world, 2000000), NULL, NULL);
-	for (unsigned i = 0; i < strays->count; i++) {
-		const struct stray *stray = &strays->strays[i];
-		char *path = path_of(stray->chunk);
-		run->astray += sim_host_put(node->host, path, CHUNK_DATA_OFFSET + (uint64_t)stray->block * BLOCK_BYTES, stray->bytes, BLOCK_BYTES);
-		free(path);
-	}
+	run->astray += put_strays(strays, false);
 	free(strays);
+}
+
+/* Both: a sound copy of what was there before. The process has to have forgotten the table, and the chunk to be clean: who returns with
+ * a dirty one compares it with its successor's. */
+static void lie(struct run *run, struct node *node)
+{
+	struct strays *strays = mem_zero(1, sizeof *strays);
+	*strays = (struct strays){ .run = run, .node = node, .lost = true };
+	sim_trace(run->world.sim, "writes lost with their checksums at server %u", node->number + 1);
+	check(chunk_store_each(store_of(node), 0, take_strays, strays) == OK);
+	sim_run(run->world.sim, 500000 + roll(&run->world, 2000000), NULL, NULL);
+	run->program->rests = true;
+	sim_run(run->world.sim, CHUNK_IDLE_SYNC_MS * 2000ull, NULL, NULL);
+	run->program->rests = false;
+	run->program->reads_nothing = true;
+	node_stop(node, false);
+	run->lies += put_strays(strays, true);
+	free(strays);
+	node_start(node);
 }
 
 static void restart(struct node *node, bool power)
@@ -444,6 +480,12 @@ static void lose_pack(struct run *run, struct node *node)
 		node_start(node);
 }
 
+static bool has_two_others(void *arg, const Granary__ChunkLocation *location)
+{
+	*(bool *)arg = *(bool *)arg && (location->n_replicas >= 3 || location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK);
+	return true;
+}
+
 static bool has_others(void *arg, const Granary__ChunkLocation *location)
 {
 	*(bool *)arg = *(bool *)arg && location->n_replicas >= 2;
@@ -462,9 +504,10 @@ static void hurt(struct run *run, struct node *node)
 {
 	struct rot rot = { run, node };
 	struct sim_disk_faults faults = { .sync_error_per_million = 500000, .write_error_per_million = 100000 };
+	bool may_lie = true;
 	if (!may_be_hurt(node))
 		return;
-	switch (roll(&run->world, 8)) {
+	switch (roll(&run->world, 9)) {
 	case 0:
 		sim_trace(run->world.sim, "rot while server %u runs", node->number + 1);
 		check(chunk_store_each(store_of(node), 0, rot_one, &rot) == OK);
@@ -490,6 +533,11 @@ static void hurt(struct run *run, struct node *node)
 		break;
 	case 6:
 		lead_astray(run, node, false);
+		break;
+	case 7:
+		check(chunk_store_each(store_of(node), 0, has_two_others, &may_lie) == OK);
+		if (may_lie)
+			lie(run, node);
 		break;
 	default:
 		if (roll(&run->world, 3) == 0) /* as after a read-only remount */
@@ -688,6 +736,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 		hurt(run, world_node(&run->world, NODE_CHUNKSERVER, (unsigned)roll(&run->world, WORLD_CHUNKSERVERS)));
 		sim_run(run->world.sim, 3000000, NULL, NULL);
 		scrub_all(run, round);
+		run->program->reads_nothing = false;
 	}
 	for (unsigned i = 0; i < FILES; i++)
 		run->program->actors[i].ending = true;
@@ -703,7 +752,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	else if (seed % 4 == 1)
 		wait_for_schedule(run);
 	const uint64_t seen[] = { run->program->writes, run->program->reads, blobs_made(run->program->blobs), blobs_read(run->program->blobs),
-				  run->rotten, run->astray, run->power_cuts, run->failures, run->lost, run->program->unknown, sim_steps(run->world.sim),
+				  run->rotten, run->astray, run->lies, run->power_cuts, run->failures, run->lost, run->program->unknown, sim_steps(run->world.sim),
 				  sim_now_us(run->world.sim) / 1000 };
 	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	uint64_t digest = sim_trace_digest(run->world.sim);
@@ -712,7 +761,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	return digest;
 }
 
-static const char *const counts[] = { "writes", "reads", "blobs", "blobs read", "bits", "stray blocks", "power cuts", "failures", "lost files", "unknown", RUNNER_STEPS, RUNNER_MS, NULL };
+static const char *const counts[] = { "writes", "reads", "blobs", "blobs read", "bits", "stray blocks", "old blocks", "power cuts", "failures", "lost files", "unknown", RUNNER_STEPS, RUNNER_MS, NULL };
 
 int main(int argc, char **argv)
 {

@@ -80,13 +80,18 @@ static void print_status(const Granary__ClusterStatus *s)
 		       s->orphan_copies_newer);
 	if (s->orphan_copies)
 		printf("orphans: %" PRIu64 " copies of chunks that no file has, kept (`granary admin fsck` tells more)\n", s->orphan_copies);
-	uint64_t lost = 0, uncertain = 0;
+	uint64_t lost = 0, uncertain = 0, differ = 0;
 	for (size_t i = 0; i < s->n_servers; i++) {
 		lost += s->servers[i]->disk ? s->servers[i]->disk->damage_lost : 0;
 		uncertain += s->servers[i]->disk ? s->servers[i]->disk->uncertain : 0;
+		differ += s->servers[i]->disk ? s->servers[i]->disk->copies_differ : 0;
 	}
 	if (lost)
 		printf("LOST: %s are damaged in all copies: reads of them fail\n", text_size(lost * 4096, total));
+	if (differ)
+		printf("COPIES DIFFER: %s have sound copies that are not the same, and nobody knows which is right: a disk has lost writes "
+		       "(copies_differ in the logs of the chunkservers names them)\n",
+		       text_size(differ * 4096, total));
 	if (uncertain)
 		printf("copies being compared after a loss of power: %" PRIu64 "\n", uncertain);
 	if (s->persistence_lags)
@@ -105,6 +110,7 @@ static void json_disk(struct json *json, const Granary__DiskHealth *disk)
 	json_number(json, "damage_found", disk->damage_found);
 	json_number(json, "damage_repaired", disk->damage_repaired);
 	json_number(json, "damage_lost", disk->damage_lost);
+	json_number(json, "copies_differ", disk->copies_differ);
 	json_number(json, "latency_us", disk->latency_us);
 	json_bool(json, "hung", disk->hung);
 	json_text(json, "reason", disk->reason);
