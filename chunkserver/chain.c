@@ -81,6 +81,11 @@ unsigned chain_lane(const struct service *service, const struct chunk *chunk)
 	return CHAIN_LANE_FIRST + (unsigned)service_position(service, chunk->chain->replicas, chunk->chain->n_replicas);
 }
 
+bool chain_is_known(const struct chunk *chunk)
+{
+	return chunk->chain != NULL && chunk->chain->n_replicas > 0;
+}
+
 bool chain_is_head(const struct service *service, const struct chunk *chunk)
 {
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;

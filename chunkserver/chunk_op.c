@@ -424,7 +424,11 @@ static void complete(struct chunk_op *op)
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
 		chunk_retry_remember(op);
-	chunk->written = chunk->written || (err == OK && op->kind == OP_WRITE);
+	if (err == OK && op->kind == OP_WRITE && !chunk->written) {
+		chunk->written = true;
+		if (chunk->state == CHUNK_READY)
+			chunk_store_save(chunk);
+	}
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
@@ -517,7 +521,8 @@ static enum err check_version(struct chunk_op *op)
 	/* Not "stale": whoever asks has to tell the master, who may not have left us out. */
 	if (op->version == chunk->version && chunk->copy == COPY_RETIRED)
 		return ERR_NO_LEASE;
-	if (op->version == chunk->version && chunk->chain != NULL && chunk->chain->n_replicas > 0)
+	/* An operation may name as a newcomer who is complete by now: of what is asked of the others, and of whom, the master says more. */
+	if (op->version == chunk->version && (chain_is_known(chunk) || chunk->uncertain || chunk->rejoin != NULL))
 		return OK;
 	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
 	chain.chunk = chunk->id;
