@@ -83,8 +83,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 		rpc_reply(request, &appended.base);
 		break;
 	case OP_TRIM:
-	case OP_SYNC:
-		rpc_reply(request, &empty.base);
+	case OP_SYNC: /* of a write that was done before: chunk_retry.h */
+		rpc_reply(request, request->type == MESSAGE_CHUNK_WRITE ? &written.base : &empty.base);
 		break;
 	case OP_READ:
 	case OP_BLOB_READ:
@@ -374,6 +374,14 @@ static void try_start(struct chunk_op *op)
 	if (op->blocked_by != NULL) {
 		if (op->blocked_by->state == OP_UNSETTLED)
 			settle_chunk(op->service, chunk);
+		return;
+	}
+	if (op->is_done && op->sync) {
+		/* It may be here as what another member had of it, and kept, and we did not. */
+		op->kind = OP_SYNC;
+		op->is_done = false;
+		op->client = 0;
+		try_start(op);
 		return;
 	}
 	if (op->is_done) {
