@@ -339,6 +339,20 @@ static bool is_read(const struct chunk_op *op)
 	return op->kind == OP_READ || op->kind == OP_BLOB_READ || op->kind == OP_SLOTS;
 }
 
+/* It was done before. If it has to be synced it is no different from all that was: here it may be what another member had of it, and kept,
+ * and we did not. */
+static void end_done(struct chunk_op *op)
+{
+	if (!op->sync) {
+		chunk_op_refuse(op, OK);
+		return;
+	}
+	op->kind = OP_SYNC;
+	op->is_done = false;
+	op->client = 0;
+	try_start(op);
+}
+
 static void try_start(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -376,16 +390,8 @@ static void try_start(struct chunk_op *op)
 			settle_chunk(op->service, chunk);
 		return;
 	}
-	if (op->is_done && op->sync) {
-		/* It may be here as what another member had of it, and kept, and we did not. */
-		op->kind = OP_SYNC;
-		op->is_done = false;
-		op->client = 0;
-		try_start(op);
-		return;
-	}
 	if (op->is_done) {
-		chunk_op_refuse(op, OK);
+		end_done(op);
 		return;
 	}
 	switch (op->kind) {
