@@ -6,6 +6,7 @@
 
 #include <utlist.h>
 
+#include "chunkserver/adopt.h"
 #include "chunkserver/chain.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/scrub.h"
