@@ -81,6 +81,11 @@ unsigned chain_lane(const struct service *service, const struct chunk *chunk)
 	return CHAIN_LANE_FIRST + (unsigned)service_position(service, chunk->chain->replicas, chunk->chain->n_replicas);
 }
 
+bool chain_is_known(const struct chunk *chunk)
+{
+	return chunk->chain != NULL && chunk->chain->n_replicas > 0;
+}
+
 bool chain_is_head(const struct service *service, const struct chunk *chunk)
 {
 	return chunk->chain != NULL && service_position(service, chunk->chain->replicas, chunk->chain->n_replicas) == 0;
@@ -283,6 +288,16 @@ static void forward_trim(struct chunk_op *op, const Granary__Replica *successor,
 	call(op, successor, MESSAGE_CHUNK_TRIM, &message.base, NULL);
 }
 
+static void forward_sync(struct chunk_op *op, const Granary__Replica *successor)
+{
+	Granary__ChunkSync message = GRANARY__CHUNK_SYNC__INIT;
+	message.chunk = op->chunk->id;
+	message.version = op->version;
+	message.replicas = (Granary__Replica **)(uintptr_t)op->replicas;
+	message.n_replicas = op->replica_count;
+	call(op, successor, MESSAGE_CHUNK_SYNC, &message.base, NULL);
+}
+
 void chain_forward(struct chunk_op *op)
 {
 	const Granary__Replica *successor = successor_of(op->service, op->replicas, op->replica_count);
@@ -302,7 +317,7 @@ void chain_forward(struct chunk_op *op)
 		forward_append(op, successor, request);
 		break;
 	case OP_SYNC:
-		call(op, successor, MESSAGE_CHUNK_SYNC, request->message, NULL);
+		forward_sync(op, successor);
 		break;
 	case OP_READ:
 	case OP_BLOB_READ:

@@ -13,6 +13,8 @@ void chain_send_content(struct chunk_op *op, uint32_t first, struct iobuf *data)
 const Granary__Replica *chain_successor(const struct service *service, const struct chunk *chunk);
 /* The successor in the chunk's present chain if its copy is being filled; NULL: there is none, or it is complete. */
 const Granary__Replica *chain_joining(const struct service *service, const struct chunk *chunk);
+/* The present chain has been heard, from the master or in an operation. */
+bool chain_is_known(const struct chunk *chunk);
 /* We are its head in its present chain. */
 bool chain_is_head(const struct service *service, const struct chunk *chunk);
 /* Reports successors that have been silent for CHAIN_SUSPECT_MS: the master drops them once their lease has run out, long before

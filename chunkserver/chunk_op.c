@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "chunkserver/adopt.h"
 #include "chunkserver/chain.h"
 #include "chunkserver/chunk_retry.h"
 #include "chunkserver/chunk_write.h"
@@ -83,8 +84,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 		rpc_reply(request, &appended.base);
 		break;
 	case OP_TRIM:
-	case OP_SYNC:
-		rpc_reply(request, &empty.base);
+	case OP_SYNC: /* of a write that was done before: chunk_retry.h */
+		rpc_reply(request, request->type == MESSAGE_CHUNK_WRITE ? &written.base : &empty.base);
 		break;
 	case OP_READ:
 	case OP_BLOB_READ:
@@ -339,6 +340,20 @@ static bool is_read(const struct chunk_op *op)
 	return op->kind == OP_READ || op->kind == OP_BLOB_READ || op->kind == OP_SLOTS;
 }
 
+/* It was done before. If it has to be synced it is no different from all that was: here it may be what another member had of it, and kept,
+ * and we did not. */
+static void end_done(struct chunk_op *op)
+{
+	if (!op->sync) {
+		chunk_op_refuse(op, OK);
+		return;
+	}
+	op->kind = OP_SYNC;
+	op->is_done = false;
+	op->client = 0;
+	try_start(op);
+}
+
 static void try_start(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
@@ -377,7 +392,7 @@ static void try_start(struct chunk_op *op)
 		return;
 	}
 	if (op->is_done) {
-		chunk_op_refuse(op, OK);
+		end_done(op);
 		return;
 	}
 	switch (op->kind) {
@@ -424,7 +439,11 @@ static void complete(struct chunk_op *op)
 	enum err err = op->local_err != OK ? op->local_err : op->chain_err;
 	if (op->local_err == OK && op->client != 0 && (err == OK || op->kind == OP_APPEND))
 		chunk_retry_remember(op);
-	chunk->written = chunk->written || (err == OK && op->kind == OP_WRITE);
+	if (err == OK && op->kind == OP_WRITE && !chunk->written) {
+		chunk->written = true;
+		if (chunk->state == CHUNK_READY)
+			chunk_store_save(chunk);
+	}
 	if (err == OK && chunk_op_is_write(op) && !op->from_client && !op->mends)
 		settle_covered(chunk, op->first, op->end);
 	chunk_op_answer(op, err);
@@ -517,7 +536,8 @@ static enum err check_version(struct chunk_op *op)
 	/* Not "stale": whoever asks has to tell the master, who may not have left us out. */
 	if (op->version == chunk->version && chunk->copy == COPY_RETIRED)
 		return ERR_NO_LEASE;
-	if (op->version == chunk->version && chunk->chain != NULL && chunk->chain->n_replicas > 0)
+	/* An operation may name as a newcomer who is complete by now: of what is asked of the others, and of whom, the master says more. */
+	if (op->version == chunk->version && (chain_is_known(chunk) || chunk->uncertain || chunk->rejoin != NULL))
 		return OK;
 	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
 	chain.chunk = chunk->id;
@@ -651,137 +671,4 @@ void chunk_ops_abandon(struct chunk *chunk, enum err err)
 		if (op->state == OP_WAITING || op->state == OP_UNSETTLED)
 			chunk_op_refuse(op, err);
 	}
-}
-
-/* ---------------------------------------------------------------- versions */
-
-struct adoption {
-	struct work work;
-	struct service *service;
-	struct chunk *chunk;
-	uint64_t version;
-	enum copy_state copy;
-	struct write_log_entry joins; /* order 0: it does not */
-	bool name_new;
-	enum err err;
-};
-
-static void start_adoption(struct service *service, struct chunk *chunk);
-
-static void adopt_run(struct work *work)
-{
-	struct adoption *adoption = container_of(work, struct adoption, work);
-	struct chunk *chunk = adoption->chunk;
-	if (adoption->joins.order != 0)
-		adoption->err = write_log_note(chunk_store_writes(chunk->store), &adoption->joins);
-	if (adoption->joins.order != 0 && adoption->err != OK)
-		return;
-	adoption->err = chunk->kind == KIND_PACK ? pack_set_state(&chunk->pack, adoption->version, adoption->copy) :
-						   chunk_file_set_state(&chunk->file, adoption->version, adoption->copy);
-	/* Without its name it would be gone, or an older file that had the name before would be there again. */
-	if (adoption->err == OK && adoption->name_new)
-		adoption->err = store_files_sync_folder(chunk_store_loop(chunk->store), chunk->path);
-}
-
-static void adopt_done(struct work *work)
-{
-	struct adoption *adoption = container_of(work, struct adoption, work);
-	struct service *service = adoption->service;
-	struct chunk *chunk = adoption->chunk;
-	chunk->adopting = false;
-	if (adoption->err != OK)
-		chunk_store_fail(chunk->store, "version", adoption->err);
-	else if (adoption->version < chunk->version || adoption->copy != chunk->copy)
-		start_adoption(service, chunk);
-	else
-		chunk_store_save(chunk);
-	chunk_ops_wake(chunk, NULL);
-	settle_chunk(service, chunk);
-	fill_check(service, chunk);
-	chunk_unuse(chunk);
-	free(adoption);
-	chunk_store_work_end(service->store);
-}
-
-static void start_adoption(struct service *service, struct chunk *chunk)
-{
-	if (service->stopping)
-		return;
-	struct adoption *adoption = mem_zero(1, sizeof(*adoption));
-	*adoption = (struct adoption){ .service = service, .chunk = chunk, .version = chunk->version, .copy = chunk->copy,
-				      .name_new = chunk->name_new };
-	adoption->joins = (struct write_log_entry){ .chunk = chunk->id, .end = CHUNK_BLOCKS };
-	if (chunk->copy == COPY_JOINING)
-		write_log_begin(chunk_store_writes(service->store), &adoption->joins);
-	adoption->work.run = adopt_run;
-	adoption->work.done = adopt_done;
-	chunk->adopting = true;
-	chunk_use(chunk);
-	adoption->err = ERR_CANCELLED;
-	chunk_store_submit(service->store, NULL, &adoption->work);
-}
-
-void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
-{
-	bool newer = chain->version > chunk->version;
-	check(chain->version >= chunk->version);
-	chunk_set_chain(chunk, chain);
-	if (!newer) {
-		chunk_store_save(chunk);
-		settle_chunk(service, chunk);
-		return;
-	}
-	log_info("version_adopted", "chunk=%016" PRIx64 " version=%" PRIu64 " before=%" PRIu64 " replicas=%zu", chunk->id,
-		 chain->version, chunk->version, chain->n_replicas);
-	chunk->version = chain->version;
-	chunk->copy = service_copy_state(service, chain->replicas, chain->n_replicas);
-	chunk->received_from = NULL;
-	chunk->received_life = 0; /* it may be another server */
-	if (!chunk->adopting)
-		start_adoption(service, chunk);
-	chain_drop_lost(service, chunk);
-	if (chunk->copy == COPY_JOINING)
-		settle_drop(chunk);
-	chunk->settle_failures = 0;
-	chunk->settle_after_ms = 0;
-}
-
-void chunk_write_header(struct service *service, struct chunk *chunk)
-{
-	if (!chunk->adopting)
-		start_adoption(service, chunk);
-}
-
-void chunk_adopt_again(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain)
-{
-	enum copy_state copy = service_copy_state(service, chain->replicas, chain->n_replicas);
-	check(chain->version == chunk->version);
-	chunk_set_chain(chunk, chain);
-	/* A word of before it was complete, or before it was retired, may come late. */
-	if (chunk->copy == COPY_JOINING && copy == COPY_COMPLETE) {
-		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
-		chunk->copy = copy;
-		chunk->written = true;
-		/* If the power went since, what was acknowledged since may be lost: it is compared with the others. */
-		if (chunk->filled_version == chunk->version)
-			mend_filled(chunk);
-		chunk_write_header(service, chunk);
-	} else {
-		chunk_store_save(chunk);
-	}
-	/* A member that is new may have what no other had. */
-	if (chunk->damage_is_lost)
-		chunk->mend_after_ms = 0;
-	mend_start(service, chunk);
-	fill_check(service, chunk);
-}
-
-void chunk_retire(struct service *service, struct chunk *chunk)
-{
-	log_info("copy_retired", "chunk=%016" PRIx64 " version=%" PRIu64, chunk->id, chunk->version);
-	chunk->copy = COPY_RETIRED;
-	chunk_ops_abandon(chunk, ERR_STALE_VERSION);
-	chain_drop_lost(service, chunk);
-	chunk_waive_damage(chunk);
-	chunk_write_header(service, chunk);
 }

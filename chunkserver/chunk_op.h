@@ -124,15 +124,6 @@ void chunk_op_begin(struct chunk_op *op, struct chunk *chunk);
 void chunk_ops_opened(struct service *service, struct chunk *chunk, enum err err);
 /* The chunk goes: what waits is answered, what is unsettled is dropped. */
 void chunk_ops_abandon(struct chunk *chunk, enum err err);
-/* Takes a newer version, with its chain, and makes it durable. */
-void chunk_adopt(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain);
-/* The master's word on the version that is adopted already: who still joins, and whether the copy here is complete. */
-void chunk_adopt_again(struct service *service, struct chunk *chunk, const Granary__ChunkLocation *chain);
-/* The copy is never served again, unless it joins anew. Durable when `adopting` is over. */
-void chunk_retire(struct service *service, struct chunk *chunk);
-
-/* Writes the header of the chunk again. */
-void chunk_write_header(struct service *service, struct chunk *chunk);
 
 /* For the parts of an operation (read_op, pack_op, settle, chain). */
 void chunk_op_local_done(struct chunk_op *op, enum err err);

@@ -17,9 +17,10 @@ struct opening {
 	bool same_boot; /* … in this boot of the machine */
 	bool blank;
 	bool name_new;	/* nothing of it has ever been synced */
+	bool sync_failed;
 	bool forget;	/* the file cannot be used, and nobody counts on it: set aside */
 	uint64_t version; /* to be made with; or at least */
-	enum copy_state copy; /* `create` */
+	enum copy_state copy; /* likewise; or as the index has it */
 	uint64_t salt;
 	struct buf table;
 	struct write_log_entry made; /* a copy that is made, and is not all there is from the beginning; order 0: none */
@@ -118,6 +119,23 @@ static enum err open_pack(struct opening *opening)
 	return err == OK && !chunk->pack.closed ? pack_set_closed(&chunk->pack) : err;
 }
 
+/* The index follows the header when that is durable. If it does not say the same, the process ended before it was: it is made so before
+ * anything is said at this version. */
+static enum err settle_header(struct opening *opening)
+{
+	struct chunk *chunk = opening->chunk;
+	bool pack = chunk->kind == KIND_PACK;
+	uint64_t version = pack ? chunk->pack.version : chunk->file.version;
+	enum copy_state copy = pack ? chunk->pack.copy : chunk->file.copy;
+	if (version == opening->version && copy == opening->copy)
+		return OK;
+	enum err err = file_sync(pack ? chunk->pack.file : chunk->file.file);
+	if (err == OK && opening->name_new)
+		err = store_files_sync_folder(chunk->store->loop, chunk->path);
+	opening->sync_failed = err != OK;
+	return err;
+}
+
 static void open_file(struct work *work)
 {
 	struct opening *opening = container_of(work, struct opening, work);
@@ -141,6 +159,8 @@ static void open_file(struct work *work)
 		if (opening->err == OK && chunk->file.version < opening->version)
 			opening->err = ERR_CORRUPT;
 	}
+	if (opening->err == OK && !opening->create && !opening->replace)
+		opening->err = settle_header(opening);
 }
 
 static void submit(struct opening *opening);
@@ -268,6 +288,8 @@ static void opening_failed(struct opening *opening)
 	/* Nothing is wrong with the disk where this process, or the machine, lacks descriptors. */
 	if (opening->err == ERR_TOO_MANY)
 		opening->err = ERR_BUSY;
+	if (opening->sync_failed)
+		chunk_store_fail(store, "sync", opening->err);
 	if (opening->create && opening->err != ERR_NO_SPACE && opening->err != ERR_EXISTS && opening->err != ERR_BUSY)
 		chunk_store_fail(store, "create", opening->err);
 	chunk->state = CHUNK_DELETED;
@@ -275,6 +297,18 @@ static void opening_failed(struct opening *opening)
 	chunk->uses--;
 	check(chunk->uses == 0 && chunk->first_op == NULL);
 	chunk_store_forget(chunk);
+}
+
+/* The index is not synced with each new chain, and follows the header. What it says may be of before the end of the process, or the power:
+ * without the newest member, or with one as a newcomer, of whom nothing is asked, that is complete by now. */
+static bool chain_is_outdated(const struct opening *opening)
+{
+	const struct chunk *chunk = opening->chunk;
+	const Granary__ChunkLocation *chain = chunk->chain;
+	if (chain == NULL || opening->create || chunk->copy != COPY_COMPLETE)
+		return false;
+	return chain->version < chunk->version ||
+	       (opening->marked && chain->n_replicas > 0 && chain->replicas[chain->n_replicas - 1]->joining);
 }
 
 static void opening_succeeded(struct opening *opening)
@@ -285,8 +319,11 @@ static void opening_succeeded(struct opening *opening)
 	chunk->state = CHUNK_READY;
 	chunk->version = chunk->kind == KIND_PACK ? chunk->pack.version : chunk->file.version;
 	chunk->copy = chunk->kind == KIND_PACK ? chunk->pack.copy : chunk->file.copy;
+	if (chain_is_outdated(opening))
+		chunk_set_chain(chunk, NULL);
 	chunk->name_new = made || opening->name_new;
-	chunk->written = !opening->create || opening->marked;
+	if (opening->create)
+		chunk->written = opening->marked;
 	if (made) {
 		chunk->mark = MARK_SET;
 		chunk->writes_begun = chunk->writes_ended = 1;
@@ -440,8 +477,10 @@ void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *locatio
 	uint64_t boot = 0;
 	bool name_new = false;
 	chunk->chain = location;
+	chunk->written = location->written || kind == KIND_PACK;
 	opening->chunk = chunk;
 	opening->version = location->version;
+	opening->copy = (enum copy_state)location->copy;
 	opening->reuse_number = -1;
 	if (kind == KIND_PACK && chunk_index_get_slots(&store->index, chunk->id, &opening->table) != OK)
 		buf_clear(&opening->table);

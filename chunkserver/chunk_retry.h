@@ -8,7 +8,7 @@
 /* A retry of it is recognised from now on. */
 void chunk_retry_remember(const struct chunk_op *op);
 /* An operation of a client, before it starts. True: it is refused, or left to the same one that is under way; the op is gone. One that
- * was done (op->is_done) only waits until nothing of its blocks is unsettled. */
+ * was done (op->is_done) only waits until nothing of its blocks is unsettled, and then, if it has to be synced, for a sync like any other. */
 bool chunk_retry_ends(struct chunk_op *op);
 
 /* What tells whether it was done is on its way: from the successor to one that returns (rejoin.h), from a member below to one that has lost

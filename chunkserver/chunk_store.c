@@ -494,6 +494,7 @@ void chunk_store_save(struct chunk *chunk)
 	location.chunk = chunk->id;
 	location.version = chunk->version;
 	location.copy = chunk->copy;
+	location.written = location.written || chunk->written;
 	location.kind = chunk->kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	bool is_new = chunk_index_get(index, chunk->id, &known) == ERR_NOT_FOUND;
 	if (known != NULL)

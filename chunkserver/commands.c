@@ -6,6 +6,8 @@
 
 #include <utlist.h>
 
+#include "chunkserver/adopt.h"
+#include "chunkserver/chain.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
@@ -161,7 +163,7 @@ enum err service_configure(struct service *service, const Granary__ChunkLocation
 		return err;
 	if (chunk->state == CHUNK_OPENING)
 		return ERR_BUSY;
-	bool unheard = chunk->chain == NULL || chunk->chain->n_replicas == 0;
+	bool unheard = !chain_is_known(chunk);
 	if (location->version > chunk->version && service_position(service, location->replicas, location->n_replicas) < 0) {
 		/* The others went on without us. It stays what it is: with their version it would look like one of theirs. */
 		if (chunk_store_failed(service->store))

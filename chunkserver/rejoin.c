@@ -403,6 +403,11 @@ static void ask(void *arg)
 	struct rejoin *rejoin = arg;
 	struct chunk *chunk = rejoin->chunk;
 	const Granary__Replica *successor = chain_successor(rejoin->service, chunk);
+	if (!rejoin->service->stopping && chunk->state == CHUNK_READY && !chain_is_known(chunk)) {
+		chain_ask_master(rejoin->service, chunk);
+		again(rejoin);
+		return;
+	}
 	if (rejoin->service->stopping || chunk->state != CHUNK_READY || successor == NULL || successor->joining ||
 	    chunk->copy != COPY_COMPLETE ||
 	    chunk_store_failed(chunk->store)) {
@@ -442,8 +447,9 @@ static void ask(void *arg)
 void rejoin_start(struct service *service, struct chunk *chunk)
 {
 	/* A copy that is being filled is no source: we are the last of those that have everything. */
-	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->copy != COPY_COMPLETE ||
-	    chain_successor(service, chunk) == NULL || chain_joining(service, chunk) != NULL)
+	if (chunk->kind != KIND_REPLICATED || chunk->rejoin != NULL || chunk->copy != COPY_COMPLETE)
+		return;
+	if (chain_is_known(chunk) && (chain_successor(service, chunk) == NULL || chain_joining(service, chunk) != NULL))
 		return;
 	struct rejoin *rejoin = mem_zero(1, sizeof(*rejoin));
 	rejoin->service = service;

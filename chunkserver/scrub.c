@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunkserver/adopt.h"
 #include "chunkserver/compare.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/scrub_pack.h"

@@ -1,5 +1,6 @@
 #include "chunkserver/scrub_pack.h"
 
+#include "chunkserver/adopt.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 

@@ -59,6 +59,7 @@ static void enter_file(struct start *start, uint64_t chunk, enum chunk_kind kind
 	location.chunk = chunk;
 	location.version = header.version;
 	location.copy = header.copy;
+	location.written = true; /* for all that is known */
 	location.kind = kind == KIND_PACK ? GRANARY__CHUNK_KIND__CHUNK_PACK : GRANARY__CHUNK_KIND__CHUNK_REPLICATED;
 	start->err = chunk_index_put(start->index, &location, true);
 	/* The mark comes before the entry, and goes after it: a file with neither was elsewhere meanwhile. */

@@ -19,7 +19,7 @@
 #define OPS_PER_CHUNK 60u
 #define FAULTS_US 20000000u
 #define CALM_US 30000000u
-#define SEEDS 25u
+#define SEEDS 150u
 #define CLUSTER 77u
 #define GIVE_UP_PERCENT 8u
 

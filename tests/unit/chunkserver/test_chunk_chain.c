@@ -131,6 +131,23 @@ static void retry_is_applied_once(void **state)
 	expect_text(cluster, 2, 0, "twice!");
 }
 
+/* A head that lost it with its power, and got it back from the others, has not synced it. */
+static void write_that_was_done_is_synced(void **state)
+{
+	struct cluster *cluster = *state;
+	struct write_options first = { .chunk = CHUNK, .data = slice_text("first"), .operation = 900 };
+	struct write_options again = { .chunk = CHUNK, .data = slice_text("first"), .operation = 900, .sync = true };
+	struct chunk *chunks[SERVERS];
+	assert_int_equal(write_to(cluster, 0, &first), OK);
+	for (int server = 0; server < SERVERS; server++) {
+		chunks[server] = chunk_store_find(chunkserver_service(cluster->servers[server])->store, CHUNK);
+		assert_true(chunk_is_unsynced(chunks[server]));
+	}
+	assert_int_equal(write_to(cluster, 0, &again), OK);
+	for (int server = 0; server < SERVERS; server++)
+		assert_false(chunk_is_unsynced(chunks[server]));
+}
+
 static void versions_only_go_up(void **state)
 {
 	struct cluster *cluster = *state;
@@ -625,6 +642,7 @@ int main(void)
 		TEST(many_writes_at_once),
 		TEST(chains_in_a_circle_do_not_wait_for_each_other),
 		TEST(retry_is_applied_once),
+		TEST(write_that_was_done_is_synced),
 		TEST(versions_only_go_up),
 		TEST(spoiled_data_is_refused),
 		TEST(wrong_place_in_the_chain_is_refused),

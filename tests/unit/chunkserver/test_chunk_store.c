@@ -456,6 +456,54 @@ static void note_deleted(void *arg, enum err err)
 	*(bool *)arg = true;
 }
 
+static const Granary__ChunkLocation *reopen(struct place *place, struct chunk_store **store, struct watcher *watcher)
+{
+	close_store(*store);
+	*store = open_store(place, watcher);
+	return get(place, *store, watcher, CHUNK, false)->chain;
+}
+
+/* The header is of a newer version than the chain in the index, or that has a newcomer, who may be complete by now: decided alone, or without
+ * him, what is right could be what the others do not have. */
+static void chain_of_before_is_asked_for(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	struct chunk *chunk = NULL;
+	Granary__Replica self = GRANARY__REPLICA__INIT, newcomer = GRANARY__REPLICA__INIT, *replicas[] = { &self, &newcomer };
+	Granary__ChunkLocation chain = GRANARY__CHUNK_LOCATION__INIT;
+	struct chunk_create fresh = { .kind = KIND_REPLICATED, .version = 4, .chain = &chain };
+	char address[] = "h:1";
+	self.address = newcomer.address = address;
+	self.server = 1;
+	newcomer.server = 2;
+	chain.chunk = CHUNK;
+	chain.version = 4;
+	chain.replicas = replicas;
+	chain.n_replicas = 1;
+	struct chunk_store *store = open_store(place, &watcher);
+	assert_int_equal(chunk_store_get(store, CHUNK, &fresh, &chunk), OK);
+	WAIT_FOR(place->loop, watcher.opened > 0);
+	write_blocks(chunk, 0, 'a', 1);
+	const Granary__ChunkLocation *known = reopen(place, &store, &watcher);
+	assert_true(known != NULL && known->n_replicas == 1);
+	chunk = chunk_store_find(store, CHUNK);
+	assert_int_equal(chunk_file_set_state(&chunk->file, 5, COPY_COMPLETE), OK);
+	assert_null(reopen(place, &store, &watcher));
+	/* The mark of a former life stays: the chunk has to be marked for the rest. */
+	chunk = chunk_store_find(store, CHUNK);
+	assert_int_equal(chunk->version, 5);
+	assert_int_equal(chunk_store_mark(chunk), OK);
+	newcomer.joining = true;
+	chain.version = 5;
+	chain.n_replicas = 2;
+	chunk_set_chain(chunk, &chain);
+	chunk_store_save(chunk);
+	chunk->writes_begun++;
+	assert_null(reopen(place, &store, &watcher));
+	close_store(store);
+}
+
 static void failed_store_takes_nothing(void **state)
 {
 	struct place *place = *state;
@@ -491,6 +539,7 @@ int main(void)
 		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_blank),
 		PLACE_TEST(unknown_files_go_to_quarantine), PLACE_TEST(data_folder_has_one_owner),
 		PLACE_TEST(open_chunks_are_bounded),	  PLACE_TEST(failed_store_takes_nothing),
+		PLACE_TEST(chain_of_before_is_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
