@@ -194,13 +194,16 @@ def scenario_11_rot():
     the code's reach EIO on just those ranges.
 
     Flipped bits, holes, cut, swapped, removed and zeroed files, on chunkservers that run and on such that are stopped; readers never
-    see a wrong byte, one scrub finds all, it is repaired. Then a block in all copies: an error for just that range, and status says so."""
+    see a wrong byte, one scrub finds all, it is repaired; also a copy that is sound and not like the two others. Then three that are all
+    different, which is told; and a block damaged in all copies: an error for just that range, and status says so."""
     with Scene(mounts=0, chunkservers=4) as scene:
         digests = put_files(scene)
         check(scrub(scene)["damaged"] == 0, "damage without a cause")
         rot_while_running(scene, digests)
         rot_while_stopped(scene, digests)
         scrub_of_one(scene, digests)
+        sound_and_wrong(scene, digests)
+        nobody_knows(scene)
         lost_everywhere(scene)
 
 
@@ -312,6 +315,49 @@ def scrub_of_one(scene, digests):
     scene.granary("admin", "scrub", "/nothing", status=3)
     scene.granary("admin", "scrub")
     verify(scene, digests)
+
+
+def misplace(path, source, block):
+    """A block and its checksum in the place of another's: the copy is sound, and wrong."""
+    content = read(path)
+    with open(path, "r+b") as file:
+        for base, size in (DATA, BLOCK), (HEADER, 4):
+            file.seek(base + size * block)
+            file.write(content[base + size * source:base + size * (source + 1)])
+
+
+def sound_and_wrong(scene, digests):
+    servers = scene.cluster.chunkservers
+    for server in servers:
+        server.terminate()
+    victim = copies(servers[1])[0]
+    for block in 7, 9, 700:
+        misplace(victim, 100, block)
+    for server in servers:
+        server.start()
+    scene.cluster.wait_ready(30)
+    check(scrub(scene)["damaged"] == 3, "three blocks of one copy are not like the others'")
+    check_sound(scene, digests)
+
+
+def nobody_knows(scene):
+    data = random.randbytes(2 << 20)
+    scene.granary("put", "-", "/differs", data=data)
+    holders = [(server, path) for server in scene.cluster.chunkservers for path in copies(server)
+               if data[33 * BLOCK:34 * BLOCK] in read(path)]
+    check(len(holders) == 3, f"{len(holders)} copies")
+    first = read(holders[0][1]).find(data[:BLOCK]) - DATA
+    for server, _ in holders:
+        server.terminate()
+    for number, (_, path) in enumerate(holders):
+        misplace(path, first // BLOCK + number, first // BLOCK + 20)
+    for server, _ in holders:
+        server.start()
+    scene.cluster.wait_ready(30)
+    check(scrub(scene)["damaged"] == 0, "nothing is taken for damage on a guess")
+    check(sum(d["copies_differ"] for d in disks(scene)) == 1, f"{disks(scene)}")
+    check(b"COPIES DIFFER: 4.0K" in scene.granary("admin", "status"), "status")
+    scene.granary("rm", "/differs")
 
 
 def lost_everywhere(scene):
