@@ -357,6 +357,9 @@ static void decide_uncertain(struct mend *mend)
 		back_off(mend);
 	} else {
 		chunk->loss_untold = true;
+		/* Who has lost power, too, takes what is here; who never had the chunk would not ask. */
+		if (answers->nothing > 0 && place_of(mend) == 0 && chunk->file.blocks > 0)
+			settle_inherit(mend->service, chunk, OP_WRITE, 0, chunk->file.blocks);
 		is_certain(mend, "first_of_all_that_lost_power");
 	}
 }
