@@ -55,6 +55,7 @@ struct chunk_model {
 	size_t member_count;
 	bool joining;	     /* the last one's copy is being filled */
 	bool stale[SERVERS]; /* left out: its copy is retired */
+	bool had[SERVERS];   /* something that was acknowledged; of who never had the master has nothing to retire */
 	struct region regions[REGIONS];
 	unsigned ops;
 };

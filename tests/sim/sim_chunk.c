@@ -126,6 +126,8 @@ static void on_written(void *arg, const struct rpc_result *result)
 		if (write->trim)
 			model_trim(write);
 		world->acknowledged++;
+		for (size_t m = 0; m < chunk->member_count; m++)
+			chunk->had[chunk->members[m]] = true;
 		write_end(write);
 		return;
 	}
@@ -264,7 +266,7 @@ static bool still_forbidden(const struct read *read)
 {
 	const struct chunk_model *chunk = read->chunk;
 	bool joins = chunk->joining && chunk->members[chunk->member_count - 1] == read->server;
-	return read->forbidden && chunk->version == read->version && (joins || !is_member(chunk, read->server));
+	return read->forbidden && chunk->had[read->server] && chunk->version == read->version && (joins || !is_member(chunk, read->server));
 }
 
 static void copy_reply(const struct rpc_result *result, uint8_t *out)
