@@ -26,6 +26,7 @@ struct answers {
 	unsigned torn;	  /* of those: only torn */
 	unsigned doubt;	  /* uncertain, not blank */
 	unsigned nothing; /* blank, or never had the chunk */
+	unsigned never;	  /* of those: never had it */
 	unsigned other;	  /* ask again */
 	bool torn_above, doubt_above;
 };
@@ -357,8 +358,9 @@ static void decide_uncertain(struct mend *mend)
 		back_off(mend);
 	} else {
 		chunk->loss_untold = true;
-		/* Who has lost power, too, takes what is here; who never had the chunk would not ask. */
-		if (answers->nothing > 0 && place_of(mend) == 0 && chunk->file.blocks > 0)
+		/* Who has lost power, too, asks for what is here, and has to be answered; who never had the chunk would not. */
+		bool asks = answers->doubt > 0 || answers->nothing > answers->never;
+		if (answers->never > 0 && !asks && place_of(mend) == 0 && chunk->file.blocks > 0)
 			settle_inherit(mend->service, chunk, OP_WRITE, 0, chunk->file.blocks);
 		is_certain(mend, "first_of_all_that_lost_power");
 	}
@@ -504,6 +506,7 @@ static void answered(void *arg, const struct rpc_result *result)
 	case ERR_NO_CHUNK: /* it never got anything: what is further below is what our successor has */
 		mend->below += mend->member == mend->below;
 		answers->nothing++;
+		answers->never++;
 		break;
 	case ERR_STALE_VERSION: /* the new chain is on its way to us, or we are out of it; if that was lost, the answer says it */
 		chain_ask_master(mend->service, mend->chunk);
