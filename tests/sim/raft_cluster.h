@@ -47,6 +47,7 @@ struct member {
 	struct rot {
 		char file[32];
 		uint64_t offset;
+		uint8_t rotten; /* the byte since */
 	} rot[CLUSTER_ROT_MAX]; /* bits of its log that are flipped now */
 	size_t rot_count;
 	struct {

@@ -200,7 +200,8 @@ static bool rot_bit(struct member *member, uint64_t sequence, uint64_t offset)
 	struct rot *place = &member->rot[member->rot_count];
 	snprintf(place->file, sizeof(place->file), "wal/wal-%016" PRIx64, sequence);
 	place->offset = offset;
-	if (!sim_host_flip_bit(member->host, place->file, place->offset, 0))
+	if (!sim_host_flip_bit(member->host, place->file, place->offset, 0) ||
+	    !sim_host_read_file(member->host, place->file, place->offset, &place->rotten, 1))
 		return false;
 	member->rot_count++;
 	member->cluster->counts.rotten++;

@@ -186,7 +186,10 @@ void member_unrot(struct member *member)
 {
 	while (member->rot_count > 0) {
 		const struct rot *place = &member->rot[--member->rot_count];
-		sim_host_flip_bit(member->host, place->file, place->offset, 0);
+		uint8_t byte = 0;
+		/* Unless the power went before it was on the disk, or something else has been written there. */
+		if (sim_host_read_file(member->host, place->file, place->offset, &byte, 1) && byte == place->rotten)
+			sim_host_flip_bit(member->host, place->file, place->offset, 0);
 	}
 }
 
