@@ -14,7 +14,7 @@ bool raft_hears_leader(const struct raft *raft)
 {
 	if (raft->role == RAFT_LEADER)
 		return true; /* check-quorum ends it in time */
-	if (raft_is_alone(raft))
+	if (raft_owes_nothing(raft))
 		return false;
 #ifdef PLANT_VOTE_IN_LEASE
 	return false;

@@ -21,6 +21,14 @@ bool raft_is_alone(const struct raft *raft)
 	return raft->voter_count == 1 && raft_is_voter(raft);
 }
 
+bool raft_owes_nothing(const struct raft *raft)
+{
+#ifdef PLANT_LEFT_ALONE_TOO_SOON
+	return raft_is_alone(raft);
+#endif
+	return raft_is_alone(raft) && raft->membership_index <= raft->commit;
+}
+
 uint64_t raft_hole(const struct raft *raft)
 {
 	return raft->log.hole_count == 0 ? 0 : raft_log_hole(&raft->log, raft->applied);
@@ -212,7 +220,7 @@ static void clock_advance(struct raft *raft, uint64_t now_ms)
 	raft->heard_ms -= raft->election_ms;
 #endif
 	raft_restart_election_timer(raft);
-	if (raft_is_alone(raft))
+	if (raft_owes_nothing(raft))
 		raft->campaign_due_ms = raft->now_ms;
 }
 

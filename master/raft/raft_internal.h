@@ -95,6 +95,8 @@ struct raft {
 size_t raft_quorum(const struct raft *raft);
 /* A voter, and the only one. */
 bool raft_is_alone(const struct raft *raft);
+/* It is alone, and that is committed: a leader that has left it alone, and is no member itself, leads until then, by this one's promise. */
+bool raft_owes_nothing(const struct raft *raft);
 bool raft_is_voter(const struct raft *raft);
 /* The first hole above what is applied; 0: none. From there on nothing is acknowledged or given out. */
 uint64_t raft_hole(const struct raft *raft);

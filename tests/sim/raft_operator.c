@@ -231,9 +231,12 @@ void operator_replace_disk(struct member *member)
 static bool is_intact_elsewhere(const struct cluster *cluster, const struct member *member,
 				const struct raft_entry *entry)
 {
+	uint64_t from;
+	const struct raft_membership *membership = raft_membership(member->raft, &from);
 	for (size_t i = 0; i < cluster->profile.members; i++) {
 		const struct member *other = &cluster->members[i];
-		const struct raft_entry *same = other != member && other->raft ? raft_entry_at(other->raft, entry->index) : NULL;
+		bool asked = other != member && membership_find(membership, other->id); /* who was removed is not */
+		const struct raft_entry *same = asked && other->raft ? raft_entry_at(other->raft, entry->index) : NULL;
 		if (same && same->term == entry->term && !same->damaged)
 			return true;
 	}

@@ -13,6 +13,7 @@ set(raft_plants
 	LEARNER_COUNTS:members:1500    # a learner's acknowledgement counts
 	STRANGER_COUNTS:members:4500   # the answers of an empty disk under a member's name count
 	TWO_CHANGES:members:4500       # a change of membership while the one before, or the term's barrier, is not committed
+	LEFT_ALONE_TOO_SOON:members:30000 # the only voter that is left elects itself while the leader that left it is not gone
 	CUT_ON_DAMAGE:rot:300          # a log ends before its first damaged entry
 	HOLE_GIVEN_OUT:rot:300         # a damaged entry is given out as committed
 	WAL_WITHOUT_SYNC:any:100)      # the log reports a batch durable that is only written
