@@ -135,10 +135,10 @@ static void note_answer(struct chunk_op *op, const struct rpc_result *result)
 		op->chain_err = fill_newcomer_is_full(op->chunk, op->successor) ? ERR_CHAIN_BROKEN : ERR_NO_SPACE;
 		note_full(op, strtoull(result->text, NULL, 10));
 		return;
-	case ERR_STALE_VERSION: /* it knows a newer chain than we do, of which we may be no part: the master's answer is that chain */
+	case ERR_STALE_VERSION: /* it knows a newer chain than we do, of which we may be no part */
 		op->chain_err = ERR_STALE_VERSION;
 		if (!service->stopping)
-			report(op, false);
+			chain_ask_master(service, op->chunk);
 		return;
 	case ERR_CORRUPT:
 	case ERR_PACK_FULL:

@@ -21,8 +21,6 @@ void chunk_reply_location(const struct chunk_change_context *context, uint64_t c
 	Granary__ChunkLocation *location = NULL;
 	enum err err = meta_chunk_location(replica_meta(context->replica), chunk, &location);
 
-	if (err == ERR_NOT_FOUND)
-		err = ERR_NO_CHUNK;
 	if (err) {
 		rpc_reply_error(request, err, NULL);
 		return;

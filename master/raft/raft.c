@@ -328,7 +328,6 @@ static bool is_believed(struct raft *raft, const struct raft_message *message)
 #endif
 	if (member->node == 0 || member->node == message->node) {
 		member->stranger = 0;
-		member->stranger_lives = false;
 		return true;
 	}
 	if (member->stranger != message->node) {

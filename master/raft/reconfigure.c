@@ -106,7 +106,8 @@ bool raft_is_caught_up(const struct raft *raft, const struct progress *member)
 {
 	if (raft->role != RAFT_LEADER || member == raft->self)
 		return raft->role == RAFT_LEADER;
-	return member->match >= raft->membership_index && member->state == PROGRESS_REPLICATE && raft->now_ms - member->contact_ms < raft->election_ms &&
+	return member->match >= raft->membership_index && member->state == PROGRESS_REPLICATE &&
+	       raft->now_ms - member->contact_ms < raft->election_ms &&
 	       member->match + RAFT_LEARNER_LAG_MAX > raft_log_last(&raft->log);
 }
 

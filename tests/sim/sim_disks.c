@@ -5,8 +5,8 @@
  * that was noted of it are gone, or the file of a pack, or that and what was noted of it, or writes that the disk reported done went to the
  * place of another block, or nowhere, without or with their entries in the table of CRCs. At most one of the copies of a block is hurt at a
  * time: before the next round all are whole again, which is checked.
- * Checked: no reader ever gets a wrong byte (but from a sound copy that is old, before the scrub), or an error for what other copies have; what was acknowledged is there; after each round,
- * within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
+ * Checked: no reader ever gets a wrong byte (but from a sound copy that is old, before the scrub), or an error for what other copies have;
+ * what was acknowledged is there; after each round, within one scrub, nothing is damaged or uncertain any more. One seed in four ends with a server that is the only one to have some chunks,
  * damaged: the rest of them gets a second copy, and all is whole again when those come back that were left out.
  *
  *	sim_disks [SEED [COUNT]] ...	see runner.h */
@@ -250,12 +250,17 @@ static void client_stop(void *arg)
 /* ---- the disks ---- */
 
 /* Where a simulated chunkserver keeps the chunks of our files. */
-static void rot_chunk(struct run *run, struct node *node, const Granary__ChunkLocation *location)
+static char *path_of(uint64_t chunk, enum chunk_kind kind)
 {
 	struct store_files files = { .root = "data" };
+	return store_files_path(&files, chunk, kind);
+}
+
+static void rot_chunk(struct run *run, struct node *node, const Granary__ChunkLocation *location)
+{
 	bool pack = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
 	uint32_t data_offset = pack ? PACK_DATA_OFFSET : CHUNK_DATA_OFFSET;
-	char *path = store_files_path(&files, location->chunk, pack ? KIND_PACK : KIND_REPLICATED);
+	char *path = path_of(location->chunk, pack ? KIND_PACK : KIND_REPLICATED);
 	for (unsigned i = 0; i < 6; i++) {
 		uint64_t offset = roll(&run->world, 10) == 0 ? roll(&run->world, data_offset) :
 							       data_offset + roll(&run->world, pack ? 20000 : BLOCKS * BLOCK_BYTES);
@@ -301,18 +306,12 @@ struct strays {
 	struct stray strays[STRAY_MAX];
 };
 
-static char *path_of(uint64_t chunk)
-{
-	struct store_files files = { .root = "data" };
-	return store_files_path(&files, chunk, KIND_REPLICATED);
-}
-
 static bool take_strays(void *arg, const Granary__ChunkLocation *location)
 {
 	struct strays *strays = arg;
 	if (location->kind != GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
 		return true;
-	char *path = path_of(location->chunk);
+	char *path = path_of(location->chunk, KIND_REPLICATED);
 	for (unsigned i = 0; i < 4 && strays->count < STRAY_MAX; i++) {
 		struct stray *stray = &strays->strays[strays->count];
 		uint64_t from = roll(&strays->run->world, BLOCKS);
@@ -332,7 +331,7 @@ static unsigned put_strays(const struct strays *strays, bool entries)
 	unsigned put = 0;
 	for (unsigned i = 0; i < strays->count; i++) {
 		const struct stray *stray = &strays->strays[i];
-		char *path = path_of(stray->chunk);
+		char *path = path_of(stray->chunk, KIND_REPLICATED);
 		put += sim_host_put(host, path, CHUNK_DATA_OFFSET + (uint64_t)stray->block * BLOCK_BYTES, stray->bytes, BLOCK_BYTES) &&
 		       (!entries || sim_host_put(host, path, CHUNK_CRCS_OFFSET + (uint64_t)stray->block * 4, stray->entry, sizeof stray->entry));
 		free(path);
@@ -399,9 +398,8 @@ static bool choose_lost(void *arg, const Granary__ChunkLocation *location)
 
 static void remove_file(const struct loss *loss, enum chunk_kind kind)
 {
-	struct store_files files = { .root = "data" };
 	struct chunk_index index;
-	char *path = store_files_path(&files, loss->chunk, kind);
+	char *path = path_of(loss->chunk, kind);
 	struct loop *loop = sim_process_open(loss->node->host, "hand");
 	check(store_files_remove(loop, path, NULL) == OK && chunk_index_open(loop, "data/index", &index) == OK);
 	check(chunk_index_delete(&index, loss->chunk) == OK);
@@ -457,7 +455,6 @@ static bool choose_pack(void *arg, const Granary__ChunkLocation *location)
 static void lose_pack(struct run *run, struct node *node)
 {
 	struct loss loss = { .run = run, .node = node };
-	struct store_files files = { .root = "data" };
 	bool down = roll(&run->world, 2) == 0;
 	check(chunk_store_each(store_of(node), 0, choose_pack, &loss) == OK);
 	if (loss.candidates == 0)
@@ -471,7 +468,7 @@ static void lose_pack(struct run *run, struct node *node)
 		node_start(node);
 		return;
 	}
-	char *path = store_files_path(&files, loss.chunk, KIND_PACK);
+	char *path = path_of(loss.chunk, KIND_PACK);
 	struct loop *loop = sim_process_open(node->host, "hand");
 	check(store_files_remove(loop, path, NULL) == OK);
 	loop_close(loop);
@@ -667,7 +664,6 @@ static bool rot_alone(void *arg, const Granary__ChunkLocation *location)
 {
 	struct alone *alone = arg;
 	struct world *world = &alone->run->world;
-	struct store_files files = { .root = "data" };
 	Granary__ChunkLocation *there = NULL;
 	/* Of a pack the copies that were left out are deleted (master/README.md): nobody would bring back what is hurt. */
 	bool pack = location->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
@@ -676,7 +672,7 @@ static bool rot_alone(void *arg, const Granary__ChunkLocation *location)
 			message_free(&there->base);
 		return true;
 	}
-	char *path = store_files_path(&files, location->chunk, KIND_REPLICATED);
+	char *path = path_of(location->chunk, KIND_REPLICATED);
 	uint64_t offset = CHUNK_DATA_OFFSET + roll(world, 40) * BLOCK_BYTES;
 	if (sim_host_flip_bit(alone->last->host, path, offset, 3))
 		alone->chunks[alone->count++] = location->chunk;

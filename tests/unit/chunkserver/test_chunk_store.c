@@ -490,7 +490,7 @@ static void chain_of_before_is_asked_for(void **state)
 	chunk = chunk_store_find(store, CHUNK);
 	assert_int_equal(chunk_file_set_state(&chunk->file, 5, COPY_COMPLETE), OK);
 	assert_null(reopen(place, &store, &watcher));
-	/* The mark of a former life stays: the chunk has to be marked for the rest. */
+	/* A newcomer matters only where something is to be decided: in a chunk that was being written. */
 	chunk = chunk_store_find(store, CHUNK);
 	assert_int_equal(chunk->version, 5);
 	assert_int_equal(chunk_store_mark(chunk), OK);

@@ -283,7 +283,6 @@ static void test_who_leaves_may_have_to_be_elected(void **state)
 	group_close(&group);
 }
 
-/* Scenario 6: an empty disk under a known name, while another lags. */
 /* A message may arrive long after the disk it was sent from was replaced, and the member taken in again, and gone silent. */
 static void test_message_of_a_former_life_makes_no_stranger(void **state)
 {
@@ -306,6 +305,7 @@ static void test_message_of_a_former_life_makes_no_stranger(void **state)
 	group_close(&group);
 }
 
+/* Scenario 6: an empty disk under a known name, while another lags. */
 static void test_stranger_neither_votes_nor_counts(void **state)
 {
 	(void)state;
