@@ -68,7 +68,7 @@ static const struct command admin[] = {
      "Show what is in the trash, or remove it for good",
      "In order of removal. With PATH only what was removed at or below it.\n"},
     {"scrub", cmd_admin_scrub, 0, 1, "[--wait] [--json] [SERVER|PATH]",
-     "Check every block against its checksum, and repair what is damaged",
+     "Check every block, and chunks' copies against each other; repair what is damaged",
      "All chunkservers, one (its id, address or host label), or the copies of one file. They also do it by themselves: see "
      "`admin set\n"
      "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
