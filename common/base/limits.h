@@ -16,6 +16,11 @@
 #define FILE_BYTES_MAX (1ull << 50)
 #define REPLICAS_MAX 5u
 #define REPLICAS_DEFAULT 3u
+#define DATA_SHARDS_MAX 32u			     /* of a cold chunk */
+#define PARITY_SHARDS_MAX 8u
+#define SHARDS_MAX (DATA_SHARDS_MAX + PARITY_SHARDS_MAX)
+#define CODED_UNIT_BYTES (128u * KIB)		     /* of a file: compressed together */
+#define CODED_UNIT_BYTES_MIN (16u * KIB)	     /* of a small one */
 #define STALE_COPIES_MAX 8u			     /* retired copies of one chunk that are remembered */
 
 /* Frames. A frame above these bounds closes the connection. */

@@ -43,6 +43,8 @@
 	X(MESSAGE_CHUNK_COMMANDS, 33, chunk_commands, chunk_commands_reply)                        \
 	X(MESSAGE_CHUNK_FILLED, 34, chunk_filled, chunk_location)                                  \
 	X(MESSAGE_SCRUB, 38, scrub_request, scrub_reply)                                           \
+	X(MESSAGE_COLD_DONE, 40, cold_done, empty)                                                 \
+	X(MESSAGE_CHUNK_WARM, 41, chunk_warm, chunk_location)                                      \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
 	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
 	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \
@@ -52,7 +54,8 @@
 	X(MESSAGE_CHUNKSERVER_STATUS, 56, empty, chunkserver_status)                               \
 	X(MESSAGE_CHUNK_SUMS, 57, chunk_sums, chunk_sums_reply)                                     \
 	X(MESSAGE_PACK_SLOTS, 220, pack_slots, pack_slots_reply)                                    \
-	X(MESSAGE_CHUNK_COMPARE, 58, chunk_compare, chunk_compare_reply)
+	X(MESSAGE_CHUNK_COMPARE, 58, chunk_compare, chunk_compare_reply)                            \
+	X(MESSAGE_COLD_READ, 59, cold_read, cold_read_reply)
 
 enum message_type {
 	MESSAGE_NONE = 0,

@@ -1,0 +1,111 @@
+/* What the shards of a cold chunk hold: its units, compressed, one after another, cut into k data shards so that none lies in two; and m parity
+ * shards of those. In front of each shard is the same index, so that any of them says where everything is.
+ *
+ *   shard  = head index padding data                   each shard is the content of a chunk file of its own
+ *   head   = magic[8]="GRNCODE1" format:u32=1 data_shards:u8 parity_shards:u8 place:u8 compression:u8 chunk:u64 unit_bytes:u32
+ *            raw_bytes:u64 shard_bytes:u32 unit_count:u32 index_bytes:u32 index_crc:u32 firsts:u32[data_shards]
+ *            crc:u32                                   integers little endian; crc: CRC-32C of what is before it
+ *   index  = (gap:varint stored:varint)*               index_crc: CRC-32C of it; LEB128, at most 5 bytes each
+ *   padding= zeros up to a multiple of BLOCK_BYTES     so data begins at the same place in each: index->head_bytes
+ *   data   = shard_bytes                               a multiple of CODED_ALIGN_BYTES; data shards: units and zeros, parity: of those
+ *   unit   = crcs:u32[blocks] bytes                    of a file: unit_bytes of its chunk (the last one less: up to raw_bytes) from id *
+ *                                                      unit_bytes on; crcs: CRC-32C of each BLOCK_BYTES of it, as its writer made it,
+ *                                                      the last one extended by zeros
+ *          | length:u32 crc:u32 bytes                  of a pack: the record of slot `id`: bytes of the blob, and their CRC-32C
+ *
+ *   The units are in order of their ids. gap: id - (id of the one before + 1; the first: id). stored: (size of `bytes` * 2) + 1 if they are
+ *   compressed. Ids that are not there: zeros in a file, deleted in a pack. firsts[i]: the place in the index (0 ...) of the first unit
+ *   that lies in data shard i or later; units follow each other from the beginning of each shard's data. raw_bytes: of a file, the chunk's length in
+ *   whole blocks; of a pack, of all blobs.
+ *
+ *   Crash cases: none. A shard is synced before the master knows of it, and never changed.
+ *
+ * Pure. */
+#ifndef GRANARY_COMMON_DATA_CODED_H
+#define GRANARY_COMMON_DATA_CODED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/base/buf.h"
+#include "common/base/err.h"
+#include "common/base/limits.h"
+#include "common/data/compress.h"
+
+#define CODED_ALIGN_BYTES 64u
+#define CODED_RECORD_BYTES 8u
+/* Fixed part of the head, without firsts and crc. */
+#define CODED_HEAD_BYTES 52u
+
+struct coded_unit {
+	uint32_t id;
+	uint32_t shard;	 /* data shard that holds it */
+	uint32_t offset; /* in the shard's data, of the unit */
+	uint32_t size;	 /* of the unit: checksums (or record header) and stored bytes */
+	bool compressed;
+};
+
+/* A zeroed struct is a valid empty one. */
+struct coded_index {
+	unsigned data_shards, parity_shards, place;
+	enum compression compression;
+	uint64_t chunk;
+	uint32_t unit_bytes; /* 0: a pack */
+	uint64_t raw_bytes;
+	uint32_t shard_bytes, head_bytes;
+	struct coded_unit *units;
+	size_t count;
+	uint32_t firsts[DATA_SHARDS_MAX];
+};
+
+/* How many bytes of the shard are needed to parse its index; `bytes` are its first BLOCK_BYTES. ERR_CORRUPT: not a shard's. */
+MUST_USE enum err coded_head_bytes(struct slice bytes, uint32_t *out);
+/* Of the first coded_head_bytes of a shard. ERR_CORRUPT: not such; all that it says is within its bounds and agrees. */
+MUST_USE enum err coded_index_parse(struct slice bytes, struct coded_index *out);
+void coded_index_deinit(struct coded_index *index);
+/* NULL: not there. */
+const struct coded_unit *coded_index_find(const struct coded_index *index, uint32_t id);
+/* So many bytes has unit `id` of a file when it is unpacked; a multiple of BLOCK_BYTES. */
+uint32_t coded_unit_raw_bytes(const struct coded_index *index, uint32_t id);
+
+/* Of a file: unpacks a unit as it lies in the shard (unit->size bytes) into `out`, coded_unit_raw_bytes long, and checks every block.
+ * crcs: get 4 bytes little endian for each block; or NULL. ERR_CORRUPT. */
+MUST_USE enum err coded_unpack(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
+			       struct decompressor *decompressor, uint8_t *out, uint8_t *crcs);
+/* Of a pack: how long the blob is, and its CRC; ERR_CORRUPT: over BLOB_BYTES_MAX, or not in the unit. */
+MUST_USE enum err coded_record(const struct coded_unit *unit, const uint8_t *bytes, uint32_t *length, uint32_t *crc);
+/* And the blob itself, checked. */
+MUST_USE enum err coded_unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor,
+				      uint8_t *out);
+
+/* ---- making it. All in memory: at most the chunk, compressed. */
+
+struct coded_image;
+struct coded_options {
+	unsigned data_shards, parity_shards; /* a valid profile */
+	enum compression compression;
+	uint64_t chunk;
+	bool pack;
+	uint64_t raw_bytes; /* of a file: the chunk's length, in whole blocks, at most CHUNK_BYTES. Packs: 0, it is counted */
+};
+struct coded_image *coded_image_open(const struct coded_options *options);
+void coded_image_close(struct coded_image *image);
+/* Of a file: how much goes into a unit. */
+uint32_t coded_image_unit_bytes(const struct coded_image *image);
+/* In order of ids. bytes: coded_unit_raw_bytes of them, and a CRC for each of their blocks, which are believed (the caller has just
+ * checked them). */
+void coded_image_add(struct coded_image *image, uint32_t id, const uint8_t *bytes, const uint32_t *crcs);
+void coded_image_add_record(struct coded_image *image, uint32_t slot, struct slice bytes, uint32_t crc);
+/* Nothing follows: cuts it into shards, as equal as can be. */
+void coded_image_finish(struct coded_image *image);
+/* As coded_index_parse would give it for shard 0; borrowed. After coded_image_finish, as what follows. */
+const struct coded_index *coded_image_index(const struct coded_image *image);
+/* Head, index and padding of the shard: head_bytes. */
+void coded_image_write_head(const struct coded_image *image, unsigned place, uint8_t *out);
+/* `bytes` bytes from `offset` on of the data of each shard; at most CODED_PIECE_BYTES, and a multiple of CODED_ALIGN_BYTES. data[place] is
+ * borrowed until the next call, parity[i] is written. */
+#define CODED_PIECE_BYTES FRAME_DATA_BYTES_MAX
+void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t bytes, const uint8_t **data, uint8_t *const *parity);
+
+#endif
