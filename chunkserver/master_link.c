@@ -23,6 +23,7 @@ struct report {
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
+	Granary__ColdDone *cold; /* a ColdCommand has ended */
 	unsigned attempts;
 	struct timer timer;
 	rpc_call_id call;
@@ -345,6 +346,7 @@ static void report_end(struct report *report)
 		rpc_call_cancel(link->rpc, report->call);
 	DL_DELETE2(link->reports, report, previous, next);
 	link->report_count--;
+	message_free(report->cold == NULL ? NULL : &report->cold->base);
 	free(report);
 }
 
@@ -361,7 +363,7 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	struct report *report = arg;
 	struct master_link *link = report->link;
 	report->call = 0;
-	if (result->err == OK) {
+	if (result->err == OK && report->cold == NULL) {
 		link->options.configured(link->options.arg, (const Granary__ChunkLocation *)result->reply);
 	} else if (report->attempts < REPORT_ATTEMPTS_MAX &&
 		   (result->err == ERR_BUSY || result->err == ERR_NOT_LEADER || result->err == ERR_CLOSED ||
@@ -403,6 +405,10 @@ static void send_report(void *arg)
 		send_filled(report);
 		return;
 	}
+	if (report->cold != NULL) {
+		report->call = rpc_peer_call(link->peer, MESSAGE_COLD_DONE, &report->cold->base, NULL, RPC_TIMEOUT_MS, on_reported, report);
+		return;
+	}
 	message.chunk = report->chunk;
 	message.version = report->version;
 	message.server = report->server;
@@ -425,7 +431,7 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 	struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
 		if (report->chunk == failure->chunk && report->server == failure->server && report->version >= failure->version &&
-		    !report->is_fill) {
+		    !report->is_fill && report->cold == NULL) {
 			report->unreachable = failure->unreachable;
 			report->full = failure->full;
 			return;
@@ -461,6 +467,16 @@ void master_link_filled(struct master_link *link, const struct master_link_fill 
 				   .is_fill = true,
 				   .fill_err = fill->err,
 				   .fill_bytes = fill->bytes };
+	report_begin(link, report);
+}
+
+void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message)
+{
+	struct report *report;
+	if (link->report_count >= CHUNK_FAILURES_REPORTED_MAX)
+		return; /* the master asks again, and it is done again */
+	report = mem_zero(1, sizeof(*report));
+	report->cold = (Granary__ColdDone *)message_copy(&message->base);
 	report_begin(link, report);
 }
 

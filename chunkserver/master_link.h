@@ -61,4 +61,7 @@ struct master_link_fill {
 /* Tells the master how filling a copy from here has ended; the answer comes as `configured`. */
 void master_link_filled(struct master_link *link, const struct master_link_fill *fill);
 
+/* Tells the master how a ColdCommand has ended; copied. */
+void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message);
+
 #endif

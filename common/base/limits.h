@@ -229,6 +229,8 @@
 #define CLIENT_WRITES_PER_FILE_MAX 16u		     /* chunk writes in flight for one file: 4 MiB */
 #define CLIENT_EXTENTS_PER_FILE_MAX 64u		     /* ranges of one file gathered before the oldest is sent */
 #define CLIENT_LOCATIONS_PER_FILE_MAX 16384u	     /* chunk locations kept for one open file: 1 TiB */
+#define CLIENT_CODED_MAX 4096u			     /* cold chunks' shards' locations kept, */
+#define CLIENT_HEADS_MAX 64u			     /* of those: with an index */
 #define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
@@ -290,6 +292,8 @@
 #define STORE_HEALTHY_MS 600000u
 #define STORE_FULL_BYTES (4u * MIB)		     /* with less free space than that it failed for want of it: it is */
 #define STORE_FULL_REOPEN_MS 3000u		     /* opened again after so long, as often as need be */
+#define COLD_TASKS_MAX 4u			     /* of one chunkserver at a time, each with a chunk and its parity in memory */
+#define COLD_RETRIES_MAX 200u			     /* of a step, 50 ms apart: what is read is being settled or mended */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

@@ -35,6 +35,7 @@
 	X(CHECK_PACK, 18, false, "a pack counts its blobs wrongly")                                                    \
 	X(CHECK_GARBAGE, 19, false, "a copy that is in use is to be deleted")                                          \
 	X(CHECK_REMOVED, 20, false, "a chunk is there that was removed")                                               \
+	X(CHECK_SHARD, 21, false, "a cold chunk and its shard disagree")                                               \
 	X(CHECK_COPY_MISSING, 40, false, "a chunkserver lacks a copy that it should hold")                             \
 	X(CHECK_COPY_OLD, 41, false, "a copy is older than its chunk")                                                 \
 	X(CHECK_COPY_NEWER, 42, false, "a copy is newer than its chunk: the masters' state is an old one")             \

@@ -141,6 +141,21 @@ static void look_at_pointer(struct looking *looking, struct slice key, struct sl
 		found(looking, CHECK_POINTER, id, pointer.chunk);
 }
 
+/* Of a shard: its chunk knows it. Of a chunk that has some: each of them is there. */
+static void look_at_shards(struct looking *looking, uint64_t id, const Granary__Chunk *chunk)
+{
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		const Granary__Chunk *owner = chunk_get(looking->meta, chunk->owner);
+		if (!owner || !owner->coding || chunk->index >= owner->coding->n_shards || owner->coding->shards[chunk->index] != id)
+			found(looking, CHECK_SHARD, id, chunk->owner);
+	}
+	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
+		const Granary__Chunk *shard = chunk_get(looking->meta, chunk->coding->shards[i]);
+		if (!shard || shard->kind != GRANARY__CHUNK_KIND__CHUNK_SHARD || shard->owner != id || shard->index != i)
+			found(looking, CHECK_SHARD, id, chunk->coding->shards[i]);
+	}
+}
+
 static void look_at_chunk(struct looking *looking, uint64_t id)
 {
 	struct meta *meta = looking->meta;
@@ -155,7 +170,8 @@ static void look_at_chunk(struct looking *looking, uint64_t id)
 	struct key removed = key_of(KEY_REMOVED, id);
 	if (store_has(&meta->store, &removed))
 		found(looking, CHECK_REMOVED, id, 0);
-	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
+	look_at_shards(looking, id, chunk);
+	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
 		return;
 	struct key key = key_of_index(KEY_CHUNK_POINTER, chunk->owner, chunk->index);
 	const Granary__ChunkPointer *pointer = store_message(&meta->store, &key, &granary__chunk_pointer__descriptor);

@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "common/proto/mode.h"
+#include "master/meta/cold.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
@@ -12,6 +13,7 @@
 
 #define REPLICA_BYTES 32u /* packed, beside its address */
 #define LOCATION_BYTES 64u
+#define SHARD_BYTES 48u /* likewise, with its `firsts` */
 
 /* ---- records */
 
@@ -67,7 +69,7 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 	chunk->kind = options->kind;
 	chunk->owner = options->owner;
 	chunk->index = options->index;
-	chunk->copies_wanted = REPLICAS_DEFAULT;
+	chunk->copies_wanted = options->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD ? 1 : REPLICAS_DEFAULT;
 	chunk->n_replicas = options->replica_count;
 	chunk->replicas = mem_alloc(options->replica_count * sizeof(*chunk->replicas));
 	memcpy(chunk->replicas, options->replicas, options->replica_count * sizeof(*chunk->replicas));
@@ -87,6 +89,7 @@ void chunk_remove(struct meta *meta, uint64_t id)
 	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
 	garbage_note_removed(meta, id);
 	garbage_add_chunk(meta, id, chunk->stale, chunk->n_stale);
+	cold_remove(meta, id, chunk);
 	chunk_holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
 	struct key key = key_of(KEY_CHUNK, id);
 	store_delete(&meta->store, &key);
@@ -141,6 +144,11 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 	location->kind = chunk->kind;
 	location->index = chunk->index;
 	location->written = chunk->written;
+	location->frozen = chunk->frozen;
+	if (chunk->cold) {
+		location->coded = cold_location(meta, chunk, whole);
+		return location;
+	}
 	location->n_replicas = chunk->n_replicas;
 	location->replicas = message_alloc(whole, chunk->n_replicas * sizeof(*location->replicas));
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
@@ -161,6 +169,9 @@ static size_t location_bytes(const Granary__ChunkLocation *location)
 	size_t bytes = LOCATION_BYTES;
 	for (size_t i = 0; i < location->n_replicas; i++)
 		bytes += REPLICA_BYTES + strlen(location->replicas[i]->address);
+	const Granary__CodedLocation *coded = location->coded;
+	for (size_t i = 0; coded && i < coded->n_shards; i++)
+		bytes += SHARD_BYTES + strlen(coded->shards[i]->address);
 	return bytes;
 }
 

@@ -15,6 +15,7 @@
  *   'G' id                   -> Garbage          'V' server              -> Server
  *   'T' id                   -> TrashEntry       'U' parent, name, id    -> (empty: in the trash under that name)
  *   'Z' chunk                -> (empty: there was such a chunk, and it was removed)
+ *   'E' pack, slot / 8192    -> bits: slots that were deleted while the pack has a coding (cold.h)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
  *   'M' "settings"           -> Settings: what an operator has changed
  *   'M' "members"            -> StoredMembership: the masters

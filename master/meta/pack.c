@@ -5,6 +5,7 @@
 
 #include "common/base/check.h"
 #include "master/meta/chunk_map.h"
+#include "master/meta/cold.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
@@ -90,13 +91,22 @@ static uint64_t blob_blocks(uint32_t bytes)
 	return (bytes + 511u) / 512u;
 }
 
+static void slot_free(struct meta *meta, uint64_t id, uint32_t slot)
+{
+	const Granary__Chunk *pack = chunk_get(meta, id);
+	if (pack && pack->coding)
+		cold_note_slot(meta, id, slot);
+	if (pack && !pack->cold)
+		garbage_add_slot(meta, id, slot);
+}
+
 void blob_free(struct meta *meta, Granary__Inode *inode)
 {
 	Granary__Chunk *pack = chunk_edit(meta, inode->pack);
 	if (pack) {
 		pack->live_bytes -= inode->blob_bytes;
 		pack->live_count--;
-		garbage_add_slot(meta, inode->pack, inode->slot);
+		slot_free(meta, inode->pack, inode->slot);
 		pack_remove_if_dead(meta, inode->pack);
 	}
 	inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;
@@ -144,7 +154,7 @@ static void blob_set(struct meta *meta, uint64_t id, Granary__Inode *inode, cons
 		pack->live_count++;
 		pack->written = true;
 	} else if (pack) {
-		garbage_add_slot(meta, op->pack, op->slot);
+		slot_free(meta, op->pack, op->slot);
 	}
 	if (inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
 		blob_free(meta, inode);

@@ -62,6 +62,13 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_FSCK_REPAIR:
 	case GRANARY__META_OP__OP_COPY_REMOVE:
 	case GRANARY__META_OP__OP_RESTORE:
+	case GRANARY__META_OP__OP_COOL_BEGIN:
+	case GRANARY__META_OP__OP_COOL_COMMIT:
+	case GRANARY__META_OP__OP_WARM_BEGIN:
+	case GRANARY__META_OP__OP_WARM_COMMIT:
+	case GRANARY__META_OP__OP_COLD_UNDO:
+	case GRANARY__META_OP__OP_CHUNK_THAW:
+	case GRANARY__META_OP__OP_SHARD_REBUILD:
 		return false;
 	default:
 		return true;

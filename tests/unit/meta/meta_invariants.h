@@ -288,6 +288,22 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 	for (size_t i = 0; i < chunk->n_stale; i++)
 		for (size_t k = 0; k < chunk->n_replicas; k++)
 			must(chunk->stale[i] != chunk->replicas[k], "stale or a member", seen->id);
+	must(!chunk->cold || (chunk->coding && chunk->frozen), "cold chunks have shards", seen->id);
+	must(!chunk->coding || chunk->frozen, "chunks with shards are frozen", seen->id);
+	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
+		struct seen_chunk *shard = seen_chunk((struct invariants *)(uintptr_t)all, chunk->coding->shards[i]);
+		must(shard && shard->chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD && shard->chunk->owner == seen->id &&
+			     shard->chunk->index == i,
+		     "a shard is its chunk's", seen->id);
+	}
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		struct seen_chunk *owner = seen_chunk((struct invariants *)(uintptr_t)all, chunk->owner);
+		must(owner && owner->chunk->coding && chunk->index < owner->chunk->coding->n_shards &&
+			     owner->chunk->coding->shards[chunk->index] == seen->id,
+		     "a shard's chunk knows it", seen->id);
+		must(chunk->n_replicas == 1 && !chunk->frozen && !seen->is_pointed_to, "one copy of a shard", seen->id);
+		return;
+	}
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK) {
 		must(seen->is_pointed_to, "chunk has an owner", seen->id);
 		return;
