@@ -5,7 +5,7 @@
 #include "chunkserver/cold_task.h"
 #include "chunkserver/shard_calls.h"
 #include "common/base/check.h"
-#include "common/data/coded.h"
+#include "common/data/coded_image.h"
 
 #define PIECE_BYTES FRAME_DATA_BYTES_MAX
 #define PIECE_BLOCKS (PIECE_BYTES / BLOCK_BYTES)

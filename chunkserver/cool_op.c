@@ -377,7 +377,7 @@ static void encode_data(struct cold_task *task)
 	uint8_t *parity[PARITY_SHARDS_MAX];
 	for (unsigned place = data_shards; place < shard_count(cool); place++)
 		parity[place - data_shards] = cool->calls.data[place]->bytes;
-	coded_image_piece(cool->image, cool->offset, cool->bytes, data, parity);
+	coded_image_piece(cool->image, cool->offset, cool->bytes, data, parity, NULL);
 	for (unsigned place = 0; place < data_shards; place++)
 		memcpy(cool->calls.data[place]->bytes, data[place], cool->bytes);
 }

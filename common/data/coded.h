@@ -20,7 +20,7 @@
  *
  *   Crash cases: none. A shard is synced before the master knows of it, and never changed.
  *
- * Pure. */
+ * Here: reading it, and how the index is written. coded_image.h makes shards. Pure. */
 #ifndef GRANARY_COMMON_DATA_CODED_H
 #define GRANARY_COMMON_DATA_CODED_H
 
@@ -59,12 +59,14 @@ struct coded_index {
 	uint32_t firsts[DATA_SHARDS_MAX];
 };
 
+/* ---- reading it. */
+
 /* How many bytes of the shard are needed to parse its index; `bytes` are its first BLOCK_BYTES. ERR_CORRUPT: not a shard's. */
 MUST_USE enum err coded_head_bytes(struct slice bytes, uint32_t *out);
 /* Of the first coded_head_bytes of a shard. ERR_CORRUPT: not such; all that it says is within its bounds and agrees. */
 MUST_USE enum err coded_index_parse(struct slice bytes, struct coded_index *out);
 void coded_index_deinit(struct coded_index *index);
-/* NULL: not there. */
+/* NULL: not there. O(log units). */
 const struct coded_unit *coded_index_find(const struct coded_index *index, uint32_t id);
 /* So many bytes has unit `id` of a file when it is unpacked; a multiple of BLOCK_BYTES. */
 uint32_t coded_unit_raw_bytes(const struct coded_index *index, uint32_t id);
@@ -75,40 +77,18 @@ MUST_USE enum err coded_unpack(const struct coded_index *index, const struct cod
 			       struct decompressor *decompressor, uint8_t *out, uint8_t *crcs);
 /* Of a pack: how long the blob is, and its CRC; ERR_CORRUPT: over BLOB_BYTES_MAX, or not in the unit. */
 MUST_USE enum err coded_record(const struct coded_unit *unit, const uint8_t *bytes, uint32_t *length, uint32_t *crc);
-/* And the blob itself, checked. */
+/* And the blob itself, checked: `out` has room for its length. */
 MUST_USE enum err coded_unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor,
 				      uint8_t *out);
 
 /* Makes the head of a shard (head_bytes of it) that of the one at `place`. */
 void coded_head_set_place(uint8_t *head, unsigned place);
 
-/* ---- making it. All in memory: at most the chunk, compressed. */
+/* ---- writing it, for coded_image. */
 
-struct coded_image;
-struct coded_options {
-	unsigned data_shards, parity_shards; /* a valid profile */
-	enum compression compression;
-	uint64_t chunk;
-	bool pack;
-	uint64_t raw_bytes; /* of a file: the chunk's length, in whole blocks, at most CHUNK_BYTES. Packs: 0, it is counted */
-};
-struct coded_image *coded_image_open(const struct coded_options *options);
-void coded_image_close(struct coded_image *image);
-/* Of a file: how much goes into a unit. */
-uint32_t coded_image_unit_bytes(const struct coded_image *image);
-/* In order of ids. bytes: coded_unit_raw_bytes of them, and a CRC for each of their blocks, which are believed (the caller has just
- * checked them). */
-void coded_image_add(struct coded_image *image, uint32_t id, const uint8_t *bytes, const uint32_t *crcs);
-void coded_image_add_record(struct coded_image *image, uint32_t slot, struct slice bytes, uint32_t crc);
-/* Nothing follows: cuts it into shards, as equal as can be. */
-void coded_image_finish(struct coded_image *image);
-/* As coded_index_parse would give it for shard 0; borrowed. After coded_image_finish, as what follows. */
-const struct coded_index *coded_image_index(const struct coded_image *image);
-/* Head, index and padding of the shard: head_bytes. */
-void coded_image_write_head(const struct coded_image *image, unsigned place, uint8_t *out);
-/* `bytes` bytes from `offset` on of the data of each shard; at most CODED_PIECE_BYTES, and a multiple of CODED_ALIGN_BYTES. data[place] is
- * borrowed until the next call, parity[i] is written. */
-#define CODED_PIECE_BYTES FRAME_DATA_BYTES_MAX
-void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t bytes, const uint8_t **data, uint8_t *const *parity);
+/* Of an index with units and shard_bytes: head_bytes. */
+uint32_t coded_index_bytes(const struct coded_index *index);
+/* Head, index and padding of the shard at `place`: index->head_bytes, which are set. */
+void coded_index_write(const struct coded_index *index, unsigned place, uint8_t *out);
 
 #endif
