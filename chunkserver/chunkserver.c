@@ -170,6 +170,7 @@ static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
 	const struct chunkserver *server = arg;
 	heartbeat->fill_bytes = server->service.fill_bytes;
 	heartbeat->filling_bytes = server->service.filling_bytes;
+	heartbeat->load = server->service.ops;
 }
 
 /* ---------------------------------------------------------------- life */
@@ -194,6 +195,7 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 	struct master_link_options link = {
 		.masters = options->masters,
 		.host = options->host,
+		.location = options->location,
 		.server = server->identity.id,
 		.cluster = server->identity.cluster,
 		.joined = joined,

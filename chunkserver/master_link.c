@@ -39,7 +39,7 @@ struct master_link {
 	char *addresses[MASTERS_MAX]; /* in `masters` */
 	uint32_t address_count, address_next;
 	char *silent; /* the one that did not answer lately: asked last */
-	char *host, *address;
+	char *host, *location, *address;
 	uint64_t cluster;
 	uint64_t incarnation;
 	Granary__Settings *settings;
@@ -177,6 +177,7 @@ static void send_register(struct master_link *link)
 	message.server = link->options.server;
 	message.address = link->address;
 	message.host = link->host;
+	message.location = link->location;
 	message.incarnation = link->incarnation;
 	fill_space(link, &message.bytes_total, &message.bytes_free, NULL);
 	struct chunk_store_counts counts;
@@ -509,6 +510,7 @@ enum err master_link_open(struct rpc *rpc, struct loop *loop, struct chunk_store
 	link->store = store;
 	link->options = *options;
 	link->host = mem_string(options->host);
+	link->location = mem_string(options->location != NULL ? options->location : "");
 	link->address = mem_string(options->address);
 	link->cluster = options->cluster;
 	link->incarnation = loop_random(loop);
@@ -539,6 +541,7 @@ void master_link_close(struct master_link *link)
 	free(link->silent);
 	message_free(&link->settings->base);
 	free(link->host);
+	free(link->location);
 	free(link->address);
 	free(link);
 }

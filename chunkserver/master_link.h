@@ -17,6 +17,7 @@ struct master_link;
 struct master_link_options {
 	const char *masters; /* "host:port,host:port", copied */
 	const char *host;    /* failure domain label, copied */
+	const char *location; /* NULL: none; copied */
 	const char *address; /* where clients reach us, copied */
 	uint64_t server;
 	uint64_t cluster; /* 0: not known yet */

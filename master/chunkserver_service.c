@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "common/base/check.h"
+#include "common/base/location.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 #include "master/missing.h"
@@ -81,7 +82,8 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 {
 	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
 	Granary__RegisterReply reply = GRANARY__REGISTER_REPLY__INIT;
-	struct server *server = servers_set(service->servers, message->server, message->address, message->host);
+	struct server_place where = { .address = message->address, .host = message->host, .location = message->location };
+	struct server *server = servers_set(service->servers, message->server, &where);
 	struct meta_counts counts;
 
 	if (!server || !request->conn) {
@@ -138,11 +140,12 @@ static void serve_register(struct chunkserver_service *service, struct rpc_reque
 	const struct server *known = servers_find(service->servers, message->server);
 
 	if (message->server == 0 || !text_is_plain(message->address, ADDRESS_BYTES_MAX) ||
-	    !text_is_plain(message->host, HOST_LABEL_BYTES_MAX)) {
+	    !text_is_plain(message->host, HOST_LABEL_BYTES_MAX) || !location_is_valid(message->location)) {
 		refuse(service, request, ERR_INVALID);
 		return;
 	}
-	if (known && strcmp(known->address, message->address) == 0 && strcmp(known->host, message->host) == 0) {
+	if (known && strcmp(known->address, message->address) == 0 && strcmp(known->host, message->host) == 0 &&
+	    strcmp(known->location, message->location) == 0) {
 		accept_server(service, request);
 		return;
 	}
@@ -159,6 +162,7 @@ static void serve_register(struct chunkserver_service *service, struct rpc_reque
 	registration->change.server = message->server;
 	registration->change.address = message->address;
 	registration->change.host = message->host;
+	registration->change.location = message->location;
 	registration->op.op_case = GRANARY__META_OP__OP_SERVER_REGISTER;
 	registration->op.server_register = &registration->change;
 	registration->ops[0] = &registration->op;
@@ -314,6 +318,7 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_total = message->bytes_total;
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
+		server->load = message->load;
 		server->malformed_frames = message->malformed_frames;
 		bool due = server->inventory_due_ms != 0 && now_ms(service) >= server->inventory_due_ms;
 		server->inventory_wanted = server->inventory_wanted || due;
@@ -497,7 +502,9 @@ static bool add_server(void *arg, uint64_t id, const Granary__Server *server)
 {
 	struct chunkserver_service *service = arg;
 
-	return servers_set(service->servers, id, server->address, server->host) != NULL;
+	struct server_place where = { .address = server->address, .host = server->host, .location = server->location };
+
+	return servers_set(service->servers, id, &where) != NULL;
 }
 
 void chunkserver_service_leading(struct chunkserver_service *service)

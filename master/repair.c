@@ -169,10 +169,15 @@ static bool has_time(const struct repair *repair, uint64_t server)
 /* Who holds an old copy is worth waiting for while he is busy, unless the chunk is one failure from loss. 0: nobody now. */
 static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk *chunk, const struct repair_verdict *verdict)
 {
-	struct placement_extension extension = { .candidates = repair->candidates,
-						 .members = verdict->kept,
+	struct placement_pool pool = { .candidates = repair->candidates,
+				       .bytes_reserved = CHUNK_BYTES,
+				       .copyset_seed = meta_cluster(meta_of(repair)),
+				       .copyset_width = (unsigned)setting_value(meta_settings(meta_of(repair)),
+										SETTING_COPYSET_WIDTH) };
+	struct placement_extension extension = { .members = verdict->kept,
 						 .member_count = verdict->kept_count,
-						 .bytes_reserved = CHUNK_BYTES };
+						 .wish = { .count = REPLICAS_DEFAULT },
+						 .urgent = verdict->complete <= 1 };
 
 	for (size_t i = 0; i < verdict->stale_count; i++) {
 		const struct server *server = servers_find(repair->context.servers, verdict->stale[i]);
@@ -183,15 +188,15 @@ static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk 
 		if (verdict->complete > 1)
 			return 0;
 	}
-	extension.count = servers_candidates(repair->context.servers, now_ms(repair), repair->candidates);
-	for (size_t i = 0; i < extension.count; i++) {
+	pool.count = servers_candidates(repair->context.servers, now_ms(repair), repair->candidates);
+	for (size_t i = 0; i < pool.count; i++) {
 		struct placement_candidate *candidate = &repair->candidates[i];
-		candidate->usable = candidate->usable && !is_avoided(repair, id, candidate->server) &&
-				    has_time(repair, candidate->server);
+		candidate->usable = candidate->usable && !is_avoided(repair, id, candidate->server);
+		candidate->busy = !has_time(repair, candidate->server);
 		for (size_t k = 0; k < chunk->n_replicas; k++)
 			candidate->usable = candidate->usable && candidate->server != chunk->replicas[k];
 	}
-	return placement_extend(&extension, &repair->rng);
+	return placement_extend(&pool, &extension, &repair->rng);
 }
 
 /* False: later, nobody has time or room for it. */

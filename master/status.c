@@ -67,6 +67,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->server = server->id;
 	out->address = mem_string(server->address);
 	out->host = mem_string(server->host);
+	out->location = mem_string(server->location);
 	out->up = servers_is_usable(server, now_ms(status));
 	out->bytes_total = server->bytes_total;
 	out->bytes_free = server->bytes_free;

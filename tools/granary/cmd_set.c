@@ -20,6 +20,8 @@ static const char *unit_name(enum setting_unit unit)
 		return "days";
 	case SETTING_BYTES:
 		return "bytes";
+	case SETTING_SERVERS:
+		return "servers";
 	}
 	return "";
 }
@@ -39,6 +41,10 @@ static const char *text_value(const struct setting *setting, uint64_t value, cha
 	static const char *const bytes[] = {"", "K", "M", "G", "T"};
 	if (value == 0) {
 		snprintf(out, size, "0");
+		return out;
+	}
+	if (setting->unit == SETTING_SERVERS) {
+		snprintf(out, size, "%" PRIu64, value);
 		return out;
 	}
 	if (setting->unit == SETTING_BYTES) {
@@ -71,6 +77,8 @@ static bool parse_value(const struct setting *setting, const char *text, uint64_
 	if (strcmp(text, "off") == 0)
 		text = "0";
 	if (options_value(OPTION_COUNT, text, &value) != OK) {
+		if (setting->unit == SETTING_SERVERS)
+			return false;
 		bool is_bytes = setting->unit == SETTING_BYTES;
 		if (options_value(is_bytes ? OPTION_BYTES : OPTION_DURATION, text, &value) != OK)
 			return false;

@@ -36,7 +36,7 @@ static void open_fixture(struct fixture *f)
 
 	*f = (struct fixture){ .servers = servers_open() };
 	for (uint64_t id = 1; id <= SERVERS; id++) {
-		struct server *server = servers_set(f->servers, id, "h:1", hosts[id - 1]);
+		struct server *server = servers_set(f->servers, id, &(struct server_place){ "h:1", hosts[id - 1], "" });
 		servers_connected(server, NOW, &connection, 7);
 		servers_cleaned(server, NOW);
 		server->bytes_free = 1ull << 40;
@@ -176,31 +176,11 @@ static void test_queue(void **state)
 	repair_queue_close(queue);
 }
 
-static void test_extend(void **state)
-{
-	struct placement_candidate candidates[] = { { 1, "a", 1000, true }, { 2, "b", 1000, true }, { 3, "b", 1000, true },
-						    { 4, "c", 10, true },   { 5, "d", 1000, true } };
-	const uint64_t members[] = { 1, 2 };
-	struct placement_extension extension = {
-		.candidates = candidates, .count = 5, .members = members, .member_count = 2, .bytes_reserved = 100
-	};
-	struct rng rng;
-
-	(void)state;
-	rng_init(&rng, 1);
-	for (int i = 0; i < 50; i++)
-		assert_int_equal(placement_extend(&extension, &rng), 5); /* a domain of its own, with room */
-	candidates[4].usable = false;
-	assert_int_equal(placement_extend(&extension, &rng), 3); /* for want of another */
-	candidates[2].usable = false;
-	assert_int_equal(placement_extend(&extension, &rng), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_delay), cmocka_unit_test(test_failed_and_returning), cmocka_unit_test(test_joining),
-		cmocka_unit_test(test_stale), cmocka_unit_test(test_queue),		   cmocka_unit_test(test_extend),
+		cmocka_unit_test(test_stale), cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,7 +123,7 @@ static void test_server_leases(void **state)
 	(void)state;
 	/* Elected at 10,000: whoever was not heard may still hold a lease. */
 	servers_clear(servers, 10000 + CHUNKSERVER_LEASE_MS);
-	struct server *server = servers_set(servers, 5, "127.0.0.1:1", "a");
+	struct server *server = servers_set(servers, 5, &(struct server_place){ "127.0.0.1:1", "a", "" });
 	assert_false(servers_is_dead(server, 10000));
 	assert_true(servers_is_dead(server, 10000 + CHUNKSERVER_LEASE_MS));
 	/* Registered, but there may be garbage: no lease yet, not usable, not dead either. */
@@ -183,12 +183,13 @@ static void test_server_leases(void **state)
 
 static void test_server_order(void **state)
 {
+	const struct server_place where = { "a", "h", "z/r" };
 	struct servers *servers = servers_open();
 
 	(void)state;
 	for (uint64_t i = 0; i < SERVERS_MAX; i++)
-		assert_non_null(servers_set(servers, 1 + i * 7919 % 1031, "a", "h"));
-	assert_null(servers_set(servers, 5000, "a", "h"));
+		assert_non_null(servers_set(servers, 1 + i * 7919 % 1031, &where));
+	assert_null(servers_set(servers, 5000, &where));
 	assert_int_equal(servers_count(servers), SERVERS_MAX);
 	for (size_t i = 1; i < SERVERS_MAX; i++)
 		assert_true(servers_at(servers, i - 1)->id < servers_at(servers, i)->id);
@@ -226,7 +227,8 @@ static void test_fill(void **state)
 	assert_false(full);
 
 	for (uint64_t id = 1; id <= 3; id++) {
-		struct server *server = servers_set(servers, id, "a:1", id == 1 ? "x" : id == 2 ? "y" : "z");
+		struct server_place where = { "a:1", id == 1 ? "x" : id == 2 ? "y" : "z", "" };
+		struct server *server = servers_set(servers, id, &where);
 		servers_connected(server, 0, &connection, 1);
 		servers_cleaned(server, 0);
 		server->bytes_free = 1024ull * MIB;
@@ -288,7 +290,7 @@ static void much_slower_than_peers_is_left_out(void **state)
 	uint64_t now_ms = 100000;
 	(void)state;
 	for (uint64_t id = 1; id <= 5; id++) {
-		struct server *server = servers_set(servers, id, "a:1", "host");
+		struct server *server = servers_set(servers, id, &(struct server_place){ "a:1", "host", "" });
 		servers_connected(server, now_ms, &servers, 1);
 		servers_cleaned(server, now_ms);
 	}
