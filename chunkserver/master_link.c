@@ -19,7 +19,7 @@
 struct report {
 	struct master_link *link;
 	uint64_t chunk, version, server;
-	bool unreachable, full;
+	bool unreachable, full, lost;
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
@@ -415,6 +415,7 @@ static void send_report(void *arg)
 	message.server = report->server;
 	message.unreachable = report->unreachable;
 	message.full = report->full;
+	message.lost = report->lost;
 	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
 }
 
@@ -448,7 +449,8 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 				   .version = failure->version,
 				   .server = failure->server,
 				   .unreachable = failure->unreachable,
-				   .full = failure->full };
+				   .full = failure->full,
+				   .lost = failure->lost };
 	report_begin(link, report);
 }
 

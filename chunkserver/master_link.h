@@ -49,6 +49,7 @@ struct master_link_failure {
 	uint64_t chunk, version, server;
 	bool unreachable; /* it does not answer anything else either, or does not serve */
 	bool full;
+	bool lost; /* this server is the only one, and has not all of it */
 };
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, const struct master_link_failure *failure);

@@ -243,6 +243,25 @@ struct only_copy {
 	bool found;
 };
 
+/* A cold chunk's other shards are enough. */
+static bool can_do_without(struct chunkserver_service *service, uint64_t id, uint64_t server)
+{
+	Granary__Chunk *chunk = NULL;
+	struct cold_verdict verdict;
+	bool enough = true;
+
+	if (meta_chunk(replica_meta(service->replica), id, &chunk))
+		return false;
+	if (chunk->coding && chunk->cold) {
+		cooling_judge(service->options.cooling, chunk, &verdict);
+		for (unsigned i = 0; i < verdict.total; i++)
+			verdict.available -= verdict.servers[i] == server && verdict.available > 0;
+		enough = verdict.available >= verdict.data_shards;
+	}
+	message_free(&chunk->base);
+	return enough;
+}
+
 static bool look_for_only_copy(void *arg, uint64_t id)
 {
 	struct only_copy *only = arg;
@@ -254,6 +273,8 @@ static bool look_for_only_copy(void *arg, uint64_t id)
 		only->found = true;
 		return false;
 	}
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		other = can_do_without(service, chunk->owner, only->server);
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
 		const struct server *server = servers_find(service->servers, chunk->replicas[i]);
 		other = other || (server && server->id != only->server && servers_is_usable(server, now_ms(service)));
@@ -419,6 +440,16 @@ struct absence {
 	uint64_t server;
 };
 
+/* It is made anew of the others; while it is being made for the first time nobody counts on it. */
+static void lost_shard(const struct absence *absence, uint64_t shard, const Granary__Chunk *record)
+{
+	Granary__Chunk *owner = NULL;
+
+	if (meta_chunk(replica_meta(absence->service->replica), record->owner, &owner) == OK && owner->cold)
+		cooling_shard_lost(absence->service->options.cooling, shard);
+	message_free(owner ? &owner->base : NULL);
+}
+
 /* It may be on its way; if it is not, this is how the server hears that it has lost something. */
 static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record)
 {
@@ -426,6 +457,10 @@ static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record
 	Granary__ChunkLocation *location = NULL;
 	bool told = true;
 
+	if (record->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		lost_shard(absence, chunk, record);
+		return true;
+	}
 	if (!record->written || meta_chunk_location(replica_meta(absence->service->replica), chunk, &location))
 		return true;
 	log_info("copy_missing", "chunk=%016" PRIx64 " server=%016" PRIx64, chunk, absence->server);

@@ -13,12 +13,13 @@
 #define GRANARY_MASTER_FAILURE_H
 
 #include "master/chunk_change.h"
+#include "master/cooling.h"
 #include "master/repair.h"
 
 struct failure;
 
-/* Chunks whose chain has changed go to `repair` first. */
-struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair);
+/* Chunks whose chain has changed go to `repair` first, shards that are lost to `cooling`. */
+struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair, struct cooling *cooling);
 /* After replica_close. */
 void failure_close(struct failure *failure);
 /* A ChunkCommand without garbage has ended. */

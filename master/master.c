@@ -18,6 +18,7 @@
 #include "master/reclaim.h"
 #include "master/restore.h"
 #include "master/scrub_service.h"
+#include "master/cooling.h"
 #include "master/repair.h"
 #include "master/settings_service.h"
 #include "master/status.h"
@@ -58,6 +59,7 @@ struct master {
 	struct chunk_change_context changes;
 	struct failure *failure;
 	struct repair *repair;
+	struct cooling *cooling;
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct status *status;
@@ -109,6 +111,7 @@ static void on_leading(void *arg)
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
 	repair_leading(master->repair);
+	cooling_leading(master->cooling);
 	members_service_leading(master->members_service);
 	cluster_init(master);
 }
@@ -122,6 +125,7 @@ static void on_deposed(void *arg)
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
 	repair_deposed(master->repair);
+	cooling_deposed(master->cooling);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
 	fsck_deposed(master->fsck);
@@ -266,6 +270,11 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_CHUNK_FAILURE:
 		failure_serve(master->failure, request);
 		break;
+	case MESSAGE_COLD_DONE:
+	case MESSAGE_CHUNK_WARM:
+	case MESSAGE_COOL:
+		cooling_serve(master->cooling, request);
+		break;
 	case MESSAGE_CHUNK_FILLED:
 		repair_serve(master->repair, request);
 		break;
@@ -399,7 +408,10 @@ static void services_open(struct master *master)
 							 .commands = master->commands,
 							 .garbage = master->garbage };
 	master->repair = repair_open(&master->changes);
-	master->failure = failure_open(&master->changes, master->repair);
+	master->cooling = cooling_open(&(struct cooling_options){ .context = &master->changes,
+								   .fill = &master->fill,
+								   .repair = master->repair });
+	master->failure = failure_open(&master->changes, master->repair, master->cooling);
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -409,12 +421,14 @@ static void services_open(struct master *master)
 										.commands = master->commands,
 										.garbage = master->garbage,
 										.failure = master->failure,
+										.cooling = master->cooling,
 										.fsck = master->fsck });
 	master->status = status_open(&(struct status_options){ .loop = loop,
 							       .replica = master->replica,
 							       .servers = master->servers,
 							       .sessions = master->sessions,
 							       .repair = master->repair,
+							       .cooling = master->cooling,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	master->members_service = members_service_open(&(struct members_service_options){ .loop = loop,
 											  .rpc = master->rpc,
@@ -544,6 +558,7 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	cooling_close(master->cooling);
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);

@@ -250,7 +250,7 @@ static void work_queue(struct repair *repair)
 		if (join_find(repair, id) || meta_chunk(meta_of(repair), id, &chunk))
 			continue;
 		judge(repair, chunk, &verdict);
-		if (verdict.action == REPAIR_JOIN && !begin_join(repair, id, chunk, &verdict)) {
+		if (verdict.action == REPAIR_JOIN && !chunk->cold && !begin_join(repair, id, chunk, &verdict)) {
 			later[count] = id;
 			priorities[count++] = priority;
 		}
@@ -419,6 +419,8 @@ static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *ch
 {
 	struct repair_verdict verdict;
 
+	if (chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) /* cooling.h */
+		return;
 	judge(repair, chunk, &verdict);
 	if (chunk->joining && !join_find(repair, id) && chunk->n_replicas >= 2) {
 		struct join *join = join_add(repair, id, chunk->version, chunk->replicas[chunk->n_replicas - 2], chunk->joining);

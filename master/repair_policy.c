@@ -17,6 +17,11 @@ static bool is_gone(const struct repair_question *question, const struct server 
 	return !server->connection && servers_is_dead(server, question->now_ms) && away_ms(question, server) >= delay_ms;
 }
 
+bool repair_counts_on(const struct repair_question *question, uint64_t server, uint64_t delay_ms)
+{
+	return !is_gone(question, servers_find(question->servers, server), delay_ms);
+}
+
 static bool is_up(const struct repair_question *question, const struct server *server)
 {
 	return server && servers_is_usable(server, question->now_ms);

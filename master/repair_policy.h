@@ -37,6 +37,9 @@ struct repair_verdict {
 
 void repair_judge(const struct repair_question *question, const Granary__Chunk *chunk, struct repair_verdict *out);
 
+/* The server is there, or may come back: it has not been away for `delay_ms`. */
+bool repair_counts_on(const struct repair_question *question, uint64_t server, uint64_t delay_ms);
+
 /* What goes first: copies that are left, then whether it is being written. 0 is the most urgent. */
 #define REPAIR_PRIORITIES 6u
 unsigned repair_priority(const struct repair_verdict *verdict, bool active);

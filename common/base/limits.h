@@ -186,6 +186,19 @@
 #define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
 #define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
 #define REPAIR_SUSPECTS_MAX 4096u
+#define COOL_JOBS_MAX 256u			     /* chunks being made cold or hot, or mended, at once, */
+#define COOL_TASKS_PER_SERVER_MAX 2u		     /* by one server */
+#define COOL_STEP_MS 50u
+#define COOL_SCAN_MAX 500u			     /* chunks looked at in one step */
+#define COOL_PASS_PAUSE_MS 2000u		     /* between two passes over all chunks */
+#define COOL_WISHES_MAX 16384u			     /* chunks that wait to be made cold or hot */
+#define COOL_WISHES_TRIED_MAX 64u		     /* of those, looked at in one step */
+#define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
+#define COOL_FAILED_MS 20000u
+#define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
+#define COOL_TOLD_AGAIN_MS 2000u		     /* who is at it hears of it again */
+#define COOL_WARM_WAIT_MS 1000u			     /* a writer waits so long for an answer, and asks again */
+#define COOL_WARM_WAITS_MAX 4096u
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
 /* Snapshots of the state machine. */

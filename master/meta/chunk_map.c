@@ -130,25 +130,21 @@ bool chunks_free(struct meta *meta, uint64_t id, Granary__Inode *inode, uint32_t
 
 /* ---- locations */
 
-Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, ProtobufCMessage *whole)
+static Granary__ChunkLocation *location_make(uint64_t chunk_id, const Granary__Chunk *chunk, ProtobufCMessage *whole)
 {
-	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
-	if (!chunk)
-		return NULL;
 	Granary__ChunkLocation *location = whole ? message_alloc_message(whole, &granary__chunk_location__descriptor) :
 						   message_open_whole(&granary__chunk_location__descriptor);
-	if (!whole)
-		whole = &location->base;
 	location->chunk = chunk_id;
 	location->version = chunk->version;
 	location->kind = chunk->kind;
 	location->index = chunk->index;
 	location->written = chunk->written;
 	location->frozen = chunk->frozen;
-	if (chunk->cold) {
-		location->coded = cold_location(meta, chunk, whole);
-		return location;
-	}
+	return location;
+}
+
+static void location_add_replicas(struct meta *meta, const Granary__Chunk *chunk, Granary__ChunkLocation *location, ProtobufCMessage *whole)
+{
 	location->n_replicas = chunk->n_replicas;
 	location->replicas = message_alloc(whole, chunk->n_replicas * sizeof(*location->replicas));
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
@@ -161,7 +157,33 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 			replica->address = message_alloc_text(whole, server->address);
 		location->replicas[i] = replica;
 	}
+}
+
+Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, ProtobufCMessage *whole)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
+	if (!chunk)
+		return NULL;
+	Granary__ChunkLocation *location = location_make(chunk_id, chunk, whole);
+	if (!whole)
+		whole = &location->base;
+	if (chunk->cold)
+		location->coded = cold_location(meta, chunk, whole);
+	else
+		location_add_replicas(meta, chunk, location, whole);
 	return location;
+}
+
+enum err meta_cold_location(struct meta *meta, uint64_t chunk_id, Granary__ChunkLocation **out)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
+	if (!chunk)
+		return ERR_NO_CHUNK;
+	*out = location_make(chunk_id, chunk, NULL);
+	location_add_replicas(meta, chunk, *out, &(*out)->base);
+	if (chunk->coding)
+		(*out)->coded = cold_location(meta, chunk, &(*out)->base);
+	return OK;
 }
 
 static size_t location_bytes(const Granary__ChunkLocation *location)

@@ -337,7 +337,8 @@ enum err op_chunk_thaw(struct context *context, const Granary__ChunkThaw *op, Gr
 
 /* ---- lost shards */
 
-static bool set_is_on(struct meta *meta, uint64_t owner, uint64_t server)
+/* Others of its set are there, or being made. */
+static bool set_is_on(struct meta *meta, uint64_t owner, uint64_t but, uint64_t server)
 {
 	const Granary__Chunk *chunk = chunk_get(meta, owner);
 	bool is_on = false;
@@ -345,7 +346,7 @@ static bool set_is_on(struct meta *meta, uint64_t owner, uint64_t server)
 		return true;
 	for (size_t i = 0; i < chunk->coding->n_shards; i++) {
 		const Granary__Chunk *shard = chunk_get(meta, chunk->coding->shards[i]);
-		is_on = is_on || (shard && (contains(shard->replicas, shard->n_replicas, server) || shard->rebuilding == server));
+		is_on = is_on || (shard && chunk->coding->shards[i] != but && (contains(shard->replicas, shard->n_replicas, server) || shard->rebuilding == server));
 	}
 	return is_on;
 }
@@ -361,7 +362,7 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 	if (found->kind != GRANARY__CHUNK_KIND__CHUNK_SHARD || op->server == 0)
 		return ERR_INVALID;
 	bool begins = op->step == 1;
-	if (begins && (found->rebuilding || found->joining || set_is_on(meta, found->owner, op->server)))
+	if (begins && (found->rebuilding || found->joining || set_is_on(meta, found->owner, op->shard, op->server)))
 		return ERR_BUSY;
 	if (!begins && found->rebuilding != op->server)
 		return ERR_STALE_VERSION;
@@ -371,10 +372,11 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 		return OK;
 	}
 	shard->rebuilding = 0;
-	if (op->step == 2) {
+	bool in_place = shard->replicas[0] == op->server; /* what was bad there is written again */
+	if (op->step == 2 && !in_place) {
 		copies_remove(meta, op->shard, shard);
 		replicas_set(meta, op->shard, shard, &op->server, 1);
-	} else {
+	} else if (!in_place) {
 		garbage_add_copies(meta, op->shard, shard->version + 1, false, &op->server, 1);
 	}
 	shard->version++;

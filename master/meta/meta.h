@@ -88,6 +88,10 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* As a ColdCommand needs it: copies and shards (if it has any), whatever it is read from. */
+MUST_USE enum err meta_cold_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* The Garbage record is still there; *servers (up to SHARDS_MAX): who has not confirmed. */
+bool meta_garbage_waits(struct meta *meta, uint64_t garbage, uint64_t *servers, size_t *count);
 /* There was such a chunk, and it was removed (garbage.h says what that proves). The memory is bounded: false proves nothing. */
 bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
 /* The highest id of any chunk that this state has ever known. */

@@ -67,6 +67,11 @@ static const struct command admin[] = {
     {"trash", cmd_admin_trash, 1, 2, "list [--json] [PATH] | empty [--older-than TIME] [PATH]",
      "Show what is in the trash, or remove it for good",
      "In order of removal. With PATH only what was removed at or below it.\n"},
+    {"cool", cmd_admin_cool, 1, -1, "[--wait] PATH...", "Make files cold now: compressed and erasure-coded",
+     "Files and whole trees: their chunks are compressed, cut into shards with parity, spread over the cluster, proved, and only\n"
+     "then their copies go. They are read as before; who writes to one makes it hot again. Needs as many failure domains as\n"
+     "there are shards. Small files share packs with others, which become cold with them.\n"},
+    {"warm", cmd_admin_warm, 1, -1, "[--wait] PATH...", "Make cold files hot now: copies on several servers", NULL},
     {"scrub", cmd_admin_scrub, 0, 1, "[--wait] [--json] [SERVER|PATH]",
      "Check every block, and chunks' copies against each other; repair what is damaged",
      "All chunkservers, one (its id, address or host label), or the copies of one file. They also do it by themselves: see "
