@@ -51,13 +51,14 @@ static bool shard_is_lost(void *arg, uint64_t shard)
 
 void cooling_shard_lost(struct cooling *cooling, uint64_t shard)
 {
+	struct repair *repair = cooling->options.repair;
 	if (shard_is_lost(cooling, shard) || HASH_COUNT(cooling->lost) >= COOL_WISHES_MAX)
 		return;
 	struct lost_shard *lost = mem_zero(1, sizeof(*lost));
 	lost->shard = shard;
 	HASH_ADD(hh, cooling->lost, shard, sizeof(lost->shard), lost);
-	cooling->pass_after_ms = 0;
 	log_warn("shard_lost", "shard=%016" PRIx64, shard);
+	repair_look(repair, shard);
 }
 
 static void lost_forget(struct cooling *cooling, uint64_t shard)
@@ -210,7 +211,16 @@ static void tell(struct job *job)
 
 /* ---- changes */
 
-static void thaw(struct job *job);
+static void rebuild_ended(struct job *job)
+{
+	struct cooling *cooling = job->cooling;
+	uint64_t chunk = job->chunk;
+
+	if (job->op->shard_rebuild->step == 2)
+		lost_forget(cooling, job->shard);
+	job_end(job, OK);
+	repair_look(cooling->options.repair, chunk); /* others of it may be lacking */
+}
 
 static void on_committed(struct job *job)
 {
@@ -225,8 +235,7 @@ static void on_committed(struct job *job)
 		break;
 	case GRANARY__META_OP__OP_SHARD_REBUILD:
 		if (job->op->shard_rebuild->step != 1) {
-			lost_forget(job->cooling, job->shard);
-			job_end(job, OK);
+			rebuild_ended(job);
 			break;
 		}
 		job->state = JOB_RUNNING;
@@ -509,11 +518,33 @@ static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 		if (!cooling_find(cooling, id)) {
 			cooling_judge(cooling, chunk, &verdict);
 			adopt_rebuild(cooling, id, chunk, &verdict);
-			if (!cooling_find(cooling, id) && verdict.lacking > 0 && cooling_failed_lately(cooling, id) == OK)
-				(void)!cooling_begin_rebuild(cooling, id, chunk, &verdict);
 		}
 	}
 	return ++cooling->seen < COOL_SCAN_MAX;
+}
+
+/* ---- for repair */
+
+static bool lacks_shards(void *arg, uint64_t id, const Granary__Chunk *chunk, unsigned *tolerated)
+{
+	struct cooling *cooling = arg;
+	struct cold_verdict verdict;
+
+	cooling_judge(cooling, chunk, &verdict);
+	*tolerated = verdict.available > verdict.data_shards ? verdict.available - verdict.data_shards : 0;
+	return verdict.lacking > 0 && verdict.available >= verdict.data_shards && !cooling_find(cooling, id) &&
+	       cooling_failed_lately(cooling, id) == OK;
+}
+
+static enum err begin_rebuild(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct cooling *cooling = arg;
+	struct cold_verdict verdict;
+
+	if (cooling_find(cooling, id))
+		return OK; /* it is looked at again when that is over */
+	cooling_judge(cooling, chunk, &verdict);
+	return verdict.lacking > 0 ? cooling_begin_rebuild(cooling, id, chunk, &verdict) : OK;
 }
 
 static void step_pass(struct cooling *cooling)
@@ -691,6 +722,7 @@ struct cooling *cooling_open(const struct cooling_options *options)
 	cooling->options = *options;
 	cooling->candidates = mem_alloc(SERVERS_MAX * sizeof(*cooling->candidates));
 	timer_init(&cooling->step, options->context->loop, on_step, cooling);
+	repair_set_coded(options->repair, &(struct repair_coded){ .lacks = lacks_shards, .begin = begin_rebuild, .arg = cooling });
 	return cooling;
 }
 

@@ -53,6 +53,7 @@ struct repair {
 	struct repair_queue *queue;
 	struct join *joins;
 	struct placement_candidate *candidates;
+	struct repair_coded coded;
 	struct avoided avoided[REPAIR_AVOIDED_MAX];
 	unsigned avoided_next;
 	/* The pass over all chunks. */
@@ -232,6 +233,17 @@ static void propose_drop(struct repair *repair, uint64_t id, const Granary__Chun
 	chunk_change_propose(&repair->context, &change);
 }
 
+/* False: later. */
+static bool begin(struct repair *repair, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct repair_verdict verdict;
+
+	if (chunk->cold)
+		return repair->coded.begin(repair->coded.arg, id, chunk) != ERR_BUSY;
+	judge(repair, chunk, &verdict);
+	return verdict.action != REPAIR_JOIN || begin_join(repair, id, chunk, &verdict);
+}
+
 /* The queue: as far as there are servers with time for it. */
 static void work_queue(struct repair *repair)
 {
@@ -241,7 +253,6 @@ static void work_queue(struct repair *repair)
 	if (now_ms(repair) - repair->since_ms < REPAIR_START_MS)
 		return;
 	for (unsigned tries = 0; tries < REPAIR_TRIES_MAX && HASH_COUNT(repair->joins) < REPAIR_JOINS_MAX; tries++) {
-		struct repair_verdict verdict;
 		Granary__Chunk *chunk = NULL;
 		unsigned priority;
 		uint64_t id = repair_queue_take(repair->queue, &priority);
@@ -249,8 +260,7 @@ static void work_queue(struct repair *repair)
 			break;
 		if (join_find(repair, id) || meta_chunk(meta_of(repair), id, &chunk))
 			continue;
-		judge(repair, chunk, &verdict);
-		if (verdict.action == REPAIR_JOIN && !chunk->cold && !begin_join(repair, id, chunk, &verdict)) {
+		if (!begin(repair, id, chunk)) {
 			later[count] = id;
 			priorities[count++] = priority;
 		}
@@ -414,13 +424,38 @@ void repair_serve(struct repair *repair, struct rpc_request *request)
 
 /* ---- looking for work */
 
+static void look_at_coded(struct repair *repair, uint64_t id, const Granary__Chunk *chunk)
+{
+	unsigned tolerated;
+
+	if (repair->coded.lacks(repair->coded.arg, id, chunk, &tolerated))
+		repair_queue_add(repair->queue, id, repair_priority_of(tolerated, false));
+}
+
+static void look_at_owner(struct repair *repair, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (meta_chunk(meta_of(repair), id, &chunk))
+		return;
+	if (chunk->cold)
+		look_at_coded(repair, id, chunk);
+	message_free(&chunk->base);
+}
+
 /* A chunk record that somebody came across. */
 static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *chunk, bool active)
 {
 	struct repair_verdict verdict;
 
-	if (chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) /* cooling.h */
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		look_at_owner(repair, chunk->owner);
 		return;
+	}
+	if (chunk->cold) {
+		look_at_coded(repair, id, chunk);
+		return;
+	}
 	judge(repair, chunk, &verdict);
 	if (chunk->joining && !join_find(repair, id) && chunk->n_replicas >= 2) {
 		struct join *join = join_add(repair, id, chunk->version, chunk->replicas[chunk->n_replicas - 2], chunk->joining);
@@ -503,6 +538,20 @@ static void step_gone(struct repair *repair)
 	if (meta_each_chunk_on(meta_of(repair), repair->gone_server, repair->gone_cursor, on_chunk_of_gone, repair) ||
 	    repair->seen < REPAIR_SCAN_MAX)
 		repair->gone_server = 0;
+}
+
+void repair_set_coded(struct repair *repair, const struct repair_coded *coded)
+{
+	repair->coded = *coded;
+}
+
+void repair_look(struct repair *repair, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (meta_chunk(meta_of(repair), id, &chunk) == OK)
+		look_at(repair, id, chunk, false);
+	message_free(chunk ? &chunk->base : NULL);
 }
 
 void repair_active(struct repair *repair, uint64_t chunk, uint64_t left)

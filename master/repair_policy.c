@@ -92,11 +92,14 @@ void repair_judge(const struct repair_question *question, const Granary__Chunk *
 		out->action = REPAIR_JOIN;
 }
 
+unsigned repair_priority_of(unsigned tolerated, bool active)
+{
+	if (tolerated > REPAIR_PRIORITIES / 2 - 1)
+		tolerated = REPAIR_PRIORITIES / 2 - 1;
+	return tolerated * 2 + !active;
+}
+
 unsigned repair_priority(const struct repair_verdict *verdict, bool active)
 {
-	unsigned copies = verdict->complete == 0 ? 0 : verdict->complete - 1;
-
-	if (copies > REPAIR_PRIORITIES / 2 - 1)
-		copies = REPAIR_PRIORITIES / 2 - 1;
-	return copies * 2 + !active;
+	return repair_priority_of(verdict->complete == 0 ? 0 : verdict->complete - 1, active);
 }

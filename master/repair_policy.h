@@ -43,5 +43,7 @@ bool repair_counts_on(const struct repair_question *question, uint64_t server, u
 /* What goes first: copies that are left, then whether it is being written. 0 is the most urgent. */
 #define REPAIR_PRIORITIES 6u
 unsigned repair_priority(const struct repair_verdict *verdict, bool active);
+/* The same of a chunk that survives so many failures as it is. */
+unsigned repair_priority_of(unsigned tolerated, bool active);
 
 #endif

@@ -187,7 +187,7 @@
 #define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
 #define REPAIR_SUSPECTS_MAX 4096u
 #define COOL_JOBS_MAX 256u			     /* chunks being made cold or hot, or mended, at once, */
-#define COOL_TASKS_PER_SERVER_MAX 2u		     /* by one server */
+#define COOL_TASKS_PER_SERVER_MAX 4u		     /* by one server */
 #define COOL_STEP_MS 50u
 #define COOL_SCAN_MAX 500u			     /* chunks looked at in one step */
 #define COOL_PASS_PAUSE_MS 2000u		     /* between two passes over all chunks */
