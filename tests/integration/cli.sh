@@ -33,6 +33,13 @@ complained "z//r is no location"
 expect 4 env -u GRANARY_CONFIG HOME=/nonexistent granary ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms admin status
+expect 2 granary bench nonsense
+expect 2 granary bench encode --profile 1+1
+expect 2 granary bench encode --profile 4+2x
+expect 2 granary bench encode --compression zip
+expect 0 granary bench encode --profile 2+1 --compression fast --json
+[ "$(json '(x["profile"], x["compression"], x["mib_s"] > 0, 40 < x["stored_share_pct"] < 70)' < out)" = "('2+1', 'fast', True, True)" ] ||
+	fail "bench encode: $(cat out)"
 
 step "manual pages"
 "$GRANARY_ROOT/tools/man/make" "$GRANARY_BIN" "$TEST_DIR/man"

@@ -10,6 +10,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/base/rng.h"
+#include "common/data/erasure.h"
 #include "tools/granary/bench.h"
 #include "tools/granary/commands.h"
 #include "tools/granary/jobs.h"
@@ -18,8 +19,11 @@
 
 #define BENCH_COUNT_MAX 10000000u
 
-enum bench_kind { BENCH_PUT, BENCH_GET, BENCH_WRITE, BENCH_READ, BENCH_META, BENCH_RAW };
-static const char *const kind_names[] = {"put", "get", "write", "read", "meta", "raw"};
+enum bench_kind { BENCH_PUT, BENCH_GET, BENCH_WRITE, BENCH_READ, BENCH_META, BENCH_RAW, BENCH_ENCODE };
+static const char *const kind_names[] = {"put", "get", "write", "read", "meta", "raw", "encode"};
+
+/* What ISA-L alone is measured with. */
+static const struct bench_profile profiles[] = {{2, 2}, {4, 2}, {6, 3}, {10, 4}};
 
 /* The steps of `meta`, one after another over all names. */
 enum meta_step { META_CREATE, META_STAT, META_RENAME, META_UNLINK, META_STEPS };
@@ -250,6 +254,22 @@ static void report(struct json *json, const struct bench *bench, const char *nam
 	       f->ops_s, f->mib_s, f->median_us, f->p99_us, f->max_us, limit.share_pct, limit.of);
 }
 
+static void report_isal(struct json *json, const struct bench_profile *profile)
+{
+	struct bench_encode isal;
+	char names[2][40];
+	bench_isal_run(*profile, &isal);
+	snprintf(names[0], sizeof names[0], "isal_%u+%u", profile->data_shards, profile->parity_shards);
+	snprintf(names[1], sizeof names[1], "isal_%u+%u_memory", profile->data_shards, profile->parity_shards);
+	for (int i = 0; i < 2; i++) {
+		double value = i == 0 ? isal.isal_cached_mib_s : isal.isal_memory_mib_s;
+		if (json)
+			json_real(json, names[i], value);
+		else
+			printf("%-16s %10.1f MiB/s\n", names[i], value);
+	}
+}
+
 static void report_raw(struct json *json, const struct bench_raw *raw)
 {
 	const struct {
@@ -267,10 +287,39 @@ static void report_raw(struct json *json, const struct bench_raw *raw)
 		if (json)
 			json_real(json, rows[i].name, rows[i].value);
 		else
-			printf("%-14s %10.1f %s\n", rows[i].name, rows[i].value, rows[i].unit);
+			printf("%-16s %10.1f %s\n", rows[i].name, rows[i].value, rows[i].unit);
 	}
+	for (size_t i = 0; i < sizeof profiles / sizeof *profiles; i++)
+		report_isal(json, &profiles[i]);
 	if (json)
 		json_close(json, '}');
+}
+
+static void encode(struct bench_profile profile, enum compression compression, struct json *json)
+{
+	struct bench_encode f;
+	char name[40];
+	bench_encode_run(profile, compression, &f);
+	snprintf(name, sizeof name, "%u+%u", profile.data_shards, profile.parity_shards);
+	double of_memory = 100 * f.coded_mib_s / f.isal_memory_mib_s, of_cached = 100 * f.coded_mib_s / f.isal_cached_mib_s;
+	if (!json) {
+		printf("encode %s, compression %s: %.1f MiB/s, stored %.1f%%; %.0f%% of ISA-L alone over a chunk in memory (%.1f MiB/s), "
+		       "%.0f%% of it in the cache (%.1f MiB/s)\n",
+		       name, compression_name(compression), f.coded_mib_s, f.stored_share_pct, of_memory, f.isal_memory_mib_s, of_cached,
+		       f.isal_cached_mib_s);
+		return;
+	}
+	json_open(json, NULL, '{');
+	json_text(json, "name", "encode");
+	json_text(json, "profile", name);
+	json_text(json, "compression", compression_name(compression));
+	json_real(json, "mib_s", f.coded_mib_s);
+	json_real(json, "stored_share_pct", f.stored_share_pct);
+	json_real(json, "isal_memory_mib_s", f.isal_memory_mib_s);
+	json_real(json, "isal_memory_share_pct", of_memory);
+	json_real(json, "isal_cached_mib_s", f.isal_cached_mib_s);
+	json_real(json, "isal_cached_share_pct", of_cached);
+	json_close(json, '}');
 }
 
 static int measure(struct bench *bench, struct json *json, const struct bench_raw *raw)
@@ -329,17 +378,28 @@ static int run(struct bench *bench, const char *disk, struct json *json)
 	return result;
 }
 
+static bool parse_profile(const char *text, struct bench_profile *out)
+{
+	int end = 0;
+	return sscanf(text, "%2u+%1u%n", &out->data_shards, &out->parity_shards, &end) == 2 && text[end] == '\0' &&
+	       erasure_profile_valid(out->data_shards, out->parity_shards);
+}
+
 int cmd_bench(struct cli *cli, int argc, char **argv)
 {
 	struct bench bench = {.cli = cli, .threads = 1};
 	bool as_json = false;
-	const char *disk = ".";
+	const char *disk = ".", *profile = "4+2", *compression_text = "off";
+	struct bench_profile shards = {0};
+	enum compression compression = COMPRESSION_OFF;
 	const struct cli_option options[] = {
 	    {"size", 0, CLI_BYTES, &bench.bytes, "SIZE", "of each file (put, get: 4K; write, read: 256M)"},
 	    {"count", 0, CLI_COUNT, &bench.count, "N", "how many files (1000; write, read: one a thread)"},
 	    {"threads", 0, CLI_COUNT, &bench.threads, "N", "clients at once (1)"},
 	    {"rate", 0, CLI_COUNT, &bench.rate, "N", "no more than N operations a second; times count from when each was due"},
 	    {"dir", 0, CLI_TEXT, &disk, "DIR", "where the disk is measured (this directory)"},
+	    {"profile", 0, CLI_TEXT, &profile, "K+M", "encode: data and parity shards (4+2)"},
+	    {"compression", 0, CLI_TEXT, &compression_text, "HOW", "encode: off, fast, high, auto (off)"},
 	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object for each row"},
 	    {0},
 	};
@@ -347,17 +407,25 @@ int cmd_bench(struct cli *cli, int argc, char **argv)
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
 	int kind = 0;
-	while (kind <= BENCH_RAW && strcmp(kind_names[kind], argv[0]) != 0)
+	while (kind <= BENCH_ENCODE && strcmp(kind_names[kind], argv[0]) != 0)
 		kind++;
-	if (kind > BENCH_RAW)
-		return cli_usage_error(cli, argv[0], "unknown (there are put, get, write, read, meta, raw)");
+	if (kind > BENCH_ENCODE)
+		return cli_usage_error(cli, argv[0], "unknown (there are put, get, write, read, meta, raw, encode)");
 	bench.kind = (enum bench_kind)kind;
 	if (bench.threads < 1 || bench.threads > JOBS_MAX || bench.count > BENCH_COUNT_MAX)
 		return cli_usage_error(cli, "--threads, --count", "1 to 64 threads, at most ten million files");
+	if (!parse_profile(profile, &shards))
+		return cli_usage_error(cli, "--profile", "2 to 32 data shards and 1 to 8 parity shards, as 4+2");
+	if (!compression_parse(compression_text, &compression))
+		return cli_usage_error(cli, "--compression", "off, fast, high or auto");
 	bool large = kind == BENCH_WRITE || kind == BENCH_READ;
 	bench.bytes = bench.bytes ? bench.bytes : large ? 256u * (uint64_t)MIB : 4u * KIB;
 	bench.count = bench.count ? bench.count : large ? bench.threads : 1000;
 	struct json json;
 	json_init(&json, stdout);
+	if (kind == BENCH_ENCODE) {
+		encode(shards, compression, as_json ? &json : NULL);
+		return EXIT_DONE;
+	}
 	return run(&bench, disk, as_json ? &json : NULL);
 }

@@ -118,10 +118,12 @@ static const struct command dev[] = {
     {0},
 };
 static const struct command bench[] = {
-    {"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw [--size N] [--count N] [--threads N] [--rate N] [--json]",
+    {"bench", cmd_bench, 1, 1, "put|get|write|read|meta|raw|encode [--size N] [--count N] [--threads N] [--rate N] [--json]",
      "Measure the cluster, as a share of what the machine can do",
      "raw measures the machine alone, in --dir: synced 4 KiB overwrites, three streams to disk, loopback TCP, CRC-32C, "
-     "memcpy.\n"
+     "memcpy, ISA-L.\n"
+     "encode measures in memory, with one core, what makes a chunk cold: its checksums, its parity (--profile), compression if asked\n"
+     "for, and the checksums of all shards; beside ISA-L alone.\n"
      "The others work in a directory of their own, /granary-bench-PID, which they remove.\n"},
     {0},
 };
