@@ -411,6 +411,9 @@ uint64_t placement_extend(const struct placement_pool *pool, const struct placem
 	}
 	if (rings)
 		order_from_members(&choice, rings);
+#ifdef PLANT_COPYSET_WITH_THE_DEAD
+	choice.with_expected = rings > 0;
+#endif
 	choice.per_domain_max = extension->wish.per_domain_max;
 	choice.bound_level = choice.per_domain_max ? choice.first_level : LEVELS;
 	while (server == 0 && tries > 0) {
