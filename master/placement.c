@@ -21,6 +21,7 @@ _Static_assert(SHARDS_MAX < 1u << LEVEL_BITS && LEVELS * LEVEL_BITS < 64, "a wor
 
 struct choice {
 	const struct placement_pool *pool;
+	unsigned first_level;		      /* the broadest at which there are two domains; LEVELS: not even two hosts */
 	unsigned bound_level, per_domain_max; /* LEVELS: no bound */
 	bool by_order;			      /* not drawn: the first in `orders` */
 	bool with_expected;		      /* those that are away for a moment, too */
@@ -79,6 +80,25 @@ static void weigh(const struct placement_pool *pool, uint64_t *weights)
 	}
 }
 
+static unsigned first_level(const struct placement_pool *pool)
+{
+	size_t first = pool->count;
+	unsigned level = LEVELS;
+
+	for (size_t i = 0; i < pool->count; i++) {
+		if (!pool->candidates[i].usable && !pool->candidates[i].expected)
+			continue;
+		if (first == pool->count)
+			first = i;
+		uint64_t shared = shared_of(&pool->candidates[first], &pool->candidates[i]);
+		for (unsigned k = 0; k < level; k++) {
+			if (shared_at(shared, k) == 0)
+				level = k;
+		}
+	}
+	return level;
+}
+
 static void choice_init(struct choice *choice, const struct placement_pool *pool)
 {
 	*choice = (struct choice){ .pool = pool, .bound_level = LEVELS };
@@ -86,6 +106,7 @@ static void choice_init(struct choice *choice, const struct placement_pool *pool
 	choice->orders = choice->weights + pool->count;
 	choice->shared = choice->orders + pool->count;
 	weigh(pool, choice->weights);
+	choice->first_level = first_level(pool);
 }
 
 static void choice_deinit(struct choice *choice)
@@ -154,30 +175,10 @@ static size_t choice_pick(const struct choice *choice, struct rng *rng)
 	return choice->pool->count;
 }
 
-/* The broadest level at which there are two domains; LEVELS: not even two hosts. */
-static unsigned first_level(const struct placement_pool *pool)
-{
-	size_t first = pool->count;
-	unsigned level = LEVELS;
-
-	for (size_t i = 0; i < pool->count; i++) {
-		if (!pool->candidates[i].usable && !pool->candidates[i].expected)
-			continue;
-		if (first == pool->count)
-			first = i;
-		uint64_t shared = shared_of(&pool->candidates[first], &pool->candidates[i]);
-		for (unsigned k = 0; k < level; k++) {
-			if (shared_at(shared, k) == 0)
-				level = k;
-		}
-	}
-	return level;
-}
-
 /* So many, the first of them given (pool->count: drawn); under the bound if it can be had. True: it holds as it should. */
 static bool choice_complete(struct choice *choice, const struct placement_wish *wish, size_t first, struct rng *rng)
 {
-	unsigned level = wish->per_domain_max ? first_level(choice->pool) : LEVELS, wanted = level;
+	unsigned level = wish->per_domain_max ? choice->first_level : LEVELS, wanted = level;
 
 	choice->per_domain_max = wish->per_domain_max;
 	for (;; level++) {
@@ -208,13 +209,54 @@ static uint64_t mix(uint64_t a, uint64_t b)
 	return word ^ (word >> 31);
 }
 
-/* How far each is from that server on the ring. */
-static void order_from(struct choice *choice, uint64_t ring, uint64_t server)
-{
-	uint64_t seed = mix(choice->pool->copyset_seed, ring), from = mix(seed, server);
+/* The servers of a domain are at even distances on the ring, in an order of their own; domains begin anywhere. */
+struct place {
+	uint64_t domain, rank;
+	size_t i;
+};
 
-	for (size_t i = 0; i < choice->pool->count; i++)
-		choice->orders[i] = mix(seed, choice->pool->candidates[i].server) - from;
+static int compare_places(const void *a, const void *b)
+{
+	const struct place *left = a, *right = b;
+
+	if (left->domain != right->domain)
+		return left->domain < right->domain ? -1 : 1;
+	return left->rank < right->rank ? -1 : left->rank > right->rank;
+}
+
+static uint64_t text_number(const char *text)
+{
+	uint64_t number = 0;
+
+	for (; *text; text++)
+		number = mix(number, (uint8_t)*text);
+	return number;
+}
+
+/* How far each is from that one on the ring. */
+static void order_from(struct choice *choice, uint64_t ring, size_t from)
+{
+	const struct placement_pool *pool = choice->pool;
+	struct place *places = mem_alloc(pool->count * sizeof(*places));
+	uint64_t seed = mix(pool->copyset_seed, ring);
+
+	for (size_t i = 0; i < pool->count; i++) {
+		const struct placement_candidate *candidate = &pool->candidates[i];
+		const char *domain = choice->first_level < HOST_LEVEL ? candidate->location : candidate->host;
+		places[i] = (struct place){ .domain = text_number(domain), .rank = mix(seed, candidate->server), .i = i };
+	}
+	qsort(places, pool->count, sizeof(*places), compare_places);
+	for (size_t first = 0, end; first < pool->count; first = end) {
+		for (end = first; end < pool->count && places[end].domain == places[first].domain; end++)
+			continue;
+		uint64_t servers = end - first, begin = mix(seed, places[first].domain) / servers;
+		for (size_t k = first; k < end; k++)
+			choice->orders[places[k].i] = (k - first) * (UINT64_MAX / servers) + begin;
+	}
+	uint64_t zero = choice->orders[from];
+	for (size_t i = 0; i < pool->count; i++)
+		choice->orders[i] -= zero;
+	free(places);
 	choice->by_order = true;
 }
 
@@ -272,7 +314,7 @@ static bool choose_copyset(struct choice *choice, const struct placement_wish *w
 		size_t first = draw_first(choice, rng);
 		if (first == choice->pool->count)
 			break;
-		order_from(choice, rng_below(rng, rings), choice->pool->candidates[first].server);
+		order_from(choice, rng_below(rng, rings), first);
 		bool holds = choice_complete(choice, wish, first, rng);
 		uint64_t least = choice->count == wish->count ? least_weight(choice) : 0;
 		accepted = least > 0 && rng_below(rng, choice->weights[first]) < least;
@@ -337,21 +379,20 @@ static size_t index_of(const struct placement_pool *pool, uint64_t server)
 }
 
 /* All chunks that have these members and lack one go to the same server, so that there are no more sets than before. */
-static void order_from_members(struct choice *choice, const struct placement_extension *extension, unsigned rings)
+static void order_from_members(struct choice *choice, unsigned rings)
 {
-	uint64_t first = UINT64_MAX, sum = 0;
+	size_t first = choice->pool->count;
+	uint64_t sum = 0;
 
-	for (size_t i = 0; i < extension->member_count; i++) {
-		first = extension->members[i] < first ? extension->members[i] : first;
-		sum += mix(0, extension->members[i]);
+	for (size_t i = 0; i < choice->count; i++) {
+		first = choice->chosen[i] < first ? choice->chosen[i] : first;
+		sum += mix(0, choice->pool->candidates[choice->chosen[i]].server);
 	}
 	order_from(choice, sum % rings, first);
 }
 
 uint64_t placement_extend(const struct placement_pool *pool, const struct placement_extension *extension, struct rng *rng)
 {
-	unsigned rings = extension->member_count > 0 ? rings_of(pool, extension->wish.count) : 0;
-	unsigned tries = rings && !extension->urgent ? BUSY_TRIES : 1;
 	uint64_t server = 0;
 	struct choice choice;
 
@@ -362,14 +403,19 @@ uint64_t placement_extend(const struct placement_pool *pool, const struct placem
 		if (member < pool->count && choice.shared[member] != TAKEN)
 			choice_take(&choice, member);
 	}
+	unsigned rings = choice.count > 0 ? rings_of(pool, extension->wish.count) : 0;
+	unsigned tries = rings && !extension->urgent ? BUSY_TRIES : 1;
 	for (size_t i = 0; i < pool->count; i++) {
 		if (pool->candidates[i].busy && (!rings || extension->urgent))
 			choice.weights[i] = 0;
 	}
 	if (rings)
-		order_from_members(&choice, extension, rings);
+		order_from_members(&choice, rings);
+#ifdef PLANT_COPYSET_WITH_THE_DEAD
+	choice.with_expected = rings > 0;
+#endif
 	choice.per_domain_max = extension->wish.per_domain_max;
-	choice.bound_level = choice.per_domain_max ? first_level(pool) : LEVELS;
+	choice.bound_level = choice.per_domain_max ? choice.first_level : LEVELS;
 	while (server == 0 && tries > 0) {
 		size_t next = choice_pick(&choice, rng);
 		if (next < pool->count && !pool->candidates[next].busy) {

@@ -13,8 +13,9 @@
  * counts is in how many different sets the chunks are. So sets are few: all servers are put on some rings, in an order that follows
  * from their ids and the cluster's, and the set of a server on a ring is itself and its next neighbours there that share the least. A ring
  * gives as many sets as there are servers, each in as many of them as a set has members, and 2 * (members - 1) others that it
- * shares chunks with; there are as many rings as the wanted scatter width takes. Nothing is kept: a server that comes or goes changes the
- * sets around it, no others. A set is drawn by its member with the least weight. Where no set is whole, anything is chosen as
+ * shares chunks with; there are as many rings as the wanted scatter width takes. The servers of a domain stand at even distances, so that
+ * they are all in about as many sets. Nothing is kept: a new server changes some of the sets with servers of its domain, and one that goes
+ * those that it was in. A set is drawn by its member with the least weight. Where no set is whole, anything is chosen as
  * above; so it is where the width is not less than the number of the others. */
 #ifndef GRANARY_MASTER_PLACEMENT_H
 #define GRANARY_MASTER_PLACEMENT_H

@@ -127,7 +127,7 @@
 #define LOCATION_DEPTH_MAX 8u			     /* failure domains above the host */
 #define LOCATION_BYTES_MAX 255u
 #define PLACEMENT_WEIGHT_TIMES_MAX 4u		     /* the mean of all: an empty server is not written to more often than that */
-#define COPYSET_WIDTH_DEFAULT 100u		     /* the study in master/README.md */
+#define COPYSET_WIDTH_DEFAULT 32u		     /* the study in master/README.md */
 #define PLACEMENT_COPYSET_TRIES 8u		     /* before a chunk is put anywhere */
 #define PLACEMENT_AWAY_MS 3600000u		     /* a server that is away for so long is no member of copysets any more */
 #define CLIENT_NAME_BYTES_MAX 255u

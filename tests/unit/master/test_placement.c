@@ -467,17 +467,17 @@ static void test_copysets(void **state)
 	assert_in_range(pairs, 650, 1000); /* eight others each, less what they have twice or pass by */
 	count_uses(&cluster, &three, 5000, uses);
 	for (int i = 1; i <= 100; i++)
-		assert_in_range(uses[i], 30, 320);
-	/* A newcomer makes sets of its own and takes part in few others. */
+		assert_in_range(uses[i], 100, 200);
+	/* A newcomer makes sets of its own, and changes some of its rack's. */
 	size_t before = sets.count;
 	add(&cluster, "r3", 100 * GIB);
 	count_uses(&cluster, &three, 5000, uses);
-	assert_in_range(uses[101], 75, 240);
+	assert_in_range(uses[101], 100, 200);
 	for (int round = 0; round < 5000; round++) {
 		choose(&cluster, &three, &placement);
 		note_set(&sets, placement.servers, 3);
 	}
-	assert_in_range(sets.count - before, 2, 16);
+	assert_in_range(sets.count - before, 2, 70);
 	/* One that is away for a moment changes nothing but that its sets are not used; no copy is put elsewhere. */
 	before = sets.count;
 	cluster.list[10].usable = false;
@@ -485,7 +485,7 @@ static void test_copysets(void **state)
 		choose(&cluster, &three, &placement);
 		assert_false(note_set(&sets, placement.servers, 3));
 	}
-	/* One that is gone for good: those around it close the gap. */
+	/* One that is gone for good: its next neighbours take its place. */
 	cluster.list[10].expected = false;
 	for (int round = 0; round < 5000; round++) {
 		choose(&cluster, &three, &placement);
