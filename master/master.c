@@ -9,6 +9,7 @@
 #include "common/sys/log.h"
 #include "common/sys/rpc.h"
 #include "master/chunkserver_service.h"
+#include "master/class_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
 #include "master/founding.h"
@@ -21,6 +22,7 @@
 #include "master/repair.h"
 #include "master/settings_service.h"
 #include "master/status.h"
+#include "master/tasks.h"
 #include "master/trash.h"
 
 /* The entry that gives a new cluster its id. */
@@ -60,11 +62,19 @@ struct master {
 	struct repair *repair;
 	struct reclaim *reclaim;
 	struct trash *trash;
+	struct tasks *tasks;
 	struct status *status;
 	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
 };
+
+static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
+{
+	struct master *master = arg;
+
+	return meta_copies_wanted(replica_meta(master->replica), request, at);
+}
 
 /* ---- what the replica says */
 
@@ -108,6 +118,7 @@ static void on_leading(void *arg)
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
+	tasks_leading(master->tasks);
 	repair_leading(master->repair);
 	members_service_leading(master->members_service);
 	cluster_init(master);
@@ -121,6 +132,7 @@ static void on_deposed(void *arg)
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
+	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
@@ -143,6 +155,7 @@ static void on_applied(void *arg, const struct replica_applied *applied)
 
 	learn_cluster(master);
 	client_service_applied(master->clients, applied);
+	tasks_applied(master->tasks, applied->effects);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
 	if (applied->effects->orphans_added)
@@ -289,6 +302,12 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_FSCK:
 		fsck_serve(master->fsck, request);
 		break;
+	case MESSAGE_TASKS:
+		tasks_serve(master->tasks, request);
+		break;
+	case MESSAGE_CLASSES:
+		classes_serve(master->replica, request);
+		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
 		break;
@@ -385,6 +404,7 @@ static void services_open(struct master *master)
 	garbage_set_commands(master->garbage, master->commands);
 	master->reclaim = reclaim_open(loop, master->replica, master->sessions, master->servers);
 	master->trash = trash_open(loop, master->replica, master->servers);
+	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica });
 	master->clients = client_service_open(&(struct client_service_options){ .loop = loop,
 										.rpc = master->rpc,
 										.replica = master->replica,
@@ -510,6 +530,8 @@ enum err master_open(struct loop *loop, const struct master_options *options, st
 	master->sessions = sessions_open();
 	master->servers = servers_open();
 	fill_init(&master->fill, (uint32_t)options->id, loop_random(loop), master->servers);
+	master->fill.copies = copies_wanted;
+	master->fill.copies_arg = master;
 	enum err err = members_open(master, options, message);
 	if (err == OK)
 		err = directory_open(master, message);
@@ -547,6 +569,7 @@ void master_close(struct master *master)
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
+	tasks_close(master->tasks);
 	fsck_close(master->fsck);
 	commands_close(master->commands);
 	garbage_close(master->garbage);
