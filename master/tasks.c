@@ -103,8 +103,10 @@ static void load(struct tasks *tasks)
 
 void tasks_applied(struct tasks *tasks, const struct meta_effects *effects)
 {
-	if (effects->tasks_added && effects->task_due_min > 0 && effects->task_due_min <= tasks->cursor.due_ns)
+#ifndef PLANT_SOONER_IS_NOT_SEEN
+	if (effects->task_due_min > 0 && effects->task_due_min <= tasks->cursor.due_ns)
 		tasks->cursor = (struct task_key){ .due_ns = effects->task_due_min - 1, .id = UINT64_MAX };
+#endif
 	if (effects->restored) {
 		forget(tasks);
 		tasks->cursor = beginning;

@@ -87,8 +87,12 @@ static size_t inode_assign(struct context *context, uint64_t id, const char *lab
 {
 	struct meta *meta = context->meta;
 	Granary__Inode *inode = inode_edit(meta, id);
-	if (!inode || inode->class_order >= order)
+	if (!inode)
 		return 1;
+#ifndef PLANT_OLD_WALK_WINS
+	if (inode->class_order >= order)
+		return 1;
+#endif
 	class_set(&inode->class_, label);
 	inode->class_order = order;
 	touch_inode(context, id);

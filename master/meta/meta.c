@@ -125,7 +125,8 @@ static void effects_clear(struct meta *meta)
 {
 	meta->touch_count = 0;
 	buf_clear(&meta->names);
-	meta->garbage_added = meta->orphans_added = meta->servers_changed = meta->restored = meta->tasks_added = false;
+	meta->garbage_added = meta->orphans_added = meta->servers_changed = meta->restored = false;
+	meta->task_due_min = 0;
 }
 
 static void touch_add(struct context *context, uint64_t inode, struct slice name)
@@ -169,7 +170,6 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 					 .garbage_added = meta->garbage_added,
 					 .orphans_added = meta->orphans_added,
 					 .servers_changed = meta->servers_changed,
-					 .tasks_added = meta->tasks_added,
 					 .task_due_min = meta->task_due_min,
 					 .restored = meta->restored};
 }

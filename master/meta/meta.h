@@ -49,8 +49,7 @@ struct meta_effects {
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;
-	bool tasks_added;
-	uint64_t task_due_min; /* of those that were added, the one that is due first */
+	uint64_t task_due_min; /* of the tasks that were added and are not due at once, the first; 0: there is none */
 	bool restored; /* everything is another: forget what is known of it */
 };
 

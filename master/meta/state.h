@@ -30,8 +30,7 @@ struct meta {
 	bool orphans_added;
 	bool servers_changed;
 	bool restored;
-	bool tasks_added;
-	uint64_t task_due_min; /* of those */
+	uint64_t task_due_min; /* of those added; 0: none, or at once */
 };
 
 /* One request while it is carried out. */

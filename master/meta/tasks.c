@@ -26,9 +26,8 @@ static void task_put(struct meta *meta, uint64_t due_ns, uint64_t id, Granary__T
 	struct key key = key_of_pair(KEY_TASK, due_ns, id);
 	++*counter(meta, task->kind);
 	store_put_message(&meta->store, &key, &task->base);
-	if (!meta->tasks_added || due_ns < meta->task_due_min)
+	if (due_ns > 0 && (meta->task_due_min == 0 || due_ns < meta->task_due_min))
 		meta->task_due_min = due_ns;
-	meta->tasks_added = true;
 }
 
 static void task_remove(struct meta *meta, uint64_t due_ns, uint64_t id, uint32_t kind)

@@ -224,7 +224,7 @@ static void test_cool_tasks(void **state)
 	uint64_t chunk, counts[TASK_KINDS], file = made_file(f, ROOT, "file");
 	assert_int_equal(allocate(f, file, 0, &chunk), OK);
 	uint64_t due = f->time_ns + STORAGE_COOL_SECONDS_DEFAULT * SECOND;
-	assert_true(f->effects.tasks_added && f->effects.task_due_min == due);
+	assert_int_equal(f->effects.task_due_min, due);
 	chunk_is(f, chunk, "", 3, due);
 	assert_int_equal(run_task_run(f, MESSAGE(TaskRun, task_run, .due = due, .id = chunk, .again = due + 7)), OK);
 	chunk_is(f, chunk, "", 3, due + 7);
