@@ -188,6 +188,7 @@
 #define REPAIR_TRIES_MAX 128u			     /* of those, looked at in one step */
 #define REPAIR_JOINS_MAX 1024u			     /* copies being filled at once, */
 #define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
+#define REPAIR_LEAVES_MAX 16u			     /* members that leave at once, when nobody waits for it */
 #define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
 #define REPAIR_AVOIDED_MS 20000u
 #define REPAIR_LEFT_MS 10000u			     /* a member that was alive and could not be reached: not for the same chunk */

@@ -6,6 +6,8 @@
  *     has the same class;
  *   - each chunk has its file's class, as many copies wanted as that says now, and a task exactly if the class lets it become cold; none is
  *     due later than the class says, and one whose file was still written to has been moved when it was due;
+ *   - each chunk soon has as many copies as are wanted, neither less nor more;
+ *   - each file is as its only writer has left it: the last version that was synced, or one begun since;
  *   - fsck finds nothing wrong.
  *
  *	sim_classes [SEED [COUNT]] ...	see runner.h */
@@ -34,17 +36,27 @@
 #define CALM_US 120000000u
 #define ROOT 1u
 #define DIRECTORIES_MAX 12u
+#define NAMES 2u /* of an actor, in each directory */
+#define FILES_MAX (DIRECTORIES_MAX * CLIENTS * ACTORS * NAMES)
 #define SECOND_NS 1000000000ull
 
 struct sum {
-	uint64_t directories, files, assigned, classes, moved, inodes, chunks;
+	uint64_t directories, files, assigned, classes, moved, inodes, chunks, read;
+};
+
+/* All bytes of it are the number of its version. */
+struct content {
+	uint64_t inode, offset, size;
+	uint8_t synced, begun;
 };
 
 struct history {
+	struct content files[FILES_MAX]; /* by directory, client, actor, name */
+	size_t at;		      /* the end: read so far */
 	uint64_t directories[DIRECTORIES_MAX];
 	uint64_t orders[DIRECTORIES_MAX]; /* class_order of the last assignment that was answered */
 	size_t count;
-	bool ending, idle, asked;
+	bool ending, idle, asked, read;
 	struct sum sum;
 };
 
@@ -57,6 +69,8 @@ struct actor {
 	uint64_t inode;
 	size_t at; /* of the directory */
 	struct file_io *io;
+	struct content *file;
+	unsigned number;
 	uint8_t *bytes;
 	Granary__StorageClass storage;
 	bool remove;
@@ -66,10 +80,18 @@ struct program {
 	struct world *world;
 	struct history *history;
 	struct client *client;
+	unsigned number;
 	struct actor actors[ACTORS];
 };
 
 static const char *const labels[] = { "a", "b", "default" };
+
+_Noreturn static void wrong(struct world *world, const char *what, uint64_t id)
+{
+	sim_print_trace(world->sim, stderr);
+	fprintf(stderr, "%s: %016" PRIx64 "\n", what, id);
+	abort();
+}
 
 static uint64_t below(const struct actor *actor, uint64_t bound)
 {
@@ -130,6 +152,8 @@ static void synced(void *arg, enum err err)
 {
 	struct actor *actor = arg;
 	actor->program->history->sum.files += err == OK;
+	if (err == OK)
+		actor->file->synced = actor->file->begun;
 	actor_end(actor);
 }
 
@@ -149,21 +173,37 @@ static void created(void *arg, enum err err, const Granary__MetaReply *reply)
 		actor_end(actor);
 		return;
 	}
-	uint64_t size = below(actor, 2) ? 300000 : 1000;
+	struct content *file = actor->file;
 	actor->inode = reply->results[0]->inode;
+	if (file->inode == 0) {
+		file->inode = actor->inode;
+		file->size = below(actor, 2) ? 300000 : 1000;
+		file->offset = file->size > 1000 ? below(actor, 3) * CHUNK_BYTES : 0;
+	}
+	if (file->begun == UINT8_MAX) {
+		actor_end(actor);
+		return;
+	}
 	client_note_opened(actor->program->client, actor->inode);
 	actor->io = file_io_open(actor->program->client, actor->inode, reply->results[0]->attr);
-	actor->bytes = mem_zero(1, size);
-	file_io_write(actor->io, below(actor, 3) * CHUNK_BYTES, slice_of(actor->bytes, size), written, actor);
+	actor->bytes = mem_alloc(file->size);
+	memset(actor->bytes, ++file->begun, file->size);
+	file_io_write(actor->io, file->offset, slice_of(actor->bytes, file->size), written, actor);
 }
 
 static void create(struct actor *actor, bool directory)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Create message = GRANARY__CREATE__INIT;
-	char name[8];
-	snprintf(name, sizeof name, "%c%u", directory ? 'd' : 'f', (unsigned)below(actor, 4));
+	struct program *program = actor->program;
+	char name[16];
 	message.parent = some_directory(actor);
+	size_t file = ((actor->at * CLIENTS + program->number) * ACTORS + actor->number) * NAMES + below(actor, NAMES);
+	actor->file = &program->history->files[file];
+	if (directory)
+		snprintf(name, sizeof name, "d%u", (unsigned)below(actor, 4));
+	else
+		snprintf(name, sizeof name, "f%u", (unsigned)file);
 	message.name = message_borrow(slice_text(name));
 	message.mode = (directory ? MODE_DIRECTORY : MODE_FILE) | 0700;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
@@ -274,12 +314,13 @@ static void *client_start(struct world *world, unsigned number, struct loop *loo
 {
 	struct program *program = mem_zero(1, sizeof *program);
 	struct client_options options = { .cluster = WORLD_MASTER_ADDRESSES, .events = &events, .events_arg = program };
-	(void)number;
+	program->number = number;
 	program->world = world;
 	program->history = world->arg;
 	check(client_open(loop, &options, &program->client) == OK);
 	for (unsigned i = 0; i < ACTORS; i++) {
 		program->actors[i].program = program;
+		program->actors[i].number = i;
 		timer_init(&program->actors[i].timer, loop, on_actor, &program->actors[i]);
 		timer_start(&program->actors[i].timer, below(&program->actors[i], 100));
 	}
@@ -301,13 +342,6 @@ static void client_stop(void *arg)
 
 /* ---- the end ---- */
 
-_Noreturn static void wrong(struct world *world, const char *what, uint64_t id)
-{
-	sim_print_trace(world->sim, stderr);
-	fprintf(stderr, "%s: %016" PRIx64 "\n", what, id);
-	abort();
-}
-
 static void tasks_seen(void *arg, enum err err, const ProtobufCMessage *reply)
 {
 	struct history *history = arg;
@@ -327,6 +361,83 @@ static bool is_idle(void *arg)
 		client_call_leader(program->client, MESSAGE_TASKS, &request.base, tasks_seen, history);
 	}
 	return history->idle;
+}
+
+/* ---- files are read ---- */
+
+static void read_next(struct actor *actor);
+
+static void content_read(void *arg, enum err err, const struct slice *parts, size_t part_count)
+{
+	struct actor *actor = arg;
+	const struct content *file = actor->file;
+	struct world *world = actor->program->world;
+	uint64_t count = 0, version = 0;
+	if (err)
+		wrong(world, err_text(err), file->inode);
+	for (size_t i = 0; i < part_count; i++) {
+		for (size_t k = 0; k < parts[i].size; k++) {
+			version = count++ == 0 ? parts[i].bytes[k] : version;
+			if (parts[i].bytes[k] < file->synced || parts[i].bytes[k] > file->begun ||
+			    (file->synced == file->begun && parts[i].bytes[k] != version))
+				wrong(world, "not what was written", file->inode);
+		}
+	}
+	if (count != file->size)
+		wrong(world, "too short", file->inode);
+	file_io_close(actor->io);
+	client_note_closed(actor->program->client, file->inode);
+	actor->io = NULL;
+	actor->program->history->sum.read++;
+	read_next(actor);
+}
+
+static void content_opened(void *arg, enum err err, const Granary__MetaReply *reply)
+{
+	struct actor *actor = arg;
+	if (first_error(err, reply))
+		wrong(actor->program->world, "cannot be opened", actor->file->inode);
+	actor->io = file_io_open(actor->program->client, actor->file->inode, reply->results[0]->attr);
+	file_io_read(actor->io, actor->file->offset, actor->file->size, content_read, actor);
+}
+
+static void read_next(struct actor *actor)
+{
+	struct history *history = actor->program->history;
+	while (history->at < FILES_MAX && history->files[history->at].synced == 0)
+		history->at++;
+	if (history->at == FILES_MAX) {
+		history->read = true;
+		return;
+	}
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Open open = GRANARY__OPEN__INIT;
+	actor->file = &history->files[history->at++];
+	open.inode = actor->file->inode;
+	op.op_case = GRANARY__META_OP__OP_OPEN;
+	op.open = &open;
+	client_note_opened(actor->program->client, open.inode);
+	send(actor, &op, content_opened);
+}
+
+static bool all_is_read(void *arg)
+{
+	return ((struct history *)arg)->read;
+}
+
+/* Neither too few copies nor too many. */
+static bool count_surplus(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	(void)id;
+	*(bool *)arg = *(bool *)arg && (chunk->frozen || chunk->cold || chunk->n_replicas == chunk->copies_wanted) && !chunk->joining;
+	return true;
+}
+
+static bool has_wanted_copies(void *arg)
+{
+	struct node *leader = world_leader(arg);
+	bool all = leader != NULL;
+	return all && meta_each_chunk(replica_meta(node_replica(leader)), 0, count_surplus, &all) == OK && all;
 }
 
 static Granary__MetaReply *list(struct meta *meta, uint64_t directory)
@@ -386,6 +497,8 @@ static bool check_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 		wrong(world, "not as many copies as its class says", id);
 	if (chunk->frozen || chunk->cold)
 		return true;
+	if (chunk->n_replicas != values.copies)
+		wrong(world, "another number of copies than is wanted", id);
 	uint64_t unwritten_ns = meta_chunk_unwritten_ns(checking->meta, chunk), made_ns = snowflake_ms(id) * 1000000ull;
 	uint64_t cool_ns = values.cool_seconds * SECOND_NS;
 	if ((chunk->task_due != 0) != (values.is_cold && (!is_pack || chunk->sealed)))
@@ -427,6 +540,11 @@ static void verify(struct world *world, struct history *history)
 	if (!sim_run(world->sim, CALM_US, is_idle, world))
 		wrong(world, "not in time: what is done in the background", 0);
 	sim_run(world->sim, 6000000, NULL, NULL); /* what is due soon comes up */
+	if (!sim_run(world->sim, CALM_US, has_wanted_copies, world))
+		wrong(world, "not in time: as many copies as are wanted", 0);
+	read_next(&((struct program *)world_node(world, NODE_CLIENT, 0)->program)->actors[0]);
+	if (!sim_run(world->sim, CALM_US, all_is_read, history))
+		wrong(world, "not in time: reading everything", 0);
 	struct node *leader = world_leader(world);
 	check(leader);
 	struct replica *replica = node_replica(leader);
@@ -464,7 +582,7 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 	verify(&world, history);
 	uint64_t digest = sim_trace_digest(world.sim);
 	const uint64_t seen[] = { history->sum.directories, history->sum.files, history->sum.assigned, history->sum.classes, history->sum.inodes,
-				  history->sum.chunks, history->sum.moved, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+				  history->sum.chunks, history->sum.moved, history->sum.read, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
 	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	world_close(&world);
 	free(history);
@@ -472,8 +590,8 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 }
 
 static const char *const counts[] = { "directories", "files", "assignments", "changes of classes", "inodes checked", "chunks checked",
-				      "tasks that were moved", RUNNER_STEPS, RUNNER_MS, NULL };
-static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 0, 0 };
+				      "tasks that were moved", "files read", RUNNER_STEPS, RUNNER_MS, NULL };
+static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 300, 0, 0 };
 
 /* 1003: an entry that added tasks of both kinds hid the timed ones from the wheel. */
 static const uint64_t known[] = { 1003, 0 };
