@@ -6,6 +6,7 @@
 
 #include "chunkserver/master_link.h"
 #include "common/base/check.h"
+#include "common/data/compress.h"
 #include "common/data/erasure.h"
 #include "common/proto/settings.h"
 #include "common/sys/log.h"
@@ -108,6 +109,8 @@ static bool command_is_valid(const Granary__ColdCommand *command)
 	if (command->chunk == NULL || coded == NULL || !erasure_profile_valid(coded->data_shards, coded->parity_shards))
 		return false;
 	if (coded->n_shards != (size_t)coded->data_shards + coded->parity_shards || command->shard >= coded->n_shards)
+		return false;
+	if (coded->compression >= COMPRESSIONS)
 		return false;
 	return command->task == COLD_REBUILD || (command->chunk->n_replicas > 0 && command->chunk->n_replicas <= REPLICAS_MAX);
 }

@@ -72,7 +72,7 @@ static void configure(struct cool *cool)
 	cool->blocks = cool->pack ? 0 : chunk->file.blocks;
 	struct coded_options options = { .data_shards = command_of(cool)->coded->data_shards,
 					 .parity_shards = command_of(cool)->coded->parity_shards,
-					 .compression = (enum compression)command_of(cool)->compression,
+					 .compression = (enum compression)command_of(cool)->coded->compression,
 					 .chunk = location->chunk,
 					 .pack = cool->pack,
 					 .raw_bytes = (uint64_t)cool->blocks * BLOCK_BYTES };

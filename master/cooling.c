@@ -639,13 +639,17 @@ bool cooling_due(void *arg, uint64_t id, uint64_t *again_ns)
 {
 	struct cooling *cooling = arg;
 	Granary__Chunk *chunk = NULL;
+	uint64_t now_ms = replica_time_ms(cooling->options.context->replica);
+	enum err failed = cooling_failed_lately(cooling, id);
 
 	*again_ns = 0;
 	if (meta_chunk(cooling_meta(cooling), id, &chunk))
 		return true;
 	bool cold = chunk->cold;
 	message_free(&chunk->base);
-	if (!cold)
+	if (!cold && failed != OK && failed != ERR_BUSY) /* servers may come, or space */
+		*again_ns = (now_ms + COOL_DUE_AGAIN_MS) * 1000000ull;
+	else if (!cold)
 		cooling_wish(cooling, id, false);
 	return cold;
 }

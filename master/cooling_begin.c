@@ -66,7 +66,7 @@ static Granary__MetaOp *op_new(Granary__MetaOp__OpCase op_case)
 }
 
 static Granary__MetaOp *cool_op(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct placement *chosen,
-				unsigned data_shards)
+				const struct storage_values *values)
 {
 	Granary__MetaOp *op = op_new(GRANARY__META_OP__OP_COOL_BEGIN);
 	Granary__CoolBegin *begin = op->cool_begin = mem_alloc(sizeof(*begin));
@@ -77,8 +77,9 @@ static Granary__MetaOp *cool_op(struct cooling *cooling, uint64_t id, const Gran
 	begin->chunk = id;
 	begin->version = chunk->version;
 	begin->coding = coding;
-	coding->data_shards = data_shards;
-	coding->parity_shards = (uint32_t)chosen->count - data_shards;
+	coding->data_shards = values->data_shards;
+	coding->parity_shards = values->parity_shards;
+	coding->compression = values->compression;
 	coding->n_shards = begin->n_servers = chosen->count;
 	coding->shards = mem_alloc(chosen->count * sizeof(*coding->shards));
 	begin->servers = mem_alloc(chosen->count * sizeof(*begin->servers));
@@ -94,7 +95,7 @@ enum err cooling_begin_cool(struct cooling *cooling, uint64_t id, const Granary_
 	bool pack = chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
 	struct placement_pool pool = pool_of(cooling);
 	struct placement chosen;
-	unsigned data_shards = 0, parity_shards = 0;
+	struct storage_values values;
 
 	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD || chunk->n_replicas == 0)
 		return ERR_INVALID;
@@ -103,9 +104,12 @@ enum err cooling_begin_cool(struct cooling *cooling, uint64_t id, const Granary_
 	if (!is_whole(cooling, chunk) || cooling_tasks_of(cooling, chunk->replicas[0]) >= COOL_TASKS_PER_SERVER_MAX ||
 	    HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
 		return ERR_BUSY;
-	if (!stock_profile(placement_hosts(&pool), &data_shards, &parity_shards))
+	meta_class_values(cooling_meta(cooling), chunk->class_, &values);
+	if (values.data_shards == 0 && !stock_profile(placement_hosts(&pool), &values.data_shards, &values.parity_shards))
 		return ERR_NO_SERVERS;
-	struct placement_wish wish = { .count = data_shards + parity_shards, .per_domain_max = parity_shards, .whole = true };
+	struct placement_wish wish = { .count = values.data_shards + values.parity_shards,
+				       .per_domain_max = values.parity_shards,
+				       .whole = true };
 	enum err err = placement_choose(&pool, &wish, &cooling->options.fill->rng, &chosen);
 	if (err)
 		return err;
@@ -114,7 +118,7 @@ enum err cooling_begin_cool(struct cooling *cooling, uint64_t id, const Granary_
 	struct job *job = cooling_job_add(cooling, id, chunk->version);
 	job->task = COLD_COOL;
 	job->worker = chunk->replicas[0];
-	cooling_propose(job, cool_op(cooling, id, chunk, &chosen, data_shards));
+	cooling_propose(job, cool_op(cooling, id, chunk, &chosen, &values));
 	return OK;
 }
 

@@ -346,6 +346,19 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 	message_free(&chunk->base);
 }
 
+/* One that serves: it retires its copy first. As many stay as are wanted, all of them alive. */
+static void on_surplus(void *arg, uint64_t id, const Granary__Chunk *chunk, uint64_t leaves)
+{
+	struct failure *failure = arg;
+	struct chunk_change change = { .chunk = id, .version = chunk->version };
+	struct leaving *leaving;
+
+	HASH_FIND(hh, failure->leavings, &id, sizeof(id), leaving);
+	if (leaving || HASH_COUNT(failure->leavings) >= REPAIR_LEAVES_MAX || servers_are_ahead(failure->context.servers) || !plan(failure, chunk, leaves, &change) || change.dropped_count != 1)
+		return;
+	(void)leaving_begin(failure, &change, leaves, true);
+}
+
 struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair, struct cooling *cooling)
 {
 	struct failure *failure = mem_zero(1, sizeof(*failure));
@@ -353,6 +366,7 @@ struct failure *failure_open(const struct chunk_change_context *context, struct 
 	failure->context = *context;
 	failure->repair = repair;
 	failure->cooling = cooling;
+	repair_on_surplus(repair, on_surplus, failure);
 	return failure;
 }
 

@@ -34,9 +34,15 @@ uint64_t fill_ids(struct fill *fill, uint64_t time_ms)
 	return snowflake_block(&fill->snowflake, time_ms);
 }
 
-static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count, uint64_t **replicas, bool *full)
+struct filled {
+	size_t *count;
+	uint64_t **replicas;
+	bool *full;
+};
+
+static enum err fill_replicas(struct fill *fill, uint64_t now_ms, unsigned copies, const struct filled *out)
 {
-	struct placement_wish wish = { .count = REPLICAS_DEFAULT };
+	struct placement_wish wish = { .count = copies };
 	struct placement_pool pool = { .candidates = fill->candidates,
 				       .count = servers_candidates(fill->servers, now_ms, fill->candidates),
 				       .bytes_reserved = DISK_RESERVED_BYTES,
@@ -49,13 +55,13 @@ static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count,
 	    (chosen.count == 0 || (chosen.count < wish.count && chosen.count < pool.count)))
 		return ERR_WOULD_BLOCK;
 	if (err == ERR_NO_SPACE)
-		*full = true;
-	free(*replicas);
-	*replicas = NULL;
-	*count = chosen.count;
+		*out->full = true;
+	free(*out->replicas);
+	*out->replicas = NULL;
+	*out->count = chosen.count;
 	if (chosen.count > 0) {
-		*replicas = mem_alloc(chosen.count * sizeof(**replicas));
-		memcpy(*replicas, chosen.servers, chosen.count * sizeof(**replicas));
+		*out->replicas = mem_alloc(chosen.count * sizeof(**out->replicas));
+		memcpy(*out->replicas, chosen.servers, chosen.count * sizeof(**out->replicas));
 	}
 	return OK;
 }
@@ -74,11 +80,13 @@ enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Gran
 			break;
 		case GRANARY__META_OP__OP_ALLOCATE_CHUNK:
 			op->allocate_chunk->id = fill_id(fill, time_ms);
-			err = fill_replicas(fill, now_ms, &op->allocate_chunk->n_replicas, &op->allocate_chunk->replicas, full);
+			err = fill_replicas(fill, now_ms, fill->copies(fill->copies_arg, request, i),
+					    &(struct filled){ &op->allocate_chunk->n_replicas, &op->allocate_chunk->replicas, full });
 			break;
 		case GRANARY__META_OP__OP_OPEN_PACK:
 			op->open_pack->id = fill_id(fill, time_ms);
-			err = fill_replicas(fill, now_ms, &op->open_pack->n_replicas, &op->open_pack->replicas, full);
+			err = fill_replicas(fill, now_ms, fill->copies(fill->copies_arg, request, i),
+					    &(struct filled){ &op->open_pack->n_replicas, &op->open_pack->replicas, full });
 			break;
 		default:
 			break;

@@ -9,6 +9,7 @@
 #include "common/sys/log.h"
 #include "common/sys/rpc.h"
 #include "master/chunkserver_service.h"
+#include "master/class_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
 #include "master/founding.h"
@@ -22,6 +23,7 @@
 #include "master/repair.h"
 #include "master/settings_service.h"
 #include "master/status.h"
+#include "master/tasks.h"
 #include "master/trash.h"
 
 /* The entry that gives a new cluster its id. */
@@ -62,11 +64,19 @@ struct master {
 	struct cooling *cooling;
 	struct reclaim *reclaim;
 	struct trash *trash;
+	struct tasks *tasks;
 	struct status *status;
 	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
 };
+
+static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
+{
+	struct master *master = arg;
+
+	return meta_copies_wanted(replica_meta(master->replica), request, at);
+}
 
 /* ---- what the replica says */
 
@@ -110,6 +120,7 @@ static void on_leading(void *arg)
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
+	tasks_leading(master->tasks);
 	repair_leading(master->repair);
 	cooling_leading(master->cooling);
 	members_service_leading(master->members_service);
@@ -124,6 +135,7 @@ static void on_deposed(void *arg)
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
+	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
 	cooling_deposed(master->cooling);
 	members_service_deposed(master->members_service);
@@ -147,6 +159,7 @@ static void on_applied(void *arg, const struct replica_applied *applied)
 
 	learn_cluster(master);
 	client_service_applied(master->clients, applied);
+	tasks_applied(master->tasks, applied->effects);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
 	if (applied->effects->orphans_added)
@@ -298,6 +311,12 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_FSCK:
 		fsck_serve(master->fsck, request);
 		break;
+	case MESSAGE_TASKS:
+		tasks_serve(master->tasks, request);
+		break;
+	case MESSAGE_CLASSES:
+		classes_serve(master->replica, request);
+		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
 		break;
@@ -412,6 +431,7 @@ static void services_open(struct master *master)
 								   .fill = &master->fill,
 								   .repair = master->repair });
 	master->failure = failure_open(&master->changes, master->repair, master->cooling);
+	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica, .cool = cooling_due, .arg = master->cooling });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -524,6 +544,8 @@ enum err master_open(struct loop *loop, const struct master_options *options, st
 	master->sessions = sessions_open();
 	master->servers = servers_open();
 	fill_init(&master->fill, (uint32_t)options->id, loop_random(loop), master->servers);
+	master->fill.copies = copies_wanted;
+	master->fill.copies_arg = master;
 	enum err err = members_open(master, options, message);
 	if (err == OK)
 		err = directory_open(master, message);
@@ -562,6 +584,7 @@ void master_close(struct master *master)
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
+	tasks_close(master->tasks);
 	fsck_close(master->fsck);
 	commands_close(master->commands);
 	garbage_close(master->garbage);

@@ -47,6 +47,8 @@ struct asked {
 struct repair {
 	struct chunk_change_context context;
 	struct rng rng;
+	void (*surplus)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves);
+	void *surplus_arg;
 	bool leading;
 	uint64_t since_ms;
 	struct timer step;
@@ -463,6 +465,14 @@ static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *ch
 	}
 	if (verdict.action == REPAIR_JOIN)
 		repair_queue_add(repair->queue, id, repair_priority(&verdict, active));
+	else if (verdict.action == REPAIR_LEAVE && now_ms(repair) - repair->since_ms >= REPAIR_START_MS)
+		repair->surplus(repair->surplus_arg, id, chunk, verdict.leaves);
+}
+
+void repair_on_surplus(struct repair *repair, void (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves), void *arg)
+{
+	repair->surplus = fn;
+	repair->surplus_arg = arg;
 }
 
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)

@@ -36,6 +36,8 @@ void repair_serve(struct repair *repair, struct rpc_request *request);
 /* The chain of a chunk broke while it was in use. left: a server that was left out though it is alive, which has no part in this chunk
  * for a while; or 0. */
 void repair_active(struct repair *repair, uint64_t chunk, uint64_t left);
+/* A chunk has a copy that is not wanted any more; whoever takes care of that looks again whether it may go, and bounds how many do. */
+void repair_on_surplus(struct repair *repair, void (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves), void *arg);
 /* A ChunkCommand without garbage has ended. */
 void repair_command_done(struct repair *repair, uint64_t server, const Granary__ChunkCommand *command, enum err err);
 

@@ -53,6 +53,42 @@ static unsigned count_complete(const struct repair_question *question, const Gra
 	return count;
 }
 
+/* What it has lost may be in the others' copies only. */
+static bool is_sound(const struct repair_question *question, uint64_t id)
+{
+	const struct server *server = servers_find(question->servers, id);
+
+	return is_up(question, server) && !server->uncertain &&
+	       (!server->disk || server->disk->damage_found <= server->disk->damage_repaired);
+}
+
+static bool shares_domain(const struct repair_question *question, const Granary__Chunk *chunk, size_t at)
+{
+	const char *host = servers_find(question->servers, chunk->replicas[at])->host;
+
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (i != at && strcmp(servers_find(question->servers, chunk->replicas[i])->host, host) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* 0: none is to go. */
+static uint64_t choose_leaving(const struct repair_question *question, const Granary__Chunk *chunk, unsigned wanted)
+{
+	if (chunk->n_replicas <= wanted || chunk->joining || chunk->frozen || chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		return 0;
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (!is_sound(question, chunk->replicas[i]))
+			return 0;
+	}
+	for (size_t i = chunk->n_replicas; i > 0; i--) {
+		if (shares_domain(question, chunk, i - 1))
+			return chunk->replicas[i - 1];
+	}
+	return chunk->replicas[chunk->n_replicas - 1];
+}
+
 void repair_judge(const struct repair_question *question, const Granary__Chunk *chunk, struct repair_verdict *out)
 {
 	unsigned counted = 0;
@@ -84,8 +120,10 @@ void repair_judge(const struct repair_question *question, const Granary__Chunk *
 		out->action = REPAIR_WAIT;
 	else if (chunk->joining)
 		out->action = out->dropped_count > 0 ? REPAIR_DROP : REPAIR_NOTHING;
-	else if (out->complete >= out->wanted)
-		out->action = REPAIR_NOTHING;
+	else if (out->complete >= out->wanted) {
+		out->leaves = choose_leaving(question, chunk, out->wanted);
+		out->action = out->leaves ? REPAIR_LEAVE : REPAIR_NOTHING;
+	}
 	else if (out->lacking == 0 || (soon && out->stale_count == 0))
 		out->action = REPAIR_WAIT;
 	else

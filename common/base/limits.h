@@ -106,7 +106,13 @@
 #define CHUNK_MAP_ENTRIES_MAX 1024u
 #define CHUNKS_WRITTEN_MAX 1024u /* named by one CommitChunks */
 #define WALK_SYMLINKS_MAX 40u
-#define OPEN_PACKS_MAX 8u
+#define OPEN_PACKS_MAX 8u			     /* of the default class */
+#define OPEN_PACKS_CLASS_MAX 2u			     /* of each other class */
+#define OPEN_PACKS_TOTAL_MAX 128u
+#define STORAGE_CLASSES_MAX 64u
+#define STORAGE_CLASS_NAME_BYTES_MAX 63u
+#define TASK_UNITS_MAX 500u			     /* inodes and chunks looked at by one TaskRun */
+#define TASK_CHUNKS_INLINE_MAX 16u		     /* of one file, changed together with it; of more in a task of their own */
 #define TRUNCATE_CHUNKS_MAX 1024u		     /* freed by one Setattr */
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
@@ -150,6 +156,15 @@
 #define RECLAIM_MS 100u
 #define TRASH_MS 100u				     /* between two steps of the pass that empties the trash */
 #define COLLECTION_WAIT_MS 4000u		     /* after an election: for chunkservers to say what they hold, before anything is collected */
+#define TRASH_PASS_MS 1000u			     /* between two passes over those that are kept for longer than others */
+#define TRASH_LOOK_MAX 1000u			     /* entries looked at in one step, where classes keep them for different times */
+#define TASKS_MS 100u				     /* between two looks at what is due; a tick of the wheel */
+#define TASKS_LOADED_MAX 16384u			     /* tasks that are due soon, in memory */
+#define TASKS_HORIZON_MS 3600000u		     /* soon */
+#define TASKS_SCAN_MAX 2000u			     /* looked at in one step */
+#define TASKS_PER_ENTRY_MAX 64u			     /* moved or removed by one entry */
+#define TASKS_RETRY_MS 60000u			     /* one whose chunk is being seen to is asked for again */
+#define TASKS_SHOWN_MAX 1000u			     /* in one answer */
 #define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
@@ -179,6 +194,7 @@
 #define REPAIR_TRIES_MAX 128u			     /* of those, looked at in one step */
 #define REPAIR_JOINS_MAX 1024u			     /* copies being filled at once, */
 #define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
+#define REPAIR_LEAVES_MAX 16u			     /* members that leave at once, when nobody waits for it */
 #define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
 #define REPAIR_AVOIDED_MS 20000u
 #define REPAIR_LEFT_MS 10000u			     /* a member that was alive and could not be reached: not for the same chunk */
@@ -195,6 +211,7 @@
 #define COOL_WISHES_TRIED_MAX 64u		     /* of those, looked at in one step */
 #define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
 #define COOL_FAILED_MS 20000u
+#define COOL_DUE_AGAIN_MS 600000u		     /* what was due and could not be made cold is tried again */
 #define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
 #define COOL_TOLD_AGAIN_MS 2000u		     /* who is at it hears of it again */
 #define COOL_WARM_WAIT_MS 1000u			     /* a writer waits so long for an answer, and asks again */
@@ -250,6 +267,7 @@
 #define CLIENT_LOCATIONS_PER_FILE_MAX 16384u	     /* chunk locations kept for one open file: 1 TiB */
 #define CLIENT_CODED_MAX 4096u			     /* cold chunks' shards' locations kept, */
 #define CLIENT_HEADS_MAX 64u			     /* of those: with an index */
+#define CLIENT_PACK_POOLS_MAX 128u		     /* storage classes that a client has packs of */
 #define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */

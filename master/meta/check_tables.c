@@ -10,7 +10,7 @@
 
 /* The tables in the order in which they are looked at. */
 static const enum key_table tables[] = {KEY_INODE,  KEY_DIRENT,	 KEY_CHUNK_POINTER, KEY_CHUNK, KEY_SERVER_CHUNK, KEY_XATTR,
-					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME};
+					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME, KEY_TASK};
 #define TABLES (sizeof(tables) / sizeof(tables[0]))
 
 struct looking {
@@ -170,6 +170,8 @@ static void look_at_chunk(struct looking *looking, uint64_t id)
 	struct key removed = key_of(KEY_REMOVED, id);
 	if (store_has(&meta->store, &removed))
 		found(looking, CHECK_REMOVED, id, 0);
+	if (chunk->task_due && !meta_task_exists(meta, chunk->task_due, id))
+		found(looking, CHECK_TASK, id, chunk->task_due);
 	look_at_shards(looking, id, chunk);
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
 		return;
@@ -187,6 +189,18 @@ static void look_at_holder(struct looking *looking, struct slice key)
 	const Granary__Chunk *chunk = chunk_get(looking->meta, id);
 	if (!chunk || !is_member(chunk, server))
 		found(looking, CHECK_HOLDERS, id, server);
+}
+
+static void look_at_task(struct looking *looking, struct slice key, struct slice value)
+{
+	uint64_t due_ns, id;
+	Granary__Task task;
+	if (!key_parse_pair(key, &due_ns, &id) || message_read_numbers(&granary__task__descriptor, value, &task.base) ||
+	    task.kind != TASK_COOL)
+		return;
+	const Granary__Chunk *chunk = chunk_get(looking->meta, id);
+	if (!chunk || chunk->task_due != due_ns)
+		found(looking, CHECK_TASK, id, due_ns);
 }
 
 static void look_at_garbage(struct looking *looking, struct slice value)
@@ -265,6 +279,9 @@ static void look(struct looking *looking, enum key_table table, struct slice key
 		break;
 	case KEY_XATTR:
 		look_at_xattr(looking, key);
+		break;
+	case KEY_TASK:
+		look_at_task(looking, key, value);
 		break;
 	case KEY_ORPHAN:
 		look_at_orphan(looking, id);

@@ -10,6 +10,7 @@
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
 #include "master/meta/pack.h"
+#include "master/meta/tasks.h"
 
 #define REPLICA_BYTES 32u /* packed, beside its address */
 #define LOCATION_BYTES 64u
@@ -69,7 +70,11 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 	chunk->kind = options->kind;
 	chunk->owner = options->owner;
 	chunk->index = options->index;
-	chunk->copies_wanted = options->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD ? 1 : REPLICAS_DEFAULT;
+	struct storage_values values;
+	meta_class_values(meta, options->class, &values);
+	chunk->copies_wanted = options->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD ? 1 : values.copies;
+	if (options->class[0])
+		chunk->class_ = mem_string(options->class);
 	chunk->n_replicas = options->replica_count;
 	chunk->replicas = mem_alloc(options->replica_count * sizeof(*chunk->replicas));
 	memcpy(chunk->replicas, options->replicas, options->replica_count * sizeof(*chunk->replicas));
@@ -83,9 +88,10 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 
 void chunk_remove(struct meta *meta, uint64_t id)
 {
-	const Granary__Chunk *chunk = chunk_get(meta, id);
+	Granary__Chunk *chunk = chunk_edit(meta, id);
 	if (!chunk)
 		return;
+	task_cool_set(meta, id, chunk, 0);
 	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
 	garbage_note_removed(meta, id);
 	garbage_add_chunk(meta, id, chunk->stale, chunk->n_stale);
@@ -294,11 +300,13 @@ enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk
 						.owner = id,
 						.index = op->index,
 						.replicas = op->replicas,
-						.replica_count = op->n_replicas};
+						.replica_count = op->n_replicas,
+						.class = inode->class_};
 		err = chunk_add(meta, &options);
 		if (err)
 			return err;
 		chunk = op->id;
+		task_cool_new(meta, chunk, chunk_edit(meta, chunk));
 		Granary__ChunkPointer *pointer = mem_alloc(sizeof(*pointer));
 		granary__chunk_pointer__init(pointer);
 		pointer->chunk = chunk;

@@ -8,6 +8,7 @@
 #include "master/meta/chunk_map.h"
 #include "master/meta/garbage.h"
 #include "master/meta/ops.h"
+#include "master/meta/tasks.h"
 
 #define ERASED_SLOTS 8192u    /* noted in one value: a bit each */
 #define ERASED_AT_ONCE_MAX 4u /* values that one ChunkThaw turns into garbage */
@@ -205,6 +206,7 @@ enum err op_cool_begin(struct context *context, const Granary__CoolBegin *op, Gr
 						.kind = GRANARY__CHUNK_KIND__CHUNK_SHARD,
 						.owner = op->chunk,
 						.index = (uint32_t)i,
+						.class = "",
 						.replicas = &op->servers[i],
 						.replica_count = 1};
 		enum err added = chunk_add(meta, &options);
@@ -236,6 +238,7 @@ enum err op_cool_commit(struct context *context, const Granary__CoolCommit *op, 
 	coding_free(chunk);
 	chunk->coding = (Granary__Coding *)message_copy(&coding->base);
 	chunk->cold = true;
+	task_cool_set(meta, op->chunk, chunk, 0);
 	location_add(context, op->chunk, result);
 	return OK;
 }
@@ -331,6 +334,7 @@ enum err op_chunk_thaw(struct context *context, const Granary__ChunkThaw *op, Gr
 	free(chunk->fences);
 	chunk->fences = NULL;
 	chunk->n_fences = 0;
+	task_cool_new(meta, op->chunk, chunk);
 	location_add(context, op->chunk, result);
 	return OK;
 }
@@ -409,6 +413,7 @@ Granary__CodedLocation *cold_location(struct meta *meta, const Granary__Chunk *c
 	location->parity_shards = coding->parity_shards;
 	location->unit_bytes = coding->unit_bytes;
 	location->shard_bytes = coding->shard_bytes;
+	location->compression = coding->compression;
 	location->n_firsts = coding->n_firsts;
 	location->firsts = message_alloc(whole, coding->n_firsts * sizeof(*location->firsts));
 	if (coding->n_firsts > 0)

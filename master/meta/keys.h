@@ -27,6 +27,7 @@ enum key_table {
 	KEY_TRASH_NAME = 'U',
 	KEY_REMOVED = 'Z',
 	KEY_ERASED = 'E',
+	KEY_TASK = 'Q',
 	KEY_SINGLE = 'M',
 };
 
@@ -39,7 +40,7 @@ struct key {
 
 /* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T', 'Z' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U', 'E'. */
 struct key key_of(enum key_table table, uint64_t id);
-/* 'S', 'l'. */
+/* 'S', 'l', 'Q'. */
 struct key key_of_pair(enum key_table table, uint64_t first, uint64_t second);
 /* 'K', 'R', 'E'. */
 struct key key_of_index(enum key_table table, uint64_t id, uint32_t index);

@@ -40,6 +40,8 @@ int cmd_admin_scrub(struct cli *cli, int argc, char **argv);
 int cmd_admin_cool(struct cli *cli, int argc, char **argv);
 int cmd_admin_warm(struct cli *cli, int argc, char **argv);
 int cmd_admin_set(struct cli *cli, int argc, char **argv);
+int cmd_admin_class(struct cli *cli, int argc, char **argv);
+int cmd_admin_tasks(struct cli *cli, int argc, char **argv);
 int cmd_admin_fsck(struct cli *cli, int argc, char **argv);
 int cmd_admin_trash(struct cli *cli, int argc, char **argv);
 /* For `dev up` with more masters than before: "ID=HOST:PORT". */

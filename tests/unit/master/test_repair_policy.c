@@ -153,6 +153,44 @@ static void test_stale(void **state)
 	servers_close(f.servers);
 }
 
+/* Fewer copies are wanted than there are. */
+static void test_surplus(void **state)
+{
+	struct fixture f;
+	Granary__DiskHealth disk = GRANARY__DISK_HEALTH__INIT;
+
+	(void)state;
+	open_fixture(&f);
+	f.chunk.copies_wanted = 2;
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 3);
+	/* Of two in one domain one of them. */
+	servers_set(f.servers, 2, &(struct server_place){ "h:1", "a", "" });
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 2);
+	/* Only while all is well. */
+	disk.damage_found = 1;
+	servers_set_disk(server_of(&f, 1), &disk);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	disk.damage_repaired = 1;
+	servers_set_disk(server_of(&f, 1), &disk);
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	server_of(&f, 3)->uncertain = true;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	server_of(&f, 3)->uncertain = false;
+	away(&f, 3, 1);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	servers_close(f.servers);
+	open_fixture(&f);
+	f.chunk.copies_wanted = 2;
+	f.chunk.joining = 3;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	f.chunk.joining = 0;
+	f.chunk.frozen = true;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	servers_close(f.servers);
+}
+
 static void test_queue(void **state)
 {
 	struct repair_queue *queue = repair_queue_open();
@@ -180,7 +218,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_delay), cmocka_unit_test(test_failed_and_returning), cmocka_unit_test(test_joining),
-		cmocka_unit_test(test_stale), cmocka_unit_test(test_queue),
+		cmocka_unit_test(test_stale), cmocka_unit_test(test_surplus),		   cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

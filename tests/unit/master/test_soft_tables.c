@@ -197,10 +197,17 @@ static void test_server_order(void **state)
 	servers_close(servers);
 }
 
+static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
+{
+	assert_int_equal(request->ops[at]->op_case, GRANARY__META_OP__OP_ALLOCATE_CHUNK);
+	return *(unsigned *)arg;
+}
+
 static void test_fill(void **state)
 {
 	struct servers *servers = servers_open();
 	struct fill fill;
+	unsigned copies = 3;
 	int connection;
 	bool full;
 	Granary__MetaOp create_op = GRANARY__META_OP__INIT, chunk_op = GRANARY__META_OP__INIT;
@@ -217,6 +224,8 @@ static void test_fill(void **state)
 	request.n_ops = 2;
 	request.ops = ops;
 	fill_init(&fill, 3, 42, servers);
+	fill.copies = copies_wanted;
+	fill.copies_arg = &copies;
 	uint64_t time_ms = SNOWFLAKE_EPOCH_MS + 1000;
 
 	/* No servers: after an election they are waited for, later the state machine says so. */
@@ -239,9 +248,11 @@ static void test_fill(void **state)
 	assert_true(chunk.id > create.id);
 	assert_int_equal(create.id >> 12 & 1023, 3);
 	uint64_t last = chunk.id, own = create.id;
-	/* An id that the client chose stays. */
+	/* An id that the client chose stays. As many copies as the class says. */
+	copies = 2;
 	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
 	assert_int_equal(create.id, own);
+	assert_int_equal(chunk.n_replicas, 2);
 	/* A block is a millisecond that nothing else is from. */
 	uint64_t block = fill_ids(&fill, time_ms);
 	assert_int_equal(block % SNOWFLAKE_BLOCK, 0);

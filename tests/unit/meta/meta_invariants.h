@@ -25,7 +25,7 @@ struct seen_chunk {
 	uint64_t id;
 	Granary__Chunk *chunk;
 	uint64_t live_bytes, live_count, holders;
-	bool is_pointed_to;
+	bool is_pointed_to, has_task;
 	UT_hash_handle hh;
 };
 struct seen_trash {
@@ -45,7 +45,7 @@ struct invariants {
 	struct seen_session *sessions;
 	struct seen_trash *trash;
 	Granary__MetaState *state;
-	uint64_t garbage, bytes_used, trash_bytes, removed_chunks;
+	uint64_t garbage, bytes_used, trash_bytes, removed_chunks, tasks[TASK_KINDS];
 };
 
 static inline void must(bool condition, const char *what, uint64_t id)
@@ -197,6 +197,24 @@ static inline void invariants_garbage(struct invariants *all, struct slice value
 	message_free(&garbage->base);
 }
 
+/* A chunk has the task that it says; others are due at once. */
+static inline void invariants_task(struct invariants *all, struct slice key, struct slice value)
+{
+	uint64_t due, id;
+	must(key_parse_pair(key, &due, &id), "task key", 0);
+	Granary__Task *task = unpacked(&granary__task__descriptor, value);
+	must(task->kind > 0 && task->kind < TASK_KINDS, "kind of a task", id);
+	all->tasks[task->kind]++;
+	if (task->kind == TASK_COOL) {
+		struct seen_chunk *seen = seen_chunk(all, id);
+		must(seen && task->target == id && seen->chunk->task_due == due && due > 0, "task of a chunk", id);
+		seen->has_task = true;
+	} else {
+		must(due == 0 && id > 1ull << 63 && (id & ~(1ull << 63)) <= all->state->task_last, "task that is counted", id);
+	}
+	message_free(&task->base);
+}
+
 /* Second pass: what refers to them. */
 static inline void invariants_refer(struct invariants *all, struct slice key, struct slice value)
 {
@@ -230,6 +248,9 @@ static inline void invariants_refer(struct invariants *all, struct slice key, st
 		break;
 	case KEY_GARBAGE:
 		invariants_garbage(all, value);
+		break;
+	case KEY_TASK:
+		invariants_task(all, key, value);
 		break;
 	case KEY_ORPHAN:
 		must(key_parse(key, &first) && seen_inode(all, first), "orphan is an inode", first);
@@ -284,6 +305,8 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 	must(chunk->n_replicas == seen->holders, "holders agree", seen->id);
 	must(!chunk->joining || (chunk->n_replicas >= 2 && chunk->replicas[chunk->n_replicas - 1] == chunk->joining), "the last one joins",
 	     seen->id);
+	must(seen->has_task == (chunk->task_due != 0), "chunk has its task", seen->id);
+	must(!chunk->task_due || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED || chunk->sealed, "open pack has no task", seen->id);
 	must(chunk->n_stale <= STALE_COPIES_MAX, "stale copies", seen->id);
 	for (size_t i = 0; i < chunk->n_stale; i++)
 		for (size_t k = 0; k < chunk->n_replicas; k++)
@@ -380,6 +403,8 @@ static inline void invariants_check(struct kv *kv)
 	HASH_ITER(hh, all.trash, trash, next_trash)
 	must(trash->is_named && trash->id <= all.state->trash_last, "name of an entry", trash->id);
 	must(all.state->trash == HASH_COUNT(all.trash), "count of trash", all.state->trash);
+	for (size_t i = 0; i < TASK_KINDS; i++)
+		must((i < all.state->n_tasks ? all.state->tasks[i] : 0) == all.tasks[i], "count of tasks", i);
 	must(all.state->removed_chunks == all.removed_chunks, "count of removed chunks", all.state->removed_chunks);
 	must(all.state->trash_bytes == all.trash_bytes, "bytes in the trash", all.state->trash_bytes);
 	invariants_free(&all);
