@@ -35,6 +35,7 @@ unsigned chain_lane(const struct service *service, const struct chunk *chunk);
 /* The server at the address; lanes as in rpc.h. NULL: too many are known. */
 #define CHAIN_LANE_READ 0u
 #define CHAIN_LANE_PROBE (REPLICAS_MAX + 1u)
+#define CHAIN_LANE_COLD (REPLICAS_MAX + 2u)
 struct rpc_peer *chain_peer(struct service *service, const char *address, unsigned lane);
 void chain_close_peers(struct service *service);
 

@@ -57,7 +57,10 @@ struct chunk_op {
 	bool sync;
 	bool for_predecessor;	/* a read */
 	bool even_uncertain;	/* a read */
+	bool from_disk;		/* a read, past the page cache */
 	bool scrubs;		/* a read that only checks; without a request; */
+	struct iobuf **given;	/* a read without a request: the blocks go there, a reference to them, */
+	uint32_t *given_skip;	/* from this one on */
 	bool table;		/* of header and table of the chunk: */
 	bool header_differs;	/* its result */
 	bool mends;		/* a write or trim here alone (mend.h) */
@@ -77,6 +80,7 @@ struct chunk_op {
 	struct slice crcs, data;
 	uint32_t slot, crc;	/* blobs */
 	bool marks_damage;	/* the data does not fit its CRCs, on purpose (fill.h) */
+	bool keeps_slot;	/* OP_APPEND, of a client: the slot is the one that it says */
 	bool deleted;		/* OP_APPEND: the slot has no data any more */
 	struct slice slots;	/* OP_DELETE_SLOTS: uint32_t each, owned */
 

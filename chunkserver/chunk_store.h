@@ -32,6 +32,7 @@ struct write_log;
 struct mend;
 struct fill;
 struct pack_mend;
+struct coded_index;
 struct rpc_conn;
 
 enum chunk_state {
@@ -116,6 +117,8 @@ struct chunk {
 	struct mend *mend;
 	struct pack_mend *pack_mend;
 	uint64_t mend_after_ms; /* not before */
+	/* cold_read.c: of a shard: what it holds; NULL: not read yet */
+	struct coded_index *coded;
 	/* fill.c: the successor's copy is being filled from here */
 	struct fill *fill;
 };

@@ -6,6 +6,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/cold_task.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
 #include "common/base/bytes.h"
@@ -169,6 +170,7 @@ static void fill_counts(void *arg, Granary__Heartbeat *heartbeat)
 	const struct chunkserver *server = arg;
 	heartbeat->fill_bytes = server->service.fill_bytes;
 	heartbeat->filling_bytes = server->service.filling_bytes;
+	heartbeat->load = server->service.ops;
 }
 
 /* ---------------------------------------------------------------- life */
@@ -193,6 +195,7 @@ static enum err open_network(struct chunkserver *server, const struct chunkserve
 	struct master_link_options link = {
 		.masters = options->masters,
 		.host = options->host,
+		.location = options->location,
 		.server = server->identity.id,
 		.cluster = server->identity.cluster,
 		.joined = joined,
@@ -290,6 +293,7 @@ void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), vo
 	server->stop_ms = loop_now_ms(server->loop);
 	timer_stop(&server->tick);
 	scrub_stop(server->service.scrub);
+	cold_tasks_abort(&server->service);
 	master_link_close(server->link);
 	server->link = server->service.link = NULL;
 	timer_init(&server->stop_timer, server->loop, stop_poll, server);
@@ -310,6 +314,7 @@ void chunkserver_close(struct chunkserver *server)
 		return;
 	server->service.stopping = true;
 	scrub_stop(server->service.scrub);
+	cold_tasks_abort(&server->service);
 	timer_stop(&server->tick);
 	timer_stop(&server->stop_timer);
 	master_link_close(server->link);

@@ -20,6 +20,7 @@ struct chunkserver_options {
 	const char *listen;  /* "host:port", port 0: a free one */
 	const char *masters; /* "host:port,host:port" */
 	const char *host;    /* failure domain label */
+	const char *location; /* of those above the host (common/base/location.h); NULL: none */
 	const char *address; /* that clients connect to; NULL: as bound */
 	uint64_t reserved_bytes; /* 0: DISK_RESERVED_BYTES */
 	/* The store has failed, once: to be stopped, closed and after a while opened anew with `again`. NULL: nobody does. */

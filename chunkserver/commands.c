@@ -8,6 +8,7 @@
 
 #include "chunkserver/adopt.h"
 #include "chunkserver/chain.h"
+#include "chunkserver/cold_task.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
@@ -201,6 +202,8 @@ static void run_task(void *arg)
 		return;
 	} else if (command->configure != NULL) {
 		err = service_configure(batch->service, command->configure);
+	} else if (command->cold != NULL) {
+		err = cold_task_begin(batch->service, command->cold);
 	} else if (command->scrub != NULL) {
 		scrub_demand(batch->service->scrub, command->scrub);
 		err = OK;

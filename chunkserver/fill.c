@@ -17,7 +17,6 @@
 #include "common/proto/settings.h"
 #include "common/sys/log.h"
 
-#define BURST_PARTS 20u /* of a second: what may be sent at once after a pause */
 #define REPORT_AFTER 2u /* failures in a row */
 
 /* One operation of a fill. */
@@ -33,38 +32,16 @@ static void ask(struct fill *fill);
 
 /* ---------------------------------------------------------------- what may be sent */
 
-static uint64_t budget_rate(const struct service *service)
-{
-	return setting_value(master_link_settings(service->link), SETTING_REPAIR_RATE);
-}
-
-static void budget_refill(struct service *service)
-{
-	struct fill_budget *budget = &service->budget;
-	uint64_t now_us = loop_now_us(service->loop), rate = budget_rate(service);
-	int64_t most = (int64_t)(rate / BURST_PARTS);
-	uint64_t since_us = now_us - budget->refilled_us;
-	budget->refilled_us = now_us;
-	if (since_us > 1000000)
-		since_us = 1000000;
-	budget->bytes += (int64_t)(rate * since_us / 1000000);
-	if (budget->bytes > most)
-		budget->bytes = most;
-}
-
 uint64_t fill_budget_wait(struct service *service)
 {
-	const struct fill_budget *budget = &service->budget;
-	budget_refill(service);
-	if (budget->bytes >= 0)
-		return 0;
-	return (uint64_t)-budget->bytes * 1000 / budget_rate(service) + 1;
+	uint64_t rate = setting_value(master_link_settings(service->link), SETTING_REPAIR_RATE);
+	return budget_wait(&service->fill_budget, loop_now_us(service->loop), rate);
 }
 
 void fill_spent(struct fill *fill, uint64_t bytes)
 {
 	struct service *service = fill->service;
-	service->budget.bytes -= (int64_t)bytes;
+	budget_spend(&service->fill_budget, bytes);
 	service->fill_bytes += bytes;
 	service->filling_bytes += bytes;
 	fill->sent_bytes += bytes;

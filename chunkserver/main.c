@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "chunkserver/chunkserver.h"
+#include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/base/location.h"
 #include "common/sys/file.h"
 #include "common/sys/log.h"
 #include "common/sys/options.h"
@@ -13,7 +15,7 @@
 #define HOST_BYTES_MAX 256
 
 struct config {
-	char *data, *listen, *masters, *host, *address;
+	char *data, *listen, *masters, *zone, *rack, *location, *host, *address;
 	uint64_t reserve;
 	unsigned log_level, log_format;
 };
@@ -24,6 +26,9 @@ static const struct option_spec specs[] = {
 	{ "data", 'd', OPTION_TEXT, FIELD(data), "DIR", "folder of the chunks: one process a disk", NULL },
 	{ "listen", 'l', OPTION_TEXT, FIELD(listen), "HOST:PORT", "where clients and chunkservers connect", "127.0.0.1:7101" },
 	{ "masters", 'm', OPTION_TEXT, FIELD(masters), "HOST:PORT,...", "all masters of the cluster", "127.0.0.1:7001" },
+	{ "zone", 0, OPTION_TEXT, FIELD(zone), "LABEL", "the same for all that fail together above the rack", NULL },
+	{ "rack", 0, OPTION_TEXT, FIELD(rack), "LABEL", "the same for all hosts of a rack", NULL },
+	{ "location", 0, OPTION_TEXT, FIELD(location), "A/B/...", "instead of both: all failure domains above the host, broadest first", NULL },
 	{ "host", 0, OPTION_TEXT, FIELD(host), "LABEL", "what fails together: the same for all disks of a host (default: its name)", NULL },
 	{ "address", 0, OPTION_TEXT, FIELD(address), "HOST:PORT", "told to others (default: where it listens)", NULL },
 	{ "reserve", 0, OPTION_BYTES, FIELD(reserve), "BYTES", "kept free on the disk", "64M" },
@@ -145,12 +150,36 @@ static void on_terminate(void *arg)
 		chunkserver_stop(process->server, on_stopped, process);
 }
 
-static enum err config_check(const struct config *config, struct buf *message)
+static bool is_given(const char *text)
 {
-	if (config->data == NULL || *config->data == 0)
+	return text != NULL && *text != 0;
+}
+
+/* What is given as zone and rack is put together in `location`. */
+static enum err config_check(struct config *config, struct buf *message)
+{
+	bool has_zone = is_given(config->zone), has_rack = is_given(config->rack);
+	if (!is_given(config->data)) {
 		buf_printf(message, "--data DIR is needed");
-	else
-		return OK;
+	} else if (is_given(config->location) && (has_zone || has_rack)) {
+		buf_printf(message, "--location says it all: not together with --zone or --rack");
+	} else if ((has_zone && strchr(config->zone, '/')) || (has_rack && strchr(config->rack, '/'))) {
+		buf_printf(message, "--zone and --rack are one label each, without \"/\" (see --location)");
+	} else {
+		if (has_zone || has_rack) {
+			struct buf location = { 0 };
+			buf_printf(&location, "%s%s%s", has_zone ? config->zone : "", has_zone && has_rack ? "/" : "",
+				   has_rack ? config->rack : "");
+			buf_append(&location, "", 1);
+			free(config->location);
+			config->location = mem_string((const char *)location.bytes);
+			buf_deinit(&location);
+		}
+		if (!is_given(config->location) || location_is_valid(config->location))
+			return OK;
+		buf_printf(message, "%s is no location: up to %u printable labels without spaces, one \"/\" between them",
+			   config->location, LOCATION_DEPTH_MAX);
+	}
 	return ERR_INVALID;
 }
 
@@ -186,6 +215,7 @@ static int run(const struct config *config)
 		.listen = config->listen,
 		.masters = config->masters,
 		.host = config->host != NULL && *config->host != 0 ? config->host : host,
+		.location = config->location,
 		.address = config->address != NULL && *config->address != 0 ? config->address : NULL,
 		.reserved_bytes = config->reserve,
 		.failed = on_failed,

@@ -19,10 +19,11 @@
 struct report {
 	struct master_link *link;
 	uint64_t chunk, version, server;
-	bool unreachable, full;
+	bool unreachable, full, lost;
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
+	Granary__ColdDone *cold; /* a ColdCommand has ended */
 	unsigned attempts;
 	struct timer timer;
 	rpc_call_id call;
@@ -38,7 +39,7 @@ struct master_link {
 	char *addresses[MASTERS_MAX]; /* in `masters` */
 	uint32_t address_count, address_next;
 	char *silent; /* the one that did not answer lately: asked last */
-	char *host, *address;
+	char *host, *location, *address;
 	uint64_t cluster;
 	uint64_t incarnation;
 	Granary__Settings *settings;
@@ -176,6 +177,7 @@ static void send_register(struct master_link *link)
 	message.server = link->options.server;
 	message.address = link->address;
 	message.host = link->host;
+	message.location = link->location;
 	message.incarnation = link->incarnation;
 	fill_space(link, &message.bytes_total, &message.bytes_free, NULL);
 	struct chunk_store_counts counts;
@@ -345,6 +347,7 @@ static void report_end(struct report *report)
 		rpc_call_cancel(link->rpc, report->call);
 	DL_DELETE2(link->reports, report, previous, next);
 	link->report_count--;
+	message_free(report->cold == NULL ? NULL : &report->cold->base);
 	free(report);
 }
 
@@ -361,7 +364,7 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	struct report *report = arg;
 	struct master_link *link = report->link;
 	report->call = 0;
-	if (result->err == OK) {
+	if (result->err == OK && report->cold == NULL) {
 		link->options.configured(link->options.arg, (const Granary__ChunkLocation *)result->reply);
 	} else if (report->attempts < REPORT_ATTEMPTS_MAX &&
 		   (result->err == ERR_BUSY || result->err == ERR_NOT_LEADER || result->err == ERR_CLOSED ||
@@ -403,11 +406,16 @@ static void send_report(void *arg)
 		send_filled(report);
 		return;
 	}
+	if (report->cold != NULL) {
+		report->call = rpc_peer_call(link->peer, MESSAGE_COLD_DONE, &report->cold->base, NULL, RPC_TIMEOUT_MS, on_reported, report);
+		return;
+	}
 	message.chunk = report->chunk;
 	message.version = report->version;
 	message.server = report->server;
 	message.unreachable = report->unreachable;
 	message.full = report->full;
+	message.lost = report->lost;
 	report->call = rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, on_reported, report);
 }
 
@@ -425,7 +433,7 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 	struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
 		if (report->chunk == failure->chunk && report->server == failure->server && report->version >= failure->version &&
-		    !report->is_fill) {
+		    !report->is_fill && report->cold == NULL) {
 			report->unreachable = failure->unreachable;
 			report->full = failure->full;
 			return;
@@ -441,7 +449,8 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 				   .version = failure->version,
 				   .server = failure->server,
 				   .unreachable = failure->unreachable,
-				   .full = failure->full };
+				   .full = failure->full,
+				   .lost = failure->lost };
 	report_begin(link, report);
 }
 
@@ -461,6 +470,16 @@ void master_link_filled(struct master_link *link, const struct master_link_fill 
 				   .is_fill = true,
 				   .fill_err = fill->err,
 				   .fill_bytes = fill->bytes };
+	report_begin(link, report);
+}
+
+void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message)
+{
+	struct report *report;
+	if (link->report_count >= CHUNK_FAILURES_REPORTED_MAX)
+		return; /* the master asks again, and it is done again */
+	report = mem_zero(1, sizeof(*report));
+	report->cold = (Granary__ColdDone *)message_copy(&message->base);
 	report_begin(link, report);
 }
 
@@ -493,6 +512,7 @@ enum err master_link_open(struct rpc *rpc, struct loop *loop, struct chunk_store
 	link->store = store;
 	link->options = *options;
 	link->host = mem_string(options->host);
+	link->location = mem_string(options->location != NULL ? options->location : "");
 	link->address = mem_string(options->address);
 	link->cluster = options->cluster;
 	link->incarnation = loop_random(loop);
@@ -523,6 +543,7 @@ void master_link_close(struct master_link *link)
 	free(link->silent);
 	message_free(&link->settings->base);
 	free(link->host);
+	free(link->location);
 	free(link->address);
 	free(link);
 }

@@ -17,6 +17,7 @@ struct master_link;
 struct master_link_options {
 	const char *masters; /* "host:port,host:port", copied */
 	const char *host;    /* failure domain label, copied */
+	const char *location; /* NULL: none; copied */
 	const char *address; /* where clients reach us, copied */
 	uint64_t server;
 	uint64_t cluster; /* 0: not known yet */
@@ -48,6 +49,7 @@ struct master_link_failure {
 	uint64_t chunk, version, server;
 	bool unreachable; /* it does not answer anything else either, or does not serve */
 	bool full;
+	bool lost; /* this server is the only one, and has not all of it */
 };
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, const struct master_link_failure *failure);
@@ -60,5 +62,8 @@ struct master_link_fill {
 };
 /* Tells the master how filling a copy from here has ended; the answer comes as `configured`. */
 void master_link_filled(struct master_link *link, const struct master_link_fill *fill);
+
+/* Tells the master how a ColdCommand has ended; copied. */
+void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message);
 
 #endif

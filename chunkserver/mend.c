@@ -310,8 +310,21 @@ static void take_own(struct mend *mend)
 	chunk_store_submit(mend->chunk->store, NULL, &mend->work);
 }
 
+/* There is nobody to be asked; but if it is a shard it can be made of the others. */
+static void tell_lost(const struct mend *mend)
+{
+	const struct service *service = mend->service;
+	const struct chunk *chunk = mend->chunk;
+	if (!service->stopping && chain_is_known(chunk) && chunk->chain->n_replicas == 1)
+		master_link_report(service->link, &(struct master_link_failure){ .chunk = chunk->id,
+										 .version = chunk->version,
+										 .server = service->server,
+										 .lost = true });
+}
+
 static void is_lost(struct mend *mend)
 {
+	tell_lost(mend);
 	log_error("blocks_lost", "chunk=%016" PRIx64 " first=%" PRIu32 " blocks=%" PRIu32 " reason=no_member_has_them", mend->chunk->id,
 		  mend->first, mend->count);
 	mend->lost += mend->count;
@@ -351,6 +364,7 @@ static void decide_uncertain(struct mend *mend)
 		is_certain(mend, "never_synced");
 	} else if (chunk->blank) {
 		log_error("chunk_lost", "chunk=%016" PRIx64 " reason=no_member_has_it", chunk->id);
+		tell_lost(mend);
 		chunk->damage_is_lost = true;
 		chunk_ops_wake(chunk, NULL);
 		finish(mend, MEND_LOST_RETRY_MS);

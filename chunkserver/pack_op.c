@@ -60,7 +60,7 @@ void pack_op_forget(struct chunk *chunk)
 enum err pack_op_give_slot(struct chunk_op *op)
 {
 	struct pack_queue *queue = queue_of(op);
-	if (!op->from_client || op->mends) {
+	if (!op->from_client || op->mends || op->keeps_slot) {
 		if (op->slot == 0 || op->slot > PACK_SLOTS_MAX)
 			return ERR_INVALID;
 		if (op->slot > queue->slot_given)

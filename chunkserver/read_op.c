@@ -194,6 +194,11 @@ static void read_end(struct chunk_op *op, enum err err)
 		reply(op->chunk, request->request, op->first, op->size, op->buffer, op->skip);
 		free(request);
 	}
+	if (err == OK && op->given != NULL && op->buffer != NULL) {
+		*op->given = iobuf_ref(op->buffer);
+		(*op->given)->size = (op->skip + op->size) * BLOCK_BYTES;
+		*op->given_skip = op->skip;
+	}
 	chunk_op_answer(op, err);
 	chunk_op_remove(op);
 }
@@ -224,7 +229,7 @@ void read_op_start(struct chunk_op *op)
 		read_end(op, OK);
 		return;
 	}
-	op->direct = op->scrubs || goes_past_cache(op, count);
+	op->direct = op->scrubs || op->from_disk || goes_past_cache(op, count);
 	if (!op->direct && !is_large(count))
 		read_around(op, count);
 	op->buffer = iobuf_open((op->skip + count + op->extra) * BLOCK_BYTES);

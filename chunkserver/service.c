@@ -4,6 +4,7 @@
 #include <utlist.h>
 
 #include "chunkserver/chain.h"
+#include "chunkserver/cold_read.h"
 #include "chunkserver/compare.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
@@ -27,6 +28,7 @@ void service_deinit(struct service *service)
 {
 	defer_cancel(&service->run_ready);
 	check(service->ready == NULL);
+	cold_read_deinit(service);
 	fence_deinit(&service->fence);
 	answered_deinit(&service->answered);
 }
@@ -232,7 +234,9 @@ static void serve_append(struct service *service, struct rpc_request *request)
 	struct change change = CHANGE_OF(message, pack);
 	struct slice data = data_of(request);
 	enum err err = check_change(service, &change);
-	if (err == OK && (data.size > BLOB_BYTES_MAX || (change.sequence == 0 && message->slot != 0)))
+	/* A pack that is made of its shards keeps its slots. */
+	bool keeps_slot = change.sequence == 0 && message->slot != 0 && request->conn != NULL && rpc_conn_role(request->conn) == RPC_CHUNKSERVER;
+	if (err == OK && (data.size > BLOB_BYTES_MAX || (change.sequence == 0 && message->slot != 0 && !keeps_slot)))
 		err = ERR_INVALID;
 	bool marks_damage = message->damaged && change.sequence != 0;
 	if (err == OK && !marks_damage && crc32c(data.bytes, data.size) != message->crc) {
@@ -248,6 +252,7 @@ static void serve_append(struct service *service, struct rpc_request *request)
 	op->data = data;
 	op->crc = message->crc;
 	op->slot = message->slot;
+	op->keeps_slot = keeps_slot;
 	op->marks_damage = marks_damage;
 	op->deleted = message->deleted && change.sequence != 0;
 	submit(op, &change, KIND_PACK);
@@ -287,10 +292,11 @@ static void serve_read(struct service *service, struct rpc_request *request)
 		rpc_reply_error(request, ERR_INVALID, "range");
 		return;
 	}
-	struct chunk *chunk = chunk_store_find(service->store, message->chunk);
+	struct chunk *chunk = message->from_disk ? NULL : chunk_store_find(service->store, message->chunk);
 	if (chunk != NULL && read_op_try(service, chunk, request))
 		return;
 	struct chunk_op *op = chunk_op_new(service, OP_READ, request);
+	op->from_disk = message->from_disk;
 	op->version = message->version;
 	op->first = block_first(message->offset);
 	op->end = block_end(message->offset, message->bytes);
@@ -366,6 +372,9 @@ static void serve_data(struct service *service, struct rpc_request *request)
 		break;
 	case MESSAGE_PACK_SLOTS:
 		serve_slots(service, request);
+		break;
+	case MESSAGE_COLD_READ:
+		cold_read_serve(service, request);
 		break;
 	case MESSAGE_CHUNK_COMPARE:
 		compare_serve(service, request);
@@ -450,6 +459,7 @@ static void chunk_closing(void *arg, struct chunk *chunk)
 {
 	(void)arg;
 	pack_op_forget(chunk);
+	cold_read_forget(chunk);
 }
 
 static void chunk_abandon(void *arg, struct chunk *chunk)

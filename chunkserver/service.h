@@ -2,6 +2,7 @@
 #ifndef GRANARY_CHUNKSERVER_SERVICE_H
 #define GRANARY_CHUNKSERVER_SERVICE_H
 
+#include "chunkserver/budget.h"
 #include "chunkserver/chunk_op.h"
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/fence.h"
@@ -10,14 +11,10 @@
 struct master_link;
 struct chain_peer;
 
-/* A token bucket: what fills new copies from here. */
-struct fill_budget {
-	int64_t bytes; /* may be spent; below 0: has been */
-	uint64_t refilled_us;
-};
-
 struct commands_batch;
 struct scrub;
+struct cold_task;
+struct decompressor;
 
 struct service {
 	struct loop *loop;
@@ -39,7 +36,12 @@ struct service {
 	uint64_t corrupt_frames;  /* data refused because its CRC disagreed */
 	uint64_t incarnation;	  /* of this process */
 	uint64_t life;		  /* how often the store was opened */
-	struct fill_budget budget;
+	struct budget fill_budget; /* what fills new copies from here */
+	struct budget cold_budget; /* what makes chunks cold */
+	struct cold_task *cold_tasks;
+	struct decompressor *decompressors[WORKERS_COUNT]; /* not in use; cold_read.c */
+	uint32_t decompressor_count;
+	uint32_t cold_task_count;
 	uint64_t fill_bytes;	/* sent to fill new copies */
 	uint64_t filling_bytes; /* of those, of copies that are not complete yet */
 	bool stopping;

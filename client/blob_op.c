@@ -1,6 +1,7 @@
 #include "client/blob_op.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "client/chain_op.h"
@@ -12,6 +13,7 @@
 struct blob_append {
 	struct blob_append *next; /* waits for a pack */
 	struct client *client;
+	struct pack_pool *pool;
 	struct iobuf *data;
 	bool sync;
 	uint64_t pack;
@@ -22,6 +24,36 @@ struct blob_append {
 };
 
 static void append_send(struct blob_append *append);
+
+/* The default class's, for more classes than there may be. */
+static struct pack_pool *pool_of(struct client *client, const char *label)
+{
+	struct pack_pool *pool;
+	size_t count = 0;
+	LL_FOREACH(client->packs.pools, pool)
+	{
+		if (strcmp(pool->label, label) == 0)
+			return pool;
+		count++;
+	}
+	size_t size = strlen(label);
+	if (size > 0 && (size > STORAGE_CLASS_NAME_BYTES_MAX || count >= CLIENT_PACK_POOLS_MAX))
+		return pool_of(client, "");
+	pool = mem_zero(1, sizeof *pool);
+	pool->client = client;
+	memcpy(pool->label, label, size);
+	LL_PREPEND(client->packs.pools, pool);
+	return pool;
+}
+
+void pack_pools_deinit(struct client *client)
+{
+	while (client->packs.pools) {
+		struct pack_pool *pool = client->packs.pools;
+		LL_DELETE(client->packs.pools, pool);
+		free(pool);
+	}
+}
 
 static void append_end(struct blob_append *append, enum err err, uint32_t slot)
 {
@@ -35,12 +67,12 @@ static void append_end(struct blob_append *append, enum err err, uint32_t slot)
 
 static void pack_opened(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
-	struct client *client = arg;
-	struct packs *packs = &client->packs;
+	struct pack_pool *pool = arg;
+	struct client *client = pool->client;
 	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
 	struct location location;
 	(void)text;
-	packs->opening = false;
+	pool->opening = false;
 	if (err == OK && reply->n_results != 1)
 		err = ERR_PROTOCOL;
 	if (err == OK && reply->results[0]->error)
@@ -50,12 +82,12 @@ static void pack_opened(void *arg, enum err err, const ProtobufCMessage *message
 	if (err == OK)
 		err = location_parse(&client->servers, reply->results[0]->chunks[0], &location);
 	if (err == OK) {
-		packs->current = location.chunk;
-		packs->full = 0;
+		pool->current = location.chunk;
+		pool->full = 0;
 		place_set(client, &(struct place){.pack = location.chunk}, &location);
 	}
-	struct blob_append *waiting = packs->waiting;
-	packs->waiting = NULL;
+	struct blob_append *waiting = pool->waiting;
+	pool->waiting = NULL;
 	while (waiting) {
 		struct blob_append *append = waiting;
 		LL_DELETE(waiting, append);
@@ -68,23 +100,24 @@ static void pack_opened(void *arg, enum err err, const ProtobufCMessage *message
 	}
 }
 
-static void pack_open(struct client *client)
+static void pack_open(struct pack_pool *pool)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__OpenPack open_pack = GRANARY__OPEN_PACK__INIT;
-	open_pack.full = client->packs.full;
+	open_pack.full = pool->full;
+	open_pack.class_ = pool->label;
 	op.op_case = GRANARY__META_OP__OP_OPEN_PACK;
 	op.open_pack = &open_pack;
-	client->packs.opening = true;
+	pool->opening = true;
 	/* Files made under a delegation may wait for it. */
-	session_meta(client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_SENDS_DONE, pack_opened, client);
+	session_meta(pool->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_SENDS_DONE, pack_opened, pool);
 }
 
 static void append_answered(void *arg, enum err err, uint32_t slot)
 {
 	struct blob_append *append = arg;
 	struct client *client = append->client;
-	struct packs *packs = &client->packs;
+	struct pack_pool *pool = append->pool;
 	bool again = err == ERR_PACK_FULL || err == ERR_STALE_VERSION || err == ERR_NO_CHUNK || err == ERR_NOT_FOUND;
 	if (err == ERR_NO_SPACE)
 		again = ++append->packs_without_space < NO_SPACE_PACKS_MAX;
@@ -92,9 +125,9 @@ static void append_answered(void *arg, enum err err, uint32_t slot)
 		append_end(append, err, slot);
 		return;
 	}
-	if (packs->current == append->pack) { /* the first to find out */
-		packs->full = packs->current;
-		packs->current = 0;
+	if (pool->current == append->pack) { /* the first to find out */
+		pool->full = pool->current;
+		pool->current = 0;
 	}
 	append_send(append);
 }
@@ -102,14 +135,14 @@ static void append_answered(void *arg, enum err err, uint32_t slot)
 static void append_send(struct blob_append *append)
 {
 	struct client *client = append->client;
-	struct packs *packs = &client->packs;
-	if (packs->current == 0) {
-		LL_APPEND(packs->waiting, append);
-		if (!packs->opening)
-			pack_open(client);
+	struct pack_pool *pool = append->pool;
+	if (pool->current == 0) {
+		LL_APPEND(pool->waiting, append);
+		if (!pool->opening)
+			pack_open(pool);
 		return;
 	}
-	append->pack = packs->current;
+	append->pack = pool->current;
 	chain_call(client,
 		   &(struct chain_request){
 		       .type = MESSAGE_BLOB_APPEND,
@@ -121,13 +154,14 @@ static void append_send(struct blob_append *append)
 		   append_answered, append);
 }
 
-void blob_append(struct client *client, struct iobuf *data, bool sync, blob_append_fn *done, void *arg)
+void blob_append(struct client *client, const struct blob_request *request, blob_append_fn *done, void *arg)
 {
 	struct blob_append *append = mem_zero(1, sizeof *append);
-	check(data->size > 0 && data->size <= BLOB_BYTES_MAX);
+	check(request->data->size > 0 && request->data->size <= BLOB_BYTES_MAX);
 	append->client = client;
-	append->data = iobuf_ref(data);
-	append->sync = sync;
+	append->pool = pool_of(client, request->label);
+	append->data = iobuf_ref(request->data);
+	append->sync = request->sync;
 	append->deadline_ms = loop_now_ms(client->loop) + client->timeout_ms;
 	append->done = done;
 	append->arg = arg;

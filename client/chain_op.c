@@ -359,6 +359,21 @@ static bool chain_in_session(struct chain_op *op)
 	return false;
 }
 
+/* A chunk becomes hot for whoever writes; a blob goes to another pack. */
+static void chain_warm(struct chain_op *op, const struct location *location)
+{
+	if (op->request.type == MESSAGE_BLOB_APPEND) {
+		chain_end(op, ERR_PACK_FULL, 0);
+		return;
+	}
+	op->state = CHAIN_REPORTING;
+	op->last = ERR_BUSY;
+	if (op->reported != 0)
+		return;
+	op->reported = op->chunk = location->chunk;
+	place_warm(op->client, &op->request.place, op->chunk, chain_reported, op);
+}
+
 static void chain_step(struct chain_op *op)
 {
 	struct client *client = op->client;
@@ -379,7 +394,15 @@ static void chain_step(struct chain_op *op)
 			place_fetch(client, &op->request.place, chain_located, op);
 		return;
 	}
-	if (location->count == 0) { /* nothing there to be trimmed or synced */
+	if (location_is_hole(location)) { /* nothing there to be trimmed or synced */
+		chain_end(op, OK, 0);
+		return;
+	}
+	if (location->frozen && op->request.type != MESSAGE_CHUNK_SYNC) {
+		chain_warm(op, location);
+		return;
+	}
+	if (location->cold) { /* it was on the disks before its copies went */
 		chain_end(op, OK, 0);
 		return;
 	}
@@ -463,7 +486,7 @@ void chain_call(struct client *client, const struct chain_request *request, chai
 	}
 	const struct location *location = place_find(client, &request->place);
 	if (client->closing || (!location && !request->place.map && request->place.inode == 0) ||
-	    (location && location->count == 0)) {
+	    (location && (location_is_hole(location) || location->frozen))) {
 		op->state = CHAIN_PAUSED;
 		timer_start(&op->timer, 0);
 	} else

@@ -425,6 +425,8 @@ bool client_make(struct client *client, Granary__Create *create, Granary__Inode 
 	create->id = delegations_next_id(client);
 	create->time = create->ctime = now_ns(client);
 	made_attr(create, create->time, attr);
+	if (parent->label)
+		attr->class_ = parent->label;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = create;
 	delegation_changed(parent, 1, is_directory, create->time);

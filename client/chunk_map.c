@@ -207,7 +207,7 @@ void chunk_map_forget_holes(struct chunk_map *map)
 	struct chunk_place *place, *next;
 	HASH_ITER(hh, map->table, place, next)
 	{
-		if (place->location.count > 0)
+		if (!location_is_hole(&place->location))
 			continue;
 		HASH_DEL(map->table, place);
 		free(place);
@@ -223,7 +223,7 @@ const struct location *place_find(struct client *client, const struct place *pla
 	struct chunk_place *found = map_find(place->map, place->index);
 	if (!found)
 		return NULL;
-	if (found->location.count == 0 && (place->allocate || loop_now_ms(client->loop) >= found->hole_until_ms))
+	if (location_is_hole(&found->location) && (place->allocate || loop_now_ms(client->loop) >= found->hole_until_ms))
 		return NULL;
 	return &found->location;
 }
@@ -274,7 +274,7 @@ void place_note_written(struct client *client, const struct place *place, uint64
 static bool is_news(struct chunk_map *map, uint32_t index)
 {
 	const struct chunk_place *place = map_find(map, index);
-	return !place || place->location.count == 0;
+	return !place || location_is_hole(&place->location);
 }
 
 static void fetch_end(struct fetch *fetch, enum err err)
@@ -318,7 +318,7 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 	}
 	for (uint32_t i = 0; i < fetch->count; i++) {
 		struct chunk_place *place = map_put(map, fetch->first + i);
-		if (place->location.count == 0) /* a hole, newly found or still */
+		if (location_is_hole(&place->location)) /* a hole, newly found or still */
 			place->hole_until_ms = fetch->sent_ms + LEASE_GRANTED_MS(CACHE_LEASE_MS); /* that of the attributes */
 	}
 	return OK;
@@ -405,7 +405,7 @@ void place_fetch(struct client *client, const struct place *place, file_io_fn *d
 	}
 	struct chunk_map *map = place->map;
 	struct chunk_place *found = map_find(map, place->index);
-	bool missing = place->index >= map->exists_below || (found && found->location.count == 0);
+	bool missing = place->index >= map->exists_below || (found && location_is_hole(&found->location));
 	bool allocate = place->allocate && missing;
 	struct fetch *fetch;
 	DL_FOREACH(map->fetches, fetch)
@@ -453,8 +453,9 @@ static void failure_answered(void *arg, enum err err, const ProtobufCMessage *me
 	}
 }
 
-void place_report(struct client *client, const struct place *place, uint64_t chunk, uint64_t version, uint64_t server,
-		  file_io_fn *done, void *arg)
+/* True: the question is to be sent; false: one about this chunk is under way. */
+static bool failure_wait(struct client *client, const struct place *place, uint64_t chunk, file_io_fn *done, void *arg,
+			 struct failure **out)
 {
 	struct failure *failure;
 	HASH_FIND(hh, client->failures, &chunk, sizeof chunk, failure);
@@ -470,7 +471,24 @@ void place_report(struct client *client, const struct place *place, uint64_t chu
 	waiter->done = done;
 	waiter->arg = arg;
 	LL_APPEND(failure->waiters, waiter);
-	if (!ask)
+	*out = failure;
+	return ask;
+}
+
+void place_warm(struct client *client, const struct place *place, uint64_t chunk, file_io_fn *done, void *arg)
+{
+	struct failure *failure;
+	Granary__ChunkWarm message = GRANARY__CHUNK_WARM__INIT;
+	message.chunk = chunk;
+	if (failure_wait(client, place, chunk, done, arg, &failure))
+		session_ask(client->session, MESSAGE_CHUNK_WARM, &message.base, true, failure_answered, failure);
+}
+
+void place_report(struct client *client, const struct place *place, uint64_t chunk, uint64_t version, uint64_t server,
+		  file_io_fn *done, void *arg)
+{
+	struct failure *failure;
+	if (!failure_wait(client, place, chunk, done, arg, &failure))
 		return;
 	Granary__ChunkFailure message = GRANARY__CHUNK_FAILURE__INIT;
 	message.chunk = chunk;

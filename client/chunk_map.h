@@ -45,7 +45,7 @@ struct place {
 	uint64_t inode; /* with map NULL: one of the pack's blobs, by which the pack is found again; 0: it cannot be */
 };
 
-/* NULL: not known. count 0: known to be a hole (as long as the lease on the attributes that were fetched with it). Valid until the next call here. */
+/* NULL: not known. A hole: known to be one (as long as the lease on the attributes that were fetched with it). Valid until the next call here. */
 const struct location *place_find(struct client *client, const struct place *place);
 void place_forget(struct client *client, const struct place *place);
 void place_set(struct client *client, const struct place *place, const struct location *location);
@@ -64,6 +64,8 @@ void packs_deinit(struct client *client);
  * is never from within, or until place_unreport. */
 void place_report(struct client *client, const struct place *place, uint64_t chunk, uint64_t version, uint64_t server,
 		  file_io_fn *done, void *arg);
+/* Asks the leader to let the place be written, which is frozen. Otherwise as place_report; ERR_BUSY: not yet. */
+void place_warm(struct client *client, const struct place *place, uint64_t chunk, file_io_fn *done, void *arg);
 /* Who asked with `arg` about this chunk wants no answer any more; the place may go. */
 void place_unreport(struct client *client, uint64_t chunk, const void *arg);
 void failures_deinit(struct client *client);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "client/blob_op.h"
 #include "client/changes.h"
 #include "client/chunk_map.h"
 #include "client/client_internal.h"
@@ -189,6 +190,7 @@ void client_close(struct client *client)
 	HASH_ITER(hh, client->files, io, next)
 	file_io_abandon(io);
 	packs_deinit(client);
+	pack_pools_deinit(client);
 	failures_deinit(client);
 	session_close(client->session);
 	servers_deinit(&client->servers);

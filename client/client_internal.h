@@ -5,6 +5,7 @@
 #include "client/client.h"
 #include "client/servers.h"
 #include "client/session.h"
+#include "common/base/limits.h"
 #include "common/base/rng.h"
 
 struct chain_op;
@@ -25,12 +26,20 @@ struct running {
 	void (*cancel)(struct running *running); /* ends it with ERR_CANCELLED, and takes it out of the list */
 };
 
-struct packs {
-	struct pack *table; /* locations by pack id */
-	uint64_t current;   /* the pack to append to; 0: none */
+/* blob_op.c: the pack to append to, of one storage class. */
+struct pack_pool {
+	struct pack_pool *next;
+	struct client *client;
+	char label[STORAGE_CLASS_NAME_BYTES_MAX + 1];
+	uint64_t current;   /* 0: none */
 	uint64_t full;      /* the last one, to be replaced */
 	bool opening;
 	struct blob_append *waiting; /* for a pack */
+};
+
+struct packs {
+	struct pack *table; /* locations by pack id */
+	struct pack_pool *pools;
 };
 
 /* creations.c */

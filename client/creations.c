@@ -54,6 +54,8 @@ struct file_io *file_io_create_local(struct client *client, const Granary__Creat
 	creation->time_ns = (int64_t)loop_wall_ms(client->loop) * 1000000;
 	Granary__Inode attr;
 	made_attr(create, creation->time_ns, &attr);
+	if (delegation->label)
+		attr.class_ = delegation->label;
 	creation->io = file_io_open(client, delegations_next_id(client), &attr);
 	creations->count++;
 	creation->io->creation = creation;

@@ -117,6 +117,7 @@ void delegation_free(struct delegation *delegation)
 	timer_stop(&delegation->timer);
 	names_drop(delegation);
 	delegation_forget_attr(delegation);
+	free(delegation->label);
 	free(delegation);
 }
 
@@ -153,6 +154,8 @@ static void attr_learn(struct delegation *delegation, const Granary__Inode *attr
 {
 	delegation_forget_attr(delegation);
 	delegation->attr = (Granary__Inode *)message_copy(&attr->base);
+	free(delegation->label);
+	delegation->label = mem_string(attr->class_);
 	delegation->usable = !(attr->mode & MODE_SETGID);
 }
 

@@ -28,6 +28,7 @@ struct delegation {
 	uint64_t *names;	/* hashes, open addressing */
 	size_t names_count, names_size;
 	Granary__Inode *attr;	/* of the directory, as our changes leave it; or NULL. But for the times: touched_ns */
+	char *label;		/* its storage class, which what is made in it gets, too */
 	bool counted;		/* attr->entries is right, with our creations */
 	uint64_t epoch;		/* of what is known of it */
 	int64_t touched_ns;	/* when we changed its names last; 0: not since the master told its times */

@@ -255,7 +255,8 @@ static void append_begin(struct file_io *io)
 	if (!io->flush_small)
 		io->flush_small = iobuf_ref(io->small);
 	file_io_hold(io);
-	blob_append(io->client, io->flush_small, io->flush_sync, appended, io);
+	blob_append(io->client,
+		    &(struct blob_request){.label = io->attr->class_, .data = io->flush_small, .sync = io->flush_sync}, appended, io);
 }
 
 static void flush_extents(struct file_io *io)

@@ -42,6 +42,7 @@ struct granary_options {
 	const char *config;  /* a client.conf; NULL: as above */
 	uint32_t timeout_ms; /* 0: 30,000 */
 	uint32_t uid, gid;   /* owner of what is created through this handle */
+	const char *storage_class; /* of what is created; NULL: that of its directory */
 };
 /* With a failure, too, *out is a handle, for granary_message and granary_close. */
 granary_status granary_connect(const struct granary_options *options, struct granary_cluster **out);
@@ -54,6 +55,7 @@ struct granary_stat {
 	uint32_t layout; /* 0 empty, 1 symbolic link, 2 blob in a pack, 3 chunks */
 	uint64_t pack;
 	uint32_t slot;
+	char storage_class[64]; /* its name */
 };
 
 /* Whole blobs. Nothing half-written is ever visible under its name. */
@@ -68,7 +70,8 @@ granary_status granary_open(struct granary_cluster *, const char *path, int flag
 			    struct granary_file **out);
 granary_status granary_open_id(struct granary_cluster *, uint64_t id, struct granary_file **out);
 /* A file without a name, to be written and then given one (or an id) by granary_publish; forgotten if it is not. */
-granary_status granary_open_unnamed(struct granary_cluster *, uint32_t mode, struct granary_file **out);
+/* path: where it will be published, which says what storage class it gets; or NULL. */
+granary_status granary_open_unnamed(struct granary_cluster *, const char *path, uint32_t mode, struct granary_file **out);
 struct granary_publish {
 	const char *path;   /* NULL: no name, kept by id */
 	bool if_absent;     /* fails with "already exists" */
@@ -106,6 +109,9 @@ granary_status granary_chown(struct granary_cluster *, const char *path, uint32_
 /* INT64_MIN leaves a time as it is. */
 granary_status granary_utimes(struct granary_cluster *, const char *path, int64_t atime_ns, int64_t mtime_ns);
 granary_status granary_truncate(struct granary_cluster *, const char *path, uint64_t size);
+/* Gives a file or directory another storage class (`granary admin class`); below: what is in the directory gets it, too, in the background.
+ * Otherwise that has the class which is made there from now on. */
+granary_status granary_set_storage_class(struct granary_cluster *, const char *path, const char *name, bool below);
 
 struct granary_entry {
 	const char *name; /* valid for the call */

@@ -1,11 +1,13 @@
 #include "client/public.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "common/proto/storage_class.h"
 
 const char *granary_error_text(granary_status status)
 {
@@ -143,9 +145,20 @@ enum err public_meta(struct granary_cluster *cluster, Granary__MetaOp *const *op
 	return err;
 }
 
+void public_create(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode, Granary__Create *out)
+{
+	granary__create__init(out);
+	out->parent = parent;
+	out->name = message_borrow(name);
+	out->mode = mode;
+	out->uid = cluster->uid;
+	out->gid = cluster->gid;
+	out->class_ = cluster->storage_class;
+}
+
 void public_walk(struct granary_cluster *cluster, const char *path, bool follow, struct walked *out)
 {
-	*out = (struct walked){0};
+	*out = (struct walked){.parent_label = ""};
 	if (!path || path[0] != '/') {
 		out->err = ERR_INVALID;
 		return;
@@ -167,6 +180,7 @@ void public_walk(struct granary_cluster *cluster, const char *path, bool follow,
 	const Granary__MetaResult *result = out->reply->results[0];
 	out->parent = result->parent;
 	out->name = message_bytes(result->name);
+	out->parent_label = result->class_;
 	out->inode = result->inode;
 	out->attr = result->attr;
 	if (out->err == OK && (!out->attr || out->inode == 0))
@@ -209,6 +223,7 @@ void public_stat(uint64_t inode, const Granary__Inode *attr, struct granary_stat
 	    .pack = attr->pack,
 	    .slot = attr->slot,
 	};
+	snprintf(out->storage_class, sizeof out->storage_class, "%s", storage_class_name(attr->class_));
 }
 
 /* ---- connect ---- */
@@ -239,6 +254,7 @@ granary_status granary_connect(const struct granary_options *options, struct gra
 	cluster->timeout_ms = options->timeout_ms ? options->timeout_ms : CLIENT_TIMEOUT_MS;
 	cluster->uid = options->uid;
 	cluster->gid = options->gid;
+	cluster->storage_class = mem_string(options->storage_class ? options->storage_class : "");
 	enum err err = loop_open(&cluster->loop);
 	if (err)
 		return public_result(cluster, "connect", "", err);
@@ -286,5 +302,6 @@ void granary_close(struct granary_cluster *cluster)
 		loop_close(cluster->loop);
 	buf_deinit(&cluster->addresses);
 	buf_deinit(&cluster->message);
+	free(cluster->storage_class);
 	free(cluster);
 }

@@ -12,6 +12,7 @@ struct granary_cluster {
 	struct buf message; /* ends with NUL */
 	uint64_t timeout_ms;
 	uint32_t uid, gid;
+	char *storage_class; /* "": that of the directory */
 };
 
 /* The result of an asynchronous call. */
@@ -37,8 +38,11 @@ struct walked {
 	uint64_t inode, parent;
 	const Granary__Inode *attr;
 	struct slice name;
+	const char *parent_label; /* Inode.class of the parent */
 	Granary__MetaReply *reply; /* holds attr and name: walked_deinit */
 };
+/* The inode's class is to be the handle's own, or its parent's. */
+void public_create(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode, Granary__Create *out);
 void public_walk(struct granary_cluster *cluster, const char *path, bool follow, struct walked *out);
 void walked_deinit(struct walked *walked);
 /* As an error for an operation that needs the file: walked.err. For one that makes a name: OK when only the name is

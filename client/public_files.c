@@ -8,6 +8,7 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "common/proto/mode.h"
+#include "common/proto/storage_class.h"
 
 #define REPLACED_MAX 8u       /* times a file may be replaced while we open it */
 #define COPY_BYTES (4u * MIB) /* read or written at a time */
@@ -60,18 +61,14 @@ static enum err open_inode(struct granary_cluster *cluster, uint64_t inode, int 
 	return err;
 }
 
-/* parent 0: without a name. *existed: the file was there (only when not exclusive). */
+/* Without a name: held by the session; the parent only says what it inherits, and may be 0. */
 static enum err create_inode(struct granary_cluster *cluster, uint64_t parent, struct slice name, uint32_t mode,
 			     int flags, struct granary_file **out)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__Create create;
 	Granary__MetaReply *reply;
-	create.parent = parent;
-	create.name = message_borrow(name);
-	create.mode = MODE_FILE | (mode & MODE_PERMISSIONS);
-	create.uid = cluster->uid;
-	create.gid = cluster->gid;
+	public_create(cluster, parent, name, MODE_FILE | (mode & MODE_PERMISSIONS), &create);
 	create.exclusive = flags & O_EXCL;
 	op.op_case = GRANARY__META_OP__OP_CREATE;
 	op.create = &create;
@@ -154,10 +151,19 @@ granary_status granary_open_id(struct granary_cluster *cluster, uint64_t id, str
 	return public_result_id(cluster, "open", id, open_inode(cluster, id, O_RDONLY, out));
 }
 
-granary_status granary_open_unnamed(struct granary_cluster *cluster, uint32_t mode, struct granary_file **out)
+granary_status granary_open_unnamed(struct granary_cluster *cluster, const char *path, uint32_t mode, struct granary_file **out)
 {
+	uint64_t parent = 0;
 	*out = NULL;
-	return public_result(cluster, "create", "", create_inode(cluster, 0, slice_of(NULL, 0), mode, O_RDWR, out));
+	if (path) {
+		struct walked walked;
+		public_walk(cluster, path, true, &walked);
+		/* What is not there, or is no place for a file, is publish's business. */
+		bool is_directory = walked.err == OK && mode_is_directory(walked.attr->mode);
+		parent = is_directory ? walked.inode : walked.parent;
+		walked_deinit(&walked);
+	}
+	return public_result(cluster, "create", path ? path : "", create_inode(cluster, parent, slice_of(NULL, 0), mode, O_RDWR, out));
 }
 
 /* ---- data ---- */
@@ -282,49 +288,60 @@ granary_status granary_truncate(struct granary_cluster *cluster, const char *pat
 
 /* ---- publish ---- */
 
-static enum err link_request(struct granary_cluster *cluster, Granary__MetaOp *const *before, size_t before_count,
-			     uint64_t inode, const struct granary_publish *publish, uint64_t *id)
+/* Where it is to be published. An error is one of the publication. */
+static enum err walk_to(struct granary_cluster *cluster, const struct granary_publish *publish, struct walked *walked)
+{
+	*walked = (struct walked){.parent_label = ""};
+	if (!publish->path)
+		return OK;
+	public_walk(cluster, publish->path, true, walked);
+	enum err err = walked_for_new(walked);
+	return err == OK && publish->if_absent && walked->err == OK ? ERR_EXISTS : err;
+}
+
+/* `before`: at most 2 operations that come first. inode 0: what they make. */
+static enum err link_request(struct granary_cluster *cluster, Granary__MetaOp *const *before, uint64_t inode,
+			     const struct walked *walked, const struct granary_publish *publish, uint64_t *id)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Link link = GRANARY__LINK__INIT;
 	Granary__MetaOp *ops[3];
 	Granary__MetaReply *reply;
-	struct walked walked = {0};
-	enum err err = OK;
-	check(before_count < 3);
-	if (publish->path) {
-		public_walk(cluster, publish->path, true, &walked);
-		err = walked_for_new(&walked);
-		if (err == OK && publish->if_absent && walked.err == OK)
-			err = ERR_EXISTS;
-	}
-	if (err == OK) {
-		link.inode = inode;
-		link.parent = walked.parent;
-		link.name = message_borrow(walked.name);
-		link.replace = publish->path && !publish->if_absent;
-		link.expect_change = publish->if_change;
-		op.op_case = GRANARY__META_OP__OP_LINK;
-		op.link = &link;
-		for (size_t i = 0; i < before_count; i++)
-			ops[i] = before[i];
-		ops[before_count] = &op;
-		err = public_meta(cluster, ops, before_count + 1, &reply);
-		if (err == OK && id)
-			*id = inode ? inode : reply->results[0]->inode;
-		if (reply)
-			message_free(&reply->base);
-	}
+	size_t count = 0;
+	link.inode = inode;
+	link.parent = walked->parent;
+	link.name = message_borrow(walked->name);
+	link.replace = publish->path && !publish->if_absent;
+	link.expect_change = publish->if_change;
+	op.op_case = GRANARY__META_OP__OP_LINK;
+	op.link = &link;
+	for (; before && before[count]; count++)
+		ops[count] = before[count];
+	ops[count] = &op;
+	enum err err = public_meta(cluster, ops, count + 1, &reply);
+	if (err == OK && id)
+		*id = inode ? inode : reply->results[0]->inode;
+	if (reply)
+		message_free(&reply->base);
+	return err;
+}
+
+static enum err publish_file(struct granary_file *file, const struct granary_publish *publish, uint64_t *id)
+{
+	struct walked walked;
+	enum err err = sync_io(file);
+	if (err)
+		return err;
+	err = walk_to(file->cluster, publish, &walked);
+	if (err == OK)
+		err = link_request(file->cluster, NULL, file->inode, &walked, publish, id);
 	walked_deinit(&walked);
 	return err;
 }
 
 granary_status granary_publish(struct granary_file *file, struct granary_publish *publish)
 {
-	enum err err = sync_io(file);
-	if (err == OK)
-		err = link_request(file->cluster, NULL, 0, file->inode, publish, &publish->id);
-	return public_result(file->cluster, "put", publish->path ? publish->path : "", err);
+	return public_result(file->cluster, "put", publish->path ? publish->path : "", publish_file(file, publish, &publish->id));
 }
 
 /* ---- whole blobs ---- */
@@ -343,50 +360,59 @@ static void append_done(void *arg, enum err err, uint64_t pack, uint32_t slot)
 	wait_done(&wait->wait, err);
 }
 
+static enum err append(struct granary_cluster *cluster, const void *bytes, size_t size, const char *label, Granary__CommitBlob *commit)
+{
+	struct append_wait wait = {0};
+	struct iobuf *data = iobuf_open((uint32_t)size);
+	memcpy(data->bytes, bytes, size);
+	data->size = (uint32_t)size;
+	blob_append(cluster->client, &(struct blob_request){.label = label, .data = data, .sync = true}, append_done, &wait);
+	iobuf_unref(data);
+	enum err err = wait_for(cluster, &wait.wait);
+	commit->pack = wait.pack;
+	commit->slot = wait.slot;
+	commit->bytes = (uint32_t)size;
+	return err;
+}
+
 /* The record first, then one request: the file, its content, its name. */
 static enum err put_small(struct granary_cluster *cluster, const void *bytes, size_t size, uint32_t mode,
 			  const struct granary_publish *publish, uint64_t *id)
 {
 	Granary__MetaOp create_op = GRANARY__META_OP__INIT, commit_op = GRANARY__META_OP__INIT;
-	Granary__Create create = GRANARY__CREATE__INIT;
+	Granary__Create create;
 	Granary__CommitBlob commit = GRANARY__COMMIT_BLOB__INIT;
-	create.mode = MODE_FILE | (mode & MODE_PERMISSIONS);
-	create.uid = cluster->uid;
-	create.gid = cluster->gid;
+	struct walked walked;
+	enum err err = walk_to(cluster, publish, &walked);
+	public_create(cluster, walked.parent, slice_of(NULL, 0), MODE_FILE | (mode & MODE_PERMISSIONS), &create);
 	create_op.op_case = GRANARY__META_OP__OP_CREATE;
 	create_op.create = &create;
-	if (size > 0) {
-		struct append_wait wait = {0};
-		struct iobuf *data = iobuf_open((uint32_t)size);
-		memcpy(data->bytes, bytes, size);
-		data->size = (uint32_t)size;
-		blob_append(cluster->client, data, true, append_done, &wait);
-		iobuf_unref(data);
-		enum err err = wait_for(cluster, &wait.wait);
-		if (err)
-			return err;
-		commit.pack = wait.pack;
-		commit.slot = wait.slot;
-		commit.bytes = (uint32_t)size;
-	}
 	commit_op.op_case = GRANARY__META_OP__OP_COMMIT_BLOB;
 	commit_op.commit_blob = &commit;
-	Granary__MetaOp *ops[] = {&create_op, &commit_op};
-	return link_request(cluster, ops, size > 0 ? 2 : 1, 0, publish, id);
+	const char *label = cluster->storage_class[0] ? storage_class_label(cluster->storage_class) : walked.parent_label;
+	if (err == OK && size > 0)
+		err = append(cluster, bytes, size, label, &commit);
+	Granary__MetaOp *ops[] = {&create_op, size > 0 ? &commit_op : NULL, NULL};
+	if (err == OK)
+		err = link_request(cluster, ops, 0, &walked, publish, id);
+	walked_deinit(&walked);
+	return err;
 }
 
 static enum err put_large(struct granary_cluster *cluster, const void *bytes, size_t size, uint32_t mode,
 			  const struct granary_publish *publish, uint64_t *id)
 {
 	struct granary_file *file = NULL;
-	enum err err = create_inode(cluster, 0, slice_of(NULL, 0), mode, O_RDWR, &file);
+	struct walked walked;
+	enum err err = walk_to(cluster, publish, &walked);
+	if (err == OK)
+		err = create_inode(cluster, walked.parent, slice_of(NULL, 0), mode, O_RDWR, &file);
+	walked_deinit(&walked);
 	if (err)
 		return err;
 	err = write_all(file, bytes, size, 0);
 	if (err == OK)
-		err = sync_io(file);
-	if (err == OK)
-		err = link_request(cluster, NULL, 0, file->inode, publish, id);
+		err = publish_file(file, publish, id);
 	file_free(file);
 	return err;
 }

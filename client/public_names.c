@@ -57,12 +57,8 @@ static enum err make(struct granary_cluster *cluster, const char *path, uint32_t
 	enum err err = walked.err == OK ? ERR_EXISTS : walked_for_new(&walked);
 	if (err == OK) {
 		Granary__MetaOp op = GRANARY__META_OP__INIT;
-		Granary__Create create = GRANARY__CREATE__INIT;
-		create.parent = walked.parent;
-		create.name = message_borrow(walked.name);
-		create.mode = mode;
-		create.uid = cluster->uid;
-		create.gid = cluster->gid;
+		Granary__Create create;
+		public_create(cluster, walked.parent, walked.name, mode, &create);
 		create.symlink = message_borrow(target);
 		create.exclusive = true;
 		op.op_case = GRANARY__META_OP__OP_CREATE;
@@ -77,6 +73,25 @@ granary_status granary_mkdir(struct granary_cluster *cluster, const char *path, 
 {
 	enum err err = make(cluster, path, MODE_DIRECTORY | (mode & MODE_PERMISSIONS), slice_of(NULL, 0));
 	return public_result(cluster, "mkdir", path, err);
+}
+
+granary_status granary_set_storage_class(struct granary_cluster *cluster, const char *path, const char *name, bool below)
+{
+	struct walked walked;
+	public_walk(cluster, path, true, &walked);
+	enum err err = walked.err;
+	if (err == OK) {
+		Granary__MetaOp op = GRANARY__META_OP__INIT;
+		Granary__SetInodeClass change = GRANARY__SET_INODE_CLASS__INIT;
+		change.inode = walked.inode;
+		change.class_ = (char *)(uintptr_t)name;
+		change.below = below;
+		op.op_case = GRANARY__META_OP__OP_SET_INODE_CLASS;
+		op.set_inode_class = &change;
+		err = one_op(cluster, &op);
+	}
+	walked_deinit(&walked);
+	return public_result(cluster, "assign", path, err);
 }
 
 granary_status granary_symlink(struct granary_cluster *cluster, const char *target, const char *path)

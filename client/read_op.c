@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "client/cold_read.h"
+
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
@@ -33,6 +35,7 @@ struct read_op {
 	struct server *order[REPLICAS_MAX];
 	struct attempt attempts[REPLICAS_MAX]; /* in that order */
 	unsigned count, tried, asked, rounds_damaged; /* asked: of those tried, not answered yet */
+	unsigned rounds_absent; /* of a cold chunk, whose shards were not where they should be */
 	unsigned without_chunk,
 	    rounds_without_chunk; /* replicas that say they have no such chunk; rounds in which all did */
 	bool written;             /* as the location says */
@@ -264,6 +267,23 @@ static void choose_order(struct read_op *op, const struct location *location)
 	location_shuffle(location, &rng, loop_now_ms(client->loop), op->order);
 }
 
+/* Goes on as a read of a cold chunk. */
+static void read_cold(struct read_op *op, uint64_t chunk)
+{
+	struct client *client = op->client;
+	struct read_request request = op->request;
+	struct read_history history = {.deadline_ms = op->deadline_ms,
+				       .backoff_ms = op->backoff_ms,
+				       .rounds_damaged = op->rounds_damaged,
+				       .rounds_absent = op->rounds_absent};
+	read_done_fn *done = op->done;
+	void *arg = op->arg;
+	timer_stop(&op->timer);
+	running_remove(client, &op->running);
+	free(op);
+	cold_read(client, &request, chunk, &history, done, arg);
+}
+
 static void read_step(struct read_op *op)
 {
 	struct client *client = op->client;
@@ -277,6 +297,10 @@ static void read_step(struct read_op *op)
 		if (!location) {
 			op->state = READ_LOCATING;
 			place_fetch(client, &op->request.place, read_located, op);
+			return;
+		}
+		if (location->cold) {
+			read_cold(op, location->chunk);
 			return;
 		}
 		if (location->count == 0) {
@@ -303,18 +327,28 @@ static void read_timer(void *arg)
 		read_step(op);
 }
 
-void read_call(struct client *client, const struct read_request *request, read_done_fn *done, void *arg)
+void read_resume(struct client *client, const struct read_request *request, const struct read_history *history, read_done_fn *done,
+		 void *arg)
 {
 	struct read_op *op = mem_zero(1, sizeof *op);
 	op->client = client;
 	op->request = *request;
-	op->deadline_ms = loop_now_ms(client->loop) + client->timeout_ms;
-	op->backoff_ms = CLIENT_RETRY_MS_MIN;
+	op->deadline_ms = history->deadline_ms;
+	op->backoff_ms = history->backoff_ms;
+	op->rounds_damaged = history->rounds_damaged;
+	op->rounds_absent = history->rounds_absent;
 	op->done = done;
 	op->arg = arg;
 	op->running.cancel = read_cancel;
 	timer_init(&op->timer, client->loop, read_timer, op);
 	running_add(client, &op->running);
-	servers_read_begins(&client->servers);
 	read_step(op);
+}
+
+void read_call(struct client *client, const struct read_request *request, read_done_fn *done, void *arg)
+{
+	servers_read_begins(&client->servers);
+	read_resume(client, request,
+		    &(struct read_history){.deadline_ms = loop_now_ms(client->loop) + client->timeout_ms, .backoff_ms = CLIENT_RETRY_MS_MIN},
+		    done, arg);
 }

@@ -1,5 +1,7 @@
 #include "client/servers.h"
 
+#include "client/coded_places.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,7 @@
 void servers_deinit(struct servers *servers)
 {
 	struct server *server, *next;
+	coded_places_deinit(servers);
 	HASH_ITER(hh, servers->table, server, next)
 	{
 		HASH_DEL(servers->table, server);
@@ -87,9 +90,17 @@ bool servers_may_hedge(struct servers *servers)
 
 enum err location_parse(struct servers *servers, const Granary__ChunkLocation *message, struct location *out)
 {
-	if (message->n_replicas == 0 || message->n_replicas > REPLICAS_MAX || message->chunk == 0)
+	*out = (struct location){.chunk = message->chunk,
+				 .version = message->version,
+				 .written = message->written,
+				 .frozen = message->frozen,
+				 .cold = message->coded != NULL};
+	if (message->chunk == 0)
 		return ERR_PROTOCOL;
-	*out = (struct location){.chunk = message->chunk, .version = message->version, .written = message->written};
+	if (out->cold)
+		return coded_places_put(servers, message);
+	if (message->n_replicas == 0 || message->n_replicas > REPLICAS_MAX)
+		return ERR_PROTOCOL;
 	for (size_t i = 0; i < message->n_replicas; i++) {
 		const Granary__Replica *replica = message->replicas[i];
 		if (!strchr(replica->address, ':'))

@@ -28,6 +28,7 @@ struct servers {
 	struct rpc *rpc;
 	struct server *table;
 	uint32_t hedge_credit; /* in reads */
+	struct coded_place *coded; /* coded_places.h */
 };
 
 void servers_deinit(struct servers *servers);
@@ -45,14 +46,21 @@ uint64_t server_hedge_ms(const struct server *server);
 void servers_read_begins(struct servers *servers);
 MUST_USE bool servers_may_hedge(struct servers *servers);
 
-/* Where a chunk is, as the master gave it out with `version`. count 0: there is no such chunk (a hole). */
+/* Where a chunk is, as the master gave it out with `version`. count 0: there is no such chunk (a hole), unless it is cold. */
 struct location {
 	uint64_t chunk, version;
 	unsigned count;
 	struct server *replicas[REPLICAS_MAX]; /* in chain order */
 	bool written; /* it has content, as the master or we know: no copy anywhere is a loss */
+	bool frozen;  /* it is not written; who wants to asks the master (place_warm) */
+	bool cold;    /* in shards: coded_places.h */
 	bool joining; /* the last one's copy is being filled: it takes every write, and is not read */
 };
+
+static inline bool location_is_hole(const struct location *location)
+{
+	return location->count == 0 && !location->cold;
+}
 
 /* Replicas that are read: the first so many. */
 static inline unsigned location_readable(const struct location *location)

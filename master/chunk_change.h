@@ -23,6 +23,7 @@ struct chunk_change {
 	size_t replica_count, dropped_count;
 	uint64_t join; /* the last of replicas is new; with `complete` it has everything: no member changes */
 	bool complete;
+	bool seal; /* only that: no member changes */
 	/* err: of the log, or of the operation (ERR_STALE_VERSION: the chunk has another version by now). */
 	void (*done)(void *arg, enum err err);
 	void *arg;

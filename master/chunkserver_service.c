@@ -6,6 +6,7 @@
 #include <utlist.h>
 
 #include "common/base/check.h"
+#include "common/base/location.h"
 #include "common/base/limits.h"
 #include "common/sys/log.h"
 #include "master/missing.h"
@@ -81,7 +82,8 @@ static void accept_server(struct chunkserver_service *service, struct rpc_reques
 {
 	const Granary__RegisterRequest *message = (const Granary__RegisterRequest *)request->message;
 	Granary__RegisterReply reply = GRANARY__REGISTER_REPLY__INIT;
-	struct server *server = servers_set(service->servers, message->server, message->address, message->host);
+	struct server_place where = { .address = message->address, .host = message->host, .location = message->location };
+	struct server *server = servers_set(service->servers, message->server, &where);
 	struct meta_counts counts;
 
 	if (!server || !request->conn) {
@@ -138,11 +140,12 @@ static void serve_register(struct chunkserver_service *service, struct rpc_reque
 	const struct server *known = servers_find(service->servers, message->server);
 
 	if (message->server == 0 || !text_is_plain(message->address, ADDRESS_BYTES_MAX) ||
-	    !text_is_plain(message->host, HOST_LABEL_BYTES_MAX)) {
+	    !text_is_plain(message->host, HOST_LABEL_BYTES_MAX) || !location_is_valid(message->location)) {
 		refuse(service, request, ERR_INVALID);
 		return;
 	}
-	if (known && strcmp(known->address, message->address) == 0 && strcmp(known->host, message->host) == 0) {
+	if (known && strcmp(known->address, message->address) == 0 && strcmp(known->host, message->host) == 0 &&
+	    strcmp(known->location, message->location) == 0) {
 		accept_server(service, request);
 		return;
 	}
@@ -159,6 +162,7 @@ static void serve_register(struct chunkserver_service *service, struct rpc_reque
 	registration->change.server = message->server;
 	registration->change.address = message->address;
 	registration->change.host = message->host;
+	registration->change.location = message->location;
 	registration->op.op_case = GRANARY__META_OP__OP_SERVER_REGISTER;
 	registration->op.server_register = &registration->change;
 	registration->ops[0] = &registration->op;
@@ -239,6 +243,25 @@ struct only_copy {
 	bool found;
 };
 
+/* A cold chunk's other shards are enough. */
+static bool can_do_without(struct chunkserver_service *service, uint64_t id, uint64_t server)
+{
+	Granary__Chunk *chunk = NULL;
+	struct cold_verdict verdict;
+	bool enough = true;
+
+	if (meta_chunk(replica_meta(service->replica), id, &chunk))
+		return false;
+	if (chunk->coding && chunk->cold) {
+		cooling_judge(service->options.cooling, chunk, &verdict);
+		for (unsigned i = 0; i < verdict.total; i++)
+			verdict.available -= verdict.servers[i] == server && verdict.available > 0;
+		enough = verdict.available >= verdict.data_shards;
+	}
+	message_free(&chunk->base);
+	return enough;
+}
+
 static bool look_for_only_copy(void *arg, uint64_t id)
 {
 	struct only_copy *only = arg;
@@ -250,6 +273,8 @@ static bool look_for_only_copy(void *arg, uint64_t id)
 		only->found = true;
 		return false;
 	}
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		other = can_do_without(service, chunk->owner, only->server);
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
 		const struct server *server = servers_find(service->servers, chunk->replicas[i]);
 		other = other || (server && server->id != only->server && servers_is_usable(server, now_ms(service)));
@@ -314,6 +339,7 @@ static void serve_heartbeat(struct chunkserver_service *service, struct rpc_requ
 		server->bytes_total = message->bytes_total;
 		server->bytes_free = message->bytes_free;
 		server->chunks = message->chunks;
+		server->load = message->load;
 		server->malformed_frames = message->malformed_frames;
 		bool due = server->inventory_due_ms != 0 && now_ms(service) >= server->inventory_due_ms;
 		server->inventory_wanted = server->inventory_wanted || due;
@@ -414,6 +440,16 @@ struct absence {
 	uint64_t server;
 };
 
+/* It is made anew of the others; while it is being made for the first time nobody counts on it. */
+static void lost_shard(const struct absence *absence, uint64_t shard, const Granary__Chunk *record)
+{
+	Granary__Chunk *owner = NULL;
+
+	if (meta_chunk(replica_meta(absence->service->replica), record->owner, &owner) == OK && owner->cold)
+		cooling_shard_lost(absence->service->options.cooling, shard);
+	message_free(owner ? &owner->base : NULL);
+}
+
 /* It may be on its way; if it is not, this is how the server hears that it has lost something. */
 static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record)
 {
@@ -421,6 +457,10 @@ static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record
 	Granary__ChunkLocation *location = NULL;
 	bool told = true;
 
+	if (record->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		lost_shard(absence, chunk, record);
+		return true;
+	}
 	if (!record->written || meta_chunk_location(replica_meta(absence->service->replica), chunk, &location))
 		return true;
 	log_info("copy_missing", "chunk=%016" PRIx64 " server=%016" PRIx64, chunk, absence->server);
@@ -497,7 +537,9 @@ static bool add_server(void *arg, uint64_t id, const Granary__Server *server)
 {
 	struct chunkserver_service *service = arg;
 
-	return servers_set(service->servers, id, server->address, server->host) != NULL;
+	struct server_place where = { .address = server->address, .host = server->host, .location = server->location };
+
+	return servers_set(service->servers, id, &where) != NULL;
 }
 
 void chunkserver_service_leading(struct chunkserver_service *service)

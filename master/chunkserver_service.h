@@ -36,6 +36,7 @@ struct chunkserver_service_options {
 	struct commands *commands;
 	struct garbage *garbage;
 	struct failure *failure;
+	struct cooling *cooling;
 	struct fsck *fsck;
 };
 

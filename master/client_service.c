@@ -222,10 +222,12 @@ void client_service_applied(struct client_service *service, const struct replica
 static bool change_propose(struct client_service *service, struct change *change)
 {
 	struct replica *replica = service->replica;
-	enum err err = fill_request(service->options.fill, now_ms(service), replica_time_ms(replica), change->proposal.request,
-				    &change->full);
+	struct fill *fill = service->options.fill;
 
-	replica_time_used(replica, fill_time_ms(service->options.fill));
+	fill->copyset_seed = meta_cluster(replica_meta(replica));
+	fill->copyset_width = (unsigned)setting_value(meta_settings(replica_meta(replica)), SETTING_COPYSET_WIDTH);
+	enum err err = fill_request(fill, now_ms(service), replica_time_ms(replica), change->proposal.request, &change->full);
+	replica_time_used(replica, fill_time_ms(fill));
 	if (change->full)
 		trash_no_space(service->options.trash);
 	if (err)

@@ -40,6 +40,7 @@ struct failure {
 	size_t report_count;
 	struct suspicion *suspicions;
 	struct repair *repair;
+	struct cooling *cooling;
 };
 
 static uint64_t now_ms(const struct failure *failure)
@@ -335,16 +336,37 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 		rpc_reply_error(request, err, NULL);
 		return;
 	}
-	report(failure, request, chunk);
+	if (((const Granary__ChunkFailure *)request->message)->lost) {
+		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+			cooling_shard_lost(failure->cooling, id);
+		chunk_reply_location(&failure->context, id, request);
+	} else {
+		report(failure, request, chunk);
+	}
 	message_free(&chunk->base);
 }
 
-struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair)
+/* One that serves: it retires its copy first. As many stay as are wanted, all of them alive. */
+static void on_surplus(void *arg, uint64_t id, const Granary__Chunk *chunk, uint64_t leaves)
+{
+	struct failure *failure = arg;
+	struct chunk_change change = { .chunk = id, .version = chunk->version };
+	struct leaving *leaving;
+
+	HASH_FIND(hh, failure->leavings, &id, sizeof(id), leaving);
+	if (leaving || HASH_COUNT(failure->leavings) >= REPAIR_LEAVES_MAX || servers_are_ahead(failure->context.servers) || !plan(failure, chunk, leaves, &change) || change.dropped_count != 1)
+		return;
+	(void)leaving_begin(failure, &change, leaves, true);
+}
+
+struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair, struct cooling *cooling)
 {
 	struct failure *failure = mem_zero(1, sizeof(*failure));
 
 	failure->context = *context;
 	failure->repair = repair;
+	failure->cooling = cooling;
+	repair_on_surplus(repair, on_surplus, failure);
 	return failure;
 }
 

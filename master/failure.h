@@ -8,17 +8,19 @@
  * (it will not serve it any more, not even after a restart), or its lease has run out meanwhile, it is left out. Likewise one whose disk
  * is full, if another server has room for its copy. Who has retired its copy and was not left out then (the leader was deposed, or one of
  * the two restarted) is so when its inventory tells.
+ * A copy that is not wanted any more goes in the same way: retired first; not while the masters' state is an old one.
  * Thread: the loop's. */
 #ifndef GRANARY_MASTER_FAILURE_H
 #define GRANARY_MASTER_FAILURE_H
 
 #include "master/chunk_change.h"
+#include "master/cooling.h"
 #include "master/repair.h"
 
 struct failure;
 
-/* Chunks whose chain has changed go to `repair` first. */
-struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair);
+/* What `repair` says is too much leaves, too. Chunks whose chain has changed go to `repair` first, shards that are lost to `cooling`. */
+struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair, struct cooling *cooling);
 /* After replica_close. */
 void failure_close(struct failure *failure);
 /* A ChunkCommand without garbage has ended. */

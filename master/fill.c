@@ -34,25 +34,34 @@ uint64_t fill_ids(struct fill *fill, uint64_t time_ms)
 	return snowflake_block(&fill->snowflake, time_ms);
 }
 
-static enum err fill_replicas(struct fill *fill, uint64_t now_ms, size_t *count, uint64_t **replicas, bool *full)
+struct filled {
+	size_t *count;
+	uint64_t **replicas;
+	bool *full;
+};
+
+static enum err fill_replicas(struct fill *fill, uint64_t now_ms, unsigned copies, const struct filled *out)
 {
-	struct placement_wish wish = { .copies = REPLICAS_DEFAULT, .bytes_reserved = DISK_RESERVED_BYTES };
-	uint64_t chosen[REPLICAS_MAX];
-	size_t chosen_count = 0;
-	size_t servers = servers_candidates(fill->servers, now_ms, fill->candidates);
-	enum err err = placement_choose(&wish, fill->candidates, servers, &fill->rng, chosen, &chosen_count);
+	struct placement_wish wish = { .count = copies };
+	struct placement_pool pool = { .candidates = fill->candidates,
+				       .count = servers_candidates(fill->servers, now_ms, fill->candidates),
+				       .bytes_reserved = DISK_RESERVED_BYTES,
+				       .copyset_seed = fill->copyset_seed,
+				       .copyset_width = fill->copyset_width };
+	struct placement chosen;
+	enum err err = placement_choose(&pool, &wish, &fill->rng, &chosen);
 
 	if (now_ms < fill->wait_until_ms && err != ERR_NO_SPACE &&
-	    (chosen_count == 0 || (chosen_count < wish.copies && chosen_count < servers)))
+	    (chosen.count == 0 || (chosen.count < wish.count && chosen.count < pool.count)))
 		return ERR_WOULD_BLOCK;
 	if (err == ERR_NO_SPACE)
-		*full = true;
-	free(*replicas);
-	*replicas = NULL;
-	*count = chosen_count;
-	if (chosen_count > 0) {
-		*replicas = mem_alloc(chosen_count * sizeof(**replicas));
-		memcpy(*replicas, chosen, chosen_count * sizeof(**replicas));
+		*out->full = true;
+	free(*out->replicas);
+	*out->replicas = NULL;
+	*out->count = chosen.count;
+	if (chosen.count > 0) {
+		*out->replicas = mem_alloc(chosen.count * sizeof(**out->replicas));
+		memcpy(*out->replicas, chosen.servers, chosen.count * sizeof(**out->replicas));
 	}
 	return OK;
 }
@@ -71,11 +80,13 @@ enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Gran
 			break;
 		case GRANARY__META_OP__OP_ALLOCATE_CHUNK:
 			op->allocate_chunk->id = fill_id(fill, time_ms);
-			err = fill_replicas(fill, now_ms, &op->allocate_chunk->n_replicas, &op->allocate_chunk->replicas, full);
+			err = fill_replicas(fill, now_ms, fill->copies(fill->copies_arg, request, i),
+					    &(struct filled){ &op->allocate_chunk->n_replicas, &op->allocate_chunk->replicas, full });
 			break;
 		case GRANARY__META_OP__OP_OPEN_PACK:
 			op->open_pack->id = fill_id(fill, time_ms);
-			err = fill_replicas(fill, now_ms, &op->open_pack->n_replicas, &op->open_pack->replicas, full);
+			err = fill_replicas(fill, now_ms, fill->copies(fill->copies_arg, request, i),
+					    &(struct filled){ &op->open_pack->n_replicas, &op->open_pack->replicas, full });
 			break;
 		default:
 			break;

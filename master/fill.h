@@ -13,6 +13,12 @@ struct fill {
 	struct servers *servers;
 	uint64_t wait_until_ms; /* after an election: servers may still be on their way back */
 	struct placement_candidate *candidates;
+	/* For the placement; kept up to date by who fills. */
+	uint64_t copyset_seed;
+	unsigned copyset_width;
+	/* How many copies the chunk or pack of the request's operation `at` is to have, by its storage class. Set by the owner. */
+	unsigned (*copies)(void *arg, const Granary__MetaRequest *request, size_t at);
+	void *copies_arg;
 };
 
 void fill_init(struct fill *fill, uint32_t worker, uint64_t seed, struct servers *servers);

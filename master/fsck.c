@@ -104,6 +104,8 @@ static void step_tables(struct fsck *fsck)
  * nobody's loss. */
 static bool was_written(const Granary__Chunk *chunk)
 {
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		return true;
 	return chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? chunk->live_count > 0 : chunk->written;
 }
 

@@ -75,6 +75,8 @@ static enum check_kind judge_known(const Granary__Chunk *chunk, uint64_t server,
 {
 	bool member = contains(chunk->replicas, chunk->n_replicas, server);
 
+	if (server == chunk->rebuilding) /* in the next version */
+		return CHECK_NONE;
 	if (held->version > chunk->version)
 		return CHECK_COPY_NEWER;
 	if (!member && held->version == chunk->version)

@@ -75,6 +75,9 @@ void gate_change(struct meta *meta, const Granary__MetaRequest *request, gate_fn
 		case GRANARY__META_OP__OP_SETATTR:
 			directory(meta, op->setattr->inode, fn, arg);
 			break;
+		case GRANARY__META_OP__OP_SET_INODE_CLASS:
+			directory(meta, op->set_inode_class->inode, fn, arg);
+			break;
 		case GRANARY__META_OP__OP_SET_XATTR:
 			directory(meta, op->set_xattr->inode, fn, arg);
 			break;

@@ -9,6 +9,7 @@
 #include "common/sys/log.h"
 #include "common/sys/rpc.h"
 #include "master/chunkserver_service.h"
+#include "master/class_service.h"
 #include "master/client_service.h"
 #include "master/failure.h"
 #include "master/founding.h"
@@ -18,9 +19,11 @@
 #include "master/reclaim.h"
 #include "master/restore.h"
 #include "master/scrub_service.h"
+#include "master/cooling.h"
 #include "master/repair.h"
 #include "master/settings_service.h"
 #include "master/status.h"
+#include "master/tasks.h"
 #include "master/trash.h"
 
 /* The entry that gives a new cluster its id. */
@@ -58,13 +61,22 @@ struct master {
 	struct chunk_change_context changes;
 	struct failure *failure;
 	struct repair *repair;
+	struct cooling *cooling;
 	struct reclaim *reclaim;
 	struct trash *trash;
+	struct tasks *tasks;
 	struct status *status;
 	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
 };
+
+static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
+{
+	struct master *master = arg;
+
+	return meta_copies_wanted(replica_meta(master->replica), request, at);
+}
 
 /* ---- what the replica says */
 
@@ -108,7 +120,9 @@ static void on_leading(void *arg)
 	garbage_leading(master->garbage);
 	reclaim_leading(master->reclaim);
 	trash_leading(master->trash);
+	tasks_leading(master->tasks);
 	repair_leading(master->repair);
+	cooling_leading(master->cooling);
 	members_service_leading(master->members_service);
 	cluster_init(master);
 }
@@ -121,7 +135,9 @@ static void on_deposed(void *arg)
 	garbage_deposed(master->garbage);
 	reclaim_deposed(master->reclaim);
 	trash_deposed(master->trash);
+	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
+	cooling_deposed(master->cooling);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
 	fsck_deposed(master->fsck);
@@ -143,6 +159,7 @@ static void on_applied(void *arg, const struct replica_applied *applied)
 
 	learn_cluster(master);
 	client_service_applied(master->clients, applied);
+	tasks_applied(master->tasks, applied->effects);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
 	if (applied->effects->orphans_added)
@@ -266,6 +283,11 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_CHUNK_FAILURE:
 		failure_serve(master->failure, request);
 		break;
+	case MESSAGE_COLD_DONE:
+	case MESSAGE_CHUNK_WARM:
+	case MESSAGE_COOL:
+		cooling_serve(master->cooling, request);
+		break;
 	case MESSAGE_CHUNK_FILLED:
 		repair_serve(master->repair, request);
 		break;
@@ -288,6 +310,12 @@ static void on_request(void *arg, struct rpc_request *request)
 		break;
 	case MESSAGE_FSCK:
 		fsck_serve(master->fsck, request);
+		break;
+	case MESSAGE_TASKS:
+		tasks_serve(master->tasks, request);
+		break;
+	case MESSAGE_CLASSES:
+		classes_serve(master->replica, request);
 		break;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
@@ -399,7 +427,11 @@ static void services_open(struct master *master)
 							 .commands = master->commands,
 							 .garbage = master->garbage };
 	master->repair = repair_open(&master->changes);
-	master->failure = failure_open(&master->changes, master->repair);
+	master->cooling = cooling_open(&(struct cooling_options){ .context = &master->changes,
+								   .fill = &master->fill,
+								   .repair = master->repair });
+	master->failure = failure_open(&master->changes, master->repair, master->cooling);
+	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica, .cool = cooling_due, .arg = master->cooling });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -409,12 +441,14 @@ static void services_open(struct master *master)
 										.commands = master->commands,
 										.garbage = master->garbage,
 										.failure = master->failure,
+										.cooling = master->cooling,
 										.fsck = master->fsck });
 	master->status = status_open(&(struct status_options){ .loop = loop,
 							       .replica = master->replica,
 							       .servers = master->servers,
 							       .sessions = master->sessions,
 							       .repair = master->repair,
+							       .cooling = master->cooling,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	master->members_service = members_service_open(&(struct members_service_options){ .loop = loop,
 											  .rpc = master->rpc,
@@ -510,6 +544,8 @@ enum err master_open(struct loop *loop, const struct master_options *options, st
 	master->sessions = sessions_open();
 	master->servers = servers_open();
 	fill_init(&master->fill, (uint32_t)options->id, loop_random(loop), master->servers);
+	master->fill.copies = copies_wanted;
+	master->fill.copies_arg = master;
 	enum err err = members_open(master, options, message);
 	if (err == OK)
 		err = directory_open(master, message);
@@ -544,9 +580,11 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	cooling_close(master->cooling);
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);
+	tasks_close(master->tasks);
 	fsck_close(master->fsck);
 	commands_close(master->commands);
 	garbage_close(master->garbage);

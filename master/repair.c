@@ -47,12 +47,15 @@ struct asked {
 struct repair {
 	struct chunk_change_context context;
 	struct rng rng;
+	void (*surplus)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves);
+	void *surplus_arg;
 	bool leading;
 	uint64_t since_ms;
 	struct timer step;
 	struct repair_queue *queue;
 	struct join *joins;
 	struct placement_candidate *candidates;
+	struct repair_coded coded;
 	struct avoided avoided[REPAIR_AVOIDED_MAX];
 	unsigned avoided_next;
 	/* The pass over all chunks. */
@@ -169,10 +172,15 @@ static bool has_time(const struct repair *repair, uint64_t server)
 /* Who holds an old copy is worth waiting for while he is busy, unless the chunk is one failure from loss. 0: nobody now. */
 static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk *chunk, const struct repair_verdict *verdict)
 {
-	struct placement_extension extension = { .candidates = repair->candidates,
-						 .members = verdict->kept,
+	struct placement_pool pool = { .candidates = repair->candidates,
+				       .bytes_reserved = CHUNK_BYTES,
+				       .copyset_seed = meta_cluster(meta_of(repair)),
+				       .copyset_width = (unsigned)setting_value(meta_settings(meta_of(repair)),
+										SETTING_COPYSET_WIDTH) };
+	struct placement_extension extension = { .members = verdict->kept,
 						 .member_count = verdict->kept_count,
-						 .bytes_reserved = CHUNK_BYTES };
+						 .wish = { .count = REPLICAS_DEFAULT },
+						 .urgent = verdict->complete <= 1 };
 
 	for (size_t i = 0; i < verdict->stale_count; i++) {
 		const struct server *server = servers_find(repair->context.servers, verdict->stale[i]);
@@ -183,15 +191,15 @@ static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk 
 		if (verdict->complete > 1)
 			return 0;
 	}
-	extension.count = servers_candidates(repair->context.servers, now_ms(repair), repair->candidates);
-	for (size_t i = 0; i < extension.count; i++) {
+	pool.count = servers_candidates(repair->context.servers, now_ms(repair), repair->candidates);
+	for (size_t i = 0; i < pool.count; i++) {
 		struct placement_candidate *candidate = &repair->candidates[i];
-		candidate->usable = candidate->usable && !is_avoided(repair, id, candidate->server) &&
-				    has_time(repair, candidate->server);
+		candidate->usable = candidate->usable && !is_avoided(repair, id, candidate->server);
+		candidate->busy = !has_time(repair, candidate->server);
 		for (size_t k = 0; k < chunk->n_replicas; k++)
 			candidate->usable = candidate->usable && candidate->server != chunk->replicas[k];
 	}
-	return placement_extend(&extension, &repair->rng);
+	return placement_extend(&pool, &extension, &repair->rng);
 }
 
 /* False: later, nobody has time or room for it. */
@@ -227,6 +235,17 @@ static void propose_drop(struct repair *repair, uint64_t id, const Granary__Chun
 	chunk_change_propose(&repair->context, &change);
 }
 
+/* False: later. */
+static bool begin(struct repair *repair, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct repair_verdict verdict;
+
+	if (chunk->cold)
+		return repair->coded.begin(repair->coded.arg, id, chunk) != ERR_BUSY;
+	judge(repair, chunk, &verdict);
+	return verdict.action != REPAIR_JOIN || begin_join(repair, id, chunk, &verdict);
+}
+
 /* The queue: as far as there are servers with time for it. */
 static void work_queue(struct repair *repair)
 {
@@ -236,7 +255,6 @@ static void work_queue(struct repair *repair)
 	if (now_ms(repair) - repair->since_ms < REPAIR_START_MS)
 		return;
 	for (unsigned tries = 0; tries < REPAIR_TRIES_MAX && HASH_COUNT(repair->joins) < REPAIR_JOINS_MAX; tries++) {
-		struct repair_verdict verdict;
 		Granary__Chunk *chunk = NULL;
 		unsigned priority;
 		uint64_t id = repair_queue_take(repair->queue, &priority);
@@ -244,8 +262,7 @@ static void work_queue(struct repair *repair)
 			break;
 		if (join_find(repair, id) || meta_chunk(meta_of(repair), id, &chunk))
 			continue;
-		judge(repair, chunk, &verdict);
-		if (verdict.action == REPAIR_JOIN && !begin_join(repair, id, chunk, &verdict)) {
+		if (!begin(repair, id, chunk)) {
 			later[count] = id;
 			priorities[count++] = priority;
 		}
@@ -409,11 +426,38 @@ void repair_serve(struct repair *repair, struct rpc_request *request)
 
 /* ---- looking for work */
 
+static void look_at_coded(struct repair *repair, uint64_t id, const Granary__Chunk *chunk)
+{
+	unsigned tolerated;
+
+	if (repair->coded.lacks(repair->coded.arg, id, chunk, &tolerated))
+		repair_queue_add(repair->queue, id, repair_priority_of(tolerated, false));
+}
+
+static void look_at_owner(struct repair *repair, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (meta_chunk(meta_of(repair), id, &chunk))
+		return;
+	if (chunk->cold)
+		look_at_coded(repair, id, chunk);
+	message_free(&chunk->base);
+}
+
 /* A chunk record that somebody came across. */
 static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *chunk, bool active)
 {
 	struct repair_verdict verdict;
 
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		look_at_owner(repair, chunk->owner);
+		return;
+	}
+	if (chunk->cold) {
+		look_at_coded(repair, id, chunk);
+		return;
+	}
 	judge(repair, chunk, &verdict);
 	if (chunk->joining && !join_find(repair, id) && chunk->n_replicas >= 2) {
 		struct join *join = join_add(repair, id, chunk->version, chunk->replicas[chunk->n_replicas - 2], chunk->joining);
@@ -421,6 +465,14 @@ static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *ch
 	}
 	if (verdict.action == REPAIR_JOIN)
 		repair_queue_add(repair->queue, id, repair_priority(&verdict, active));
+	else if (verdict.action == REPAIR_LEAVE && now_ms(repair) - repair->since_ms >= REPAIR_START_MS)
+		repair->surplus(repair->surplus_arg, id, chunk, verdict.leaves);
+}
+
+void repair_on_surplus(struct repair *repair, void (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves), void *arg)
+{
+	repair->surplus = fn;
+	repair->surplus_arg = arg;
 }
 
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
@@ -496,6 +548,20 @@ static void step_gone(struct repair *repair)
 	if (meta_each_chunk_on(meta_of(repair), repair->gone_server, repair->gone_cursor, on_chunk_of_gone, repair) ||
 	    repair->seen < REPAIR_SCAN_MAX)
 		repair->gone_server = 0;
+}
+
+void repair_set_coded(struct repair *repair, const struct repair_coded *coded)
+{
+	repair->coded = *coded;
+}
+
+void repair_look(struct repair *repair, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (meta_chunk(meta_of(repair), id, &chunk) == OK)
+		look_at(repair, id, chunk, false);
+	message_free(chunk ? &chunk->base : NULL);
 }
 
 void repair_active(struct repair *repair, uint64_t chunk, uint64_t left)

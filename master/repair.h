@@ -16,6 +16,17 @@
 struct repair;
 
 struct repair *repair_open(const struct chunk_change_context *context);
+/* Chunks that are kept in shards are repaired in the same queue, by who knows how (cooling.h). */
+struct repair_coded {
+	/* What it lacks can be made, and is not being made: how many failures it survives as it is. */
+	bool (*lacks)(void *arg, uint64_t id, const Granary__Chunk *chunk, unsigned *tolerated);
+	/* ERR_BUSY: not now. */
+	enum err (*begin)(void *arg, uint64_t id, const Granary__Chunk *chunk);
+	void *arg;
+};
+void repair_set_coded(struct repair *repair, const struct repair_coded *coded);
+/* A chunk is to be looked at before the next pass comes to it. */
+void repair_look(struct repair *repair, uint64_t chunk);
 /* After replica_close. */
 void repair_close(struct repair *repair);
 void repair_leading(struct repair *repair);
@@ -25,6 +36,8 @@ void repair_serve(struct repair *repair, struct rpc_request *request);
 /* The chain of a chunk broke while it was in use. left: a server that was left out though it is alive, which has no part in this chunk
  * for a while; or 0. */
 void repair_active(struct repair *repair, uint64_t chunk, uint64_t left);
+/* A chunk has a copy that is not wanted any more; whoever takes care of that looks again whether it may go, and bounds how many do. */
+void repair_on_surplus(struct repair *repair, void (*fn)(void *arg, uint64_t chunk, const Granary__Chunk *, uint64_t leaves), void *arg);
 /* A ChunkCommand without garbage has ended. */
 void repair_command_done(struct repair *repair, uint64_t server, const Granary__ChunkCommand *command, enum err err);
 

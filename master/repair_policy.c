@@ -17,6 +17,11 @@ static bool is_gone(const struct repair_question *question, const struct server 
 	return !server->connection && servers_is_dead(server, question->now_ms) && away_ms(question, server) >= delay_ms;
 }
 
+bool repair_counts_on(const struct repair_question *question, uint64_t server, uint64_t delay_ms)
+{
+	return !is_gone(question, servers_find(question->servers, server), delay_ms);
+}
+
 static bool is_up(const struct repair_question *question, const struct server *server)
 {
 	return server && servers_is_usable(server, question->now_ms);
@@ -46,6 +51,42 @@ static unsigned count_complete(const struct repair_question *question, const Gra
 		count += chunk->replicas[i] != chunk->joining &&
 			 is_up(question, servers_find(question->servers, chunk->replicas[i]));
 	return count;
+}
+
+/* What it has lost may be in the others' copies only. */
+static bool is_sound(const struct repair_question *question, uint64_t id)
+{
+	const struct server *server = servers_find(question->servers, id);
+
+	return is_up(question, server) && !server->uncertain &&
+	       (!server->disk || server->disk->damage_found <= server->disk->damage_repaired);
+}
+
+static bool shares_domain(const struct repair_question *question, const Granary__Chunk *chunk, size_t at)
+{
+	const char *host = servers_find(question->servers, chunk->replicas[at])->host;
+
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (i != at && strcmp(servers_find(question->servers, chunk->replicas[i])->host, host) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* 0: none is to go. */
+static uint64_t choose_leaving(const struct repair_question *question, const Granary__Chunk *chunk, unsigned wanted)
+{
+	if (chunk->n_replicas <= wanted || chunk->joining || chunk->frozen || chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		return 0;
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (!is_sound(question, chunk->replicas[i]))
+			return 0;
+	}
+	for (size_t i = chunk->n_replicas; i > 0; i--) {
+		if (shares_domain(question, chunk, i - 1))
+			return chunk->replicas[i - 1];
+	}
+	return chunk->replicas[chunk->n_replicas - 1];
 }
 
 void repair_judge(const struct repair_question *question, const Granary__Chunk *chunk, struct repair_verdict *out)
@@ -79,19 +120,24 @@ void repair_judge(const struct repair_question *question, const Granary__Chunk *
 		out->action = REPAIR_WAIT;
 	else if (chunk->joining)
 		out->action = out->dropped_count > 0 ? REPAIR_DROP : REPAIR_NOTHING;
-	else if (out->complete >= out->wanted)
-		out->action = REPAIR_NOTHING;
+	else if (out->complete >= out->wanted) {
+		out->leaves = choose_leaving(question, chunk, out->wanted);
+		out->action = out->leaves ? REPAIR_LEAVE : REPAIR_NOTHING;
+	}
 	else if (out->lacking == 0 || (soon && out->stale_count == 0))
 		out->action = REPAIR_WAIT;
 	else
 		out->action = REPAIR_JOIN;
 }
 
+unsigned repair_priority_of(unsigned tolerated, bool active)
+{
+	if (tolerated > REPAIR_PRIORITIES / 2 - 1)
+		tolerated = REPAIR_PRIORITIES / 2 - 1;
+	return tolerated * 2 + !active;
+}
+
 unsigned repair_priority(const struct repair_verdict *verdict, bool active)
 {
-	unsigned copies = verdict->complete == 0 ? 0 : verdict->complete - 1;
-
-	if (copies > REPAIR_PRIORITIES / 2 - 1)
-		copies = REPAIR_PRIORITIES / 2 - 1;
-	return copies * 2 + !active;
+	return repair_priority_of(verdict->complete == 0 ? 0 : verdict->complete - 1, active);
 }

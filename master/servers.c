@@ -68,7 +68,7 @@ static void text_set(char *to, size_t size, const char *from)
 	to[length] = 0;
 }
 
-struct server *servers_set(struct servers *servers, uint64_t id, const char *address, const char *host)
+struct server *servers_set(struct servers *servers, uint64_t id, const struct server_place *where)
 {
 	struct server *server = servers_find(servers, id);
 
@@ -83,8 +83,9 @@ struct server *servers_set(struct servers *servers, uint64_t id, const char *add
 		server->lease_until_ms = servers->leases_until_ms;
 		servers->count++;
 	}
-	text_set(server->address, sizeof(server->address), address);
-	text_set(server->host, sizeof(server->host), host);
+	text_set(server->address, sizeof(server->address), where->address);
+	text_set(server->host, sizeof(server->host), where->host);
+	text_set(server->location, sizeof(server->location), where->location);
 	return server;
 }
 
@@ -314,9 +315,12 @@ size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct
 	for (size_t i = 0; i < servers->count; i++) {
 		const struct server *server = servers->table[i];
 		out[i] = (struct placement_candidate){ .server = server->id,
+						       .location = server->location,
 						       .host = server->host,
 						       .bytes_free = server->bytes_free,
-						       .usable = servers_is_usable(server, now_ms) };
+						       .load = server->load,
+						       .usable = servers_is_usable(server, now_ms),
+						       .expected = now_ms < server->lease_until_ms + PLACEMENT_AWAY_MS };
 	}
 	return servers->count;
 }

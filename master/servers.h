@@ -30,6 +30,7 @@ struct server {
 	uint64_t id;
 	char address[ADDRESS_BYTES_MAX + 1];
 	char host[HOST_LABEL_BYTES_MAX + 1];
+	char location[LOCATION_BYTES_MAX + 1];
 	void *connection; /* NULL: not connected */
 	uint64_t incarnation;
 	uint64_t heard_ms;	 /* 0: never by this leader */
@@ -39,6 +40,7 @@ struct server {
 	bool failed;		 /* says that its store is out of service */
 	uint64_t fenced;	 /* the last fence that it has confirmed (fences.h) */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
+	uint64_t load; /* operations and fills under way there, as it says */
 	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */
@@ -66,8 +68,13 @@ void servers_close(struct servers *servers);
 /* On gaining leadership: all are unknown, their leases may run until then. */
 void servers_clear(struct servers *servers, uint64_t leases_until_ms);
 
-/* As the state machine has it registered. NULL above SERVERS_MAX. */
-struct server *servers_set(struct servers *servers, uint64_t id, const char *address, const char *host);
+/* As the state machine has it registered. */
+struct server_place {
+	const char *address, *host;
+	const char *location; /* common/base/location.h */
+};
+/* NULL above SERVERS_MAX. */
+struct server *servers_set(struct servers *servers, uint64_t id, const struct server_place *where);
 struct server *servers_find(const struct servers *servers, uint64_t id);
 size_t servers_count(const struct servers *servers);
 /* In order of id; i < servers_count. */

@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "master/cooling.h"
 
 struct asking {
 	struct rpc_request *request;
@@ -15,6 +16,7 @@ struct copies {
 	uint64_t one_bytes, few_bytes, none_bytes;
 	uint64_t waiting;	/* chunks: a server may come back */
 	uint64_t lacking_bytes; /* to be copied */
+	uint64_t cold, cold_raw_bytes, cold_stored_bytes, cold_shard_bytes;
 };
 
 struct status {
@@ -67,6 +69,7 @@ static void add_server(const struct status *status, const struct server *server,
 	out->server = server->id;
 	out->address = mem_string(server->address);
 	out->host = mem_string(server->host);
+	out->location = mem_string(server->location);
 	out->up = servers_is_usable(server, now_ms(status));
 	out->bytes_total = server->bytes_total;
 	out->bytes_free = server->bytes_free;
@@ -144,6 +147,10 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->chunks_one_copy = status->copies.one;
 	out->chunks_under_replicated = status->copies.few;
 	out->chunks_unavailable = status->copies.none;
+	out->chunks_cold = status->copies.cold;
+	out->cold_raw_bytes = status->copies.cold_raw_bytes;
+	out->cold_stored_bytes = status->copies.cold_stored_bytes;
+	out->cold_shard_bytes = status->copies.cold_shard_bytes;
 	add_repair(status, out);
 	out->malformed_frames += conn_malformed_count(status->options.loop);
 	out->uptime_ms = now_ms(status) - status->options.start_ms;
@@ -177,6 +184,33 @@ static void add_lacking(struct status *status, const struct repair_verdict *verd
 	}
 }
 
+/* A cold chunk, with all its shards; these are no chunks of their own here. */
+static void count_cold(struct status *status, const Granary__Chunk *chunk)
+{
+	struct copies *copies = &status->copies;
+	struct cold_verdict verdict;
+
+	if (!chunk->cold)
+		return;
+	cooling_judge(status->options.cooling, chunk, &verdict);
+	copies->cold++;
+	copies->cold_raw_bytes += chunk->coding->raw_bytes;
+	copies->cold_stored_bytes += chunk->coding->stored_bytes;
+	copies->cold_shard_bytes += (uint64_t)chunk->coding->shard_bytes * chunk->coding->n_shards;
+	if (verdict.available == verdict.total)
+		return;
+	uint64_t bytes = meta_chunk_bytes(replica_meta(status->options.replica), chunk);
+	bool none = verdict.available < verdict.data_shards, one = verdict.available == verdict.data_shards;
+	copies->few++;
+	copies->few_bytes += bytes;
+	copies->one += one;
+	copies->one_bytes += one ? bytes : 0;
+	copies->none += none;
+	copies->none_bytes += none ? bytes : 0;
+	copies->waiting += verdict.lacking == 0;
+	copies->lacking_bytes += (uint64_t)verdict.lacking * chunk->coding->shard_bytes;
+}
+
 /* Complete copies on servers that are in service; a server without a lease at the moment does not count. */
 static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
@@ -185,9 +219,13 @@ static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	struct repair_question question;
 	struct repair_verdict verdict;
 
+	status->cursor = id;
+	if (chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		count_cold(status, chunk);
+		return ++status->seen < CHUNKS_SCAN_MAX;
+	}
 	repair_question(status->options.repair, &question);
 	repair_judge(&question, chunk, &verdict);
-	status->cursor = id;
 	if (verdict.complete < verdict.wanted) {
 		uint64_t bytes = meta_chunk_bytes(replica_meta(status->options.replica), chunk);
 		copies->few++;

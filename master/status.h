@@ -20,6 +20,7 @@ struct status_options {
 	struct servers *servers;
 	struct sessions *sessions;
 	const struct repair *repair;
+	struct cooling *cooling;
 	uint64_t start_ms; /* of the process, loop_now_ms */
 };
 

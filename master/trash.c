@@ -5,7 +5,6 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/proto/settings.h"
 #include "common/sys/log.h"
 
 /* When space is low this much more than the bound is made free, so that it is not low again at once. */
@@ -21,6 +20,9 @@ struct trash {
 	bool no_space;		   /* a chunk found no place since space was last looked at */
 	uint64_t wanted_bytes;	   /* REMOVING: of the chunkservers' space */
 	uint64_t cursor;	   /* nothing is left up to here */
+	uint64_t looked;	   /* what is left up to here is not due, as of this pass */
+	uint64_t pass_ms;	   /* when the next pass begins, if there is one */
+	bool leaves_some;	   /* the removal under way leaves older ones */
 	uint64_t settle_until_ms;  /* SETTLING */
 	uint64_t deleted_ms;	   /* when nothing was to be deleted any more; 0: not yet */
 	uint64_t begin_ms; /* not before the chunkservers have said what they hold (servers_are_ahead) */
@@ -113,10 +115,33 @@ static void space_was_made(struct trash *trash)
 
 struct choice {
 	struct trash *trash;
-	uint64_t due_ns; /* removed by then */
-	uint64_t excess; /* so many above the bound */
-	size_t count, early;
+	uint64_t time_ns;
+	uint64_t least_ns; /* no class keeps its files for less */
+	uint64_t excess;   /* so many above the bound */
+	size_t count, early, seen;
+	bool skipped; /* one that is kept for longer */
+	bool again;   /* there may be more of this pass */
 };
+
+static uint64_t kept_ns(const struct meta *meta, const char *label)
+{
+	struct storage_values values;
+
+	meta_class_values(meta, label, &values);
+	return values.trash_seconds * 1000000000ull;
+}
+
+static uint64_t least_kept_ns(const struct meta *meta)
+{
+	const Granary__StorageClasses *classes = meta_classes(meta);
+	uint64_t least = kept_ns(meta, "");
+
+	for (size_t i = 0; i < classes->n_classes; i++) {
+		uint64_t kept = kept_ns(meta, classes->classes[i]->name);
+		least = kept < least ? kept : least;
+	}
+	return least;
+}
 
 static uint64_t space_of(struct trash *trash, uint64_t id)
 {
@@ -130,14 +155,27 @@ static uint64_t space_of(struct trash *trash, uint64_t id)
 	return bytes;
 }
 
+static bool is_over(const struct choice *choice, const Granary__TrashEntry *entry, uint64_t kept)
+{
+	return (uint64_t)entry->removed + kept <= choice->time_ns;
+}
+
 static bool on_entry(void *arg, uint64_t id, const Granary__TrashEntry *entry)
 {
 	struct choice *choice = arg;
 	struct trash *trash = choice->trash;
-	bool due = entry->removed <= (int64_t)choice->due_ns || choice->count < choice->excess;
+	bool due = choice->count < choice->excess || is_over(choice, entry, kept_ns(replica_meta(trash->replica), entry->class_));
 
-	if (choice->count == TRASH_REMOVE_MAX || (!due && trash->wanted_bytes == 0))
+	choice->again = choice->count == TRASH_REMOVE_MAX || choice->seen++ == TRASH_LOOK_MAX;
+	if (choice->again)
 		return false;
+	if (!due && trash->wanted_bytes == 0) {
+		choice->skipped = true;
+		trash->looked = id;
+		return is_over(choice, entry, choice->least_ns); /* those that follow were removed later */
+	}
+	trash->leaves_some = choice->skipped;
+	trash->looked = id;
 	if (trash->wanted_bytes > 0) {
 		uint64_t bytes = space_of(trash, entry->inode);
 		trash->wanted_bytes -= bytes < trash->wanted_bytes ? bytes : trash->wanted_bytes;
@@ -153,16 +191,25 @@ static bool on_entry(void *arg, uint64_t id, const Granary__TrashEntry *entry)
 static void remove_some(struct trash *trash, const struct meta_counts *counts)
 {
 	struct meta *meta = replica_meta(trash->replica);
-	uint64_t kept_ns = setting_value(meta_settings(meta), SETTING_TRASH) * 1000000000ull;
-	uint64_t time_ns = replica_time_ms(trash->replica) * 1000000ull;
-	struct choice choice = { .trash = trash, .due_ns = time_ns > kept_ns ? time_ns - kept_ns : 0 };
+	struct choice choice = { .trash = trash,
+				 .time_ns = replica_time_ms(trash->replica) * 1000000ull,
+				 .least_ns = least_kept_ns(meta) };
 	bool for_space = trash->wanted_bytes > 0;
 
 	if (counts->trash > TRASH_ENTRIES_MAX)
 		choice.excess = counts->trash - TRASH_ENTRIES_MAX;
-	if (meta_each_trash(meta, trash->cursor, on_entry, &choice)) {
+	if (for_space || choice.excess > 0 || trash->looked < trash->cursor)
+		trash->looked = trash->cursor;
+	else if (now_ms(trash) < trash->pass_ms)
+		return;
+	choice.skipped = trash->looked != trash->cursor;
+	if (meta_each_trash(meta, trash->looked, on_entry, &choice)) {
 		log_error("trash_unreadable", "cursor=%" PRIu64, trash->cursor);
 		return;
+	}
+	if (!choice.again) {
+		trash->looked = trash->cursor;
+		trash->pass_ms = choice.skipped && choice.count == 0 ? now_ms(trash) + TRASH_PASS_MS : 0;
 	}
 	if (for_space && trash->wanted_bytes > 0 && choice.count < TRASH_REMOVE_MAX)
 		space_was_made(trash); /* all that there was */
@@ -181,8 +228,10 @@ static void on_removed(struct proposal *proposal, enum err err, Granary__MetaRep
 
 	(void)reply;
 	trash->proposed = false;
-	if (err == OK)
+	if (err == OK && !trash->leaves_some)
 		trash->cursor = trash->ids[trash->change.n_ids - 1];
+	if (err)
+		trash->looked = trash->cursor;
 }
 
 static void on_timer(void *arg)
@@ -211,7 +260,8 @@ void trash_no_space(struct trash *trash)
 static void forget(struct trash *trash)
 {
 	trash->no_space = false;
-	trash->wanted_bytes = trash->cursor = trash->settle_until_ms = trash->deleted_ms = 0;
+	trash->pass_ms = 0;
+	trash->wanted_bytes = trash->cursor = trash->looked = trash->settle_until_ms = trash->deleted_ms = 0;
 	trash->inode_count = 0;
 }
 

@@ -25,7 +25,7 @@ static const char *const names[] = {
 	"stale_handle", "range", "too_many", "deadlock", "io", "corrupt", "protocol", "timeout", "closed",
 	"unreachable", "busy", "cancelled", "not_supported", "interrupted", "not_leader", "no_leader", "stale_version",
 	"no_lease", "chain_broken", "no_chunk", "pack_full", "no_session", "no_servers", "wrong_cluster",
-	"version_mismatch", "store_failed", "last_voter", "change_under_way", "wrong_master", "uncertain", "data_lost",
+	"version_mismatch", "store_failed", "no_class", "last_voter", "change_under_way", "wrong_master", "uncertain", "data_lost",
 	"retry_unknown",
 };
 _Static_assert(sizeof(names) / sizeof(names[0]) == ENTRIES, "a name for each error");

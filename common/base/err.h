@@ -50,6 +50,7 @@
 	X(ERR_WRONG_CLUSTER, 73, EIO, "belongs to another cluster")                                \
 	X(ERR_VERSION_MISMATCH, 74, EPROTO, "protocol version not spoken here")                    \
 	X(ERR_STORE_FAILED, 75, EIO, "the store is out of service after a failed write or sync")         \
+	X(ERR_NO_CLASS, 80, EINVAL, "no such storage class")                                          \
 	X(ERR_LAST_VOTER, 82, EINVAL, "the last voting master cannot be removed")                        \
 	X(ERR_CHANGE_UNDER_WAY, 83, EBUSY, "another change of the masters is under way")                 \
 	X(ERR_WRONG_MASTER, 84, EINVAL, "no such master answers at that address")\

@@ -106,7 +106,13 @@
 #define CHUNK_MAP_ENTRIES_MAX 1024u
 #define CHUNKS_WRITTEN_MAX 1024u /* named by one CommitChunks */
 #define WALK_SYMLINKS_MAX 40u
-#define OPEN_PACKS_MAX 8u
+#define OPEN_PACKS_MAX 8u			     /* of the default class */
+#define OPEN_PACKS_CLASS_MAX 2u			     /* of each other class */
+#define OPEN_PACKS_TOTAL_MAX 128u
+#define STORAGE_CLASSES_MAX 64u
+#define STORAGE_CLASS_NAME_BYTES_MAX 63u
+#define TASK_UNITS_MAX 500u			     /* inodes and chunks looked at by one TaskRun */
+#define TASK_CHUNKS_INLINE_MAX 16u		     /* of one file, changed together with it; of more in a task of their own */
 #define TRUNCATE_CHUNKS_MAX 1024u		     /* freed by one Setattr */
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
 #define RECLAIM_CHUNKS_TOTAL_MAX 1024u		     /* freed by one Reclaim */
@@ -124,6 +130,12 @@
 #define SESSIONS_MAX 16384u
 #define ADDRESS_BYTES_MAX 255u
 #define HOST_LABEL_BYTES_MAX 63u
+#define LOCATION_DEPTH_MAX 8u			     /* failure domains above the host */
+#define LOCATION_BYTES_MAX 255u
+#define PLACEMENT_WEIGHT_TIMES_MAX 4u		     /* the mean of all: an empty server is not written to more often than that */
+#define COPYSET_WIDTH_DEFAULT 32u		     /* the study in master/README.md */
+#define PLACEMENT_COPYSET_TRIES 8u		     /* before a chunk is put anywhere */
+#define PLACEMENT_AWAY_MS 3600000u		     /* a server that is away for so long is no member of copysets any more */
 #define CLIENT_NAME_BYTES_MAX 255u
 #define PROPOSALS_WAITING_MAX 65536u		     /* changes that wait in the leader for their log entry */
 #define APPLY_SLICE_US 10000u			     /* applying stops for other events after this long */
@@ -144,6 +156,15 @@
 #define RECLAIM_MS 100u
 #define TRASH_MS 100u				     /* between two steps of the pass that empties the trash */
 #define COLLECTION_WAIT_MS 4000u		     /* after an election: for chunkservers to say what they hold, before anything is collected */
+#define TRASH_PASS_MS 1000u			     /* between two passes over those that are kept for longer than others */
+#define TRASH_LOOK_MAX 1000u			     /* entries looked at in one step, where classes keep them for different times */
+#define TASKS_MS 100u				     /* between two looks at what is due; a tick of the wheel */
+#define TASKS_LOADED_MAX 16384u			     /* tasks that are due soon, in memory */
+#define TASKS_HORIZON_MS 3600000u		     /* soon */
+#define TASKS_SCAN_MAX 2000u			     /* looked at in one step */
+#define TASKS_PER_ENTRY_MAX 64u			     /* moved or removed by one entry */
+#define TASKS_RETRY_MS 60000u			     /* one whose chunk is being seen to is asked for again */
+#define TASKS_SHOWN_MAX 1000u			     /* in one answer */
 #define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
@@ -173,6 +194,7 @@
 #define REPAIR_TRIES_MAX 128u			     /* of those, looked at in one step */
 #define REPAIR_JOINS_MAX 1024u			     /* copies being filled at once, */
 #define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
+#define REPAIR_LEAVES_MAX 16u			     /* members that leave at once, when nobody waits for it */
 #define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
 #define REPAIR_AVOIDED_MS 20000u
 #define REPAIR_LEFT_MS 10000u			     /* a member that was alive and could not be reached: not for the same chunk */
@@ -180,6 +202,20 @@
 #define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
 #define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
 #define REPAIR_SUSPECTS_MAX 4096u
+#define COOL_JOBS_MAX 256u			     /* chunks being made cold or hot, or mended, at once, */
+#define COOL_TASKS_PER_SERVER_MAX 4u		     /* by one server */
+#define COOL_STEP_MS 50u
+#define COOL_SCAN_MAX 500u			     /* chunks looked at in one step */
+#define COOL_PASS_PAUSE_MS 2000u		     /* between two passes over all chunks */
+#define COOL_WISHES_MAX 16384u			     /* chunks that wait to be made cold or hot */
+#define COOL_WISHES_TRIED_MAX 64u		     /* of those, looked at in one step */
+#define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
+#define COOL_FAILED_MS 20000u
+#define COOL_DUE_AGAIN_MS 600000u		     /* what was due and could not be made cold is tried again */
+#define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
+#define COOL_TOLD_AGAIN_MS 2000u		     /* who is at it hears of it again */
+#define COOL_WARM_WAIT_MS 1000u			     /* a writer waits so long for an answer, and asks again */
+#define COOL_WARM_WAITS_MAX 4096u
 #define PLACEMENT_WAIT_MS 3000u			     /* after an election: how long an allocation waits for servers to come back */
 
 /* Snapshots of the state machine. */
@@ -229,6 +265,9 @@
 #define CLIENT_WRITES_PER_FILE_MAX 16u		     /* chunk writes in flight for one file: 4 MiB */
 #define CLIENT_EXTENTS_PER_FILE_MAX 64u		     /* ranges of one file gathered before the oldest is sent */
 #define CLIENT_LOCATIONS_PER_FILE_MAX 16384u	     /* chunk locations kept for one open file: 1 TiB */
+#define CLIENT_CODED_MAX 4096u			     /* cold chunks' shards' locations kept, */
+#define CLIENT_HEADS_MAX 64u			     /* of those: with an index */
+#define CLIENT_PACK_POOLS_MAX 128u		     /* storage classes that a client has packs of */
 #define CLIENT_PACKS_MAX 4096u			     /* pack locations kept */
 #define CLIENT_MAP_CHUNKS 64u			     /* chunk locations asked for at once */
 #define CLIENT_WRITEBACK_MS 5000u		     /* accepted data is written after so long even if nobody asks for it */
@@ -290,6 +329,8 @@
 #define STORE_HEALTHY_MS 600000u
 #define STORE_FULL_BYTES (4u * MIB)		     /* with less free space than that it failed for want of it: it is */
 #define STORE_FULL_REOPEN_MS 3000u		     /* opened again after so long, as often as need be */
+#define COLD_TASKS_MAX 4u			     /* of one chunkserver at a time, each with a chunk and its parity in memory */
+#define COLD_RETRIES_MAX 200u			     /* of a step, 50 ms apart: what is read is being settled or mended */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

@@ -316,3 +316,10 @@ void coded_index_write(const struct coded_index *index, unsigned place, uint8_t 
 		put_le32(out + CODED_HEAD_BYTES + i * 4, index->firsts[i]);
 	put_le32(out + crc_offset, crc32c(out, crc_offset));
 }
+
+void coded_head_set_place(uint8_t *head, unsigned place)
+{
+	uint32_t crc_offset = CODED_HEAD_BYTES + head[12] * 4u;
+	head[14] = (uint8_t)place;
+	put_le32(head + crc_offset, crc32c(head, crc_offset));
+}

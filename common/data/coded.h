@@ -81,6 +81,9 @@ MUST_USE enum err coded_record(const struct coded_unit *unit, const uint8_t *byt
 MUST_USE enum err coded_unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor,
 				      uint8_t *out);
 
+/* Makes the head of a shard (head_bytes of it) that of the one at `place`. */
+void coded_head_set_place(uint8_t *head, unsigned place);
+
 /* ---- writing it, for coded_image. */
 
 /* Of an index with units and shard_bytes: head_bytes. */

@@ -45,6 +45,9 @@
 	X(MESSAGE_SCRUB, 38, scrub_request, scrub_reply)                                           \
 	X(MESSAGE_COLD_DONE, 40, cold_done, empty)                                                 \
 	X(MESSAGE_CHUNK_WARM, 41, chunk_warm, chunk_location)                                      \
+	X(MESSAGE_COOL, 48, cool_request, cool_reply)                                              \
+	X(MESSAGE_CLASSES, 42, classes_request, classes_reply)                                     \
+	X(MESSAGE_TASKS, 43, tasks_request, tasks_reply)                                           \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
 	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
 	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \

@@ -13,7 +13,7 @@
 
 #define SETTING_ZERO UINT64_MAX
 
-enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING_BYTES };
+enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING_BYTES, SETTING_SERVERS };
 
 /* X(NAME, field, unit, default, least, most, may be zero, text) */
 #define SETTING_LIST(X)                                                                                                \
@@ -21,10 +21,14 @@ enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING
 	  "removed files can be undeleted for so long; 0: removed at once")                                            \
 	X(SETTING_REPAIR_RATE, repair_bytes_per_second, SETTING_BYTES, 100u * 1048576u, 65536, 1ull << 40, false,      \
 	  "bytes a second that each chunkserver spends on new copies")                                                 \
+	X(SETTING_COOL_RATE, cool_bytes_per_second, SETTING_BYTES, 100u * 1048576u, 65536, 1ull << 40, false,          \
+	  "bytes a second that each chunkserver spends on making chunks cold")                                         \
 	X(SETTING_REPAIR_DELAY, repair_delay_ms, SETTING_MILLISECONDS, 15000, 1, 604800000, true,                      \
 	  "a chunkserver is away for so long before its chunks get new copies elsewhere")                              \
 	X(SETTING_SESSION_TIMEOUT, session_timeout_ms, SETTING_MILLISECONDS, SESSION_TIMEOUT_MS, 5000, 3600000, false,  \
 	  "a client that is silent for so long loses its locks and what it had not written")                           \
+	X(SETTING_COPYSET_WIDTH, copyset_width, SETTING_SERVERS, COPYSET_WIDTH_DEFAULT, 2, 65536, true,                 \
+	  "a chunkserver shares chunks with about so many others (master/placement.h); 0: with any")                   \
 	X(SETTING_SCRUB, scrub_days, SETTING_DAYS, 14, 1, 3650, true,                                                  \
 	  "every block of a disk is read and checked once in so many days; 0: only on demand")
 

@@ -35,6 +35,8 @@
 	X(CHECK_PACK, 18, false, "a pack counts its blobs wrongly")                                                    \
 	X(CHECK_GARBAGE, 19, false, "a copy that is in use is to be deleted")                                          \
 	X(CHECK_REMOVED, 20, false, "a chunk is there that was removed")                                               \
+	X(CHECK_SHARD, 21, false, "a cold chunk and its shard disagree")                                               \
+	X(CHECK_TASK, 30, true, "a chunk and its delayed task disagree")                                               \
 	X(CHECK_COPY_MISSING, 40, false, "a chunkserver lacks a copy that it should hold")                             \
 	X(CHECK_COPY_OLD, 41, false, "a copy is older than its chunk")                                                 \
 	X(CHECK_COPY_NEWER, 42, false, "a copy is newer than its chunk: the masters' state is an old one")             \
@@ -59,7 +61,7 @@ bool check_is_repaired(unsigned kind);
 struct check_finding {
 	enum check_kind kind;
 	uint64_t id;	/* inode, chunk, directory, or entry of the trash */
-	uint64_t other; /* inode of a name, server, chunk of an inode, what was counted; Inode.change of CHECK_NAMELESS */
+	uint64_t other; /* inode of a name, server, chunk of an inode, what was counted, when a task is due; Inode.change of CHECK_NAMELESS */
 };
 typedef void check_fn(void *arg, const struct check_finding *finding);
 

@@ -8,6 +8,7 @@
 #include "master/meta/dir.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
+#include "master/meta/tasks.h"
 
 #define MEND_KEYS_MAX CHECK_PREFIX_MAX
 
@@ -255,6 +256,8 @@ enum err op_fsck_repair(struct context *context, const Granary__FsckRepair *op, 
 		return mend_trash(meta, op);
 	case CHECK_XATTR_DANGLING:
 		return mend_xattrs(meta, op->id);
+	case CHECK_TASK:
+		return task_cool_mend(meta, op->id, op->other);
 	case CHECK_HOLDERS:
 		return mend_holders(meta, op->id, op->other);
 	default:

@@ -10,7 +10,7 @@
 
 /* The tables in the order in which they are looked at. */
 static const enum key_table tables[] = {KEY_INODE,  KEY_DIRENT,	 KEY_CHUNK_POINTER, KEY_CHUNK, KEY_SERVER_CHUNK, KEY_XATTR,
-					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME};
+					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME, KEY_TASK};
 #define TABLES (sizeof(tables) / sizeof(tables[0]))
 
 struct looking {
@@ -141,6 +141,21 @@ static void look_at_pointer(struct looking *looking, struct slice key, struct sl
 		found(looking, CHECK_POINTER, id, pointer.chunk);
 }
 
+/* Of a shard: its chunk knows it. Of a chunk that has some: each of them is there. */
+static void look_at_shards(struct looking *looking, uint64_t id, const Granary__Chunk *chunk)
+{
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		const Granary__Chunk *owner = chunk_get(looking->meta, chunk->owner);
+		if (!owner || !owner->coding || chunk->index >= owner->coding->n_shards || owner->coding->shards[chunk->index] != id)
+			found(looking, CHECK_SHARD, id, chunk->owner);
+	}
+	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
+		const Granary__Chunk *shard = chunk_get(looking->meta, chunk->coding->shards[i]);
+		if (!shard || shard->kind != GRANARY__CHUNK_KIND__CHUNK_SHARD || shard->owner != id || shard->index != i)
+			found(looking, CHECK_SHARD, id, chunk->coding->shards[i]);
+	}
+}
+
 static void look_at_chunk(struct looking *looking, uint64_t id)
 {
 	struct meta *meta = looking->meta;
@@ -155,7 +170,10 @@ static void look_at_chunk(struct looking *looking, uint64_t id)
 	struct key removed = key_of(KEY_REMOVED, id);
 	if (store_has(&meta->store, &removed))
 		found(looking, CHECK_REMOVED, id, 0);
-	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
+	if (chunk->task_due && !meta_task_exists(meta, chunk->task_due, id))
+		found(looking, CHECK_TASK, id, chunk->task_due);
+	look_at_shards(looking, id, chunk);
+	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_REPLICATED)
 		return;
 	struct key key = key_of_index(KEY_CHUNK_POINTER, chunk->owner, chunk->index);
 	const Granary__ChunkPointer *pointer = store_message(&meta->store, &key, &granary__chunk_pointer__descriptor);
@@ -171,6 +189,18 @@ static void look_at_holder(struct looking *looking, struct slice key)
 	const Granary__Chunk *chunk = chunk_get(looking->meta, id);
 	if (!chunk || !is_member(chunk, server))
 		found(looking, CHECK_HOLDERS, id, server);
+}
+
+static void look_at_task(struct looking *looking, struct slice key, struct slice value)
+{
+	uint64_t due_ns, id;
+	Granary__Task task;
+	if (!key_parse_pair(key, &due_ns, &id) || message_read_numbers(&granary__task__descriptor, value, &task.base) ||
+	    task.kind != TASK_COOL)
+		return;
+	const Granary__Chunk *chunk = chunk_get(looking->meta, id);
+	if (!chunk || chunk->task_due != due_ns)
+		found(looking, CHECK_TASK, id, due_ns);
 }
 
 static void look_at_garbage(struct looking *looking, struct slice value)
@@ -249,6 +279,9 @@ static void look(struct looking *looking, enum key_table table, struct slice key
 		break;
 	case KEY_XATTR:
 		look_at_xattr(looking, key);
+		break;
+	case KEY_TASK:
+		look_at_task(looking, key, value);
 		break;
 	case KEY_ORPHAN:
 		look_at_orphan(looking, id);

@@ -5,13 +5,16 @@
 
 #include "common/base/check.h"
 #include "common/proto/mode.h"
+#include "master/meta/cold.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
 #include "master/meta/pack.h"
+#include "master/meta/tasks.h"
 
 #define REPLICA_BYTES 32u /* packed, beside its address */
 #define LOCATION_BYTES 64u
+#define SHARD_BYTES 48u /* likewise, with its `firsts` */
 
 /* ---- records */
 
@@ -67,7 +70,11 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 	chunk->kind = options->kind;
 	chunk->owner = options->owner;
 	chunk->index = options->index;
-	chunk->copies_wanted = REPLICAS_DEFAULT;
+	struct storage_values values;
+	meta_class_values(meta, options->class, &values);
+	chunk->copies_wanted = options->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD ? 1 : values.copies;
+	if (options->class[0])
+		chunk->class_ = mem_string(options->class);
 	chunk->n_replicas = options->replica_count;
 	chunk->replicas = mem_alloc(options->replica_count * sizeof(*chunk->replicas));
 	memcpy(chunk->replicas, options->replicas, options->replica_count * sizeof(*chunk->replicas));
@@ -81,12 +88,14 @@ enum err chunk_add(struct meta *meta, const struct chunk_options *options)
 
 void chunk_remove(struct meta *meta, uint64_t id)
 {
-	const Granary__Chunk *chunk = chunk_get(meta, id);
+	Granary__Chunk *chunk = chunk_edit(meta, id);
 	if (!chunk)
 		return;
+	task_cool_set(meta, id, chunk, 0);
 	garbage_add_chunk(meta, id, chunk->replicas, chunk->n_replicas);
 	garbage_note_removed(meta, id);
 	garbage_add_chunk(meta, id, chunk->stale, chunk->n_stale);
+	cold_remove(meta, id, chunk);
 	chunk_holders_remove(meta, id, chunk->replicas, chunk->n_replicas);
 	struct key key = key_of(KEY_CHUNK, id);
 	store_delete(&meta->store, &key);
@@ -127,20 +136,21 @@ bool chunks_free(struct meta *meta, uint64_t id, Granary__Inode *inode, uint32_t
 
 /* ---- locations */
 
-Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, ProtobufCMessage *whole)
+static Granary__ChunkLocation *location_make(uint64_t chunk_id, const Granary__Chunk *chunk, ProtobufCMessage *whole)
 {
-	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
-	if (!chunk)
-		return NULL;
 	Granary__ChunkLocation *location = whole ? message_alloc_message(whole, &granary__chunk_location__descriptor) :
 						   message_open_whole(&granary__chunk_location__descriptor);
-	if (!whole)
-		whole = &location->base;
 	location->chunk = chunk_id;
 	location->version = chunk->version;
 	location->kind = chunk->kind;
 	location->index = chunk->index;
 	location->written = chunk->written;
+	location->frozen = chunk->frozen;
+	return location;
+}
+
+static void location_add_replicas(struct meta *meta, const Granary__Chunk *chunk, Granary__ChunkLocation *location, ProtobufCMessage *whole)
+{
 	location->n_replicas = chunk->n_replicas;
 	location->replicas = message_alloc(whole, chunk->n_replicas * sizeof(*location->replicas));
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
@@ -153,7 +163,33 @@ Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, Prot
 			replica->address = message_alloc_text(whole, server->address);
 		location->replicas[i] = replica;
 	}
+}
+
+Granary__ChunkLocation *location_open(struct meta *meta, uint64_t chunk_id, ProtobufCMessage *whole)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
+	if (!chunk)
+		return NULL;
+	Granary__ChunkLocation *location = location_make(chunk_id, chunk, whole);
+	if (!whole)
+		whole = &location->base;
+	if (chunk->cold)
+		location->coded = cold_location(meta, chunk, whole);
+	else
+		location_add_replicas(meta, chunk, location, whole);
 	return location;
+}
+
+enum err meta_cold_location(struct meta *meta, uint64_t chunk_id, Granary__ChunkLocation **out)
+{
+	const Granary__Chunk *chunk = chunk_get(meta, chunk_id);
+	if (!chunk)
+		return ERR_NO_CHUNK;
+	*out = location_make(chunk_id, chunk, NULL);
+	location_add_replicas(meta, chunk, *out, &(*out)->base);
+	if (chunk->coding)
+		(*out)->coded = cold_location(meta, chunk, &(*out)->base);
+	return OK;
 }
 
 static size_t location_bytes(const Granary__ChunkLocation *location)
@@ -161,6 +197,9 @@ static size_t location_bytes(const Granary__ChunkLocation *location)
 	size_t bytes = LOCATION_BYTES;
 	for (size_t i = 0; i < location->n_replicas; i++)
 		bytes += REPLICA_BYTES + strlen(location->replicas[i]->address);
+	const Granary__CodedLocation *coded = location->coded;
+	for (size_t i = 0; coded && i < coded->n_shards; i++)
+		bytes += SHARD_BYTES + strlen(coded->shards[i]->address);
 	return bytes;
 }
 
@@ -261,11 +300,13 @@ enum err op_allocate_chunk(struct context *context, const Granary__AllocateChunk
 						.owner = id,
 						.index = op->index,
 						.replicas = op->replicas,
-						.replica_count = op->n_replicas};
+						.replica_count = op->n_replicas,
+						.class = inode->class_};
 		err = chunk_add(meta, &options);
 		if (err)
 			return err;
 		chunk = op->id;
+		task_cool_new(meta, chunk, chunk_edit(meta, chunk));
 		Granary__ChunkPointer *pointer = mem_alloc(sizeof(*pointer));
 		granary__chunk_pointer__init(pointer);
 		pointer->chunk = chunk;

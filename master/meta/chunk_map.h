@@ -19,6 +19,7 @@ struct chunk_options {
 	uint32_t index;
 	const uint64_t *replicas;
 	size_t replica_count;
+	const char *class;
 };
 /* ERR_NO_SERVERS when the leader found none or proposes a set that cannot be, ERR_EXISTS when the id is taken. */
 MUST_USE enum err chunk_add(struct meta *meta, const struct chunk_options *options);

@@ -8,6 +8,7 @@
 
 #include "common/base/check.h"
 #include "master/meta/chunk_map.h"
+#include "master/meta/cold.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
@@ -52,6 +53,8 @@ static enum err change_check(const Granary__Chunk *chunk, const Granary__ChunkCh
 		return ERR_STALE_VERSION;
 	if (op->seal)
 		return OK;
+	if (chunk->cold)
+		return ERR_INVALID;
 	if (op->complete)
 		return op->join && chunk->joining == op->join ? OK : ERR_STALE_VERSION;
 	if (!replicas_valid(op->replicas, op->n_replicas) || op->n_dropped > REPLICAS_MAX || !join_valid(chunk, op))
@@ -95,6 +98,8 @@ static void stale_drop(struct meta *meta, uint64_t id, Granary__Chunk *chunk)
 static void change_members(struct meta *meta, Granary__Chunk *chunk, const Granary__ChunkChange *op)
 {
 	bool pack = chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
+	if (chunk->coding)
+		cold_give_up(meta, op->chunk, chunk);
 	chunk->joining = joining_after(chunk, op);
 	chunk_holders_remove(meta, op->chunk, chunk->replicas, chunk->n_replicas);
 	free(chunk->replicas);
@@ -138,6 +143,10 @@ uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk)
 {
 	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK)
 		return chunk->live_bytes;
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		const Granary__Chunk *owner = chunk_get(meta, chunk->owner);
+		return owner && owner->coding ? owner->coding->shard_bytes : 0;
+	}
 	const Granary__Inode *inode = inode_get(meta, chunk->owner);
 	uint64_t start = (uint64_t)chunk->index * CHUNK_BYTES;
 	uint64_t size = inode && inode->size > start ? inode->size - start : 0;

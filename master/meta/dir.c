@@ -159,6 +159,8 @@ static enum err create_check(struct context *context, const Granary__Create *op,
 		if (err)
 			return err;
 	}
+	if (!storage_class_exists(context->meta->classes, op->class_))
+		return ERR_NO_CLASS;
 	if (name.size == 0)
 		return mode_is_file(mode) ? OK : ERR_INVALID;
 	if (name_is(name, ".") || name_is(name, ".."))
@@ -212,6 +214,10 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 		if (mode_is_directory(mode))
 			options.mode |= MODE_SETGID;
 	}
+	if (op->class_[0])
+		options.class = storage_class_label(op->class_);
+	else if (parent)
+		options.class = parent->class_, options.class_order = parent->class_order;
 	Granary__Inode *inode = inode_add(context, &options);
 	inode->rdev = op->rdev;
 	if (mode_is_symlink(mode)) {

@@ -148,6 +148,16 @@ enum err op_garbage_done(struct context *context, const Granary__GarbageDone *op
 	return OK;
 }
 
+bool meta_garbage_waits(struct meta *meta, uint64_t id, uint64_t *servers, size_t *count)
+{
+	struct key key = key_of(KEY_GARBAGE, id);
+	const Granary__Garbage *garbage = store_message(&meta->store, &key, &granary__garbage__descriptor);
+	*count = 0;
+	for (size_t i = 0; garbage && i < garbage->n_servers && *count < SHARDS_MAX; i++)
+		servers[(*count)++] = garbage->servers[i];
+	return garbage != NULL;
+}
+
 static bool copy_is_useless(const Granary__Chunk *chunk, uint64_t server, uint64_t version)
 {
 	if (!chunk)

@@ -49,6 +49,9 @@ Granary__Inode *inode_add(struct context *context, const struct inode_options *o
 	inode->change = inode->data_change = (uint64_t)context->now_ns;
 	if (mode_is_directory(options->mode))
 		inode->size = DIRECTORY_BYTES;
+	if (options->class && options->class[0])
+		inode->class_ = mem_string(options->class);
+	inode->class_order = options->class_order;
 	struct key key = key_of(KEY_INODE, options->id);
 	store_put_message(&context->meta->store, &key, &inode->base);
 	context->meta->state->inodes++;

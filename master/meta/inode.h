@@ -13,6 +13,8 @@ MUST_USE enum err inode_edit_file(struct meta *meta, uint64_t id, Granary__Inode
 struct inode_options {
 	uint64_t id;
 	uint32_t mode, uid, gid, nlink;
+	const char *class; /* NULL: the default class */
+	uint64_t class_order;
 };
 /* Counted, with all times set to now. */
 Granary__Inode *inode_add(struct context *context, const struct inode_options *options);

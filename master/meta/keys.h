@@ -26,6 +26,8 @@ enum key_table {
 	KEY_TRASH = 'T',
 	KEY_TRASH_NAME = 'U',
 	KEY_REMOVED = 'Z',
+	KEY_ERASED = 'E',
+	KEY_TASK = 'Q',
 	KEY_SINGLE = 'M',
 };
 
@@ -36,11 +38,11 @@ struct key {
 	uint8_t bytes[KEY_BYTES_MAX];
 };
 
-/* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T', 'Z' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U'. */
+/* 'I', 'C', 'N', 'L', 'O', 'G', 'V', 'T', 'Z' and, as prefixes of a scan, 'D', 'K', 'S', 'X', 'R', 'l', 'U', 'E'. */
 struct key key_of(enum key_table table, uint64_t id);
-/* 'S', 'l'. */
+/* 'S', 'l', 'Q'. */
 struct key key_of_pair(enum key_table table, uint64_t first, uint64_t second);
-/* 'K', 'R'. */
+/* 'K', 'R', 'E'. */
 struct key key_of_index(enum key_table table, uint64_t id, uint32_t index);
 /* 'D', 'X'. The name has at most NAME_BYTES_MAX bytes. */
 struct key key_of_name(enum key_table table, uint64_t id, struct slice name);

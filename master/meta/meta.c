@@ -7,6 +7,7 @@
 #include "common/base/crc32c.h"
 #include "common/proto/mode.h"
 #include "master/meta/chunk_map.h"
+#include "master/meta/classes.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/session.h"
@@ -63,6 +64,8 @@ enum err meta_open(struct kv *kv, struct meta **out)
 	enum err err = meta_load(meta);
 	if (!err)
 		err = settings_load(meta);
+	if (!err)
+		err = classes_load(meta);
 	if (err) {
 		meta_close(meta);
 		return err;
@@ -79,6 +82,7 @@ void meta_close(struct meta *meta)
 	store_deinit(&meta->store);
 	message_free(meta->state ? &meta->state->base : NULL);
 	message_free(meta->settings ? &meta->settings->base : NULL);
+	message_free(meta->classes ? &meta->classes->base : NULL);
 	free(meta->touches);
 	free(meta->touch_names);
 	buf_deinit(&meta->names);
@@ -110,6 +114,11 @@ const Granary__Settings *meta_settings(const struct meta *meta)
 	return meta->settings;
 }
 
+const Granary__StorageClasses *meta_classes(const struct meta *meta)
+{
+	return meta->classes;
+}
+
 /* ---- effects */
 
 static void effects_clear(struct meta *meta)
@@ -117,6 +126,7 @@ static void effects_clear(struct meta *meta)
 	meta->touch_count = 0;
 	buf_clear(&meta->names);
 	meta->garbage_added = meta->orphans_added = meta->servers_changed = meta->restored = false;
+	meta->task_due_min = 0;
 }
 
 static void touch_add(struct context *context, uint64_t inode, struct slice name)
@@ -160,6 +170,7 @@ static void effects_fill(struct meta *meta, struct meta_effects *effects)
 					 .garbage_added = meta->garbage_added,
 					 .orphans_added = meta->orphans_added,
 					 .servers_changed = meta->servers_changed,
+					 .task_due_min = meta->task_due_min,
 					 .restored = meta->restored};
 }
 

@@ -15,8 +15,11 @@
  *   'G' id                   -> Garbage          'V' server              -> Server
  *   'T' id                   -> TrashEntry       'U' parent, name, id    -> (empty: in the trash under that name)
  *   'Z' chunk                -> (empty: there was such a chunk, and it was removed)
+ *   'E' pack, slot / 8192    -> bits: slots that were deleted while the pack has a coding (cold.h)
  *   'M' "state"              -> MetaState: applied index and term, cluster, time, counters, open packs
+ *   'Q' due, id              -> Task: to be done then; 0: at once
  *   'M' "settings"           -> Settings: what an operator has changed
+ *   'M' "classes"            -> StorageClasses
  *   'M' "members"            -> StoredMembership: the masters
  */
 #ifndef GRANARY_MASTER_META_META_H
@@ -27,6 +30,8 @@
 
 #include "common/base/err.h"
 #include "common/proto/message.h"
+#include "common/proto/storage_class.h"
+#include "common/proto/task.h"
 #include "common/sys/kv.h"
 
 #define META_ROOT_INODE 1u
@@ -45,6 +50,7 @@ struct meta_effects {
 	bool garbage_added;
 	bool orphans_added;
 	bool servers_changed;
+	uint64_t task_due_min; /* of the tasks that were added and are not due at once, the first; 0: there is none */
 	bool restored; /* everything is another: forget what is known of it */
 };
 
@@ -58,6 +64,12 @@ uint64_t meta_cluster(const struct meta *meta);
 uint64_t meta_last_time_ns(const struct meta *meta);
 /* Never NULL; until the next apply. Read through common/proto/settings.h. */
 const Granary__Settings *meta_settings(const struct meta *meta);
+/* Likewise; through common/proto/storage_class.h, */
+const Granary__StorageClasses *meta_classes(const struct meta *meta);
+/* or what is in force for a label (Inode.class, Chunk.class). */
+void meta_class_values(const struct meta *meta, const char *label, struct storage_values *out);
+/* How many copies what the operation `at` makes (AllocateChunk, OpenPack) is to have, by its class as it is now. */
+unsigned meta_copies_wanted(struct meta *meta, const Granary__MetaRequest *request, size_t at);
 
 /* Applies one committed entry (index is the applied index + 1; `entry` is NULL for a barrier). replies[i] answers
  * entry->requests[i]: whole messages, message_unref each. A request seen before (session, slot, sequence) gets its first answer again.
@@ -87,12 +99,18 @@ MUST_USE enum err meta_inode(struct meta *meta, uint64_t inode, ProtobufCMessage
 MUST_USE enum err meta_chunk(struct meta *meta, uint64_t chunk, Granary__Chunk **out);
 /* Location with addresses, as clients get it: a whole message. */
 MUST_USE enum err meta_chunk_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* As a ColdCommand needs it: copies and shards (if it has any), whatever it is read from. */
+MUST_USE enum err meta_cold_location(struct meta *meta, uint64_t chunk, Granary__ChunkLocation **out);
+/* The Garbage record is still there; *servers (up to SHARDS_MAX): who has not confirmed. */
+bool meta_garbage_waits(struct meta *meta, uint64_t garbage, uint64_t *servers, size_t *count);
 /* There was such a chunk, and it was removed (garbage.h says what that proves). The memory is bounded: false proves nothing. */
 bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
 /* The highest id of any chunk that this state has ever known. */
 uint64_t meta_newest_chunk(const struct meta *meta);
 /* About how much data it holds: of a pack its live blobs, else as far as its file reaches, holes too. */
 uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk);
+/* Since when nothing has been written to it (of a file: to any of its chunks), by the clock of the log; 0: it may be written at any time. */
+uint64_t meta_chunk_unwritten_ns(struct meta *meta, const Granary__Chunk *chunk);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody
@@ -112,6 +130,13 @@ MUST_USE enum err meta_each_chunk(struct meta *meta, uint64_t after,
 /* In order of removal. */
 MUST_USE enum err meta_each_trash(struct meta *meta, uint64_t after,
 				  bool (*fn)(void *arg, uint64_t id, const Granary__TrashEntry *), void *arg);
+
+/* In order of when they are due, those after this one. */
+MUST_USE enum err meta_each_task(struct meta *meta, uint64_t due_ns, uint64_t after_id,
+				 bool (*fn)(void *arg, uint64_t due_ns, uint64_t id, const Granary__Task *), void *arg);
+bool meta_task_exists(struct meta *meta, uint64_t due_ns, uint64_t id);
+/* How many there are of each kind: TASK_KINDS numbers. */
+void meta_task_counts(const struct meta *meta, uint64_t *counts);
 
 struct meta_counts {
 	uint64_t inodes, chunks, sessions, garbage, trash, trash_bytes;

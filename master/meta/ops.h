@@ -40,7 +40,17 @@
 	X(op_cluster_init, cluster_init, CLUSTER_INIT, Granary__ClusterInit, true)                                     \
 	X(op_copy_remove, copy_remove, COPY_REMOVE, Granary__CopyRemove, true)                                         \
 	X(op_fsck_repair, fsck_repair, FSCK_REPAIR, Granary__FsckRepair, true)                                         \
+	X(op_set_class, set_class, SET_CLASS, Granary__SetClass, true)                                                 \
+	X(op_set_inode_class, set_inode_class, SET_INODE_CLASS, Granary__SetInodeClass, true)                          \
+	X(op_task_run, task_run, TASK_RUN, Granary__TaskRun, true)                                                     \
 	X(op_set_settings, set_settings, SET_SETTINGS, Granary__SetSettings, true)                                    \
+	X(op_cool_begin, cool_begin, COOL_BEGIN, Granary__CoolBegin, true)                                             \
+	X(op_cool_commit, cool_commit, COOL_COMMIT, Granary__CoolCommit, true)                                         \
+	X(op_warm_begin, warm_begin, WARM_BEGIN, Granary__WarmBegin, true)                                             \
+	X(op_warm_commit, warm_commit, WARM_COMMIT, Granary__WarmCommit, true)                                         \
+	X(op_cold_undo, cold_undo, COLD_UNDO, Granary__ColdUndo, true)                                                 \
+	X(op_chunk_thaw, chunk_thaw, CHUNK_THAW, Granary__ChunkThaw, true)                                             \
+	X(op_shard_rebuild, shard_rebuild, SHARD_REBUILD, Granary__ShardRebuild, true)                                 \
 	X(op_restore, restore, RESTORE, Granary__Restore, true)
 
 #define X(function, member, name, type, changes)                                                                       \

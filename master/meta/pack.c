@@ -5,9 +5,11 @@
 
 #include "common/base/check.h"
 #include "master/meta/chunk_map.h"
+#include "master/meta/cold.h"
 #include "master/meta/garbage.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
+#include "master/meta/tasks.h"
 
 /* ---- packs */
 
@@ -27,9 +29,12 @@ static void open_packs_remove(Granary__MetaState *state, uint64_t id)
 	state->n_open_packs = kept;
 }
 
-static void open_packs_add(Granary__MetaState *state, uint64_t id)
+/* Last of all: one of another class may have to give way. */
+static void open_packs_add(struct meta *meta, uint64_t id)
 {
-	check(state->n_open_packs < OPEN_PACKS_MAX);
+	Granary__MetaState *state = meta->state;
+	if (state->n_open_packs == OPEN_PACKS_TOTAL_MAX)
+		pack_seal(meta, state->open_packs[0]);
 	state->open_packs = mem_resize(state->open_packs, (state->n_open_packs + 1) * sizeof(*state->open_packs));
 	state->open_packs[state->n_open_packs++] = id;
 }
@@ -39,19 +44,38 @@ void pack_seal(struct meta *meta, uint64_t id)
 	Granary__Chunk *pack = chunk_edit(meta, id);
 	if (!pack)
 		return;
+	if (!pack->sealed) {
+		pack->sealed_ns = meta->state->time_ns;
+		task_cool_new(meta, id, pack);
+	}
 	pack->sealed = true;
 	open_packs_remove(meta->state, id);
 	pack_remove_if_dead(meta, id);
 }
 
-/* An open pack to share, or 0. One that has lost replicas gives way when the leader has found more servers. */
-static uint64_t open_pack_choose(struct meta *meta, const Granary__OpenPack *op)
+/* The open packs of a class; how many. */
+static size_t open_packs_of(struct meta *meta, const char *label, uint64_t *packs)
 {
 	Granary__MetaState *state = meta->state;
+	size_t count = 0;
+	for (size_t i = 0; i < state->n_open_packs && count < OPEN_PACKS_MAX; i++) {
+		const Granary__Chunk *pack = chunk_get(meta, state->open_packs[i]);
+		if (pack && strcmp(pack->class_, label) == 0)
+			packs[count++] = state->open_packs[i];
+	}
+	return count;
+}
+
+/* An open pack to share, or 0. One that has lost replicas gives way when the leader has found more servers. */
+static uint64_t open_pack_choose(struct meta *meta, const Granary__OpenPack *op, const char *label)
+{
+	Granary__MetaState *state = meta->state;
+	uint64_t packs[OPEN_PACKS_MAX];
+	size_t count = open_packs_of(meta, label, packs);
 	bool can_add = op->id != 0 && replicas_valid(op->replicas, op->n_replicas);
-	if (state->n_open_packs == 0 || (can_add && state->n_open_packs < OPEN_PACKS_MAX))
+	if (count == 0 || (can_add && count < (label[0] ? OPEN_PACKS_CLASS_MAX : OPEN_PACKS_MAX)))
 		return 0;
-	uint64_t id = state->open_packs[op->id % state->n_open_packs];
+	uint64_t id = packs[op->id % count];
 	const Granary__Chunk *pack = chunk_get(meta, id);
 	if (can_add && (!pack || pack->n_replicas < op->n_replicas)) {
 		pack_seal(meta, id);
@@ -67,17 +91,19 @@ enum err op_open_pack(struct context *context, const Granary__OpenPack *op, Gran
 	const Granary__Chunk *full = op->full ? chunk_get(meta, op->full) : NULL;
 	if (full && full->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && !full->sealed)
 		pack_seal(meta, op->full);
-	uint64_t pack = open_pack_choose(meta, op);
+	const char *label = storage_class_find(meta->classes, op->class_) ? storage_class_label(op->class_) : "";
+	uint64_t pack = open_pack_choose(meta, op, label);
 	if (!pack) {
 		struct chunk_options options = {.id = op->id,
 						.kind = GRANARY__CHUNK_KIND__CHUNK_PACK,
 						.replicas = op->replicas,
-						.replica_count = op->n_replicas};
+						.replica_count = op->n_replicas,
+						.class = label};
 		enum err err = chunk_add(meta, &options);
 		if (err)
 			return err;
 		pack = op->id;
-		open_packs_add(meta->state, pack);
+		open_packs_add(meta, pack);
 	}
 	location_add(context, pack, result);
 	return OK;
@@ -90,13 +116,22 @@ static uint64_t blob_blocks(uint32_t bytes)
 	return (bytes + 511u) / 512u;
 }
 
+static void slot_free(struct meta *meta, uint64_t id, uint32_t slot)
+{
+	const Granary__Chunk *pack = chunk_get(meta, id);
+	if (pack && pack->coding)
+		cold_note_slot(meta, id, slot);
+	if (pack && !pack->cold)
+		garbage_add_slot(meta, id, slot);
+}
+
 void blob_free(struct meta *meta, Granary__Inode *inode)
 {
 	Granary__Chunk *pack = chunk_edit(meta, inode->pack);
 	if (pack) {
 		pack->live_bytes -= inode->blob_bytes;
 		pack->live_count--;
-		garbage_add_slot(meta, inode->pack, inode->slot);
+		slot_free(meta, inode->pack, inode->slot);
 		pack_remove_if_dead(meta, inode->pack);
 	}
 	inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;
@@ -144,7 +179,7 @@ static void blob_set(struct meta *meta, uint64_t id, Granary__Inode *inode, cons
 		pack->live_count++;
 		pack->written = true;
 	} else if (pack) {
-		garbage_add_slot(meta, op->pack, op->slot);
+		slot_free(meta, op->pack, op->slot);
 	}
 	if (inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB)
 		blob_free(meta, inode);

@@ -198,6 +198,9 @@ static enum err walk_run(struct context *context, const Granary__Walk *op, struc
 	if (!err || is_missing) {
 		result->parent = walk->directory;
 		result->name = message_alloc_bytes(context->reply, buf_slice(&last));
+		const Granary__Inode *directory = inode_get(context->meta, walk->directory);
+		if (directory && directory->class_[0])
+			result->class_ = message_alloc_text(context->reply, directory->class_);
 	}
 	buf_deinit(&last);
 	return err;

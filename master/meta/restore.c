@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/data/pairs.h"
+#include "master/meta/classes.h"
 #include "master/meta/ops.h"
 #include "master/meta/settings.h"
 
@@ -54,7 +55,8 @@ static enum err begin(struct meta *meta, uint64_t id)
 	if (meta->state->restoring == 0 && (meta->state->inodes > 1 || meta->state->chunks > 0))
 		return ERR_NOT_EMPTY;
 	meta->state->restoring = id;
-	settings_clear(meta); /* what is in use changes at the end */
+	settings_clear(meta);
+	classes_clear(meta); /* what is in use changes at the end */
 	return clear_some(meta) ? OK : ERR_BUSY;
 }
 
@@ -109,7 +111,7 @@ static enum err end(struct meta *meta, uint64_t id)
 		return ERR_INVALID;
 	if (message_unpack(&granary__meta_state__descriptor, stored, (ProtobufCMessage **)&restored))
 		return ERR_INVALID;
-	if (settings_load(meta)) {
+	if (settings_load(meta) || classes_load(meta)) {
 		message_free(&restored->base);
 		return ERR_INVALID;
 	}

@@ -14,7 +14,8 @@ enum err op_server_register(struct context *context, const Granary__ServerRegist
 		return ERR_INVALID;
 	struct key key = key_of(KEY_SERVER, op->server);
 	const Granary__Server *known = store_message(&meta->store, &key, &granary__server__descriptor);
-	if (known && strcmp(known->address, op->address) == 0 && strcmp(known->host, op->host) == 0)
+	if (known && strcmp(known->address, op->address) == 0 && strcmp(known->host, op->host) == 0 &&
+	    strcmp(known->location, op->location) == 0)
 		return OK;
 	Granary__Server *server = mem_alloc(sizeof(*server));
 	granary__server__init(server);
@@ -23,6 +24,8 @@ enum err op_server_register(struct context *context, const Granary__ServerRegist
 		server->address = mem_string(op->address);
 	if (op->host[0])
 		server->host = mem_string(op->host);
+	if (op->location[0])
+		server->location = mem_string(op->location);
 	store_put_message(&meta->store, &key, &server->base);
 	meta->servers_changed = true;
 	return OK;

@@ -19,6 +19,7 @@ struct meta {
 	struct store store;
 	Granary__MetaState *state; /* written by each commit */
 	Granary__Settings *settings; /* as stored */
+	Granary__StorageClasses *classes;
 	struct meta_touch *touches;
 	size_t *touch_names; /* offset of each touch's name in `names`, which moves as it grows */
 	size_t touch_count, touch_capacity;
@@ -29,6 +30,7 @@ struct meta {
 	bool orphans_added;
 	bool servers_changed;
 	bool restored;
+	uint64_t task_due_min; /* of those added; 0: none, or at once */
 };
 
 /* One request while it is carried out. */

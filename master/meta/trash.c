@@ -5,11 +5,10 @@
 
 #include "common/base/check.h"
 #include "common/proto/mode.h"
-#include "common/proto/settings.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
 
-#define ITEM_BYTES 96u /* packed, beside its name and attributes */
+#define ITEM_BYTES (96u + STORAGE_CLASS_NAME_BYTES_MAX) /* packed, beside its name and attributes */
 
 static const Granary__TrashEntry *entry_get(struct meta *meta, uint64_t id)
 {
@@ -22,13 +21,17 @@ static const Granary__TrashEntry *entry_get(struct meta *meta, uint64_t id)
 bool trash_add(struct context *context, uint64_t inode_id, Granary__Inode *inode, const struct dir_name *at)
 {
 	struct meta *meta = context->meta;
-	if (context->no_trash || setting_value(meta->settings, SETTING_TRASH) == 0)
+	struct storage_values values;
+	meta_class_values(meta, inode->class_, &values);
+	if (context->no_trash || values.trash_seconds == 0)
 		return false;
 	uint64_t id = ++meta->state->trash_last;
 	Granary__TrashEntry *entry = mem_alloc(sizeof(*entry));
 	granary__trash_entry__init(entry);
 	entry->inode = inode_id;
 	entry->removed = context->now_ns;
+	if (inode->class_[0])
+		entry->class_ = mem_string(inode->class_);
 	struct buf name = {0};
 	if (at) {
 		const Granary__Inode *directory = inode_get(meta, at->directory);
@@ -146,6 +149,8 @@ static bool item_add(struct context *context, uint64_t id, Granary__MetaResult *
 	item->entry->parent = entry->parent;
 	item->entry->name = message_alloc_bytes(context->reply, message_bytes(entry->name));
 	item->entry->removed = entry->removed;
+	if (entry->class_[0])
+		item->entry->class_ = message_alloc_text(context->reply, entry->class_);
 	item->entry->parent_mtime = entry->parent_mtime;
 	if (inode)
 		item->attr = inode_copy(context->reply, inode);

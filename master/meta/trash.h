@@ -1,4 +1,4 @@
-/* The trash: what lost its last link and can be undeleted for Settings.trash_seconds.
+/* The trash: what lost its last link and can be undeleted for as long as its storage class says.
  *
  *   living --last link gone--> in the trash (nlink 0, Inode.trash = id, 'T' id, 'U' parent name id) --Undelete--> living
  *                                  '--TrashRemove: due, or the space is needed--> orphan ('O') --Reclaim--> gone

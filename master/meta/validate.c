@@ -15,6 +15,11 @@ static bool name_is_possible(ProtobufCBinaryData name)
 	return !has_nul(name) && (name.len == 0 || !memchr(name.data, '/', name.len));
 }
 
+static bool class_is_possible(const char *name)
+{
+	return !name[0] || storage_class_name_is_valid(name);
+}
+
 static bool op_is_valid(const Granary__MetaOp *op)
 {
 	switch (op->op_case) {
@@ -25,7 +30,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_WALK:
 		return !has_nul(op->walk->path);
 	case GRANARY__META_OP__OP_CREATE:
-		return name_is_possible(op->create->name) && !has_nul(op->create->symlink) && op->create->id >> 63 == 0 &&
+		return class_is_possible(op->create->class_) && name_is_possible(op->create->name) && !has_nul(op->create->symlink) && op->create->id >> 63 == 0 &&
 		       op->create->time >= 0 && op->create->ctime >= op->create->time;
 	case GRANARY__META_OP__OP_LINK:
 		return name_is_possible(op->link->name);
@@ -45,6 +50,10 @@ static bool op_is_valid(const Granary__MetaOp *op)
 		return name_is_possible(op->trash_list->name) && name_is_possible(op->trash_list->after_name);
 	case GRANARY__META_OP__OP_UNDELETE:
 		return name_is_possible(op->undelete->name);
+	case GRANARY__META_OP__OP_SET_INODE_CLASS:
+		return class_is_possible(op->set_inode_class->class_);
+	case GRANARY__META_OP__OP_OPEN_PACK:
+		return class_is_possible(op->open_pack->class_);
 	case GRANARY__META_OP__OP_COMMIT_CHUNKS:
 		return op->commit_chunks->n_written <= CHUNKS_WRITTEN_MAX;
 	case GRANARY__META_OP__OP_SET_LOCK:
@@ -59,9 +68,18 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_GARBAGE_DONE:
 	case GRANARY__META_OP__OP_CLUSTER_INIT:
 	case GRANARY__META_OP__OP_SET_SETTINGS:
+	case GRANARY__META_OP__OP_SET_CLASS:
+	case GRANARY__META_OP__OP_TASK_RUN:
 	case GRANARY__META_OP__OP_FSCK_REPAIR:
 	case GRANARY__META_OP__OP_COPY_REMOVE:
 	case GRANARY__META_OP__OP_RESTORE:
+	case GRANARY__META_OP__OP_COOL_BEGIN:
+	case GRANARY__META_OP__OP_COOL_COMMIT:
+	case GRANARY__META_OP__OP_WARM_BEGIN:
+	case GRANARY__META_OP__OP_WARM_COMMIT:
+	case GRANARY__META_OP__OP_COLD_UNDO:
+	case GRANARY__META_OP__OP_CHUNK_THAW:
+	case GRANARY__META_OP__OP_SHARD_REBUILD:
 		return false;
 	default:
 		return true;

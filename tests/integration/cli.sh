@@ -25,6 +25,11 @@ for program in granary-master granary-chunkserver "granary-mount $TEST_DIR"; do
 	expect 2 $program --log-format xml
 	complained "invalid value 'xml' for log-format: it is one of text|json"
 done
+expect 2 granary-chunkserver --data "$TEST_DIR/none" --location z/r --rack r
+complained "not together with --zone or --rack"
+expect 2 granary-chunkserver --data "$TEST_DIR/none" --zone z/r
+expect 2 granary-chunkserver --data "$TEST_DIR/none" --location z//r
+complained "z//r is no location"
 expect 4 env -u GRANARY_CONFIG HOME=/nonexistent granary ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms ls /
 expect 4 granary --cluster 127.0.0.1:1 --timeout 300ms admin status
@@ -264,7 +269,11 @@ expect 0 granary dev stop "$cluster" chunkserver 3
 expect 1 granary dev status "$cluster"
 grep -q "chunkserver-3 *frozen" out || fail "status after stop: $(cat out)"
 expect 0 granary dev cont "$cluster" chunkserver 3
-up
+up --racks 2 # who is started now is in one: it registers with it
+in_rack() { granary admin servers --json | json 'sorted(s["location"] for s in x["servers"])' | grep -qF "$1"; }
+wait_for 10 "the new place of a chunkserver" in_rack "['', '', '', '2']"
+expect 0 granary admin servers
+grep -q "up .* 2\$" out || fail "servers: $(cat out)"
 expect 0 granary dev status "$cluster"
 expect 0 granary dev restart "$cluster" master 1
 expect 0 granary dev status "$cluster"
@@ -275,5 +284,6 @@ expect 0 granary dev down "$cluster"
 expect 1 granary dev status "$cluster"
 expect 4 granary --timeout 500ms ls /
 up
+wait_for 10 "the racks of all" in_rack "['1', '1', '2', '2']"
 granary cat /large | cmp - large || fail "after down and up"
 echo done

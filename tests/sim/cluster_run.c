@@ -9,6 +9,7 @@
 
 #define START_US 10000000u /* until everything is made, at most */
 #define CALM_US 60000000u
+#define RACKS 3u /* of four servers */
 
 enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
 
@@ -24,12 +25,38 @@ void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint
 	abort();
 }
 
+static void on_set(void *arg, enum err err, const ProtobufCMessage *reply)
+{
+	(void)reply;
+	check(err == OK);
+	*(bool *)arg = true;
+}
+
+static bool is_set(void *arg)
+{
+	return *(bool *)arg;
+}
+
+/* The least width: even four servers are more than that. */
+static void use_copysets(struct run *run)
+{
+	Granary__SettingsRequest request = GRANARY__SETTINGS_REQUEST__INIT;
+	const struct program *program = world_node(&run->world, NODE_CLIENT, 0)->program;
+	char key[] = "copyset_width";
+	bool done = false;
+	request.key = key;
+	request.value = 2;
+	client_call_leader(program->client, MESSAGE_SETTINGS, &request.base, on_set, &done);
+	cluster_run_until(run, is_set, &done, START_US, "a setting");
+}
+
 struct run *cluster_run_begin(const struct cluster_run_options *options)
 {
 	struct run *run = mem_zero(1, sizeof *run);
 	run->world = (struct world){ .clients = CLIENTS,
 				     .break_per_million = options->break_per_million,
 				     .late_per_million = options->late_per_million,
+				     .racks = options->loses_one ? RACKS : 0,
 				     .client_start = load_start,
 				     .client_stop = load_stop,
 				     .power_lost = load_power_lost,
@@ -41,6 +68,8 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	run->check = cluster_check_begin(&run->world);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		node_start(world_node(&run->world, NODE_CLIENT, i));
+	if (options->loses_one)
+		use_copysets(run);
 	load_make(run);
 	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
 	for (unsigned i = 0; i < CLIENTS; i++)

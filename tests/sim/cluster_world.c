@@ -39,7 +39,12 @@ static void start_chunkserver(struct node *node)
 	char address[16];
 	char host[4] = { 'k', (char)('1' + node->number), 0 };
 	snprintf(address, sizeof address, "%s:7101", host);
-	struct chunkserver_options options = { .data = "data", .listen = address, .masters = WORLD_MASTER_ADDRESSES, .host = host };
+	char rack[16] = "";
+	if (node->world->racks)
+		snprintf(rack, sizeof rack, "r%u", node->number % node->world->racks);
+	struct chunkserver_options options = {
+		.data = "data", .listen = address, .masters = WORLD_MASTER_ADDRESSES, .host = host, .location = rack
+	};
 	enum err err = chunkserver_open(node->loop, &options, &node->chunkserver);
 	if (err)
 		sim_trace(node->world->sim, "%s does not start: %s", node->name, err_name(err));

@@ -37,6 +37,7 @@ struct world {
 	struct node nodes[WORLD_NODES_MAX];
 	unsigned clients;	    /* of WORLD_CLIENTS_MAX */
 	unsigned chunkservers;	    /* 0: WORLD_CHUNKSERVERS */
+	unsigned racks;		    /* that they are in by turns; 0: none */
 	uint32_t break_per_million; /* frames that break their connection; 0: few */
 	uint32_t late_per_million;  /* connections of killed processes whose messages arrive late */
 	bool quiet;		    /* no more faults */

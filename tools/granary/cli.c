@@ -233,6 +233,7 @@ int cli_connect(struct cli *cli)
 	    .timeout_ms = (uint32_t)cli->timeout_ms,
 	    .uid = geteuid(),
 	    .gid = getegid(),
+	    .storage_class = cli->storage_class,
 	};
 	granary_status status = granary_connect(&options, &cli->cluster);
 	if (status == 0)
@@ -374,6 +375,19 @@ char *path_parent(const char *path)
 	char *out = mem_alloc(end + 2);
 	memcpy(out, end ? path : ".", end ? end : 1);
 	out[end ? end : 1] = 0;
+	return out;
+}
+
+const char *text_duration(uint64_t ms, char *out)
+{
+	static const struct {
+		uint64_t ms;
+		const char *suffix;
+	} units[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
+	size_t at = 0;
+	while (ms % units[at].ms != 0)
+		at++;
+	snprintf(out, 24, "%" PRIu64 "%s", ms / units[at].ms, ms ? units[at].suffix : "");
 	return out;
 }
 

@@ -39,6 +39,7 @@ struct cli {
 	const char *cluster_option;
 	const char *config_option;
 	uint64_t timeout_ms;
+	const char *storage_class; /* of what is created; NULL: that of its directory */
 	struct granary_cluster *cluster; /* NULL until cli_connect */
 };
 
@@ -97,6 +98,8 @@ char *path_parent(const char *path);
 
 /* "512", "1.5K", "3.2G" (1024); in `out`, at least 16 bytes. Returns out. */
 const char *text_size(uint64_t bytes, char *out);
+/* "14d", "36h", "0": in the largest unit in which it is whole; in `out`, at least 24 bytes. Returns out. */
+const char *text_duration(uint64_t ms, char *out);
 /* "2026-11-23 08:45" in local time; in `out`, at least 32 bytes. */
 const char *text_time(int64_t ns, char *out);
 /* "drwxr-xr-x"; in `out`, at least 11 bytes. */

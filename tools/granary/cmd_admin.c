@@ -132,6 +132,7 @@ static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 		json_id(json, "id", server->server);
 		json_text(json, "address", server->address);
 		json_text(json, "host", server->host);
+		json_text(json, "location", server->location);
 		json_bool(json, "up", server->up);
 		json_bool(json, "failed", server->failed);
 		json_bool(json, "returning", server->returning);
@@ -255,19 +256,20 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 		json_servers(&json, status);
 		json_close(&json, '}');
 	} else if (result == EXIT_DONE) {
-		printf("%-16s  %-21s  %-20s  %-9s  %8s  %8s  %8s\n", "id", "address", "host", "state", "chunks", "free",
-		       "total");
+		printf("%-16s  %-21s  %-20s  %-9s  %8s  %8s  %8s  %s\n", "id", "address", "host", "state", "chunks", "free",
+		       "total", "location");
 		for (size_t i = 0; i < status->n_servers; i++) {
 			const Granary__ServerStatus *s = status->servers[i];
 			char space[16], total[16];
-			printf("%016" PRIx64 "  %-21s  %-20s  %-9s  %8" PRIu64 "  %8s  %8s\n", s->server, s->address,
+			printf("%016" PRIx64 "  %-21s  %-20s  %-9s  %8" PRIu64 "  %8s  %8s  %s\n", s->server, s->address,
 			       s->host,
 			       s->failed      ? "failed"
 			       : s->slow      ? "slow"
 			       : s->up        ? "up"
 			       : s->returning ? "returning"
 					      : "down",
-			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total));
+			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total),
+			       *s->location ? s->location : "-");
 		}
 	}
 	cluster_status_free(status);

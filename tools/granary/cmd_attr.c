@@ -41,6 +41,7 @@ static void stat_json(struct json *json, const char *path, const struct granary_
 	json_signed(json, "ctime_ns", stat->ctime_ns);
 	json_signed(json, "btime_ns", stat->btime_ns);
 	json_text(json, "layout", layout_name(stat->layout));
+	json_text(json, "class", stat->storage_class);
 	if (stat->layout == 2) {
 		json_id(json, "pack", stat->pack);
 		json_number(json, "slot", stat->slot);
@@ -60,6 +61,7 @@ static void stat_text(const char *path, const struct granary_stat *stat)
 	       layout_name(stat->layout));
 	if (stat->layout == 2)
 		printf(" %016" PRIx64 "/%u", stat->pack, stat->slot);
+	printf("    class: %s", stat->storage_class);
 	printf("\n  modified: %s  changed: %s  created: %s\n", text_time(stat->mtime_ns, modified),
 	       text_time(stat->ctime_ns, changed), text_time(stat->btime_ns, born));
 }

@@ -145,7 +145,7 @@ static void stop_started(struct dev_cluster *dev)
 }
 
 struct up {
-	uint64_t masters, chunkservers;
+	uint64_t masters, chunkservers, racks;
 	const char *mount;
 	struct cli_list sets;
 };
@@ -158,6 +158,7 @@ static int merge(struct dev_cluster *dev, const struct up *up)
 		return cli_usage_error(cli, "--masters", "cannot become fewer (granary admin raft remove, then dev kill)");
 	if (up->chunkservers && up->chunkservers < dev->chunkservers)
 		return cli_usage_error(cli, "--chunkservers", "cannot become fewer: their data would be lost");
+	dev->racks = up->racks ? up->racks : dev->racks;
 	dev->masters = up->masters ? up->masters : dev->masters ? dev->masters : 3;
 	dev->chunkservers = up->chunkservers ? up->chunkservers : dev->chunkservers ? dev->chunkservers : 4;
 	if (dev->masters > DEV_MASTERS_MAX)
@@ -217,6 +218,7 @@ int cmd_dev_up(struct cli *cli, int argc, char **argv)
 	const struct cli_option options[] = {
 	    {"masters", 0, CLI_COUNT, &up.masters, "N", "1 to 5 (3)"},
 	    {"chunkservers", 0, CLI_COUNT, &up.chunkservers, "N", "1 to 32 (4), each with a host label of its own"},
+	    {"racks", 0, CLI_COUNT, &up.racks, "N", "the chunkservers are in so many racks by turns (none)"},
 	    {"mount", 0, CLI_TEXT, &up.mount, "PATH", "mount it there, too"},
 	    {"set", 0, CLI_LIST, &up.sets, "[PROGRAM.]KEY=VALUE", "an option for the processes, as --KEY VALUE"},
 	    {0},

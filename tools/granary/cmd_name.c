@@ -186,6 +186,7 @@ int cmd_mkdir(struct cli *cli, int argc, char **argv)
 	const struct cli_option options[] = {
 	    {"parents", 'p', CLI_FLAG, &parents, NULL, "those above it, too; no error if it exists"},
 	    {"mode", 'm', CLI_TEXT, &mode_text, "MODE", "octal (755)"},
+	    {"class", 0, CLI_TEXT, &cli->storage_class, "CLASS", "storage class of what will be in it (that of the directory above)"},
 	    {0},
 	};
 	int result = EXIT_DONE;

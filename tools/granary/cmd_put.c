@@ -159,6 +159,7 @@ int cmd_put(struct cli *cli, int argc, char **argv)
 	    {"id", 0, CLI_FLAG, &by_id, NULL, "without a name: prints the blob's id"},
 	    {"if-absent", 0, CLI_FLAG, &target.if_absent, NULL, "fail if DST exists"},
 	    {"if-match", 0, CLI_COUNT, &target.if_change, "TAG", "fail unless DST's tag (granary stat) is this one"},
+	    {"class", 0, CLI_TEXT, &cli->storage_class, "CLASS", "storage class (that of the directory)"},
 	    {"threads", 0, CLI_COUNT, &threads, "N", "files at once with -r (8)"},
 	    {"progress", 0, CLI_FLAG, &forced, NULL, "show progress where there is no terminal, too"},
 	    {0},

@@ -20,6 +20,8 @@ static const char *unit_name(enum setting_unit unit)
 		return "days";
 	case SETTING_BYTES:
 		return "bytes";
+	case SETTING_SERVERS:
+		return "servers";
 	}
 	return "";
 }
@@ -29,16 +31,16 @@ static uint64_t unit_ms(enum setting_unit unit)
 	return unit == SETTING_DAYS ? 86400000u : unit == SETTING_SECONDS ? 1000u : 1u;
 }
 
-/* "14d", "1d 6h", "250ms" is more than anybody wants: the largest unit in which it is whole. */
+/* The largest unit in which it is whole; in `out`, at least 24 bytes. */
 static const char *text_value(const struct setting *setting, uint64_t value, char *out, size_t size)
 {
-	static const struct {
-		uint64_t ms;
-		const char *suffix;
-	} times[] = {{86400000, "d"}, {3600000, "h"}, {60000, "m"}, {1000, "s"}, {1, "ms"}};
 	static const char *const bytes[] = {"", "K", "M", "G", "T"};
 	if (value == 0) {
 		snprintf(out, size, "0");
+		return out;
+	}
+	if (setting->unit == SETTING_SERVERS) {
+		snprintf(out, size, "%" PRIu64, value);
 		return out;
 	}
 	if (setting->unit == SETTING_BYTES) {
@@ -50,14 +52,7 @@ static const char *text_value(const struct setting *setting, uint64_t value, cha
 		snprintf(out, size, "%" PRIu64 "%s", value, bytes[at]);
 		return out;
 	}
-	value *= unit_ms(setting->unit);
-	for (size_t i = 0; i < sizeof times / sizeof *times; i++) {
-		if (value % times[i].ms == 0) {
-			snprintf(out, size, "%" PRIu64 "%s", value / times[i].ms, times[i].suffix);
-			break;
-		}
-	}
-	return out;
+	return text_duration(value * unit_ms(setting->unit), out);
 }
 
 /* A number with a suffix of its kind; without one it is in the setting's own unit. */
@@ -71,6 +66,8 @@ static bool parse_value(const struct setting *setting, const char *text, uint64_
 	if (strcmp(text, "off") == 0)
 		text = "0";
 	if (options_value(OPTION_COUNT, text, &value) != OK) {
+		if (setting->unit == SETTING_SERVERS)
+			return false;
 		bool is_bytes = setting->unit == SETTING_BYTES;
 		if (options_value(is_bytes ? OPTION_BYTES : OPTION_DURATION, text, &value) != OK)
 			return false;

@@ -37,7 +37,11 @@ int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
 int cmd_admin_scrub(struct cli *cli, int argc, char **argv);
+int cmd_admin_cool(struct cli *cli, int argc, char **argv);
+int cmd_admin_warm(struct cli *cli, int argc, char **argv);
 int cmd_admin_set(struct cli *cli, int argc, char **argv);
+int cmd_admin_class(struct cli *cli, int argc, char **argv);
+int cmd_admin_tasks(struct cli *cli, int argc, char **argv);
 int cmd_admin_fsck(struct cli *cli, int argc, char **argv);
 int cmd_admin_trash(struct cli *cli, int argc, char **argv);
 /* For `dev up` with more masters than before: "ID=HOST:PORT". */

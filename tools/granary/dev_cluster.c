@@ -105,6 +105,8 @@ static void load_line(struct dev_cluster *dev, char *key, const char *value)
 		dev->masters = strtoull(value, NULL, 10);
 	else if (strcmp(key, "chunkservers") == 0)
 		dev->chunkservers = strtoull(value, NULL, 10);
+	else if (strcmp(key, "racks") == 0)
+		dev->racks = strtoull(value, NULL, 10);
 	else if (strcmp(key, "mount") == 0)
 		dev->mount = mem_string(value);
 	else if (strcmp(key, "set") == 0 && dev->set_count < DEV_SETS_MAX)
@@ -245,6 +247,8 @@ int dev_save(struct dev_cluster *dev)
 		   "# what `granary dev up` remembers about this cluster\nmasters = %" PRIu64
 		   "\nchunkservers = %" PRIu64 "\n",
 		   dev->masters, dev->chunkservers);
+	if (dev->racks)
+		buf_printf(&text, "racks = %" PRIu64 "\n", dev->racks);
 	if (dev->mount)
 		buf_printf(&text, "mount = %s\n", dev->mount);
 	for (size_t i = 0; i < dev->set_count; i++)

@@ -36,6 +36,7 @@ struct dev_cluster {
 	char *directory; /* absolute */
 	char *mount;     /* absolute, or NULL */
 	uint64_t masters, chunkservers;
+	uint64_t racks; /* that the chunkservers are in; 0: none */
 	char *sets[DEV_SETS_MAX]; /* "[PROGRAM.]KEY=VALUE" */
 	size_t set_count;
 	struct dev_process processes[DEV_PROCESSES_MAX];

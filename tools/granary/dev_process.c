@@ -199,6 +199,10 @@ static void fill_arguments(struct dev_cluster *dev, const struct dev_process *pr
 		add_option(arguments, "--listen", mem_string(process->address));
 		add_option(arguments, "--masters", dev_addresses(dev));
 		add_option(arguments, "--host", mem_string(process->name));
+		if (dev->racks) {
+			snprintf(number, sizeof number, "%u", (unsigned)((process->number - 1) % dev->racks + 1));
+			add_option(arguments, "--rack", mem_string(number));
+		}
 		break;
 	case DEV_MOUNT:
 		add_option(arguments, "--cluster", dev_addresses(dev));

@@ -16,7 +16,7 @@ static const struct command files[] = {
 	cmd_put,
 	1,
 	2,
-	"[-r] [--if-absent | --if-match TAG] SRC|- DST  |  --id SRC|-",
+	"[-r] [--class CLASS] [--if-absent | --if-match TAG] SRC|- DST  |  --id SRC|-",
 	"Put a local file into the cluster",
 	"The new content is visible under DST at once and whole, when it is on the disks of all its servers. SRC \"-\" "
 	"is standard\n"
@@ -36,7 +36,7 @@ static const struct command files[] = {
      "several names the one that was removed last comes back.\n"},
     {"mv", cmd_mv, 2, -1, "[-n | --exchange] SRC... DST", "Rename files, or move them into a directory", NULL},
     {"cp", cmd_cp, 2, -1, "[-r] SRC... DST", "Copy files within the cluster", NULL},
-    {"mkdir", cmd_mkdir, 1, -1, "[-p] [-m MODE] PATH...", "Make directories", NULL},
+    {"mkdir", cmd_mkdir, 1, -1, "[-p] [-m MODE] [--class CLASS] PATH...", "Make directories", NULL},
     {"rmdir", cmd_rmdir, 1, -1, "PATH...", "Remove empty directories", NULL},
     {"ln", cmd_ln, 2, 2, "[-s] TARGET PATH", "Give a file another name, or make a symbolic link", NULL},
     {"readlink", cmd_readlink, 1, 1, "PATH", "Print where a symbolic link points", NULL},
@@ -67,12 +67,27 @@ static const struct command admin[] = {
     {"trash", cmd_admin_trash, 1, 2, "list [--json] [PATH] | empty [--older-than TIME] [PATH]",
      "Show what is in the trash, or remove it for good",
      "In order of removal. With PATH only what was removed at or below it.\n"},
+    {"cool", cmd_admin_cool, 1, -1, "[--wait] PATH...", "Make files cold now: compressed and erasure-coded",
+     "Files and whole trees: their chunks are compressed, cut into shards with parity, spread over the cluster, proved, and only\n"
+     "then their copies go. They are read as before; who writes to one makes it hot again. Needs as many failure domains as\n"
+     "there are shards. Small files share packs with others, which become cold with them.\n"},
+    {"warm", cmd_admin_warm, 1, -1, "[--wait] PATH...", "Make cold files hot now: copies on several servers", NULL},
     {"scrub", cmd_admin_scrub, 0, 1, "[--wait] [--json] [SERVER|PATH]",
      "Check every block, and chunks' copies against each other; repair what is damaged",
      "All chunkservers, one (its id, address or host label), or the copies of one file. They also do it by themselves: see "
      "`admin set\n"
      "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
      "repaired; Ctrl-C leaves them at work.\n"},
+    {"class", cmd_admin_class, 1, -1, "list [--json] | set NAME KEY=VALUE... | remove NAME | assign [--new-only] NAME PATH...",
+     "Show the storage classes, make, change or remove one, give one to files and directories",
+     "KEYs: copies (1 to 5), cold (auto, off, or shards as in 4+2: auto goes by the number of failure domains), cool (without a write\n"
+     "for so long, data becomes cold), compression of cold data (off, fast, high, auto), trash (removed files can be undeleted for so\n"
+     "long). VALUE \"default\" goes back to the default. Chunks follow a change in the background. What is made in a directory gets its\n"
+     "class; what is assigned one gets it at once, and all that is below a directory follows in the background. A class that is removed\n"
+     "leaves its name: where it stands, \"default\" counts.\n"},
+    {"tasks", cmd_admin_tasks, 0, 0, "[-n N] [--json]", "Show what the masters do later, or in the background",
+     "cool: chunks that may become cold then; assign: trees that follow a class that was given to them; class: chunks that follow a\n"
+     "class that was changed.\n"},
     {"fsck", cmd_admin_fsck, 0, 0, "[--repair] [--orphan-age TIME] [--json]",
      "Cross-check names, chunks and what the chunkservers hold, while the cluster works",
      "Exit status 0: nothing is wrong, or all of it was repaired; 1: something is. Lost or damaged copies are the business of repair\n"

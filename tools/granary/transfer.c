@@ -104,7 +104,7 @@ static int put_stream(struct source *source, uint8_t *bytes, size_t size, struct
 {
 	struct cli *cli = source->cli;
 	struct granary_file *file;
-	granary_status status = granary_open_unnamed(cli->cluster, target->mode, &file);
+	granary_status status = granary_open_unnamed(cli->cluster, target->path, target->mode, &file);
 	if (status)
 		return cli_error(cli, source->what, status);
 	int result = EXIT_DONE;

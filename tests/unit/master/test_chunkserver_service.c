@@ -13,6 +13,7 @@ struct fake {
 	struct rpc_identity identity;
 	struct rpc_peer *peer; /* the leader */
 	char address[32], host[16];
+	const char *location; /* NULL: none */
 	uint64_t incarnation;
 	unsigned deletes, configures;
 	uint64_t deleted, retired; /* the last chunks */
@@ -72,6 +73,7 @@ static uint32_t fake_register(struct fake *fake)
 	message.server = fake->identity.id;
 	message.address = fake->address;
 	message.host = fake->host;
+	message.location = (char *)(uintptr_t)(fake->location ? fake->location : "");
 	message.incarnation = ++fake->incarnation;
 	message.bytes_total = message.bytes_free = 1ull << 40;
 	Granary__RegisterReply *reply = (Granary__RegisterReply *)fake_call(fake, MESSAGE_REGISTER, &message.base);
@@ -300,6 +302,31 @@ static void test_silence(void **state)
 	cluster_close(&cluster);
 }
 
+/* A server that says that it stands elsewhere does, for the next leader, too. */
+static void test_place(void **state)
+{
+	struct cluster cluster;
+
+	(void)state;
+	cluster_open(&cluster);
+	cluster.fakes[1].location = "z1/r2";
+	assert_int_equal(fake_register(&cluster.fakes[1]), GRANTED_MS);
+	Granary__ClusterStatus *status = fixture_status(&cluster.fixture);
+	assert_string_equal(status->servers[0]->location, "");
+	assert_string_equal(status->servers[1]->location, "z1/r2");
+	message_free(&status->base);
+	cluster.fakes[1].location = NULL;
+	assert_int_equal(fake_register(&cluster.fakes[1]), GRANTED_MS);
+	cluster.fakes[0].location = "z2";
+	assert_int_equal(fake_register(&cluster.fakes[0]), GRANTED_MS);
+	fixture_stop(&cluster.fixture, cluster.fixture.leader, SIGKILL);
+	status = fixture_status(&cluster.fixture);
+	assert_string_equal(status->servers[0]->location, "z2");
+	assert_string_equal(status->servers[1]->location, "");
+	message_free(&status->base);
+	cluster_close(&cluster);
+}
+
 static void test_settings(void **state)
 {
 	struct cluster cluster;
@@ -481,6 +508,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_allocation_and_failure),
 		cmocka_unit_test(test_silence),
+		cmocka_unit_test(test_place),
 		cmocka_unit_test(test_settings),
 		cmocka_unit_test(test_garbage),
 		cmocka_unit_test(test_trash_for_space),

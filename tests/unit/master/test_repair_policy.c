@@ -36,7 +36,7 @@ static void open_fixture(struct fixture *f)
 
 	*f = (struct fixture){ .servers = servers_open() };
 	for (uint64_t id = 1; id <= SERVERS; id++) {
-		struct server *server = servers_set(f->servers, id, "h:1", hosts[id - 1]);
+		struct server *server = servers_set(f->servers, id, &(struct server_place){ "h:1", hosts[id - 1], "" });
 		servers_connected(server, NOW, &connection, 7);
 		servers_cleaned(server, NOW);
 		server->bytes_free = 1ull << 40;
@@ -153,6 +153,44 @@ static void test_stale(void **state)
 	servers_close(f.servers);
 }
 
+/* Fewer copies are wanted than there are. */
+static void test_surplus(void **state)
+{
+	struct fixture f;
+	Granary__DiskHealth disk = GRANARY__DISK_HEALTH__INIT;
+
+	(void)state;
+	open_fixture(&f);
+	f.chunk.copies_wanted = 2;
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 3);
+	/* Of two in one domain one of them. */
+	servers_set(f.servers, 2, &(struct server_place){ "h:1", "a", "" });
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 2);
+	/* Only while all is well. */
+	disk.damage_found = 1;
+	servers_set_disk(server_of(&f, 1), &disk);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	disk.damage_repaired = 1;
+	servers_set_disk(server_of(&f, 1), &disk);
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	server_of(&f, 3)->uncertain = true;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	server_of(&f, 3)->uncertain = false;
+	away(&f, 3, 1);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	servers_close(f.servers);
+	open_fixture(&f);
+	f.chunk.copies_wanted = 2;
+	f.chunk.joining = 3;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	f.chunk.joining = 0;
+	f.chunk.frozen = true;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	servers_close(f.servers);
+}
+
 static void test_queue(void **state)
 {
 	struct repair_queue *queue = repair_queue_open();
@@ -176,31 +214,11 @@ static void test_queue(void **state)
 	repair_queue_close(queue);
 }
 
-static void test_extend(void **state)
-{
-	struct placement_candidate candidates[] = { { 1, "a", 1000, true }, { 2, "b", 1000, true }, { 3, "b", 1000, true },
-						    { 4, "c", 10, true },   { 5, "d", 1000, true } };
-	const uint64_t members[] = { 1, 2 };
-	struct placement_extension extension = {
-		.candidates = candidates, .count = 5, .members = members, .member_count = 2, .bytes_reserved = 100
-	};
-	struct rng rng;
-
-	(void)state;
-	rng_init(&rng, 1);
-	for (int i = 0; i < 50; i++)
-		assert_int_equal(placement_extend(&extension, &rng), 5); /* a domain of its own, with room */
-	candidates[4].usable = false;
-	assert_int_equal(placement_extend(&extension, &rng), 3); /* for want of another */
-	candidates[2].usable = false;
-	assert_int_equal(placement_extend(&extension, &rng), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_delay), cmocka_unit_test(test_failed_and_returning), cmocka_unit_test(test_joining),
-		cmocka_unit_test(test_stale), cmocka_unit_test(test_queue),		   cmocka_unit_test(test_extend),
+		cmocka_unit_test(test_stale), cmocka_unit_test(test_surplus),		   cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

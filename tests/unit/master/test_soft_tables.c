@@ -123,7 +123,7 @@ static void test_server_leases(void **state)
 	(void)state;
 	/* Elected at 10,000: whoever was not heard may still hold a lease. */
 	servers_clear(servers, 10000 + CHUNKSERVER_LEASE_MS);
-	struct server *server = servers_set(servers, 5, "127.0.0.1:1", "a");
+	struct server *server = servers_set(servers, 5, &(struct server_place){ "127.0.0.1:1", "a", "" });
 	assert_false(servers_is_dead(server, 10000));
 	assert_true(servers_is_dead(server, 10000 + CHUNKSERVER_LEASE_MS));
 	/* Registered, but there may be garbage: no lease yet, not usable, not dead either. */
@@ -183,12 +183,13 @@ static void test_server_leases(void **state)
 
 static void test_server_order(void **state)
 {
+	const struct server_place where = { "a", "h", "z/r" };
 	struct servers *servers = servers_open();
 
 	(void)state;
 	for (uint64_t i = 0; i < SERVERS_MAX; i++)
-		assert_non_null(servers_set(servers, 1 + i * 7919 % 1031, "a", "h"));
-	assert_null(servers_set(servers, 5000, "a", "h"));
+		assert_non_null(servers_set(servers, 1 + i * 7919 % 1031, &where));
+	assert_null(servers_set(servers, 5000, &where));
 	assert_int_equal(servers_count(servers), SERVERS_MAX);
 	for (size_t i = 1; i < SERVERS_MAX; i++)
 		assert_true(servers_at(servers, i - 1)->id < servers_at(servers, i)->id);
@@ -196,10 +197,17 @@ static void test_server_order(void **state)
 	servers_close(servers);
 }
 
+static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
+{
+	assert_int_equal(request->ops[at]->op_case, GRANARY__META_OP__OP_ALLOCATE_CHUNK);
+	return *(unsigned *)arg;
+}
+
 static void test_fill(void **state)
 {
 	struct servers *servers = servers_open();
 	struct fill fill;
+	unsigned copies = 3;
 	int connection;
 	bool full;
 	Granary__MetaOp create_op = GRANARY__META_OP__INIT, chunk_op = GRANARY__META_OP__INIT;
@@ -216,6 +224,8 @@ static void test_fill(void **state)
 	request.n_ops = 2;
 	request.ops = ops;
 	fill_init(&fill, 3, 42, servers);
+	fill.copies = copies_wanted;
+	fill.copies_arg = &copies;
 	uint64_t time_ms = SNOWFLAKE_EPOCH_MS + 1000;
 
 	/* No servers: after an election they are waited for, later the state machine says so. */
@@ -226,7 +236,8 @@ static void test_fill(void **state)
 	assert_false(full);
 
 	for (uint64_t id = 1; id <= 3; id++) {
-		struct server *server = servers_set(servers, id, "a:1", id == 1 ? "x" : id == 2 ? "y" : "z");
+		struct server_place where = { "a:1", id == 1 ? "x" : id == 2 ? "y" : "z", "" };
+		struct server *server = servers_set(servers, id, &where);
 		servers_connected(server, 0, &connection, 1);
 		servers_cleaned(server, 0);
 		server->bytes_free = 1024ull * MIB;
@@ -237,9 +248,11 @@ static void test_fill(void **state)
 	assert_true(chunk.id > create.id);
 	assert_int_equal(create.id >> 12 & 1023, 3);
 	uint64_t last = chunk.id, own = create.id;
-	/* An id that the client chose stays. */
+	/* An id that the client chose stays. As many copies as the class says. */
+	copies = 2;
 	assert_int_equal(fill_request(&fill, 100, time_ms, &request, &full), OK);
 	assert_int_equal(create.id, own);
+	assert_int_equal(chunk.n_replicas, 2);
 	/* A block is a millisecond that nothing else is from. */
 	uint64_t block = fill_ids(&fill, time_ms);
 	assert_int_equal(block % SNOWFLAKE_BLOCK, 0);
@@ -288,7 +301,7 @@ static void much_slower_than_peers_is_left_out(void **state)
 	uint64_t now_ms = 100000;
 	(void)state;
 	for (uint64_t id = 1; id <= 5; id++) {
-		struct server *server = servers_set(servers, id, "a:1", "host");
+		struct server *server = servers_set(servers, id, &(struct server_place){ "a:1", "host", "" });
 		servers_connected(server, now_ms, &servers, 1);
 		servers_cleaned(server, now_ms);
 	}

@@ -53,6 +53,16 @@ static inline void fixture_reopen(struct fixture *fixture)
 	check(meta_open(fixture->kv, &fixture->meta) == OK);
 }
 
+/* MESSAGE leaves texts that are not given NULL. */
+static inline void fixture_complete(Granary__MetaOp *op)
+{
+	char *none = (char *)(uintptr_t)protobuf_c_empty_string;
+	if (op->op_case == GRANARY__META_OP__OP_CREATE && !op->create->class_)
+		op->create->class_ = none;
+	if (op->op_case == GRANARY__META_OP__OP_OPEN_PACK && !op->open_pack->class_)
+		op->open_pack->class_ = none;
+}
+
 /* Applies the entry; replies as meta_apply. */
 static inline void fixture_apply(struct fixture *fixture, Granary__MetaRequest **requests, size_t count,
 				 Granary__MetaReply **replies)
@@ -62,6 +72,9 @@ static inline void fixture_apply(struct fixture *fixture, Granary__MetaRequest *
 	entry.time_ns = fixture->time_ns;
 	entry.requests = requests;
 	entry.n_requests = count;
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < requests[i]->n_ops; k++)
+			fixture_complete(requests[i]->ops[k]);
 	enum err err =
 	    meta_apply(fixture->meta, meta_applied_index(fixture->meta) + 1, 1, &entry, replies, &fixture->effects);
 	check(err == OK);
@@ -135,6 +148,7 @@ OP(open_pack, OPEN_PACK, OpenPack)
 OP(commit_blob, COMMIT_BLOB, CommitBlob)
 OP(commit_chunks, COMMIT_CHUNKS, CommitChunks)
 OP(set_lock, SET_LOCK, SetLock)
+OP(set_inode_class, SET_INODE_CLASS, SetInodeClass)
 OP(trash_list, TRASH_LIST, TrashList)
 OP(undelete, UNDELETE, Undelete)
 #undef OP
@@ -154,9 +168,18 @@ OP(reclaim, RECLAIM, Reclaim)
 OP(garbage_done, GARBAGE_DONE, GarbageDone)
 OP(cluster_init, CLUSTER_INIT, ClusterInit)
 OP(set_settings, SET_SETTINGS, SetSettings)
+OP(set_class, SET_CLASS, SetClass)
+OP(task_run, TASK_RUN, TaskRun)
 OP(trash_remove, TRASH_REMOVE, TrashRemove)
 OP(copy_remove, COPY_REMOVE, CopyRemove)
 OP(fsck_repair, FSCK_REPAIR, FsckRepair)
+OP(cool_begin, COOL_BEGIN, CoolBegin)
+OP(cool_commit, COOL_COMMIT, CoolCommit)
+OP(warm_begin, WARM_BEGIN, WarmBegin)
+OP(warm_commit, WARM_COMMIT, WarmCommit)
+OP(cold_undo, COLD_UNDO, ColdUndo)
+OP(chunk_thaw, CHUNK_THAW, ChunkThaw)
+OP(shard_rebuild, SHARD_REBUILD, ShardRebuild)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */

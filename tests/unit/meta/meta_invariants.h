@@ -25,7 +25,7 @@ struct seen_chunk {
 	uint64_t id;
 	Granary__Chunk *chunk;
 	uint64_t live_bytes, live_count, holders;
-	bool is_pointed_to;
+	bool is_pointed_to, has_task;
 	UT_hash_handle hh;
 };
 struct seen_trash {
@@ -45,7 +45,7 @@ struct invariants {
 	struct seen_session *sessions;
 	struct seen_trash *trash;
 	Granary__MetaState *state;
-	uint64_t garbage, bytes_used, trash_bytes, removed_chunks;
+	uint64_t garbage, bytes_used, trash_bytes, removed_chunks, tasks[TASK_KINDS];
 };
 
 static inline void must(bool condition, const char *what, uint64_t id)
@@ -197,6 +197,24 @@ static inline void invariants_garbage(struct invariants *all, struct slice value
 	message_free(&garbage->base);
 }
 
+/* A chunk has the task that it says; others are due at once. */
+static inline void invariants_task(struct invariants *all, struct slice key, struct slice value)
+{
+	uint64_t due, id;
+	must(key_parse_pair(key, &due, &id), "task key", 0);
+	Granary__Task *task = unpacked(&granary__task__descriptor, value);
+	must(task->kind > 0 && task->kind < TASK_KINDS, "kind of a task", id);
+	all->tasks[task->kind]++;
+	if (task->kind == TASK_COOL) {
+		struct seen_chunk *seen = seen_chunk(all, id);
+		must(seen && task->target == id && seen->chunk->task_due == due && due > 0, "task of a chunk", id);
+		seen->has_task = true;
+	} else {
+		must(due == 0 && id > 1ull << 63 && (id & ~(1ull << 63)) <= all->state->task_last, "task that is counted", id);
+	}
+	message_free(&task->base);
+}
+
 /* Second pass: what refers to them. */
 static inline void invariants_refer(struct invariants *all, struct slice key, struct slice value)
 {
@@ -230,6 +248,9 @@ static inline void invariants_refer(struct invariants *all, struct slice key, st
 		break;
 	case KEY_GARBAGE:
 		invariants_garbage(all, value);
+		break;
+	case KEY_TASK:
+		invariants_task(all, key, value);
 		break;
 	case KEY_ORPHAN:
 		must(key_parse(key, &first) && seen_inode(all, first), "orphan is an inode", first);
@@ -284,10 +305,28 @@ static inline void invariants_chunk(const struct invariants *all, const struct s
 	must(chunk->n_replicas == seen->holders, "holders agree", seen->id);
 	must(!chunk->joining || (chunk->n_replicas >= 2 && chunk->replicas[chunk->n_replicas - 1] == chunk->joining), "the last one joins",
 	     seen->id);
+	must(seen->has_task == (chunk->task_due != 0), "chunk has its task", seen->id);
+	must(!chunk->task_due || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_REPLICATED || chunk->sealed, "open pack has no task", seen->id);
 	must(chunk->n_stale <= STALE_COPIES_MAX, "stale copies", seen->id);
 	for (size_t i = 0; i < chunk->n_stale; i++)
 		for (size_t k = 0; k < chunk->n_replicas; k++)
 			must(chunk->stale[i] != chunk->replicas[k], "stale or a member", seen->id);
+	must(!chunk->cold || (chunk->coding && chunk->frozen), "cold chunks have shards", seen->id);
+	must(!chunk->coding || chunk->frozen, "chunks with shards are frozen", seen->id);
+	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
+		struct seen_chunk *shard = seen_chunk((struct invariants *)(uintptr_t)all, chunk->coding->shards[i]);
+		must(shard && shard->chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD && shard->chunk->owner == seen->id &&
+			     shard->chunk->index == i,
+		     "a shard is its chunk's", seen->id);
+	}
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		struct seen_chunk *owner = seen_chunk((struct invariants *)(uintptr_t)all, chunk->owner);
+		must(owner && owner->chunk->coding && chunk->index < owner->chunk->coding->n_shards &&
+			     owner->chunk->coding->shards[chunk->index] == seen->id,
+		     "a shard's chunk knows it", seen->id);
+		must(chunk->n_replicas == 1 && !chunk->frozen && !seen->is_pointed_to, "one copy of a shard", seen->id);
+		return;
+	}
 	if (chunk->kind != GRANARY__CHUNK_KIND__CHUNK_PACK) {
 		must(seen->is_pointed_to, "chunk has an owner", seen->id);
 		return;
@@ -364,6 +403,8 @@ static inline void invariants_check(struct kv *kv)
 	HASH_ITER(hh, all.trash, trash, next_trash)
 	must(trash->is_named && trash->id <= all.state->trash_last, "name of an entry", trash->id);
 	must(all.state->trash == HASH_COUNT(all.trash), "count of trash", all.state->trash);
+	for (size_t i = 0; i < TASK_KINDS; i++)
+		must((i < all.state->n_tasks ? all.state->tasks[i] : 0) == all.tasks[i], "count of tasks", i);
 	must(all.state->removed_chunks == all.removed_chunks, "count of removed chunks", all.state->removed_chunks);
 	must(all.state->trash_bytes == all.trash_bytes, "bytes in the trash", all.state->trash_bytes);
 	invariants_free(&all);

@@ -204,6 +204,47 @@ static void harm_xattr(struct fixture *f, const uint64_t ids[IDS])
 
 static void harm_pointer(struct fixture *f, const uint64_t ids[IDS]) { raw_delete(f, key_of_index(KEY_CHUNK_POINTER, ids[CHUNKS], 1)); }
 
+static bool on_task(void *arg, uint64_t due_ns, uint64_t id, const Granary__Task *task)
+{
+	struct key *key = arg;
+	(void)task;
+	*key = key_of_pair(KEY_TASK, due_ns, id);
+	return false;
+}
+
+static struct key first_task(struct fixture *f)
+{
+	struct key key = {0};
+	struct meta *meta;
+	check(meta_open(f->kv, &meta) == OK && meta_each_task(meta, 0, 0, on_task, &key) == OK && key.size > 0);
+	meta_close(meta);
+	return key;
+}
+
+static void harm_task(struct fixture *f, const uint64_t ids[IDS])
+{
+	(void)ids;
+	raw_delete(f, first_task(f));
+}
+
+static void harm_task_due(struct fixture *f, const uint64_t ids[IDS])
+{
+	(void)ids;
+	uint64_t due_ns, id;
+	struct key task = first_task(f);
+	check(key_parse_pair(key_slice(&task), &due_ns, &id));
+	struct key key = key_of(KEY_CHUNK, id);
+	struct buf value = {0};
+	check(kv_get(f->kv, key_slice(&key), &value) == OK);
+	Granary__Chunk *chunk = unpacked(&granary__chunk__descriptor, buf_slice(&value));
+	chunk->task_due = 0;
+	buf_clear(&value);
+	message_pack(&chunk->base, &value);
+	raw_put(f, &key, buf_slice(&value));
+	message_free(&chunk->base);
+	buf_deinit(&value);
+}
+
 static const struct damage damages[] = {
     {"entries", CHECK_ENTRIES, harm_entries},	    {"xattrs", CHECK_XATTRS, harm_xattrs},
     {"chunks", CHECK_CHUNKS, harm_chunks},	    {"parent", CHECK_PARENT, harm_parent},
@@ -211,7 +252,8 @@ static const struct damage damages[] = {
     {"links", CHECK_LINKS, harm_links},		    {"holder", CHECK_HOLDERS, harm_holder},
     {"trash name", CHECK_TRASH, harm_trash_name},   {"trash inode", CHECK_TRASH, harm_trash_inode},
     {"orphan", CHECK_ORPHAN, harm_orphan},	    {"xattr", CHECK_XATTR_DANGLING, harm_xattr},
-    {"pointer", CHECK_OWNER, harm_pointer},
+    {"pointer", CHECK_OWNER, harm_pointer},	    {"task", CHECK_TASK, harm_task},
+    {"task due", CHECK_TASK, harm_task_due},
 };
 
 static bool has(const struct found *found, enum check_kind kind)

@@ -1,0 +1,156 @@
+#include "chunkserver/cold_task.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "chunkserver/master_link.h"
+#include "common/base/check.h"
+#include "common/data/compress.h"
+#include "common/data/erasure.h"
+#include "common/proto/settings.h"
+#include "common/sys/log.h"
+
+#define RETRY_MS 50u
+
+static void task_free(struct cold_task *task)
+{
+	DL_DELETE2(task->service->cold_tasks, task, previous, next);
+	task->service->cold_task_count--;
+	timer_stop(&task->timer);
+	task->clear(task);
+	message_free(&task->command->base);
+	free(task);
+}
+
+static void on_timer(void *arg)
+{
+	struct cold_task *task = arg;
+	task->step(task);
+}
+
+static void work_run(struct work *work)
+{
+	struct cold_task *task = container_of(work, struct cold_task, work);
+	task->compute(task);
+}
+
+static void work_done(struct work *work)
+{
+	struct cold_task *task = container_of(work, struct cold_task, work);
+	struct chunk_store *store = task->service->store;
+	task->working = false;
+	if (task->ending)
+		task_free(task);
+	else
+		task->step(task);
+	chunk_store_work_end(store);
+}
+
+void cold_task_go_on(struct cold_task *task, uint64_t delay_ms)
+{
+	timer_start(&task->timer, delay_ms);
+}
+
+void cold_task_compute(struct cold_task *task, void (*compute)(struct cold_task *task))
+{
+	check(!task->working);
+	task->compute = compute;
+	task->working = true;
+	task->work.run = work_run;
+	task->work.done = work_done;
+	task->work.of_owner.untimed = true;
+	chunk_store_submit(task->service->store, NULL, &task->work);
+}
+
+void cold_task_spend(struct cold_task *task, uint64_t bytes)
+{
+	struct service *service = task->service;
+	uint64_t rate = setting_value(master_link_settings(service->link), SETTING_COOL_RATE);
+	budget_spend(&service->cold_budget, bytes);
+	task->retries = 0;
+	cold_task_go_on(task, budget_wait(&service->cold_budget, loop_now_us(service->loop), rate));
+}
+
+bool cold_task_retry(struct cold_task *task)
+{
+	if (++task->retries > COLD_RETRIES_MAX)
+		return false;
+	cold_task_go_on(task, RETRY_MS);
+	return true;
+}
+
+static uint64_t shard_of(const Granary__ColdCommand *command)
+{
+	bool one = command->task == COLD_REBUILD && command->shard < command->coded->n_shards;
+	return one ? command->coded->shards[command->shard]->shard : 0;
+}
+
+void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding)
+{
+	const Granary__ColdCommand *command = task->command;
+	Granary__ColdDone message = GRANARY__COLD_DONE__INIT;
+	message.task = command->task;
+	message.chunk = command->chunk->chunk;
+	message.version = command->chunk->version;
+	message.shard = shard_of(command);
+	message.error = (uint32_t)err;
+	message.coding = coding;
+	if (err != OK)
+		log_warn("cold_task_failed", "task=%u chunk=%016" PRIx64 " error=%s", message.task, message.chunk, err_name(err));
+	master_link_cold_done(task->service->link, &message);
+	message_free(coding == NULL ? NULL : &coding->base);
+	task_free(task);
+}
+
+static bool command_is_valid(const Granary__ColdCommand *command)
+{
+	const Granary__CodedLocation *coded = command->coded;
+	if (command->chunk == NULL || coded == NULL || !erasure_profile_valid(coded->data_shards, coded->parity_shards))
+		return false;
+	if (coded->n_shards != (size_t)coded->data_shards + coded->parity_shards || command->shard >= coded->n_shards)
+		return false;
+	if (coded->compression >= COMPRESSIONS)
+		return false;
+	return command->task == COLD_REBUILD || (command->chunk->n_replicas > 0 && command->chunk->n_replicas <= REPLICAS_MAX);
+}
+
+enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command)
+{
+	struct cold_task *task;
+	if (!command_is_valid(command))
+		return ERR_INVALID;
+	DL_FOREACH2 (service->cold_tasks, task, next) {
+		const Granary__ColdCommand *other = task->command;
+		if (other->task == command->task && other->chunk->chunk == command->chunk->chunk && other->shard == command->shard &&
+		    other->chunk->version == command->chunk->version)
+			return OK;
+	}
+	if (service->cold_task_count >= COLD_TASKS_MAX)
+		return ERR_BUSY;
+	if (command->task == COLD_COOL)
+		task = cool_open();
+	else if (command->task == COLD_WARM)
+		task = warm_open();
+	else if (command->task == COLD_REBUILD)
+		task = rebuild_open();
+	else
+		return ERR_NOT_SUPPORTED;
+	task->service = service;
+	task->command = (Granary__ColdCommand *)message_copy(&command->base);
+	timer_init(&task->timer, service->loop, on_timer, task);
+	DL_APPEND2(service->cold_tasks, task, previous, next);
+	service->cold_task_count++;
+	cold_task_go_on(task, 0);
+	return OK;
+}
+
+void cold_tasks_abort(struct service *service)
+{
+	struct cold_task *task, *next;
+	DL_FOREACH_SAFE2 (service->cold_tasks, task, next, next) {
+		task->ending = true;
+		if (!task->working)
+			task_free(task);
+	}
+}

@@ -1,0 +1,48 @@
+/* Tasks of the master's that take a while: making a chunk cold or hot, making a lost shard anew (ColdCommand). A bounded number at a
+ * time; each ends with ColdDone, or with the process: then the master, which hears nothing, asks again, and it begins anew. Nothing of
+ * a task is durable but what it has written into chunks that the master does not count on yet.
+ *
+ * Thread: the loop; computing and checking is done on workers. A task is a sequence of steps (`step`), each of which starts calls or
+ * a piece of work and is followed by the next when that has ended. */
+#ifndef GRANARY_CHUNKSERVER_COLD_TASK_H
+#define GRANARY_CHUNKSERVER_COLD_TASK_H
+
+#include "chunkserver/service.h"
+#include "common/proto/cold.h"
+
+struct cold_task {
+	struct cold_task *previous, *next;
+	struct service *service;
+	Granary__ColdCommand *command;
+	struct timer timer;
+	struct work work;
+	bool working; /* on a worker, or about to be */
+	bool ending;  /* goes when that has ended */
+	unsigned retries;
+	/* Of its kind: the next step; what it has besides; the end, with nothing under way. */
+	void (*step)(struct cold_task *task);
+	void (*clear)(struct cold_task *task);
+	void (*compute)(struct cold_task *task);
+};
+
+/* A ColdCommand: begins it, if it is not under way. ERR_BUSY: too many are. */
+MUST_USE enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command);
+/* The process stops. */
+void cold_tasks_abort(struct service *service);
+
+/* For the kinds: allocated by mem_zero, with step and clear set. */
+struct cold_task *cool_open(void);
+struct cold_task *warm_open(void);
+struct cold_task *rebuild_open(void);
+/* The next step, now or later, from the loop. */
+void cold_task_go_on(struct cold_task *task, uint64_t delay_ms);
+/* `compute` on a worker, then the next step. */
+void cold_task_compute(struct cold_task *task, void (*compute)(struct cold_task *task));
+/* So many bytes have been read for it: goes on when its server may spend more. */
+void cold_task_spend(struct cold_task *task, uint64_t bytes);
+/* Once more after a pause, or (too often) false. */
+bool cold_task_retry(struct cold_task *task);
+/* It is over: the master is told. coding: of a chunk that has been made cold, taken; else NULL. */
+void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding);
+
+#endif

@@ -1,0 +1,387 @@
+#include "client/degraded_read.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/base/check.h"
+#include "common/base/crc32c.h"
+#include "common/data/erasure.h"
+
+#define PIECE_BYTES FRAME_DATA_BYTES_MAX
+
+enum question_state { NOT_ASKED, ASKED, ANSWERED, FAILED };
+
+/* What one shard is asked for. */
+struct question {
+	struct degraded_read *read;
+	unsigned place;
+	enum question_state state;
+	rpc_call_id call;
+	uint64_t sent_us;
+	struct iobuf *data;
+};
+
+struct degraded_read {
+	struct client *client;
+	struct coded_place place;
+	struct coded_head *head;
+	uint32_t unit_id;
+	const struct coded_unit *unit;
+	unsigned lost; /* the data shard that holds it */
+	bool in_index;
+	/* The index: from one shard after another. */
+	unsigned index_place;
+	uint8_t *index_bytes;
+	uint32_t index_size, index_have;
+	/* The range of the lost shard's file, and the piece of it that is being gathered. */
+	uint32_t from, end, offset, bytes;
+	uint8_t *range;
+	struct question questions[SHARDS_MAX];
+	struct timer hedge;
+	struct defer begin;
+	degraded_done_fn *done;
+	void *arg;
+};
+
+static void gather(struct degraded_read *read);
+static void index_ask(struct degraded_read *read);
+
+static void questions_clear(struct degraded_read *read)
+{
+	timer_stop(&read->hedge);
+	for (unsigned i = 0; i < SHARDS_MAX; i++) {
+		struct question *question = &read->questions[i];
+		if (question->call != 0)
+			rpc_call_cancel(read->client->rpc, question->call);
+		iobuf_unref(question->data);
+		question->data = NULL;
+		question->call = 0;
+		if (question->state != FAILED)
+			question->state = NOT_ASKED;
+	}
+}
+
+void degraded_read_cancel(struct degraded_read *read)
+{
+	questions_clear(read);
+	defer_cancel(&read->begin);
+	coded_head_unref(read->head);
+	free(read->index_bytes);
+	free(read->range);
+	free(read);
+}
+
+static void read_end(struct degraded_read *read, enum err err, struct iobuf *data)
+{
+	degraded_done_fn *done = read->done;
+	void *arg = read->arg;
+	degraded_read_cancel(read);
+	done(arg, err, data);
+}
+
+static unsigned shard_count(const struct degraded_read *read)
+{
+	return read->place.data_shards + read->place.parity_shards;
+}
+
+/* ---- one question */
+
+static bool is_right(const struct rpc_result *result, uint32_t bytes)
+{
+	const Granary__ChunkReadReply *reply = (const Granary__ChunkReadReply *)result->reply;
+	if (!result->data || result->data->size != bytes || reply->crcs.len != bytes / BLOCK_BYTES * 4u)
+		return false;
+	for (uint32_t at = 0; at < bytes; at += BLOCK_BYTES)
+		if (crc32c(result->data->bytes + at, BLOCK_BYTES) != get_le32(reply->crcs.data + at / BLOCK_BYTES * 4u))
+			return false;
+	return true;
+}
+
+static void question_answered(void *arg, const struct rpc_result *result)
+{
+	struct question *question = arg;
+	struct degraded_read *read = question->read;
+	struct client *client = read->client;
+	struct server *server = read->place.shards[question->place].server;
+	question->call = 0;
+	bool right = result->err == OK && is_right(result, read->bytes);
+	if (right) {
+		client->answered_ms = loop_now_ms(client->loop);
+		server_answered(server, loop_now_us(client->loop) - question->sent_us);
+		question->state = ANSWERED;
+		question->data = iobuf_ref(result->data);
+	} else {
+		question->state = FAILED;
+		if (result->err == ERR_CLOSED || result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT ||
+		    result->err == ERR_NO_LEASE || result->err == ERR_STORE_FAILED)
+			server_failed(server, loop_now_ms(client->loop));
+	}
+	if (read->in_index)
+		index_ask(read);
+	else
+		gather(read);
+}
+
+static void ask(struct degraded_read *read, unsigned place, uint32_t offset)
+{
+	struct question *question = &read->questions[place];
+	const struct coded_shard *shard = &read->place.shards[place];
+	Granary__ChunkRead message = GRANARY__CHUNK_READ__INIT;
+	message.chunk = shard->id;
+	message.version = shard->version;
+	message.offset = offset;
+	message.bytes = read->bytes;
+	question->read = read;
+	question->place = place;
+	question->state = ASKED;
+	question->sent_us = loop_now_us(read->client->loop);
+	server_asked(shard->server, loop_now_ms(read->client->loop));
+	question->call = rpc_peer_call(shard->server->peer, MESSAGE_CHUNK_READ, &message.base, NULL, CLIENT_READ_ATTEMPT_MS,
+				       question_answered, question);
+}
+
+/* The healthiest and fastest of those that have not been asked, but for the lost one; SHARDS_MAX: none is left. */
+static unsigned best(const struct degraded_read *read)
+{
+	uint64_t now_ms = loop_now_ms(read->client->loop);
+	unsigned found = SHARDS_MAX;
+	bool found_sick = false;
+	for (unsigned place = 0; place < shard_count(read); place++) {
+		const struct server *server = read->place.shards[place].server;
+		if ((place == read->lost && !read->in_index) || !server || read->questions[place].state != NOT_ASKED)
+			continue;
+		bool sick = server->sick_until_ms > now_ms;
+		if (found != SHARDS_MAX && (sick > found_sick ||
+					    (sick == found_sick && server->latency_us >= read->place.shards[found].server->latency_us)))
+			continue;
+		found = place;
+		found_sick = sick;
+	}
+	return found;
+}
+
+/* ---- the pieces */
+
+static void unit_done(struct degraded_read *read)
+{
+	const struct coded_index *index = &read->head->index;
+	const uint8_t *bytes = read->range + (index->head_bytes + read->unit->offset - read->from);
+	struct decompressor *decompressor = decompressor_open();
+	struct iobuf *data = NULL;
+	uint32_t length = 0, crc;
+	enum err err = OK;
+	if (index->unit_bytes == 0)
+		err = coded_record(read->unit, bytes, &length, &crc);
+	else
+		length = coded_unit_raw_bytes(index, read->unit_id);
+	if (err == OK) {
+		data = iobuf_open(length > 0 ? length : 1);
+		data->size = length;
+		err = index->unit_bytes == 0 ? coded_unpack_record(read->unit, bytes, decompressor, data->bytes) :
+					       coded_unpack(index, read->unit, bytes, decompressor, data->bytes, NULL);
+	}
+	decompressor_close(decompressor);
+	read_end(read, err, err == OK ? data : NULL);
+	iobuf_unref(data);
+}
+
+static void decode(struct degraded_read *read)
+{
+	uint8_t have[DATA_SHARDS_MAX], wanted = (uint8_t)read->lost, *out = read->range + (read->offset - read->from);
+	const uint8_t *sources[DATA_SHARDS_MAX];
+	unsigned count = 0;
+	struct erasure erasure;
+	for (unsigned place = 0; place < shard_count(read) && count < read->place.data_shards; place++) {
+		if (read->questions[place].state != ANSWERED)
+			continue;
+		have[count] = (uint8_t)place;
+		sources[count++] = read->questions[place].data->bytes;
+	}
+	struct erasure_question question = {.data_shards = read->place.data_shards,
+					    .parity_shards = read->place.parity_shards,
+					    .have = have,
+					    .wanted = &wanted,
+					    .wanted_count = 1};
+	erasure_init_decoder(&erasure, &question);
+	erasure_run(&erasure, read->bytes, sources, &out);
+	erasure_deinit(&erasure);
+}
+
+static void next_piece(struct degraded_read *read)
+{
+	if (read->offset == read->end) {
+		unit_done(read);
+		return;
+	}
+	read->bytes = read->end - read->offset < PIECE_BYTES ? read->end - read->offset : PIECE_BYTES;
+	questions_clear(read);
+	gather(read);
+}
+
+/* As many as are needed are asked, no more until one is late. */
+static void gather(struct degraded_read *read)
+{
+	unsigned answered = 0, asked = 0;
+	for (unsigned place = 0; place < shard_count(read); place++) {
+		answered += read->questions[place].state == ANSWERED;
+		asked += read->questions[place].state == ASKED;
+	}
+	if (answered >= read->place.data_shards) {
+		decode(read);
+		read->offset += read->bytes;
+		next_piece(read);
+		return;
+	}
+	while (answered + asked < read->place.data_shards) {
+		unsigned place = best(read);
+		if (place == SHARDS_MAX)
+			break;
+		ask(read, place, read->offset);
+		timer_start(&read->hedge, server_hedge_ms(read->place.shards[place].server));
+		asked++;
+	}
+	if (answered + asked < read->place.data_shards)
+		read_end(read, ERR_UNREACHABLE, NULL); /* those that are missing come back, or are made anew */
+}
+
+static void on_hedge(void *arg)
+{
+	struct degraded_read *read = arg;
+	unsigned place = best(read);
+	if (place == SHARDS_MAX || read->in_index)
+		return;
+	timer_start(&read->hedge, server_hedge_ms(read->place.shards[place].server));
+	if (servers_may_hedge(&read->client->servers))
+		ask(read, place, read->offset);
+}
+
+/* ---- the index */
+
+static void index_known(struct degraded_read *read)
+{
+	const struct coded_index *index = &read->head->index;
+	read->in_index = false;
+	read->unit = coded_index_find(index, read->unit_id);
+	if (!read->unit) {
+		read_end(read, index->unit_bytes == 0 ? ERR_NOT_FOUND : OK, NULL);
+		return;
+	}
+	read->lost = read->unit->shard;
+	uint32_t from = index->head_bytes + read->unit->offset;
+	read->from = read->offset = from / BLOCK_BYTES * BLOCK_BYTES;
+	read->end = (from + read->unit->size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+	read->range = mem_alloc(read->end - read->from);
+	for (unsigned place = 0; place < SHARDS_MAX; place++)
+		read->questions[place].state = NOT_ASKED;
+	next_piece(read);
+}
+
+/* Kept with the place, if that is still the same. */
+static void index_keep(struct degraded_read *read)
+{
+	struct coded_place *place = coded_places_find(&read->client->servers, read->place.chunk);
+	unsigned heads = 0;
+	struct coded_place *other, *next;
+	if (!place || place->head || place->shards[0].id != read->place.shards[0].id)
+		return;
+	HASH_ITER(hh, read->client->servers.coded, other, next)
+	{
+		if (other->head && ++heads > CLIENT_HEADS_MAX) {
+			coded_head_unref(other->head);
+			other->head = NULL;
+		}
+	}
+	coded_head_ref(read->head);
+	place->head = read->head;
+}
+
+static bool index_parse(struct degraded_read *read)
+{
+	struct coded_index index = {0};
+	if (coded_index_parse(slice_of(read->index_bytes, read->index_size), &index))
+		return false;
+	if (index.chunk != read->place.chunk || index.data_shards != read->place.data_shards ||
+	    index.parity_shards != read->place.parity_shards || index.unit_bytes != read->place.unit_bytes) {
+		coded_index_deinit(&index);
+		return false;
+	}
+	read->head = mem_zero(1, sizeof *read->head);
+	read->head->references = 1;
+	read->head->index = index;
+	index_keep(read);
+	return true;
+}
+
+/* What has come of it is right so far. False: this shard's will not do. */
+static bool index_take(struct degraded_read *read)
+{
+	struct question *question = &read->questions[read->index_place];
+	const struct iobuf *data = question->data;
+	if (read->index_size == 0) {
+		if (coded_head_bytes(slice_of(data->bytes, data->size), &read->index_size))
+			return false;
+		read->index_bytes = mem_resize(read->index_bytes, read->index_size);
+		read->index_have = 0;
+	}
+	memcpy(read->index_bytes + read->index_have, data->bytes, data->size);
+	read->index_have += data->size;
+	iobuf_unref(question->data);
+	question->data = NULL;
+	return true;
+}
+
+static void index_ask(struct degraded_read *read)
+{
+	struct question *question = &read->questions[read->index_place];
+	if (question->state == ANSWERED && !index_take(read))
+		question->state = FAILED;
+	if (question->state == ANSWERED && read->index_have == read->index_size) {
+		if (index_parse(read)) {
+			index_known(read);
+			return;
+		}
+		question->state = FAILED;
+	}
+	if (question->state == FAILED || question->state == NOT_ASKED) {
+		read->index_size = read->index_have = 0;
+		read->index_place = best(read);
+		if (read->index_place == SHARDS_MAX) {
+			read_end(read, ERR_UNREACHABLE, NULL);
+			return;
+		}
+	}
+	uint32_t left = read->index_size == 0 ? BLOCK_BYTES : read->index_size - read->index_have;
+	read->bytes = left < PIECE_BYTES ? left : PIECE_BYTES;
+	ask(read, read->index_place, read->index_have);
+}
+
+static void on_begin(void *arg)
+{
+	struct degraded_read *read = arg;
+	const struct coded_place *place = coded_places_find(&read->client->servers, read->place.chunk);
+	if (place && place->head && place->shards[0].id == read->place.shards[0].id) {
+		read->head = place->head;
+		coded_head_ref(read->head);
+		index_known(read);
+		return;
+	}
+	read->in_index = true;
+	index_ask(read);
+}
+
+struct degraded_read *degraded_read_start(struct client *client, const struct coded_place *place, uint32_t unit, degraded_done_fn *done,
+					  void *arg)
+{
+	struct degraded_read *read = mem_zero(1, sizeof *read);
+	read->client = client;
+	read->place = *place;
+	read->place.head = NULL;
+	read->unit_id = unit;
+	read->done = done;
+	read->arg = arg;
+	timer_init(&read->hedge, client->loop, on_hedge, read);
+	defer_init(&read->begin, client->loop, on_begin, read);
+	defer_post(&read->begin);
+	return read;
+}

@@ -1,0 +1,11 @@
+/* What a ColdCommand asks for. The numbers are on the wire. */
+#ifndef GRANARY_COMMON_PROTO_COLD_H
+#define GRANARY_COMMON_PROTO_COLD_H
+
+enum cold_task_kind {
+	COLD_COOL = 1,	  /* the chunk's head makes its shards */
+	COLD_WARM = 2,	  /* the head-to-be makes the chunk of its shards */
+	COLD_REBUILD = 3, /* a server makes a lost shard of the others */
+};
+
+#endif

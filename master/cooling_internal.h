@@ -1,0 +1,100 @@
+/* Inside of cooling.c, cooling_begin.c and cooling_service.c. */
+#ifndef GRANARY_MASTER_COOLING_INTERNAL_H
+#define GRANARY_MASTER_COOLING_INTERNAL_H
+
+#include <uthash.h>
+
+#include "common/base/check.h"
+#include "common/base/limits.h"
+#include "common/proto/cold.h"
+#include "master/cooling.h"
+
+enum job_state {
+	JOB_PROPOSED, /* a change is on its way through the log */
+	JOB_RUNNING,  /* a server is at it */
+	JOB_THAWING,
+};
+
+/* A writer. */
+struct warm_wait {
+	struct warm_wait *next;
+	struct rpc_request *request;
+	uint64_t until_ms;
+};
+
+struct job {
+	uint64_t chunk, version;
+	struct cooling *cooling;
+	enum job_state state;
+	enum cold_task_kind task;
+	unsigned place; /* of the shard that is made anew; */
+	uint64_t shard; /* its id, */
+	uint64_t worker; /* and who does it, likewise for the other tasks; 0: not known yet */
+	uint64_t begun_ms, told_ms;
+	struct rpc_request *done; /* ColdDone, answered when what follows is committed */
+	struct warm_wait *waits;
+	/* What is proposed. */
+	struct proposal proposal;
+	Granary__MetaRequest request;
+	Granary__MetaOp *op;
+	UT_hash_handle hh;
+};
+
+/* Failed lately: not again for a while. */
+struct failed {
+	uint64_t chunk, until_ms;
+	enum err err;
+};
+
+/* A shard whose copy is known to be bad. */
+struct lost_shard {
+	uint64_t shard;
+	UT_hash_handle hh;
+};
+
+struct cooling {
+	struct cooling_options options;
+	bool leading;
+	struct timer step;
+	struct job *jobs; /* by chunk */
+	struct lost_shard *lost;
+	struct failed failed[COOL_FAILED_MAX];
+	unsigned failed_next;
+	/* Chunks that are to become cold (or, as asked, hot), in order. */
+	struct wish {
+		uint64_t chunk;
+		bool warm;
+	} wishes[COOL_WISHES_MAX];
+	size_t wish_first, wish_count;
+	/* The pass over all chunks. */
+	uint64_t cursor, pass_after_ms;
+	size_t seen;
+	struct placement_candidate *candidates;
+};
+
+uint64_t cooling_now_ms(const struct cooling *cooling);
+struct meta *cooling_meta(const struct cooling *cooling);
+struct servers *cooling_servers(const struct cooling *cooling);
+struct job *cooling_find(const struct cooling *cooling, uint64_t chunk);
+struct job *cooling_job_add(struct cooling *cooling, uint64_t chunk, uint64_t version);
+/* Takes the operation. */
+void cooling_propose(struct job *job, Granary__MetaOp *op);
+/* Gives up what it does, through the log. */
+void cooling_undo(struct job *job);
+void cooling_note_failed(struct cooling *cooling, uint64_t chunk, enum err err);
+/* OK: not lately. */
+enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk);
+/* False: there is no room. */
+bool cooling_wish(struct cooling *cooling, uint64_t chunk, bool warm);
+/* Tasks of a server. */
+unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server);
+
+/* cooling_service.c: MESSAGE_COOL. */
+void cooling_serve_request(struct cooling *cooling, struct rpc_request *request);
+
+/* cooling_begin.c: what is to be made where. OK: a job has begun. ERR_BUSY: not now, again later; others: it cannot be. */
+enum err cooling_begin_cool(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
+enum err cooling_begin_warm(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
+enum err cooling_begin_rebuild(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict);
+
+#endif

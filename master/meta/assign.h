@@ -1,0 +1,17 @@
+/* Files, directories and chunks follow when a class is given to them, or is changed: bounded steps of tasks (tasks.h).
+ *
+ * SetInodeClass changes the inode at once, and numbers what it does (Inode.class_order). Its tasks walk down from there: one for each
+ * directory, and one for each file with many chunks. Each gives way to a higher number, so that of two assignments that meet the later one
+ * counts, whichever task comes first; and what was made in a directory after it got its class has its number already.
+ *
+ * A blob stays in the pack in which it is: its class counts for what the trash keeps, and for its next content. */
+#ifndef GRANARY_MASTER_META_ASSIGN_H
+#define GRANARY_MASTER_META_ASSIGN_H
+
+#include "master/meta/state.h"
+
+/* Advances the task. False: it is done. */
+MUST_USE bool assign_step(struct context *context, Granary__Task *task);
+MUST_USE bool class_step(struct meta *meta, Granary__Task *task);
+
+#endif

@@ -1,0 +1,19 @@
+# Proof that sim_classes can fail: one file of the master built again with a planted bug (#ifdef PLANT_...), in place of the library's, which
+# must be found within a fixed number of seeds. With none of them sim_classes finds nothing.
+set(classes_plants
+	meta/assign:OLD_WALK_WINS:20	# an assignment overtakes a later one below
+	tasks:SOONER_IS_NOT_SEEN:60)	# what is added before what was loaded is not loaded
+add_library(sim_classes_parts OBJECT sim/sim_classes.c)
+target_link_libraries(sim_classes_parts PRIVATE ${sim_rooms} granary_sim)
+foreach(plant ${classes_plants})
+	string(REPLACE ":" ";" plant ${plant})
+	list(GET plant 0 file)
+	list(GET plant 1 bug)
+	list(GET plant 2 seeds)
+	set(name sim_classes_plant_${bug})
+	add_executable(${name} ${CMAKE_SOURCE_DIR}/master/${file}.c $<TARGET_OBJECTS:sim_classes_parts>)
+	target_compile_definitions(${name} PRIVATE PLANT_${bug})
+	target_link_libraries(${name} PRIVATE ${sim_rooms} granary_sim granary_rpc granary_sim granary_common)
+	add_test(NAME ${name} COMMAND ${name} --seeds ${seeds} --expect-failure)
+	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 300)
+endforeach()
