@@ -117,7 +117,7 @@ def main():
         step("degraded: two of six servers killed")
         for number in ("2", "4"):
             cluster.dev("kill", "chunkserver", number)
-        time.sleep(3)
+        wait_for(lambda: cluster.status()["chunks_under_replicated"] > 0, 20, "status to notice it")
         measure(cluster, options, rows, "degraded", files)
         for number in ("2", "4"):
             cluster.dev("restart", "chunkserver", number)
