@@ -4,6 +4,7 @@
     Reader        what writers on other mounts have closed, through this one
     Counter       two of them, one a mount: a number in a file, raised under a lock
     BlobClient    blobs by name and by id with the program `granary`
+    Operator      who looks after the cluster: makes all data cold, or hot again, whoever is using it
 
 A wrong byte or a lost file is a line in `wrong`; an operation that fails is counted and leaves what it touched in doubt."""
 import errno
@@ -413,6 +414,28 @@ class Counter(Worker):
         if value in self.taken:
             self.wrong.append(f"{self.path}: {self.name} got {value}, which {self.taken[value]} had before")
         self.taken[value] = self.name
+
+
+class Operator(Worker):
+    """What it asks for may fail, as the cluster is; what the others see must not change."""
+    WISHES = (["cool", "/"], ["warm", "/"], ["cool", "/"])
+
+    def __init__(self, cluster, seed, pace=2):
+        super().__init__("operator", seed, pace)
+        self.cluster = cluster
+
+    def step(self):
+        wish = self.random.choice(self.WISHES)
+        try:
+            code, _, _ = self.timed(" ".join(wish), lambda: self.cluster.granary("--timeout", "10s", "admin", *wish))
+        except subprocess.TimeoutExpired:
+            self.wrong.append(f"{self.name}: granary admin {' '.join(wish)} hangs")
+            return
+        if code:
+            self.errors[f"{wish[0]} {code}"] = self.errors.get(f"{wish[0]} {code}", 0) + 1
+
+    def check(self):
+        return self.wrong
 
 
 class BlobClient(Worker):
