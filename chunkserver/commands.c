@@ -107,6 +107,8 @@ static enum err retire(struct task *task, const Granary__ChunkCommand *command)
 	struct service *service = task->batch->service;
 	struct chunk *chunk;
 	enum err err = find_older(service, command, &chunk);
+	if (err == ERR_NO_CHUNK) /* lost with the power, perhaps: what was sent to it before does not make it anew */
+		return chunk_store_delete(service->store, command->chunk, command->version, NULL, NULL);
 	if (err != OK)
 		return err;
 	if (chunk_store_failed(service->store))

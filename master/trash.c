@@ -209,7 +209,7 @@ static void remove_some(struct trash *trash, const struct meta_counts *counts)
 	}
 	if (!choice.again) {
 		trash->looked = trash->cursor;
-		trash->pass_ms = choice.skipped && choice.count == 0 ? now_ms(trash) + TRASH_PASS_MS : 0;
+		trash->pass_ms = choice.seen > TRASH_REMOVE_MAX && choice.count == 0 ? now_ms(trash) + TRASH_PASS_MS : 0;
 	}
 	if (for_space && trash->wanted_bytes > 0 && choice.count < TRASH_REMOVE_MAX)
 		space_was_made(trash); /* all that there was */

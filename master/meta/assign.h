@@ -2,7 +2,7 @@
  *
  * SetInodeClass changes the inode at once, and numbers what it does (Inode.class_order). Its tasks walk down from there: one for each
  * directory, and one for each file with many chunks. Each gives way to a higher number, so that of two assignments that meet the later one
- * counts, whichever task comes first; and what was made in a directory after it got its class has its number already.
+ * counts, whichever task comes first; what is made with a class of its own has a number, too; and what was made in a directory after it got its class has its number already.
  *
  * A blob stays in the pack in which it is: its class counts for what the trash keeps, and for its next content. */
 #ifndef GRANARY_MASTER_META_ASSIGN_H

@@ -214,10 +214,8 @@ enum err op_create(struct context *context, const Granary__Create *op, Granary__
 		if (mode_is_directory(mode))
 			options.mode |= MODE_SETGID;
 	}
-	if (op->class_[0])
-		options.class = storage_class_label(op->class_);
-	else if (parent)
-		options.class = parent->class_, options.class_order = parent->class_order;
+	options.class = op->class_[0] ? storage_class_label(op->class_) : parent ? parent->class_ : NULL;
+	options.class_order = op->class_[0] ? ++meta->state->class_order : parent ? parent->class_order : 0;
 	Granary__Inode *inode = inode_add(context, &options);
 	inode->rdev = op->rdev;
 	if (mode_is_symlink(mode)) {

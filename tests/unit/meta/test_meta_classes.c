@@ -209,6 +209,15 @@ static void test_assigned(void **state)
 		chunk_is(f, chunks[i], "a", 2, (uint64_t)attr(f, large)->data_change + STORAGE_COOL_SECONDS_DEFAULT * SECOND);
 	assert_string_equal(class_of(f, below), "b");
 	assert_string_equal(class_of(f, deep), "b");
+	/* What is made with a class of its own while the walk is on its way. */
+	assert_int_equal(assign(f, dir, "a", true), OK);
+	assert_int_equal(run_create(f, MESSAGE(Create, create, .parent = below, .name = text("own"), .mode = MODE_FILE, .id = f->next_id++,
+					       .class_ = writable("b"))),
+			 OK);
+	uint64_t own = f->result->inode;
+	run_all(f);
+	assert_string_equal(class_of(f, own), "b");
+	assert_string_equal(class_of(f, deep), "a");
 	/* All of it again, before the first has got anywhere. */
 	assert_int_equal(assign(f, dir, "b", true), OK);
 	assert_int_equal(assign(f, dir, "default", true), OK);
