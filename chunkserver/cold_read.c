@@ -10,9 +10,9 @@
 
 #define READ_BLOCKS_MAX (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 
-/*   FIND -> HEAD_BLOCK -> HEAD -> UNIT <-> (read, unpack) -> answered
+/*   FIND -> HEAD_BLOCK -> HEAD -> UNIT <-> (read, unpack; not compressed: only the blocks that are wanted) -> answered
  *     '----- the index is known ----^ */
-enum cold_read_state { COLD_FIND, COLD_HEAD_BLOCK, COLD_HEAD, COLD_UNIT, COLD_UNIT_READ, COLD_UNPACKED };
+enum cold_read_state { COLD_FIND, COLD_HEAD_BLOCK, COLD_HEAD, COLD_UNIT, COLD_BLOCKS_READ, COLD_UNIT_READ, COLD_UNPACKED };
 
 struct cold_read {
 	struct service *service;
@@ -22,7 +22,8 @@ struct cold_read {
 	struct work work;
 	struct decompressor *decompressor;
 	/* Of the shard's file, being read: */
-	uint8_t *bytes;
+	uint8_t *bytes; /* of the index or a unit */
+	uint8_t *to;	/* there, or in the answer */
 	uint32_t block, blocks, have; /* the first, how many, how many of these are there */
 	struct iobuf *read;	      /* by the operation */
 	uint32_t read_skip;
@@ -118,7 +119,7 @@ static void on_read(void *arg, enum err err)
 	}
 	uint32_t wanted = read->blocks - read->have;
 	uint32_t count = wanted < READ_BLOCKS_MAX ? wanted : READ_BLOCKS_MAX;
-	memcpy(read->bytes + (size_t)read->have * BLOCK_BYTES, read->read->bytes + (size_t)read->read_skip * BLOCK_BYTES,
+	memcpy(read->to + (size_t)read->have * BLOCK_BYTES, read->read->bytes + (size_t)read->read_skip * BLOCK_BYTES,
 	       (size_t)count * BLOCK_BYTES);
 	iobuf_unref(read->read);
 	read->read = NULL;
@@ -143,14 +144,20 @@ static void read_more(struct cold_read *read)
 	chunk_op_submit(op, message_of(read)->shard, NULL);
 }
 
-static void read_blocks(struct cold_read *read, uint32_t first, uint32_t count)
+static void read_blocks_to(struct cold_read *read, uint32_t first, uint32_t count, uint8_t *to)
 {
 	read->block = first;
 	read->blocks = count;
 	read->have = 0;
+	read->to = to;
+	read_more(read);
+}
+
+static void read_blocks(struct cold_read *read, uint32_t first, uint32_t count)
+{
 	free(read->bytes);
 	read->bytes = mem_alloc((size_t)count * BLOCK_BYTES);
-	read_more(read);
+	read_blocks_to(read, first, count, read->bytes);
 }
 
 /* ---- the index */
@@ -206,12 +213,47 @@ static void head_read(struct cold_read *read)
 
 /* ---- units */
 
+static uint32_t unit_blocks(const struct cold_read *read)
+{
+	return read->chunk->coded->unit_bytes / BLOCK_BYTES;
+}
+
+/* How many blocks of the answer from `next` on are in one unit. */
+static uint32_t blocks_in_unit(const struct cold_read *read)
+{
+	uint32_t left = unit_blocks(read) - read->next % unit_blocks(read);
+	return left < read->end - read->next ? left : read->end - read->next;
+}
+
+static uint8_t *answer_of_next(const struct cold_read *read)
+{
+	return read->out->bytes + (size_t)(read->next - read->first) * BLOCK_BYTES;
+}
+
+/* Blocks from `offset` of the shard's data on are those of the answer. Their checksums are those of the index: who gets them checks. */
+static void blocks_read(struct cold_read *read, uint32_t offset, const uint8_t *crcs)
+{
+	uint32_t count = blocks_in_unit(read);
+	uint8_t *to = answer_of_next(read);
+	memcpy(read->crcs + 4u * read->crc_count, crcs, 4u * count);
+	read->crc_count += count;
+	read->next += count;
+	read->state = COLD_BLOCKS_READ;
+	read_blocks_to(read, (read->chunk->coded->head_bytes + offset) / BLOCK_BYTES, count, to);
+}
+
 static void unit_read(struct cold_read *read, const struct coded_unit *unit)
 {
-	uint32_t from = read->chunk->coded->head_bytes + unit->offset;
+	const struct coded_index *index = read->chunk->coded;
+	uint32_t from = index->head_bytes + unit->offset, offset;
 	uint32_t first = from / BLOCK_BYTES, end = (from + unit->size + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	if (unit->shard != read->chunk->coded->place) {
+	const uint8_t *crcs;
+	if (unit->shard != index->place) {
 		cold_read_end(read, ERR_INVALID);
+		return;
+	}
+	if (index->unit_bytes != 0 && coded_unit_blocks(index, unit, read->next % unit_blocks(read), &offset, &crcs)) {
+		blocks_read(read, offset, crcs);
 		return;
 	}
 	read->unit = unit;
@@ -261,7 +303,7 @@ static void begin_unpack(struct cold_read *read)
 		read->unit_crcs = mem_alloc(index->unit_bytes / BLOCK_BYTES * 4u);
 	}
 	read->state = COLD_UNPACKED;
-	if (!read->unit->compressed) { /* little to do */
+	if (!read->unit->compressed) { /* a record: little to do */
 		unpack(&read->work);
 		cold_read_step(read);
 		return;
@@ -276,9 +318,8 @@ static void begin_unpack(struct cold_read *read)
 /* The blocks of the answer up to `end` that lie in the unit of `next`, or (NULL) zeros. */
 static void take_blocks(struct cold_read *read, const uint8_t *unpacked, const uint8_t *crcs)
 {
-	uint32_t unit_blocks = read->chunk->coded->unit_bytes / BLOCK_BYTES, in_unit = read->next % unit_blocks;
-	uint32_t count = unit_blocks - in_unit < read->end - read->next ? unit_blocks - in_unit : read->end - read->next;
-	uint8_t *to = read->out->bytes + (size_t)(read->next - read->first) * BLOCK_BYTES;
+	uint32_t in_unit = read->next % unit_blocks(read), count = blocks_in_unit(read);
+	uint8_t *to = answer_of_next(read);
 	if (unpacked != NULL)
 		memcpy(to, unpacked + (size_t)in_unit * BLOCK_BYTES, (size_t)count * BLOCK_BYTES);
 	else
@@ -323,7 +364,7 @@ static void next_unit(struct cold_read *read)
 	if (read->out == NULL)
 		begin_file(read);
 	while (read->next < read->end) {
-		unit = coded_index_find(index, read->next / (index->unit_bytes / BLOCK_BYTES));
+		unit = coded_index_find(index, read->next / unit_blocks(read));
 		if (unit != NULL) {
 			unit_read(read, unit);
 			return;
@@ -355,6 +396,10 @@ static void cold_read_step(struct cold_read *read)
 		break;
 	case COLD_HEAD:
 		head_read(read);
+		break;
+	case COLD_BLOCKS_READ:
+		read->state = COLD_UNIT;
+		next_unit(read);
 		break;
 	case COLD_UNIT:
 		next_unit(read);

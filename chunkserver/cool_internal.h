@@ -72,6 +72,7 @@ struct cool {
 	uint32_t offset; /* in head or data */
 	uint32_t bytes;	 /* of this piece */
 	struct shard_calls calls;
+	uint8_t piece_crcs[SHARDS_MAX][PIECE_BLOCKS * 4u]; /* of what they write */
 	uint8_t *head;	/* of the first shard, read back */
 	uint8_t *proof; /* the data of all data shards, read back */
 	enum err err;	/* of a computation */

@@ -365,8 +365,17 @@ static void encode_head(struct cold_task *task)
 	for (unsigned place = 0; place < shard_count(cool); place++) {
 		coded_image_write_head(cool->image, place, head);
 		memcpy(cool->calls.data[place]->bytes, head + cool->offset, cool->bytes);
+		shard_crcs(cool->calls.data[place]->bytes, cool->calls.data[place]->size, cool->piece_crcs[place]);
 	}
 	free(head);
+}
+
+/* The last block is written with the zeros behind it. */
+static void extend_last_crc(struct cool *cool, unsigned place)
+{
+	const struct iobuf *data = cool->calls.data[place];
+	uint8_t *crc = cool->piece_crcs[place] + (cool->bytes - 1) / BLOCK_BYTES * 4u;
+	put_le32(crc, crc32c_extend(get_le32(crc), data->bytes + cool->bytes, data->size - cool->bytes));
 }
 
 static void encode_data(struct cold_task *task)
@@ -374,12 +383,16 @@ static void encode_data(struct cold_task *task)
 	struct cool *cool = cool_of(task);
 	unsigned data_shards = command_of(cool)->coded->data_shards;
 	const uint8_t *data[DATA_SHARDS_MAX];
-	uint8_t *parity[PARITY_SHARDS_MAX];
+	uint8_t *parity[PARITY_SHARDS_MAX], *crcs[SHARDS_MAX];
 	for (unsigned place = data_shards; place < shard_count(cool); place++)
 		parity[place - data_shards] = cool->calls.data[place]->bytes;
-	coded_image_piece(cool->image, cool->offset, cool->bytes, data, parity, NULL);
+	for (unsigned place = 0; place < shard_count(cool); place++)
+		crcs[place] = cool->piece_crcs[place];
+	coded_image_piece(cool->image, cool->offset, cool->bytes, data, parity, crcs);
 	for (unsigned place = 0; place < data_shards; place++)
 		memcpy(cool->calls.data[place]->bytes, data[place], cool->bytes);
+	for (unsigned place = 0; place < shard_count(cool); place++)
+		extend_last_crc(cool, place);
 }
 
 /* The next piece of head or data is made, and then (`next`) written. */
@@ -445,6 +458,8 @@ static void begin_writing(struct cool *cool)
 	shard_calls_init(&cool->calls, cool->task.service, command_of(cool)->coded);
 	cool->calls.done = on_called;
 	cool->calls.arg = cool;
+	for (unsigned place = 0; place < shard_count(cool); place++)
+		cool->calls.crcs[place] = cool->piece_crcs[place];
 }
 
 static void begin_data_check(struct cool *cool)

@@ -80,7 +80,11 @@ static void call_write(struct shard_calls *calls, struct shard_call *call, struc
 	const Granary__ShardLocation *shard = calls->coded->shards[call->place];
 	struct iobuf *data = calls->data[call->place];
 	check(data != NULL && data->size == calls->bytes);
-	shard_crcs(data->bytes, data->size, out->crcs);
+	const uint8_t *crcs = calls->crcs[call->place];
+	if (crcs == NULL) {
+		shard_crcs(data->bytes, data->size, out->crcs);
+		crcs = out->crcs;
+	}
 	out->write = (Granary__ChunkWrite)GRANARY__CHUNK_WRITE__INIT;
 	out->write.chunk = shard->shard;
 	out->write.version = shard->version;
@@ -89,7 +93,7 @@ static void call_write(struct shard_calls *calls, struct shard_call *call, struc
 	out->write.operation = calls->service->next_operation++;
 	out->write.n_replicas = 1;
 	out->write.replicas = out->replicas;
-	out->write.crcs = message_borrow(slice_of(out->crcs, (data->size + BLOCK_BYTES - 1) / BLOCK_BYTES * 4u));
+	out->write.crcs = message_borrow(slice_of(crcs, (data->size + BLOCK_BYTES - 1) / BLOCK_BYTES * 4u));
 	struct conn_data attached = { .iobuf = data, .size = data->size };
 	call->id = rpc_peer_call(peer, MESSAGE_CHUNK_WRITE, &out->write.base, &attached, CALL_TIMEOUT_MS, answered, call);
 }

@@ -1,7 +1,7 @@
 /* The same range of several shards of a set at once: read, written, synced. Over the network, also of those that are here.
  *
- * Each ends by itself, well or not; `done` comes when all have. Data is checked against the CRCs that come with it, and sent with CRCs
- * that are made here, of what was just computed. Thread: the loop. */
+ * Each ends by itself, well or not; `done` comes when all have. Data is checked against the CRCs that come with it, and sent with those that
+ * are known, or else made here, of what was just computed. Thread: the loop. */
 #ifndef GRANARY_CHUNKSERVER_SHARD_CALLS_H
 #define GRANARY_CHUNKSERVER_SHARD_CALLS_H
 
@@ -30,6 +30,8 @@ struct shard_calls {
 	void *arg;
 	/* Owned: what was read, all of it; or what is to be written. NULL: nothing. */
 	struct iobuf *data[SHARDS_MAX];
+	/* Of what is to be written: 4 bytes little endian for each block, borrowed until done; NULL: not known. */
+	const uint8_t *crcs[SHARDS_MAX];
 	enum err errs[SHARDS_MAX];
 	struct shard_call calls[SHARDS_MAX];
 	unsigned running;

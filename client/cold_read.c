@@ -178,7 +178,19 @@ static void part_end(struct part *part, enum err err)
 
 static void compute_next(struct part *part);
 
-/* A block's unit has come: as much of it as is wanted is taken. */
+/* The blob, or the blocks from `next` on that are in one unit. */
+static struct degraded_wanted wanted_of(const struct part *part)
+{
+	const struct cold_read *read = part->read;
+	if (is_blob(read))
+		return (struct degraded_wanted){.unit = read->request.slot};
+	uint32_t unit_blocks = read->place.unit_bytes / BLOCK_BYTES, first = part->next % unit_blocks, left = part->end - part->next;
+	return (struct degraded_wanted){.unit = part->next / unit_blocks,
+					.first = first,
+					.count = unit_blocks - first < left ? unit_blocks - first : left};
+}
+
+/* They have come. */
 static void on_computed(void *arg, enum err err, struct iobuf *data)
 {
 	struct part *part = arg;
@@ -195,15 +207,12 @@ static void on_computed(void *arg, enum err err, struct iobuf *data)
 		part_end(part, OK);
 		return;
 	}
-	uint32_t unit_blocks = read->place.unit_bytes / BLOCK_BYTES, in_unit = part->next % unit_blocks;
-	uint32_t count = unit_blocks - in_unit < part->end - part->next ? unit_blocks - in_unit : part->end - part->next;
+	struct degraded_wanted wanted = wanted_of(part);
 	uint8_t *to = part->computed->bytes + (size_t)(part->next - part->first) * BLOCK_BYTES;
-	uint32_t have = data ? data->size / BLOCK_BYTES : 0;
-	uint32_t copied = have > in_unit ? (have - in_unit < count ? have - in_unit : count) : 0;
-	memset(to, 0, (size_t)count * BLOCK_BYTES);
-	if (copied > 0)
-		memcpy(to, data->bytes + (size_t)in_unit * BLOCK_BYTES, (size_t)copied * BLOCK_BYTES);
-	part->next += count;
+	memset(to, 0, (size_t)wanted.count * BLOCK_BYTES);
+	if (data)
+		memcpy(to, data->bytes, data->size);
+	part->next += wanted.count;
 	compute_next(part);
 }
 
@@ -216,8 +225,7 @@ static void compute_next(struct part *part)
 		part_end(part, OK);
 		return;
 	}
-	uint32_t unit = is_blob(read) ? read->request.slot : part->next / (read->place.unit_bytes / BLOCK_BYTES);
-	part->degraded = degraded_read_start(read->client, &read->place, unit, on_computed, part);
+	part->degraded = degraded_read_start(read->client, &read->place, wanted_of(part), on_computed, part);
 }
 
 static void compute(struct part *part)

@@ -26,7 +26,7 @@ struct degraded_read {
 	struct client *client;
 	struct coded_place place;
 	struct coded_head *head;
-	uint32_t unit_id;
+	struct degraded_wanted wanted;
 	const struct coded_unit *unit;
 	unsigned lost; /* the data shard that holds it */
 	bool in_index;
@@ -163,25 +163,60 @@ static unsigned best(const struct degraded_read *read)
 
 /* ---- the pieces */
 
-static void unit_done(struct degraded_read *read)
+static struct iobuf *iobuf_of(uint32_t size)
+{
+	struct iobuf *data = iobuf_open(size > 0 ? size : 1);
+	data->size = size;
+	return data;
+}
+
+/* Of a unit that was computed as a whole. */
+static const uint8_t *unit_bytes(const struct degraded_read *read)
+{
+	return read->range + (read->head->index.head_bytes + read->unit->offset - read->from);
+}
+
+static enum err unpack_record(const struct degraded_read *read, struct iobuf **out)
+{
+	uint32_t length, crc;
+	enum err err = coded_record(read->unit, unit_bytes(read), &length, &crc);
+	if (err)
+		return err;
+	struct decompressor *decompressor = decompressor_open();
+	*out = iobuf_of(length);
+	err = coded_unpack_record(read->unit, unit_bytes(read), decompressor, (*out)->bytes);
+	decompressor_close(decompressor);
+	return err;
+}
+
+/* The range is the blocks that are wanted, or all of a compressed unit. */
+static enum err unpack_blocks(const struct degraded_read *read, struct iobuf **out)
 {
 	const struct coded_index *index = &read->head->index;
-	const uint8_t *bytes = read->range + (index->head_bytes + read->unit->offset - read->from);
-	struct decompressor *decompressor = decompressor_open();
-	struct iobuf *data = NULL;
-	uint32_t length = 0, crc;
-	enum err err = OK;
-	if (index->unit_bytes == 0)
-		err = coded_record(read->unit, bytes, &length, &crc);
-	else
-		length = coded_unit_raw_bytes(index, read->unit_id);
-	if (err == OK) {
-		data = iobuf_open(length > 0 ? length : 1);
-		data->size = length;
-		err = index->unit_bytes == 0 ? coded_unpack_record(read->unit, bytes, decompressor, data->bytes) :
-					       coded_unpack(index, read->unit, bytes, decompressor, data->bytes, NULL);
+	uint32_t size = read->wanted.count * BLOCK_BYTES, offset;
+	const uint8_t *crcs;
+	*out = iobuf_of(size);
+	if (coded_unit_blocks(index, read->unit, read->wanted.first, &offset, &crcs)) {
+		memcpy((*out)->bytes, read->range, size);
+		for (uint32_t at = 0; at < size; at += BLOCK_BYTES)
+			if (crc32c(read->range + at, BLOCK_BYTES) != get_le32(crcs + at / BLOCK_BYTES * 4u))
+				return ERR_CORRUPT;
+		return OK;
 	}
+	struct decompressor *decompressor = decompressor_open();
+	uint8_t *unpacked = mem_alloc(coded_unit_raw_bytes(index, read->wanted.unit));
+	enum err err = coded_unpack(index, read->unit, unit_bytes(read), decompressor, unpacked, NULL);
+	if (err == OK)
+		memcpy((*out)->bytes, unpacked + (size_t)read->wanted.first * BLOCK_BYTES, size);
+	free(unpacked);
 	decompressor_close(decompressor);
+	return err;
+}
+
+static void unit_done(struct degraded_read *read)
+{
+	struct iobuf *data = NULL;
+	enum err err = read->head->index.unit_bytes == 0 ? unpack_record(read, &data) : unpack_blocks(read, &data);
 	read_end(read, err, err == OK ? data : NULL);
 	iobuf_unref(data);
 }
@@ -258,19 +293,37 @@ static void on_hedge(void *arg)
 
 /* ---- the index */
 
+/* What of it the chunk has. */
+static void clip_wanted(struct degraded_read *read)
+{
+	const struct coded_index *index = &read->head->index;
+	if (index->unit_bytes == 0 || !read->unit)
+		return;
+	uint32_t blocks = coded_unit_raw_bytes(index, read->wanted.unit) / BLOCK_BYTES;
+	if (read->wanted.first >= blocks)
+		read->unit = NULL;
+	else if (read->wanted.count > blocks - read->wanted.first)
+		read->wanted.count = blocks - read->wanted.first;
+}
+
 static void index_known(struct degraded_read *read)
 {
 	const struct coded_index *index = &read->head->index;
 	read->in_index = false;
-	read->unit = coded_index_find(index, read->unit_id);
+	read->unit = coded_index_find(index, read->wanted.unit);
+	clip_wanted(read);
 	if (!read->unit) {
 		read_end(read, index->unit_bytes == 0 ? ERR_NOT_FOUND : OK, NULL);
 		return;
 	}
 	read->lost = read->unit->shard;
-	uint32_t from = index->head_bytes + read->unit->offset;
+	uint32_t offset = read->unit->offset, size = read->unit->size;
+	const uint8_t *crcs;
+	if (index->unit_bytes != 0 && coded_unit_blocks(index, read->unit, read->wanted.first, &offset, &crcs))
+		size = read->wanted.count * BLOCK_BYTES;
+	uint32_t from = index->head_bytes + offset;
 	read->from = read->offset = from / BLOCK_BYTES * BLOCK_BYTES;
-	read->end = (from + read->unit->size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+	read->end = (from + size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
 	read->range = mem_alloc(read->end - read->from);
 	for (unsigned place = 0; place < SHARDS_MAX; place++)
 		read->questions[place].state = NOT_ASKED;
@@ -370,14 +423,14 @@ static void on_begin(void *arg)
 	index_ask(read);
 }
 
-struct degraded_read *degraded_read_start(struct client *client, const struct coded_place *place, uint32_t unit, degraded_done_fn *done,
-					  void *arg)
+struct degraded_read *degraded_read_start(struct client *client, const struct coded_place *place, struct degraded_wanted wanted,
+					  degraded_done_fn *done, void *arg)
 {
 	struct degraded_read *read = mem_zero(1, sizeof *read);
 	read->client = client;
 	read->place = *place;
 	read->place.head = NULL;
-	read->unit_id = unit;
+	read->wanted = wanted;
 	read->done = done;
 	read->arg = arg;
 	timer_init(&read->hedge, client->loop, on_hedge, read);

@@ -1,4 +1,5 @@
-/* A unit of a cold chunk whose shard is lost, slow or wrong is computed from k others: only the range of the shard in which it lies.
+/* A unit of a cold chunk whose shard is lost, slow or wrong is computed from k others: only the range of the shard in which it lies; of one that
+ * is not compressed, only the blocks that are wanted.
  *
  *   INDEX (of any shard, kept) -> GATHER <-> (decode) -> unpacked, checked, done
  *
@@ -12,13 +13,18 @@
 
 struct degraded_read;
 
-/* data: of a file, the unit (coded_unit_raw_bytes; NULL: it is a hole); of a pack, the blob. Borrowed for the call.
+struct degraded_wanted {
+	uint32_t unit;
+	uint32_t first, count; /* blocks of it; of a pack: 0 */
+};
+
+/* data: of a file, the blocks, or those of them that the chunk has (NULL: a hole); of a pack, the blob. Borrowed for the call.
  * ERR_NOT_FOUND: no such blob. */
 typedef void degraded_done_fn(void *arg, enum err err, struct iobuf *data);
 
 /* `place` is copied. Never calls done from within. */
-struct degraded_read *degraded_read_start(struct client *client, const struct coded_place *place, uint32_t unit, degraded_done_fn *done,
-					  void *arg);
+struct degraded_read *degraded_read_start(struct client *client, const struct coded_place *place, struct degraded_wanted wanted,
+					  degraded_done_fn *done, void *arg);
 /* Without done. */
 void degraded_read_cancel(struct degraded_read *read);
 

@@ -39,10 +39,28 @@ uint32_t coded_unit_raw_bytes(const struct coded_index *index, uint32_t id)
 	return left < index->unit_bytes ? (uint32_t)left : index->unit_bytes;
 }
 
-/* Of what is in front of a unit's stored bytes. */
-static uint32_t unit_header_bytes(const struct coded_index *index, uint32_t id)
+/* A unit of whole blocks of the shard, whose CRCs are in the index. */
+static bool is_plain(const struct coded_index *index, bool compressed)
 {
-	return index->unit_bytes == 0 ? CODED_RECORD_BYTES : coded_unit_raw_bytes(index, id) / BLOCK_BYTES * CRC_BYTES;
+	return index->unit_bytes != 0 && !compressed;
+}
+
+static uint32_t unit_blocks(const struct coded_index *index, uint32_t id)
+{
+	return coded_unit_raw_bytes(index, id) / BLOCK_BYTES;
+}
+
+/* Of what is in front of a unit's stored bytes. */
+static uint32_t unit_header_bytes(const struct coded_index *index, const struct coded_unit *unit)
+{
+	if (index->unit_bytes == 0)
+		return CODED_RECORD_BYTES;
+	return unit->compressed ? unit_blocks(index, unit->id) * CRC_BYTES : 0;
+}
+
+uint32_t coded_unit_place(const struct coded_index *index, bool compressed, uint32_t end)
+{
+	return is_plain(index, compressed) ? round_up(end, BLOCK_BYTES) : end;
 }
 
 /* ---- parsing */
@@ -58,7 +76,9 @@ static bool bounded(const struct coded_index *index, const struct index_place *p
 	if (!unit_bytes_valid(index->unit_bytes) || index->raw_bytes > CHUNK_BYTES ||
 	    (index->unit_bytes != 0 && index->raw_bytes % BLOCK_BYTES != 0))
 		return false;
-	if (index->count > ids_end(index) || place->bytes < 2 * index->count || place->bytes > 2 * VARINT_BYTES_MAX * index->count)
+	uint64_t crc_bytes_max = index->unit_bytes == 0 ? 0 : index->raw_bytes / BLOCK_BYTES * CRC_BYTES;
+	if (index->count > ids_end(index) || place->bytes < 2 * index->count ||
+	    place->bytes > 2 * VARINT_BYTES_MAX * index->count + crc_bytes_max)
 		return false;
 	if (index->shard_bytes < CODED_ALIGN_BYTES || index->shard_bytes % CODED_ALIGN_BYTES != 0 ||
 	    index->shard_bytes > CHUNK_BYTES - index->head_bytes)
@@ -92,7 +112,7 @@ static enum err parse_head(struct slice bytes, struct coded_index *out, struct i
 	for (unsigned i = 0; i < index.data_shards; i++)
 		index.firsts[i] = get_le32(p + CODED_HEAD_BYTES + i * 4);
 	/* Before anything is added to them. */
-	if (index.count > PACK_SLOTS_MAX || place->bytes > 2 * VARINT_BYTES_MAX * PACK_SLOTS_MAX)
+	if (index.count > PACK_SLOTS_MAX || place->bytes > 2 * VARINT_BYTES_MAX * PACK_SLOTS_MAX + CHUNK_BLOCKS * CRC_BYTES)
 		return ERR_CORRUPT;
 	index.head_bytes = round_up(place->offset + place->bytes, BLOCK_BYTES);
 	if (!bounded(&index, place))
@@ -135,32 +155,43 @@ static bool stored_valid(const struct coded_index *index, const struct coded_uni
 	return unit->compressed ? stored > 0 && stored < raw : stored == raw;
 }
 
-static enum err parse_units(struct coded_index *index, struct slice rest)
+/* Makes what follows of its stored bytes; false: they do not fit behind `end` in its shard. */
+static bool set_place(struct coded_index *index, struct coded_unit *unit, uint32_t stored, uint32_t end)
+{
+	unit->offset = coded_unit_place(index, unit->compressed, end);
+	unit->size = unit_header_bytes(index, unit) + stored;
+	if (is_plain(index, unit->compressed)) {
+		unit->crcs = index->crc_count;
+		index->crc_count += unit_blocks(index, unit->id);
+	}
+	return unit->offset <= index->shard_bytes && unit->size <= index->shard_bytes - unit->offset;
+}
+
+/* Takes the entries of the index; its CRCs remain. */
+static enum err parse_units(struct coded_index *index, struct slice *rest)
 {
 	uint64_t next = 0, stored_bytes = 0;
 	uint32_t shard = 0, offset = 0, largest = 0, gap, stored;
 	for (uint32_t i = 0; i < index->count; i++) {
 		struct coded_unit *unit = &index->units[i];
-		if (!take_varint(&rest, &gap) || !take_varint(&rest, &stored) || next + gap >= ids_end(index))
+		if (!take_varint(rest, &gap) || !take_varint(rest, &stored) || next + gap >= ids_end(index))
 			return ERR_CORRUPT;
 		while (shard + 1 < index->data_shards && index->firsts[shard + 1] <= i) {
 			shard++;
 			offset = 0;
 		}
-		*unit = (struct coded_unit){ .id = (uint32_t)next + gap, .shard = shard, .offset = offset, .compressed = stored & 1 };
+		*unit = (struct coded_unit){ .id = (uint32_t)next + gap, .shard = shard, .compressed = stored & 1 };
 		stored /= 2;
-		if ((index->unit_bytes == 0 && unit->id == 0) || !stored_valid(index, unit, stored))
+		if ((index->unit_bytes == 0 && unit->id == 0) || !stored_valid(index, unit, stored) ||
+		    !set_place(index, unit, stored, offset))
 			return ERR_CORRUPT;
-		unit->size = unit_header_bytes(index, unit->id) + stored;
-		if (unit->size > index->shard_bytes - offset)
-			return ERR_CORRUPT;
-		offset += unit->size;
+		offset = unit->offset + unit->size;
 		largest = offset > largest ? offset : largest;
 		next = unit->id + 1ull;
 		stored_bytes += stored;
 	}
 	largest = largest == 0 ? CODED_ALIGN_BYTES : round_up(largest, CODED_ALIGN_BYTES);
-	return rest.size == 0 && stored_bytes <= index->raw_bytes && largest == index->shard_bytes ? OK : ERR_CORRUPT;
+	return stored_bytes <= index->raw_bytes && largest == index->shard_bytes ? OK : ERR_CORRUPT;
 }
 
 enum err coded_index_parse(struct slice bytes, struct coded_index *out)
@@ -177,17 +208,25 @@ enum err coded_index_parse(struct slice bytes, struct coded_index *out)
 			return ERR_CORRUPT;
 	}
 	index.units = mem_alloc(index.count * sizeof(*index.units));
-	err = parse_units(&index, slice_of(bytes.bytes + place.offset, place.bytes));
-	if (err)
+	struct slice rest = slice_of(bytes.bytes + place.offset, place.bytes);
+	err = parse_units(&index, &rest);
+	if (err == OK && rest.size != (size_t)index.crc_count * CRC_BYTES)
+		err = ERR_CORRUPT;
+	if (err) {
 		coded_index_deinit(&index);
-	else
-		*out = index;
-	return err;
+		return err;
+	}
+	index.crcs = mem_alloc(rest.size);
+	if (rest.size > 0)
+		memcpy(index.crcs, rest.bytes, rest.size);
+	*out = index;
+	return OK;
 }
 
 void coded_index_deinit(struct coded_index *index)
 {
 	free(index->units);
+	free(index->crcs);
 	*index = (struct coded_index){ 0 };
 }
 
@@ -206,11 +245,22 @@ const struct coded_unit *coded_index_find(const struct coded_index *index, uint3
 
 /* ---- units */
 
+bool coded_unit_blocks(const struct coded_index *index, const struct coded_unit *unit, uint32_t first, uint32_t *offset, const uint8_t **crcs)
+{
+	if (!is_plain(index, unit->compressed))
+		return false;
+	check(first < unit_blocks(index, unit->id));
+	*offset = unit->offset + first * BLOCK_BYTES;
+	*crcs = index->crcs + (size_t)(unit->crcs + first) * CRC_BYTES;
+	return true;
+}
+
 enum err coded_unpack(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
 		      struct decompressor *decompressor, uint8_t *out, uint8_t *crcs)
 {
-	uint32_t raw = coded_unit_raw_bytes(index, unit->id), header = unit_header_bytes(index, unit->id);
+	uint32_t raw = coded_unit_raw_bytes(index, unit->id), header = unit_header_bytes(index, unit);
 	struct slice stored = slice_of(bytes + header, unit->size - header);
+	const uint8_t *said = unit->compressed ? bytes : index->crcs + (size_t)unit->crcs * CRC_BYTES;
 	enum err err = OK;
 	if (unit->compressed)
 		err = decompressor_run(decompressor, stored, out, raw);
@@ -219,11 +269,11 @@ enum err coded_unpack(const struct coded_index *index, const struct coded_unit *
 	for (uint32_t offset = 0; offset < raw; offset += BLOCK_BYTES) {
 		if (!unit->compressed)
 			memcpy(out + offset, stored.bytes + offset, BLOCK_BYTES);
-		if (crc32c(out + offset, BLOCK_BYTES) != get_le32(bytes + offset / BLOCK_BYTES * CRC_BYTES))
+		if (crc32c(out + offset, BLOCK_BYTES) != get_le32(said + offset / BLOCK_BYTES * CRC_BYTES))
 			return ERR_CORRUPT;
 	}
 	if (crcs != NULL)
-		memcpy(crcs, bytes, header);
+		memcpy(crcs, said, raw / BLOCK_BYTES * CRC_BYTES);
 	return OK;
 }
 
@@ -274,7 +324,7 @@ static void entry(const struct coded_index *index, size_t i, uint32_t *gap, uint
 {
 	const struct coded_unit *unit = &index->units[i];
 	*gap = i == 0 ? unit->id : unit->id - (unit[-1].id + 1);
-	*stored = (unit->size - unit_header_bytes(index, unit->id)) * 2 + unit->compressed;
+	*stored = (unit->size - unit_header_bytes(index, unit)) * 2 + unit->compressed;
 }
 
 uint32_t coded_index_bytes(const struct coded_index *index)
@@ -285,7 +335,7 @@ uint32_t coded_index_bytes(const struct coded_index *index)
 		entry(index, i, &gap, &stored);
 		bytes += varint_bytes(gap) + varint_bytes(stored);
 	}
-	return round_up(bytes, BLOCK_BYTES);
+	return round_up(bytes + index->crc_count * CRC_BYTES, BLOCK_BYTES);
 }
 
 void coded_index_write(const struct coded_index *index, unsigned place, uint8_t *out)
@@ -298,6 +348,9 @@ void coded_index_write(const struct coded_index *index, unsigned place, uint8_t 
 		end = put_varint(end, gap);
 		end = put_varint(end, stored);
 	}
+	if (index->crc_count > 0)
+		memcpy(end, index->crcs, (size_t)index->crc_count * CRC_BYTES);
+	end += (size_t)index->crc_count * CRC_BYTES;
 	memset(end, 0, index->head_bytes - (size_t)(end - out));
 	memcpy(out, magic, sizeof(magic));
 	put_le32(out + 8, FORMAT);

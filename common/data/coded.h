@@ -5,18 +5,20 @@
  *   head   = magic[8]="GRNCODE1" format:u32=1 data_shards:u8 parity_shards:u8 place:u8 compression:u8 chunk:u64 unit_bytes:u32
  *            raw_bytes:u64 shard_bytes:u32 unit_count:u32 index_bytes:u32 index_crc:u32 firsts:u32[data_shards]
  *            crc:u32                                   integers little endian; crc: CRC-32C of what is before it
- *   index  = (gap:varint stored:varint)*               index_crc: CRC-32C of it; LEB128, at most 5 bytes each
+ *   index  = (gap:varint stored:varint)* crc:u32*      index_crc: CRC-32C of it; LEB128, at most 5 bytes each
  *   padding= zeros up to a multiple of BLOCK_BYTES     so data begins at the same place in each: index->head_bytes
  *   data   = shard_bytes                               a multiple of CODED_ALIGN_BYTES; data shards: units and zeros, parity: of those
- *   unit   = crcs:u32[blocks] bytes                    of a file: unit_bytes of its chunk (the last one less: up to raw_bytes) from id *
- *                                                      unit_bytes on; crcs: CRC-32C of each BLOCK_BYTES of it, as its writer made it,
- *                                                      the last one extended by zeros
+ *   unit   = bytes                                     of a file, not compressed: unit_bytes of its chunk (the last one less: up to raw_bytes)
+ *                                                      from id * unit_bytes on; begins at a multiple of BLOCK_BYTES, behind zeros
+ *          | crcs:u32[blocks] bytes                    of a file, compressed; crcs: CRC-32C of each BLOCK_BYTES of what was compressed, as
+ *                                                      its writer made it, the last one extended by zeros
  *          | length:u32 crc:u32 bytes                  of a pack: the record of slot `id`: bytes of the blob, and their CRC-32C
  *
  *   The units are in order of their ids. gap: id - (id of the one before + 1; the first: id). stored: (size of `bytes` * 2) + 1 if they are
  *   compressed. Ids that are not there: zeros in a file, deleted in a pack. firsts[i]: the place in the index (0 ...) of the first unit
  *   that lies in data shard i or later; units follow each other from the beginning of each shard's data. raw_bytes: of a file, the chunk's length in
- *   whole blocks; of a pack, of all blobs.
+ *   whole blocks; of a pack, of all blobs. crc* in the index: of each block of each uncompressed unit of a file, in their order, what `crcs` are
+ *   of a compressed one. So a block that is not compressed is a block of the shard, and has the checksum that its writer gave it.
  *
  *   Crash cases: none. A shard is synced before the master knows of it, and never changed.
  *
@@ -42,7 +44,8 @@ struct coded_unit {
 	uint32_t id;
 	uint32_t shard;	 /* data shard that holds it */
 	uint32_t offset; /* in the shard's data, of the unit */
-	uint32_t size;	 /* of the unit: checksums (or record header) and stored bytes */
+	uint32_t size;	 /* of the unit: stored bytes, and what is in front of them */
+	uint32_t crcs;	 /* of a file, not compressed: the number in index->crcs of that of its first block */
 	bool compressed;
 };
 
@@ -56,6 +59,8 @@ struct coded_index {
 	uint32_t shard_bytes, head_bytes;
 	struct coded_unit *units;
 	size_t count;
+	uint8_t *crcs; /* 4 bytes little endian each */
+	uint32_t crc_count;
 	uint32_t firsts[DATA_SHARDS_MAX];
 };
 
@@ -71,6 +76,9 @@ const struct coded_unit *coded_index_find(const struct coded_index *index, uint3
 /* So many bytes has unit `id` of a file when it is unpacked; a multiple of BLOCK_BYTES. */
 uint32_t coded_unit_raw_bytes(const struct coded_index *index, uint32_t id);
 
+/* Of a file: where block `first` of an uncompressed unit lies in the shard's data, and its CRC (4 bytes little endian, in the index); the
+ * unit's other blocks follow, and so do their CRCs. False: it is compressed and can only be had as a whole. */
+bool coded_unit_blocks(const struct coded_index *index, const struct coded_unit *unit, uint32_t first, uint32_t *offset, const uint8_t **crcs);
 /* Of a file: unpacks a unit as it lies in the shard (unit->size bytes) into `out`, coded_unit_raw_bytes long, and checks every block.
  * crcs: get 4 bytes little endian for each block; or NULL. ERR_CORRUPT. */
 MUST_USE enum err coded_unpack(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
@@ -85,6 +93,9 @@ MUST_USE enum err coded_unpack_record(const struct coded_unit *unit, const uint8
 void coded_head_set_place(uint8_t *head, unsigned place);
 
 /* ---- writing it, for coded_image. */
+
+/* Where in a shard's data a unit begins if the one before it there ends at `end`. */
+uint32_t coded_unit_place(const struct coded_index *index, bool compressed, uint32_t end);
 
 /* Of an index with units and shard_bytes: head_bytes. */
 uint32_t coded_index_bytes(const struct coded_index *index);

@@ -10,23 +10,33 @@
 
 #define CRC_BYTES 4u
 #define CACHE_LINE_BYTES 64u
-/* What is coded at once, and then summed, of each shard: a step of a stock profile's shards and the next one, which is fetched meanwhile, are
- * in the innermost cache. A block is a whole number of steps. */
-#define STEP_BYTES 2048u
+/* What is coded at once, and then summed, of each shard, while the beginning of the next step is fetched (the processor fetches what follows by
+ * itself). Measured; a block is a whole number of steps. */
+#define STEP_BYTES 1024u
+#define FETCH_BYTES 256u
+#define PIECE_BLOCKS (CODED_PIECE_BYTES / BLOCK_BYTES)
 /* A small chunk has about so many units in each shard, too. */
 #define UNITS_PER_SHARD 16u
-/* A full chunk with its CRCs; a pack has less. */
-#define IMAGE_BYTES_MAX (CHUNK_BYTES + CHUNK_BLOCKS * CRC_BYTES)
+/* A full chunk, and what is needed to try its last unit: a compressed one with its CRCs is smaller by at least the zeros behind it. A pack has
+ * less. */
+#define IMAGE_BYTES_MAX (CHUNK_BYTES + CODED_UNIT_BYTES)
+
+/* Where what a data shard holds is in `bytes`. */
+struct part {
+	/* At the shard's beginning, up to its first uncompressed unit, if there it lies elsewhere with respect to blocks than in `bytes`. */
+	uint32_t run, run_bytes;
+	uint32_t rest, rest_offset, rest_bytes; /* rest_offset: in the shard */
+};
 
 struct coded_image {
 	struct coded_index index; /* offsets of units are those in `bytes` until it is finished */
 	size_t units_capacity;
 	struct compressor *compressor;
-	uint8_t *memory, *bytes; /* bytes: the first CODED_ALIGN_BYTES boundary in memory */
-	size_t size, capacity;	 /* of bytes: units, one after another */
+	uint8_t *memory, *bytes; /* bytes: the first BLOCK_BYTES boundary in memory */
+	size_t size, capacity;	 /* of bytes: units, one after another, as in a shard */
 	bool finished;
-	uint32_t starts[DATA_SHARDS_MAX + 1]; /* in bytes, of each shard's part */
-	uint8_t *tails[DATA_SHARDS_MAX];      /* NULL, or CODED_PIECE_BYTES: the end of a part, and zeros */
+	struct part parts[DATA_SHARDS_MAX];
+	uint8_t *assembled[DATA_SHARDS_MAX]; /* NULL, or CODED_PIECE_BYTES: where a part's bytes do not follow each other, or zeros follow */
 	struct erasure encoder;
 	uint8_t room[CODED_UNIT_BYTES]; /* a unit that was read in place, compressed */
 };
@@ -50,7 +60,9 @@ static void begin(struct coded_image *image, const struct coded_options *options
 		.unit_bytes = options->pack ? 0 : unit_bytes_for(options->raw_bytes, options->data_shards),
 		.raw_bytes = options->raw_bytes,
 		.units = image->index.units,
+		.crcs = mem_resize(image->index.crcs, options->raw_bytes / BLOCK_BYTES * CRC_BYTES + 1),
 	};
+	memset(image->parts, 0, sizeof(image->parts));
 	image->size = 0;
 	image->finished = false;
 	image->compressor = compressor_open(options->compression);
@@ -82,7 +94,7 @@ void coded_image_close(struct coded_image *image)
 		return;
 	end(image);
 	for (unsigned i = 0; i < DATA_SHARDS_MAX; i++)
-		free(image->tails[i]);
+		free(image->assembled[i]);
 	coded_index_deinit(&image->index);
 	free(image->memory);
 	free(image);
@@ -96,7 +108,7 @@ uint32_t coded_image_unit_bytes(const struct coded_image *image)
 /* Aligned, since wide loads are slower when they are not; units that are kept as they are leave it so. */
 static uint8_t *aligned(uint8_t *memory)
 {
-	return memory + (-(uintptr_t)memory & (CODED_ALIGN_BYTES - 1));
+	return memory + (-(uintptr_t)memory & (BLOCK_BYTES - 1));
 }
 
 /* Where the next unit goes; there is room for `bytes`. */
@@ -109,7 +121,7 @@ static uint8_t *reserve(struct coded_image *image, size_t bytes)
 	capacity = capacity < IMAGE_BYTES_MAX ? capacity : IMAGE_BYTES_MAX;
 	if (capacity > image->capacity) {
 		ptrdiff_t shift = image->bytes - image->memory;
-		image->memory = mem_resize(image->memory, capacity + CODED_ALIGN_BYTES);
+		image->memory = mem_resize(image->memory, capacity + BLOCK_BYTES);
 		image->bytes = aligned(image->memory);
 		if (image->bytes != image->memory + shift)
 			memmove(image->bytes, image->memory + shift, image->size);
@@ -120,37 +132,56 @@ static uint8_t *reserve(struct coded_image *image, size_t bytes)
 
 static void append_unit(struct coded_image *image, uint32_t id, uint32_t size, bool compressed)
 {
+	uint32_t place = coded_unit_place(&image->index, compressed, (uint32_t)image->size);
 	struct coded_index *index = &image->index;
 	check(index->count == 0 || id > index->units[index->count - 1].id);
 	if (index->count == image->units_capacity) {
 		image->units_capacity = image->units_capacity == 0 ? CHUNK_BYTES / CODED_UNIT_BYTES : image->units_capacity * 2;
 		index->units = mem_resize(index->units, image->units_capacity * sizeof(*index->units));
 	}
-	index->units[index->count++] =
-		(struct coded_unit){ .id = id, .offset = (uint32_t)image->size, .size = size, .compressed = compressed };
-	image->size += size;
+	memset(image->bytes + image->size, 0, place - image->size);
+	index->units[index->count++] = (struct coded_unit){ .id = id, .offset = place, .size = size, .compressed = compressed };
+	image->size = place + size;
+}
+
+/* Where a unit of a file goes if it is kept as it is. As much room is behind what there is. */
+static uint8_t *plain_room(struct coded_image *image, uint32_t raw)
+{
+	uint8_t *behind = reserve(image, BLOCK_BYTES + raw);
+	return behind + (coded_unit_place(&image->index, false, (uint32_t)image->size) - image->size);
 }
 
 uint8_t *coded_image_room(struct coded_image *image, uint32_t id)
 {
-	uint32_t raw = coded_unit_raw_bytes(&image->index, id), header = raw / BLOCK_BYTES * CRC_BYTES;
-	return reserve(image, header + raw) + header;
+	return plain_room(image, coded_unit_raw_bytes(&image->index, id));
+}
+
+static void put_crcs(uint8_t *to, const uint32_t *crcs, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		put_le32(to + i * CRC_BYTES, crcs[i]);
 }
 
 void coded_image_add(struct coded_image *image, uint32_t id, const uint8_t *bytes, const uint32_t *crcs)
 {
-	uint32_t raw = coded_unit_raw_bytes(&image->index, id), blocks = raw / BLOCK_BYTES, header = blocks * CRC_BYTES;
+	struct coded_index *index = &image->index;
+	uint32_t raw = coded_unit_raw_bytes(index, id), blocks = raw / BLOCK_BYTES, header = blocks * CRC_BYTES;
 	/* Whoever was given room has it still: nothing is moved here. */
-	uint8_t *unit = reserve(image, header + raw), *stored = unit + header;
-	for (uint32_t i = 0; i < blocks; i++)
-		put_le32(unit + i * CRC_BYTES, crcs[i]);
-	bool in_place = bytes == stored;
-	size_t size = compressor_run(image->compressor, slice_of(bytes, raw), in_place ? image->room : stored);
-	if (size != 0 && in_place)
-		memcpy(stored, image->room, size);
-	else if (size == 0 && !in_place)
-		memcpy(stored, bytes, raw);
-	append_unit(image, id, header + (uint32_t)(size != 0 ? size : raw), size != 0);
+	uint8_t *plain = plain_room(image, raw), *packed = image->bytes + image->size;
+	size_t size = compressor_run(image->compressor, slice_of(bytes, raw), image->room);
+	if (size != 0) {
+		put_crcs(packed, crcs, blocks);
+		memcpy(packed + header, image->room, size);
+		append_unit(image, id, header + (uint32_t)size, true);
+		return;
+	}
+	if (bytes != plain)
+		memcpy(plain, bytes, raw);
+	append_unit(image, id, raw, false);
+	check(index->crc_count + blocks <= index->raw_bytes / BLOCK_BYTES);
+	index->units[index->count - 1].crcs = index->crc_count;
+	put_crcs(index->crcs + (size_t)index->crc_count * CRC_BYTES, crcs, blocks);
+	index->crc_count += blocks;
 }
 
 void coded_image_add_record(struct coded_image *image, uint32_t slot, struct slice bytes, uint32_t crc)
@@ -172,17 +203,30 @@ static bool fits(const struct coded_index *index, uint32_t part_bytes)
 	uint32_t filled = 0;
 	unsigned shard = 0;
 	for (size_t i = 0; i < index->count; i++) {
-		uint32_t size = index->units[i].size;
-		if (size > part_bytes)
+		const struct coded_unit *unit = &index->units[i];
+		uint32_t place = coded_unit_place(index, unit->compressed, filled);
+		if (unit->size > part_bytes)
 			return false;
-		if (filled + size > part_bytes) {
-			filled = 0;
+		if (place + unit->size > part_bytes) {
+			place = 0;
 			if (++shard == index->data_shards)
 				return false;
 		}
-		filled += size;
+		filled = place + unit->size;
 	}
 	return true;
+}
+
+/* The next unit of a part: at `at` in the image, at `offset` in the shard. */
+static void part_add(struct part *part, uint32_t at, uint32_t offset, uint32_t size)
+{
+	if (part->rest_bytes == 0)
+		part->rest = at;
+	if (at - part->rest != offset - part->rest_offset) { /* from an uncompressed one on, they lie alike */
+		check(part->run_bytes == 0);
+		*part = (struct part){ .run = part->rest, .run_bytes = part->rest_bytes, .rest = at, .rest_offset = offset };
+	}
+	part->rest_bytes = offset + size - part->rest_offset;
 }
 
 /* The largest part is as small as it can be. */
@@ -190,24 +234,21 @@ static void cut(struct coded_image *image, uint32_t part_bytes)
 {
 	struct coded_index *index = &image->index;
 	uint32_t filled = 0, shard = 0;
-	image->starts[0] = 0;
 	index->firsts[0] = 0;
 	for (size_t i = 0; i < index->count; i++) {
 		struct coded_unit *unit = &index->units[i];
-		if (filled + unit->size > part_bytes) {
-			filled = 0;
-			image->starts[++shard] = unit->offset;
-			index->firsts[shard] = (uint32_t)i;
+		uint32_t place = coded_unit_place(index, unit->compressed, filled);
+		if (place + unit->size > part_bytes) {
+			place = 0;
+			index->firsts[++shard] = (uint32_t)i;
 		}
+		part_add(&image->parts[shard], unit->offset, place, unit->size);
 		unit->shard = shard;
-		unit->offset = filled;
-		filled += unit->size;
+		unit->offset = place;
+		filled = place + unit->size;
 	}
-	while (++shard <= index->data_shards) {
-		image->starts[shard] = (uint32_t)image->size;
-		if (shard < index->data_shards)
-			index->firsts[shard] = (uint32_t)index->count;
-	}
+	while (++shard < index->data_shards)
+		index->firsts[shard] = (uint32_t)index->count;
 }
 
 void coded_image_finish(struct coded_image *image)
@@ -241,26 +282,62 @@ void coded_image_write_head(const struct coded_image *image, unsigned place, uin
 	coded_index_write(&image->index, place, out);
 }
 
-/* Shard i from `offset` on: its part, or a copy of what there is of it with zeros behind. */
+/* What of `size` bytes at `at` of a shard lies in the `bytes` bytes of it from `offset` on. */
+static void copy_overlap(uint8_t *out, uint32_t offset, uint32_t bytes, const uint8_t *from, uint32_t at, uint32_t size)
+{
+	uint32_t begin = at > offset ? at : offset, end = at + size < offset + bytes ? at + size : offset + bytes;
+	if (begin < end)
+		memcpy(out + (begin - offset), from + (begin - at), end - begin);
+}
+
+/* Shard i from `offset` on: where it lies, or put together from what there is of it, with zeros between and behind. */
 static const uint8_t *shard_bytes_at(struct coded_image *image, unsigned i, uint32_t offset, uint32_t bytes)
 {
-	uint32_t part_bytes = image->starts[i + 1] - image->starts[i], left = offset < part_bytes ? part_bytes - offset : 0;
-	const uint8_t *part = image->bytes + image->starts[i];
-	if (left >= bytes)
-		return part + offset;
-	if (image->tails[i] == NULL)
-		image->tails[i] = mem_alloc(CODED_PIECE_BYTES);
-	if (left > 0)
-		memcpy(image->tails[i], part + offset, left);
-	memset(image->tails[i] + left, 0, bytes - left);
-	return image->tails[i];
+	const struct part *part = &image->parts[i];
+	if (offset + bytes <= part->run_bytes)
+		return image->bytes + part->run + offset;
+	if (offset >= part->rest_offset && offset + bytes <= part->rest_offset + part->rest_bytes)
+		return image->bytes + part->rest + (offset - part->rest_offset);
+	if (image->assembled[i] == NULL)
+		image->assembled[i] = mem_alloc(CODED_PIECE_BYTES);
+	memset(image->assembled[i], 0, bytes);
+	copy_overlap(image->assembled[i], offset, bytes, image->bytes + part->run, 0, part->run_bytes);
+	copy_overlap(image->assembled[i], offset, bytes, image->bytes + part->rest, part->rest_offset, part->rest_bytes);
+	return image->assembled[i];
+}
+
+/* The CRCs of those blocks of a data shard's piece that are blocks of uncompressed units. Bits: which. */
+static uint64_t known_crcs(const struct coded_index *index, unsigned shard, uint32_t offset, uint32_t bytes, uint8_t *crcs)
+{
+	size_t end = shard + 1 < index->data_shards ? index->firsts[shard + 1] : index->count;
+	uint64_t known = 0;
+	_Static_assert(PIECE_BLOCKS <= 64, "a bit for each block");
+	for (size_t i = index->firsts[shard]; i < end && index->units[i].offset < offset + bytes; i++) {
+		const struct coded_unit *unit = &index->units[i];
+		uint32_t from = unit->offset > offset ? unit->offset : offset, at;
+		uint32_t to = unit->offset + unit->size < offset + bytes ? unit->offset + unit->size : offset + bytes;
+		const uint8_t *said;
+		if (from >= to || !coded_unit_blocks(index, unit, (from - unit->offset) / BLOCK_BYTES, &at, &said))
+			continue;
+		uint32_t first = (from - offset) / BLOCK_BYTES, count = (to - from) / BLOCK_BYTES;
+		memcpy(crcs + first * CRC_BYTES, said, count * CRC_BYTES);
+		known |= UINT64_MAX >> (64 - count) << first;
+	}
+	return known;
 }
 
 /* May go beyond the end: nothing is read. */
-static void fetch(const uint8_t *bytes, uint32_t size)
+static void fetch(const uint8_t *bytes)
 {
-	for (uint32_t i = 0; i < size; i += CACHE_LINE_BYTES)
+	for (uint32_t i = 0; i < FETCH_BYTES; i += CACHE_LINE_BYTES)
 		__builtin_prefetch(bytes + i);
+}
+
+/* Of a step at `at` of a piece, whose block may have begun before. */
+static void sum(const uint8_t *bytes, uint32_t at, uint32_t size, uint8_t *crcs)
+{
+	uint8_t *crc = crcs + at / BLOCK_BYTES * CRC_BYTES;
+	put_le32(crc, crc32c_extend(at % BLOCK_BYTES == 0 ? 0 : get_le32(crc), bytes, size));
 }
 
 void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t bytes, const uint8_t **data, uint8_t *const *parity,
@@ -270,25 +347,27 @@ void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t byte
 	unsigned k = index->data_shards, m = index->parity_shards;
 	const uint8_t *sources[DATA_SHARDS_MAX];
 	uint8_t *targets[PARITY_SHARDS_MAX];
+	uint64_t known[DATA_SHARDS_MAX];
 	check(image->finished && offset % BLOCK_BYTES == 0 && offset <= index->shard_bytes);
 	check(bytes <= CODED_PIECE_BYTES && bytes <= index->shard_bytes - offset);
 	check(bytes % BLOCK_BYTES == 0 || bytes == index->shard_bytes - offset);
-	for (unsigned i = 0; i < k; i++)
+	for (unsigned i = 0; i < k; i++) {
 		data[i] = shard_bytes_at(image, i, offset, bytes);
+		known[i] = crcs == NULL ? UINT64_MAX : known_crcs(index, i, offset, bytes, crcs[i]);
+	}
 	for (uint32_t at = 0, size; at < bytes; at += size) {
-		uint32_t block = at / BLOCK_BYTES * CRC_BYTES;
 		size = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
 		for (unsigned i = 0; i < k; i++)
 			sources[i] = data[i] + at;
 		for (unsigned i = 0; i < m; i++)
 			targets[i] = parity[i] + at;
 		erasure_run(&image->encoder, size, sources, targets);
-		for (unsigned i = 0; i < k + m && crcs != NULL; i++) {
-			const uint8_t *summed = i < k ? sources[i] : targets[i - k];
-			uint32_t before = at % BLOCK_BYTES == 0 ? 0 : get_le32(crcs[i] + block);
-			if (i < k)
-				fetch(summed + size, size);
-			put_le32(crcs[i] + block, crc32c_extend(before, summed, size));
+		for (unsigned i = 0; i < k; i++) {
+			fetch(sources[i] + size);
+			if ((known[i] >> at / BLOCK_BYTES & 1) == 0)
+				sum(sources[i], at, size, crcs[i]);
 		}
+		for (unsigned i = 0; i < m && crcs != NULL; i++)
+			sum(targets[i], at, size, crcs[k + i]);
 	}
 }

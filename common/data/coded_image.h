@@ -40,7 +40,8 @@ const struct coded_index *coded_image_index(const struct coded_image *image);
 void coded_image_write_head(const struct coded_image *image, unsigned place, uint8_t *out);
 /* `bytes` bytes from `offset` on of the data of each shard: at most CODED_PIECE_BYTES, both multiples of BLOCK_BYTES but for the end at
  * shard_bytes. data[place] is borrowed until the next call, parity[i] is written. crcs: for each shard, data first, where the CRCs go
- * (4 bytes little endian for what there is of each block, as chunk files are written with); or NULL. */
+ * (4 bytes little endian for what there is of each block, as chunk files are written with), those of uncompressed blocks from their writer; or
+ * NULL. */
 #define CODED_PIECE_BYTES FRAME_DATA_BYTES_MAX
 void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t bytes, const uint8_t **data, uint8_t *const *parity,
 		       uint8_t *const *crcs);

@@ -39,7 +39,7 @@ static void seal_head(uint8_t *bytes, size_t size)
 /* Units are ordered, lie one behind the other, and are found. */
 static void check_index(const struct coded_index *index, size_t head_bytes)
 {
-	uint32_t offset = 0, shard = 0;
+	uint32_t offset = 0, shard = 0, crcs = 0;
 	check(index->head_bytes == head_bytes && index->shard_bytes <= CHUNK_BYTES);
 	for (size_t i = 0; i < index->count; i++) {
 		const struct coded_unit *unit = &index->units[i];
@@ -47,10 +47,15 @@ static void check_index(const struct coded_index *index, size_t head_bytes)
 		check(unit->shard < index->data_shards && unit->shard >= shard);
 		offset = unit->shard == shard ? offset : 0;
 		shard = unit->shard;
-		check(unit->offset == offset && unit->size <= index->shard_bytes - offset);
+		check(unit->offset == coded_unit_place(index, unit->compressed, offset) && unit->size <= index->shard_bytes - unit->offset);
 		check(coded_index_find(index, unit->id) == unit);
-		offset += unit->size;
+		offset = unit->offset + unit->size;
+		if (index->unit_bytes == 0 || unit->compressed)
+			continue;
+		check(unit->offset % BLOCK_BYTES == 0 && unit->crcs == crcs);
+		crcs += unit->size / BLOCK_BYTES;
 	}
+	check(crcs == index->crc_count);
 	check(coded_index_find(index, UINT32_MAX) == NULL);
 }
 
@@ -64,6 +69,8 @@ static void check_writing(const struct coded_index *index, struct slice head)
 	coded_index_write(&copy, index->place, bytes);
 	check(coded_index_parse(slice_of(bytes, copy.head_bytes), &again) == OK);
 	check(again.count == index->count && again.raw_bytes == index->raw_bytes && again.shard_bytes == index->shard_bytes);
+	check(again.crc_count == index->crc_count);
+	check(index->crc_count == 0 || memcmp(again.crcs, index->crcs, index->crc_count * 4ull) == 0);
 	check(index->count == 0 || memcmp(again.firsts, index->firsts, sizeof(again.firsts)) == 0);
 	if (copy.head_bytes == head.size && memcmp(bytes, head.bytes, head.size) != 0)
 		check(get_le32(bytes + 44) < get_le32(head.bytes + 44));
@@ -83,11 +90,11 @@ static void unpack_record(const struct coded_unit *unit, const uint8_t *bytes, s
 	free(out);
 }
 
-static void unpack(const struct coded_index *index, const struct coded_unit *unit, uint8_t *bytes, struct decompressor *decompressor, bool seal)
+static void unpack(struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor, bool seal)
 {
 	uint32_t raw = coded_unit_raw_bytes(index, unit->id), blocks = raw / BLOCK_BYTES;
 	for (uint32_t i = 0; seal && !unit->compressed && i < blocks; i++)
-		put_le32(bytes + i * 4, crc32c(bytes + blocks * 4 + i * BLOCK_BYTES, BLOCK_BYTES));
+		put_le32(index->crcs + (unit->crcs + i) * 4ull, crc32c(bytes + i * BLOCK_BYTES, BLOCK_BYTES));
 	uint8_t *crcs = mem_alloc(blocks * 4), *out = mem_alloc(raw);
 	enum err err = coded_unpack(index, unit, bytes, decompressor, out, crcs);
 	check(!seal || unit->compressed || err == OK);

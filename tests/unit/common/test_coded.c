@@ -35,8 +35,9 @@ static void fill(uint8_t *bytes, size_t size, enum content content, struct rng *
 	for (size_t i = 0; i < size; i += 8) {
 		uint64_t bits = rng_next(rng);
 		size_t n = size - i < 8 ? size - i : 8;
-		if (content == MIXED && i % 8192 == 0)
-			text = rng_below(rng, 2);
+		/* Units of either kind in runs, and units of both. */
+		if (content == MIXED && i % 8192 == 0 && rng_below(rng, 6) == 0)
+			text = !text;
 		if (text)
 			bits = bits % 4 * 0x0101010101010101ull + 0x6162636465666768ull;
 		memcpy(bytes + i, &bits, n);
@@ -190,8 +191,10 @@ static void assert_same_index(const struct coded_index *a, const struct coded_in
 	for (size_t i = 0; i < a->count; i++) {
 		const struct coded_unit *x = &a->units[i], *y = &b->units[i];
 		assert_true(x->id == y->id && x->shard == y->shard && x->offset == y->offset && x->size == y->size &&
-			    x->compressed == y->compressed);
+			    x->compressed == y->compressed && x->crcs == y->crcs);
 	}
+	assert_int_equal(a->crc_count, b->crc_count);
+	assert_true(a->crc_count == 0 || memcmp(a->crcs, b->crcs, a->crc_count * 4ull) == 0);
 	assert_memory_equal(a->firsts, b->firsts, sizeof(a->firsts));
 }
 
@@ -212,6 +215,14 @@ static enum err unpack_file(const struct chunk *chunk, const struct coded_index 
 	if (err)
 		return err;
 	assert_memory_equal(out, chunk->raw + (size_t)unit->id * index->unit_bytes, raw);
+	for (uint32_t block = 0, offset; block < raw / BLOCK_BYTES; block++) {
+		const uint8_t *crc, *bytes = chunk->shards[unit->shard] + chunk->head_bytes;
+		assert_int_equal(coded_unit_blocks(index, unit, block, &offset, &crc), !unit->compressed);
+		if (unit->compressed)
+			break;
+		assert_memory_equal(bytes + offset, out + block * BLOCK_BYTES, BLOCK_BYTES);
+		assert_true(offset % BLOCK_BYTES == 0 && get_le32(crc) == crc32c(out + block * BLOCK_BYTES, BLOCK_BYTES));
+	}
 	for (uint32_t i = 0; i < raw; i += BLOCK_BYTES)
 		assert_int_equal(get_le32(crcs + i / BLOCK_BYTES * 4), crc32c(out + i, BLOCK_BYTES));
 	return coded_unpack(index, unit, bytes_of(chunk, unit), decompressor, out, NULL);
@@ -255,27 +266,32 @@ static enum err unpack_all(const struct chunk *chunk, const struct coded_index *
 	return err;
 }
 
+static uint32_t begin_of(const struct coded_index *index, const struct coded_unit *unit, uint32_t end)
+{
+	return index->unit_bytes == 0 || unit->compressed ? end : (end + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+}
+
 /* No cut has a smaller largest part: where the parts would end if each took as much as it can of one byte less. */
 static void assert_cut_well(const struct coded_index *index)
 {
 	uint32_t parts[DATA_SHARDS_MAX] = { 0 }, largest = 0, filled = 0, shards = 1;
 	for (size_t i = 0; i < index->count; i++) {
 		const struct coded_unit *unit = &index->units[i];
-		assert_int_equal(unit->offset, parts[unit->shard]);
-		parts[unit->shard] += unit->size;
+		assert_int_equal(unit->offset, begin_of(index, unit, parts[unit->shard]));
+		parts[unit->shard] = unit->offset + unit->size;
 		largest = parts[unit->shard] > largest ? parts[unit->shard] : largest;
 		assert_true(index->firsts[unit->shard] <= i);
 	}
 	assert_true(index->shard_bytes >= largest && index->shard_bytes < largest + CODED_ALIGN_BYTES + (largest == 0));
 	for (size_t i = 0; i < index->count; i++) {
-		uint32_t size = index->units[i].size;
+		uint32_t size = index->units[i].size, begin = begin_of(index, &index->units[i], filled);
 		if (size >= largest)
 			return;
-		if (filled + size > largest - 1) {
+		if (begin + size > largest - 1) {
 			shards++;
-			filled = 0;
+			begin = 0;
 		}
-		filled += size;
+		filled = begin + size;
 	}
 	assert_true(index->count == 0 || shards > index->data_shards);
 }
@@ -335,14 +351,14 @@ static void test_full(void **state)
 		assert_comes_out(&chunk);
 		/* Noise is equal in all shards; text is less than it was. */
 		if (i == 0)
-			assert_int_equal(index->shard_bytes, CHUNK_BYTES / 2 + CHUNK_BLOCKS / 2 * 4);
+			assert_true(index->shard_bytes == CHUNK_BYTES / 2 && index->crc_count == CHUNK_BLOCKS);
 		else
 			assert_true(index->shard_bytes < CHUNK_BYTES / profiles[i][0] * 3 / 4);
 		chunk_deinit(&chunk);
 	}
 }
 
-/* Parts without a zero behind them, and a last piece of less than a block. */
+/* Parts without a zero behind them. */
 static void test_no_tail(void **state)
 {
 	(void)state;
@@ -350,7 +366,7 @@ static void test_no_tail(void **state)
 	rng_init(&rng, 6);
 	struct chunk chunk = { .options = { .data_shards = 2, .parity_shards = 1, .compression = COMPRESSION_OFF } };
 	make_file(&chunk, 32, NOISE, 100, false, &rng);
-	assert_int_equal(chunk.shard_bytes, 16 * (BLOCK_BYTES + 4));
+	assert_int_equal(chunk.shard_bytes, 16 * BLOCK_BYTES);
 	assert_comes_out(&chunk);
 	chunk_deinit(&chunk);
 }
@@ -474,7 +490,7 @@ static void assert_lies_found(const struct chunk *chunk, const struct lie *lies,
 	}
 }
 
-/* 25 units of 16 KiB and one that is not there, 7 in a shard; its index is at 72, 4 bytes for each. */
+/* 25 units of 16 KiB and one that is not there, 7 in a shard; its index is at 72, 4 bytes for each and then a CRC for each of 100 blocks. */
 static void test_lies(void **state)
 {
 	(void)state;
@@ -494,9 +510,9 @@ static void test_lies(void **state)
 		{ "its last unit not there", 28, 8, 100 * BLOCK_BYTES },
 		{ "its last unit shorter", 28, 8, 103 * BLOCK_BYTES },
 		{ "no shard", 36, 4, 0 },
-		{ "a shard that is not aligned", 36, 4, 114816 + 4 },
-		{ "a shard with more behind its units", 36, 4, 114816 + 64 },
-		{ "a shard with less than its units", 36, 4, 114816 - 64 },
+		{ "a shard that is not aligned", 36, 4, 114688 + 4 },
+		{ "a shard with more behind its units", 36, 4, 114688 + 64 },
+		{ "a shard with less than its units", 36, 4, 114688 - 64 },
 		{ "a shard larger than a chunk", 36, 4, CHUNK_BYTES },
 		{ "a shard of 4 GiB", 36, 4, UINT32_MAX & ~63u },
 		{ "one unit less", 40, 4, 24 },
@@ -504,6 +520,8 @@ static void test_lies(void **state)
 		{ "four billion units", 40, 4, UINT32_MAX },
 		{ "an index of 4 GiB", 44, 4, UINT32_MAX },
 		{ "an index too short", 44, 4, 3 },
+		{ "a checksum less", 44, 4, 25 * 4 + 99 * 4 },
+		{ "a checksum more", 44, 4, 25 * 4 + 101 * 4 },
 		{ "a first shard without its units", 52, 4, 1 },
 		{ "shards in no order", 56, 4, 24 },
 		{ "an id behind the end", 72 + 24 * 4, 1, 1 },
@@ -528,7 +546,8 @@ static void test_lies(void **state)
 	}
 	coded_image_finish(chunk.image);
 	make_shards(&chunk, &rng);
-	assert_int_equal(chunk.shard_bytes, 114816);
+	assert_int_equal(chunk.shard_bytes, 7 * 4 * BLOCK_BYTES);
+	assert_int_equal(get_le32(chunk.shards[0] + 44), 25 * 4 + 100 * 4);
 	assert_int_equal(get_le32(chunk.shards[0] + 72), 0x02808001);
 	assert_lies_found(&chunk, lies, sizeof(lies) / sizeof(*lies));
 	chunk_deinit(&chunk);
@@ -616,13 +635,55 @@ static void test_known_bytes(void **state)
 	coded_image_close(image);
 }
 
+/* Likewise of a file: zeros before a block that is not compressed, whose checksum is in the index. */
+static void test_known_file(void **state)
+{
+	(void)state;
+	static uint8_t raw[3 * CODED_UNIT_BYTES_MIN];
+	static const uint8_t zeros[BLOCK_BYTES];
+	uint32_t crcs[12], unit = CODED_UNIT_BYTES_MIN, place;
+	const uint8_t *data[2], *crc;
+	uint8_t head[BLOCK_BYTES], *parity = mem_alloc(CODED_PIECE_BYTES), sums[3][CODED_PIECE_BYTES / BLOCK_BYTES * 4];
+	struct rng rng;
+	rng_init(&rng, 7);
+	fill(raw, unit, TEXT, &rng);
+	fill(raw + unit, 2ull * unit, NOISE, &rng);
+	struct coded_image *image = coded_image_open(
+		&(struct coded_options){ .data_shards = 2, .parity_shards = 1, .compression = COMPRESSION_FAST, .raw_bytes = sizeof(raw) });
+	for (uint32_t id = 0; id < 3; id++) {
+		for (uint32_t i = 0; i < 4; i++)
+			crcs[id * 4 + i] = crc32c(raw + id * unit + i * BLOCK_BYTES, BLOCK_BYTES);
+		coded_image_add(image, id, raw + id * unit, crcs + 4ull * id);
+	}
+	coded_image_finish(image);
+	const struct coded_index *index = coded_image_index(image);
+	const struct coded_unit *text = &index->units[0], *noise = &index->units[1];
+	assert_true(text->compressed && text->offset == 0 && text->size > 16 && text->size < BLOCK_BYTES);
+	assert_true(!noise->compressed && noise->shard == 0 && noise->offset == BLOCK_BYTES && noise->size == unit);
+	assert_true(noise[1].shard == 1 && noise[1].offset == 0 && noise[1].size == unit);
+	coded_image_write_head(image, 0, head);
+	assert_true(get_le32(head + 36) == BLOCK_BYTES + unit && get_le32(head + 44) == 1 + 2 + 2 * (1 + 3) + 8 * 4);
+	for (uint32_t i = 0; i < 8; i++)
+		assert_int_equal(get_le32(head + 64 + 11 + 4ull * i), crcs[4 + i]);
+	assert_true(coded_unit_blocks(index, noise, 1, &place, &crc) && place == 2 * BLOCK_BYTES && get_le32(crc) == crcs[5]);
+	assert_false(coded_unit_blocks(index, text, 0, &place, &crc));
+	coded_image_piece(image, 0, BLOCK_BYTES + unit, data, &parity, (uint8_t *[]){ sums[0], sums[1], sums[2] });
+	for (uint32_t i = 0; i < 4; i++)
+		assert_int_equal(get_le32(data[0] + 4ull * i), crcs[i]);
+	assert_memory_equal(data[0] + text->size, zeros, BLOCK_BYTES - text->size);
+	assert_memory_equal(data[0] + BLOCK_BYTES, raw + unit, unit);
+	assert_memory_equal(data[1], raw + 2ull * unit, unit);
+	coded_image_close(image);
+	free(parity);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_files),	     cmocka_unit_test(test_full),  cmocka_unit_test(test_unit_bytes),
 		cmocka_unit_test(test_no_tail),	     cmocka_unit_test(test_packs), cmocka_unit_test(test_lies),
 		cmocka_unit_test(test_pack_lies),    cmocka_unit_test(test_record_lies), cmocka_unit_test(test_flipped_bits),
-		cmocka_unit_test(test_known_bytes),
+		cmocka_unit_test(test_known_bytes),   cmocka_unit_test(test_known_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
