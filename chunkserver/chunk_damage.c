@@ -193,7 +193,8 @@ void chunk_repaired(struct chunk *chunk, uint32_t first, uint32_t end)
 	free(chunk->damaged);
 	free(chunk->torn);
 	chunk->damaged = chunk->torn = NULL;
-	chunk->damage_waived = false;
+	chunk->damage_waived = chunk->damage_is_lost = false;
+	chunk_store_set_lost(chunk, 0); /* what no member had has been written */
 }
 
 void chunk_waive_damage(struct chunk *chunk)

@@ -364,7 +364,7 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	struct report *report = arg;
 	struct master_link *link = report->link;
 	report->call = 0;
-	if (result->err == OK && report->cold == NULL) {
+	if (result->err == OK && report->cold == NULL && !report->lost) { /* no news for who has only said something */
 		link->options.configured(link->options.arg, (const Granary__ChunkLocation *)result->reply);
 	} else if (report->attempts < REPORT_ATTEMPTS_MAX &&
 		   (result->err == ERR_BUSY || result->err == ERR_NOT_LEADER || result->err == ERR_CLOSED ||

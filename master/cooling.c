@@ -507,6 +507,20 @@ static void adopt_rebuild(struct cooling *cooling, uint64_t id, const Granary__C
 	}
 }
 
+/* It becomes hot, and cold in its time: its class has been changed, or most of a pack is deleted. */
+static bool is_to_be_coded_anew(struct cooling *cooling, const Granary__Chunk *chunk)
+{
+	const Granary__Coding *coding = chunk->coding;
+	struct storage_values values;
+
+	meta_class_values(cooling_meta(cooling), chunk->class_, &values);
+	bool fits = values.is_cold && (values.data_shards == 0 || (values.data_shards == coding->data_shards &&
+								   values.parity_shards == coding->parity_shards));
+	bool is_waste = chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && coding->raw_bytes >= COOL_WASTE_BYTES_MIN &&
+			chunk->live_bytes < coding->raw_bytes / 2;
+	return !fits || is_waste;
+}
+
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	struct cooling *cooling = arg;
@@ -518,6 +532,8 @@ static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 		if (!cooling_find(cooling, id)) {
 			cooling_judge(cooling, chunk, &verdict);
 			adopt_rebuild(cooling, id, chunk, &verdict);
+			if (verdict.available == verdict.total && is_to_be_coded_anew(cooling, chunk))
+				cooling_wish(cooling, id, true);
 		}
 	}
 	return ++cooling->seen < COOL_SCAN_MAX;

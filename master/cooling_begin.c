@@ -105,6 +105,8 @@ enum err cooling_begin_cool(struct cooling *cooling, uint64_t id, const Granary_
 	    HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
 		return ERR_BUSY;
 	meta_class_values(cooling_meta(cooling), chunk->class_, &values);
+	if (!values.is_cold)
+		return ERR_NOT_PERMITTED;
 	if (values.data_shards == 0 && !stock_profile(placement_hosts(&pool), &values.data_shards, &values.parity_shards))
 		return ERR_NO_SERVERS;
 	struct placement_wish wish = { .count = values.data_shards + values.parity_shards,

@@ -12,8 +12,12 @@ struct answer {
 static void note_failed(struct answer *answer, enum err err)
 {
 	answer->reply.failed++;
-	snprintf(answer->reason, sizeof(answer->reason), "%s",
-		 err == ERR_NO_SERVERS ? "too few chunkservers (or too few failure domains) with room for its shards" : err_text(err));
+	const char *text = err_text(err);
+	if (err == ERR_NO_SERVERS)
+		text = "too few chunkservers, or failure domains, with room for its shards";
+	else if (err == ERR_NOT_PERMITTED)
+		text = "its storage class says that it stays hot (granary admin class)";
+	snprintf(answer->reason, sizeof(answer->reason), "%s", text);
 	answer->reply.reason = answer->reason;
 }
 

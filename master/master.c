@@ -257,55 +257,53 @@ static void founding_serve(struct master *master, struct rpc_request *request)
 	rpc_reply(request, &reply.base);
 }
 
-/* What only `granary` asks. */
-static void serve_tool(struct master *master, struct rpc_request *request)
+/* From those who look after the cluster. False: it is not of these. */
+static bool serve_operator(struct master *master, struct rpc_request *request)
 {
 	switch (request->type) {
+	case MESSAGE_MEMBERS_CHANGE:
+		members_service_serve(master->members_service, request);
+		return true;
+	case MESSAGE_RESTORE:
+		restore_serve(master->replica, request);
+		return true;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
-		break;
+		return true;
 	case MESSAGE_EXPLAIN:
 		explain_serve(&master->explain, request);
-		break;
+		return true;
 	case MESSAGE_SIZES:
 		sizes_serve(master->replica, request);
-		break;
+		return true;
 	case MESSAGE_WHAT_IF:
 		what_if_serve(master->what_if, request);
-		break;
+		return true;
 	case MESSAGE_SCRUB:
 		scrub_serve(master->replica, master->servers, master->commands, request);
-		break;
+		return true;
 	case MESSAGE_FSCK:
 		fsck_serve(master->fsck, request);
-		break;
+		return true;
 	case MESSAGE_TASKS:
 		tasks_serve(master->tasks, request);
-		break;
+		return true;
 	case MESSAGE_CLASSES:
 		classes_serve(master->replica, request);
-		break;
+		return true;
 	case MESSAGE_SETTINGS:
 		settings_serve(master->replica, request);
-		break;
+		return true;
+	case MESSAGE_COOL:
+		cooling_serve(master->cooling, request);
+		return true;
 	default:
-		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
-		break;
+		return false;
 	}
 }
 
-static void on_request(void *arg, struct rpc_request *request)
+static void serve(struct master *master, struct rpc_request *request)
 {
-	struct master *master = arg;
-
-	if (request->type == MESSAGE_FOUNDING) {
-		founding_serve(master, request);
-		return;
-	}
-	if (!master->replica) {
-		rpc_reply_error(request, ERR_NOT_LEADER, "");
-		return;
-	}
 	switch (request->type) {
 	case MESSAGE_RAFT:
 		if (rpc_conn_role(request->conn) == RPC_MASTER)
@@ -325,29 +323,35 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_CHUNK_FAILURE:
 		failure_serve(master->failure, request);
 		break;
-	case MESSAGE_COLD_DONE:
-	case MESSAGE_CHUNK_WARM:
-	case MESSAGE_COOL:
-		cooling_serve(master->cooling, request);
-		break;
 	case MESSAGE_CHUNK_FILLED:
 		repair_serve(master->repair, request);
+		break;
+	case MESSAGE_COLD_DONE:
+	case MESSAGE_CHUNK_WARM:
+		cooling_serve(master->cooling, request);
 		break;
 	case MESSAGE_SNAPSHOT_OPEN:
 	case MESSAGE_SNAPSHOT_READ:
 	case MESSAGE_SNAPSHOT_CLOSE:
 		replica_serve_snapshot(master->replica, request);
 		break;
-	case MESSAGE_MEMBERS_CHANGE:
-		members_service_serve(master->members_service, request);
-		break;
-	case MESSAGE_RESTORE:
-		restore_serve(master->replica, request);
-		break;
 	default:
-		serve_tool(master, request);
+		if (!serve_operator(master, request))
+			rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
 		break;
 	}
+}
+
+static void on_request(void *arg, struct rpc_request *request)
+{
+	struct master *master = arg;
+
+	if (request->type == MESSAGE_FOUNDING)
+		founding_serve(master, request);
+	else if (!master->replica)
+		rpc_reply_error(request, ERR_NOT_LEADER, "");
+	else
+		serve(master, request);
 }
 
 static void on_closed(void *arg, struct rpc_conn *conn)

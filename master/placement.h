@@ -33,7 +33,7 @@ struct placement_candidate {
 	const char *location; /* common/base/location.h; borrowed, likewise below */
 	const char *host;     /* the narrowest failure domain */
 	uint64_t bytes_free;
-	uint64_t load; /* operations and fills under way */
+	uint64_t load; /* operations under way */
 	bool usable;   /* connected and its store in service */
 	bool expected; /* or not away for long */
 	bool busy;     /* a copy is not to be made there just now (placement_extend) */

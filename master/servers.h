@@ -40,7 +40,7 @@ struct server {
 	bool failed;		 /* says that its store is out of service */
 	uint64_t fenced;	 /* the last fence that it has confirmed (fences.h) */
 	uint64_t bytes_total, bytes_free, chunks, malformed_frames;
-	uint64_t load; /* operations and fills under way there, as it says */
+	uint64_t load; /* operations under way there, as it says */
 	/* As of its last inventory: copies that the state machine has no record of (chunkserver_service.h), and those of them that are
 	 * newer than anything it knows. */
 	bool inventory_open; /* a page has come that was not the last */

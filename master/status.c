@@ -17,6 +17,7 @@ struct copies {
 	uint64_t waiting;	/* chunks: a server may come back */
 	uint64_t lacking_bytes; /* to be copied */
 	uint64_t stored_bytes, physical_bytes;
+	uint64_t shards; /* which are no chunks for people */
 	uint64_t cold, cold_raw_bytes, cold_stored_bytes, cold_shard_bytes;
 };
 
@@ -140,7 +141,7 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->log_bytes_unsynced = persistence.bytes_unsynced;
 	out->persistence_lags = persistence.lags;
 	out->inodes = counts.inodes;
-	out->chunks = counts.chunks;
+	out->chunks = counts.chunks > status->copies.shards ? counts.chunks - status->copies.shards : 0;
 	out->sessions = counts.sessions;
 	out->garbage = counts.garbage;
 	out->trash_files = counts.trash;
@@ -193,6 +194,7 @@ static void count_cold(struct status *status, const Granary__Chunk *chunk)
 	struct copies *copies = &status->copies;
 	struct cold_verdict verdict;
 
+	copies->shards += chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD;
 	if (!chunk->cold)
 		return;
 	cooling_judge(status->options.cooling, chunk, &verdict);

@@ -218,6 +218,7 @@
 #define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
 #define COOL_FAILED_MS 20000u
 #define COOL_DUE_AGAIN_MS 600000u		     /* what was due and could not be made cold is tried again */
+#define COOL_WASTE_BYTES_MIN (1u * MIB)		     /* of a cold pack of which half is deleted; below it is left */
 #define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
 #define COOL_TOLD_AGAIN_MS 2000u		     /* who is at it hears of it again */
 #define COOL_WARM_WAIT_MS 1000u			     /* a writer waits so long for an answer, and asks again */

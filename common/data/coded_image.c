@@ -10,6 +10,9 @@
 
 #define CRC_BYTES 4u
 #define CACHE_LINE_BYTES 64u
+/* What is coded at once, and then summed, of each shard: a step of a stock profile's shards and the next one, which is fetched meanwhile, are
+ * in the innermost cache. A block is a whole number of steps. */
+#define STEP_BYTES 2048u
 /* A small chunk has about so many units in each shard, too. */
 #define UNITS_PER_SHARD 16u
 /* A full chunk with its CRCs; a pack has less. */
@@ -253,6 +256,7 @@ static const uint8_t *shard_bytes_at(struct coded_image *image, unsigned i, uint
 	return image->tails[i];
 }
 
+/* May go beyond the end: nothing is read. */
 static void fetch(const uint8_t *bytes, uint32_t size)
 {
 	for (uint32_t i = 0; i < size; i += CACHE_LINE_BYTES)
@@ -271,20 +275,20 @@ void coded_image_piece(struct coded_image *image, uint32_t offset, uint32_t byte
 	check(bytes % BLOCK_BYTES == 0 || bytes == index->shard_bytes - offset);
 	for (unsigned i = 0; i < k; i++)
 		data[i] = shard_bytes_at(image, i, offset, bytes);
-	/* Block by block, so that what is coded and summed is in the innermost cache; the next one is fetched while this one is summed. */
 	for (uint32_t at = 0, size; at < bytes; at += size) {
-		uint32_t crc_at = at / BLOCK_BYTES * CRC_BYTES;
-		size = bytes - at < BLOCK_BYTES ? bytes - at : BLOCK_BYTES;
+		uint32_t block = at / BLOCK_BYTES * CRC_BYTES;
+		size = bytes - at < STEP_BYTES ? bytes - at : STEP_BYTES;
 		for (unsigned i = 0; i < k; i++)
 			sources[i] = data[i] + at;
 		for (unsigned i = 0; i < m; i++)
 			targets[i] = parity[i] + at;
 		erasure_run(&image->encoder, size, sources, targets);
-		for (unsigned i = 0; i < k && crcs != NULL; i++) {
-			fetch(sources[i] + size, size);
-			put_le32(crcs[i] + crc_at, crc32c(sources[i], size));
+		for (unsigned i = 0; i < k + m && crcs != NULL; i++) {
+			const uint8_t *summed = i < k ? sources[i] : targets[i - k];
+			uint32_t before = at % BLOCK_BYTES == 0 ? 0 : get_le32(crcs[i] + block);
+			if (i < k)
+				fetch(summed + size, size);
+			put_le32(crcs[i] + block, crc32c_extend(before, summed, size));
 		}
-		for (unsigned i = 0; i < m && crcs != NULL; i++)
-			put_le32(crcs[k + i] + crc_at, crc32c(targets[i], size));
 	}
 }

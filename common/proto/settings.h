@@ -28,7 +28,7 @@ enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING
 	X(SETTING_SESSION_TIMEOUT, session_timeout_ms, SETTING_MILLISECONDS, SESSION_TIMEOUT_MS, 5000, 3600000, false,  \
 	  "a client that is silent for so long loses its locks and what it had not written")                           \
 	X(SETTING_COPYSET_WIDTH, copyset_width, SETTING_SERVERS, COPYSET_WIDTH_DEFAULT, 2, 65536, true,                 \
-	  "a chunkserver shares chunks with about so many others (master/placement.h); 0: with any")                   \
+	  "a chunkserver shares chunks with about so many others; with fewer, losses are rarer and larger; 0: any")    \
 	X(SETTING_SCRUB, scrub_days, SETTING_DAYS, 14, 1, 3650, true,                                                  \
 	  "every block of a disk is read and checked once in so many days; 0: only on demand")
 

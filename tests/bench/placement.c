@@ -10,7 +10,7 @@
  * known, and groups that are in several sets are counted once by importance sampling (Karp and Luby, 1983: a random group of a random
  * set, one over the number of sets that it is in). Where any servers may be a set it is that of random sets, as many as there are chunks.
  * Power: P(f servers gone) is binomial, a loss unless none of their groups is covered. Disks: a covered group is lost with the rate
- * (m + 1)! * AFR^(m + 1) * w1 * .. * wm, where wj is how long a chunk lacks j.
+ * (m + 1)! * AFR^(m + 1) * w1 * .. * wm, where wj is how long a chunk lacks j. Racks are taken into account by placement.c, and by nothing else.
  * Both formulas are checked: a simulation of years with a much greater AFR, disk by disk, over the very sets.
  * For 10,000 servers the sets are as for 1,000 (they are local); that there are as many as there should be is checked by a sample. */
 #include <inttypes.h>
@@ -34,7 +34,7 @@
 #define YEAR_S (365.25 * 86400)
 #define BYTES_TIB 1099511627776.0
 #define USED (DISK_TIB * FULL * BYTES_TIB)
-#define DISK_UNITS 1000u /* of which FULL are filled for the balance */
+#define DISK_UNITS 500u /* of which FULL are filled for the balance; less where that would take long */
 #define NAME_BYTES 24
 
 struct profile {
@@ -46,6 +46,7 @@ static const struct profile profiles[] = { { "3 copies", 1, 2 }, { "2+2", 2, 2 }
 
 struct world {
 	size_t count;
+	uint64_t units; /* of each disk */
 	struct placement_candidate *servers;
 	char (*labels)[2][NAME_BYTES]; /* location, host */
 	struct placement_pool pool;
@@ -74,11 +75,11 @@ struct study {
 	bool quick, failed;
 };
 
-static void world_open(struct world *world, size_t count, uint64_t seed)
+static void world_open(struct world *world, size_t count, uint64_t units, uint64_t seed)
 {
 	size_t racks = count / 20 > 10 ? count / 20 : count < 100 ? count / 2 : 10;
 
-	*world = (struct world){ .count = count };
+	*world = (struct world){ .count = count, .units = units };
 	world->servers = mem_zero(count, sizeof(*world->servers));
 	world->labels = mem_zero(count, sizeof(*world->labels));
 	rng_init(&world->rng, seed);
@@ -88,7 +89,7 @@ static void world_open(struct world *world, size_t count, uint64_t seed)
 		world->servers[i] = (struct placement_candidate){ .server = i + 1,
 								  .location = world->labels[i][0],
 								  .host = world->labels[i][1],
-								  .bytes_free = DISK_UNITS * (uint64_t)CHUNK_BYTES,
+								  .bytes_free = units * CHUNK_BYTES,
 								  .usable = true,
 								  .expected = true };
 	}
@@ -239,7 +240,7 @@ static double choose_log(double n, double k)
 /* How many groups of so many servers are in one of the sets: Karp and Luby. */
 static double groups_covered(const struct sets *sets, size_t count, struct rng *rng)
 {
-	const unsigned samples = 20000;
+	const unsigned samples = 10000;
 	double sum = 0;
 
 	for (unsigned sample = 0; sample < samples; sample++) {
@@ -299,8 +300,8 @@ static double balance(struct world *world, const struct profile *profile)
 {
 	struct placement_wish wish = wish_of(profile);
 	struct placement placement;
-	size_t draws = (size_t)((double)world->count * DISK_UNITS * FULL) / wish.count;
-	uint64_t least = UINT64_MAX;
+	uint64_t least = world->units * CHUNK_BYTES;
+	size_t draws = (size_t)((double)(world->count * world->units) * FULL) / wish.count;
 
 	for (size_t i = 0; i < draws; i++) {
 		check(placement_choose(&world->pool, &wish, &world->rng, &placement) == OK);
@@ -309,9 +310,9 @@ static double balance(struct world *world, const struct profile *profile)
 	}
 	for (size_t i = 0; i < world->count; i++) {
 		least = world->servers[i].bytes_free < least ? world->servers[i].bytes_free : least;
-		world->servers[i].bytes_free = DISK_UNITS * (uint64_t)CHUNK_BYTES;
+		world->servers[i].bytes_free = world->units * CHUNK_BYTES;
 	}
-	double most = DISK_UNITS - (double)(least / CHUNK_BYTES);
+	double most = (double)(world->units - least / CHUNK_BYTES);
 	return most / ((double)(draws * wish.count) / (double)world->count);
 }
 
@@ -422,7 +423,7 @@ static void check_formula(struct study *study, const struct profile *profile, un
 	struct world world;
 	struct sets sets;
 
-	world_open(&world, 100, 5);
+	world_open(&world, 100, DISK_UNITS, 5);
 	world.pool.copyset_width = width;
 	collect(&world, profile, 20000, &sets);
 	double cover = groups_covered(&sets, lost, &world.rng);
@@ -445,7 +446,7 @@ static void check_sets(struct study *study, const struct profile *profile, size_
 	struct world world;
 	struct sets sets;
 
-	world_open(&world, servers, 6);
+	world_open(&world, servers, DISK_UNITS, 6);
 	world.pool.copyset_width = study->width;
 	collect(&world, profile, draws, &sets);
 	for (size_t i = 0; i < sets.count; i++) {
@@ -458,7 +459,7 @@ static void check_sets(struct study *study, const struct profile *profile, size_
 		}
 	}
 	double expected = (double)(rings * servers) * -expm1(-(double)draws / (double)(rings * servers));
-	printf("- %s, %zu servers: %zu chunks are on %zu sets (at most %.0f), with at most %zu in a rack.\n", profile->name, servers, draws,
+	printf("- %s, %zu servers: %zu chunks are on %zu sets (%.0f expected), with at most %zu in a rack.\n", profile->name, servers, draws,
 	       sets.count, expected, most);
 	if ((double)sets.count > 1.02 * expected || most > profile->parity) {
 		fprintf(stderr, "placement_study: %s, %zu servers: too many sets, or too many in a rack\n", profile->name, servers);
@@ -469,6 +470,11 @@ static void check_sets(struct study *study, const struct profile *profile, size_
 }
 
 /* ---- tables */
+
+static uint64_t units_of(const struct study *study, size_t servers)
+{
+	return study->quick ? DISK_UNITS / 5 : servers < 1000 ? DISK_UNITS : DISK_UNITS / 2;
+}
 
 static const char *text_time(double seconds, char *out, size_t size)
 {
@@ -510,7 +516,7 @@ static void table_of_widths(struct study *study, size_t servers)
 			continue;
 		struct world world;
 		struct figures figures;
-		world_open(&world, servers, 1);
+		world_open(&world, servers, units_of(study, servers), 1);
 		world.pool.copyset_width = widths[i];
 		measure(study, &profiles[0], &world, &figures);
 		char wanted[32] = "any";
@@ -535,7 +541,7 @@ static void table_of_profiles(struct study *study)
 				char first[32], second[32];
 				if (set_size(&profiles[i]) > servers || (sets && servers <= study->width + 1))
 					continue;
-				world_open(&world, servers, 2);
+				world_open(&world, servers, units_of(study, servers), 2);
 				world.pool.copyset_width = sets ? study->width : 0;
 				measure(study, &profiles[i], &world, &figures);
 				snprintf(first, sizeof(first), "%zu", servers);

@@ -39,7 +39,7 @@ static void print_safety(const Granary__ClusterStatus *s)
 		printf("AT RISK: %" PRIu64 " of %" PRIu64 " chunks (%s) are one failure from loss\n", s->chunks_one_copy,
 		       s->chunks, text_size(s->bytes_one_copy, space));
 	if (s->chunks_under_replicated > s->chunks_one_copy + s->chunks_unavailable)
-		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks (%s) lack copies\n", s->chunks_under_replicated,
+		printf("DEGRADED: %" PRIu64 " of %" PRIu64 " chunks (%s) lack copies or shards\n", s->chunks_under_replicated,
 		       s->chunks, text_size(s->bytes_under_replicated, space));
 	if (!s->chunks_unavailable && !s->chunks_one_copy && !s->chunks_under_replicated)
 		printf("all data is safe: all copies of %" PRIu64 " chunks are there\n", s->chunks);
@@ -71,6 +71,11 @@ static void print_status(const Granary__ClusterStatus *s)
 	printf("files and directories: %" PRIu64 ", chunks: %" PRIu64 ", sessions: %" PRIu64 ", to be deleted: %" PRIu64
 	       "\n",
 	       s->inodes, s->chunks, s->sessions, s->garbage);
+	if (s->chunks_cold) {
+		char stored[16], shards[16];
+		printf("cold: %" PRIu64 " chunks, %s compressed to %s, %s with parity\n", s->chunks_cold, text_size(s->cold_raw_bytes, space),
+		       text_size(s->cold_stored_bytes, stored), text_size(s->cold_shard_bytes, shards));
+	}
 	if (s->trash_files)
 		printf("in the trash: %" PRIu64 " of them, %s\n", s->trash_files, text_size(s->trash_bytes, space));
 	if (s->orphan_copies_newer)
@@ -186,6 +191,10 @@ static void print_status_json(const Granary__ClusterStatus *s)
 	json_number(&json, "chunks_one_copy", s->chunks_one_copy);
 	json_number(&json, "chunks_under_replicated", s->chunks_under_replicated);
 	json_number(&json, "chunks_waiting", s->chunks_waiting);
+	json_number(&json, "chunks_cold", s->chunks_cold);
+	json_number(&json, "cold_raw_bytes", s->cold_raw_bytes);
+	json_number(&json, "cold_stored_bytes", s->cold_stored_bytes);
+	json_number(&json, "cold_shard_bytes", s->cold_shard_bytes);
 	json_number(&json, "bytes_unavailable", s->bytes_unavailable);
 	json_number(&json, "bytes_one_copy", s->bytes_one_copy);
 	json_number(&json, "bytes_under_replicated", s->bytes_under_replicated);

@@ -197,6 +197,38 @@ static void test_server_order(void **state)
 	servers_close(servers);
 }
 
+static void test_candidates(void **state)
+{
+	struct placement_candidate candidates[2];
+	struct servers *servers = servers_open();
+	int connection;
+
+	(void)state;
+	struct server *first = servers_set(servers, 1, &(struct server_place){ "a:1", "h1", "z/r1" });
+	servers_set(servers, 2, &(struct server_place){ "a:2", "h2", "" });
+	servers_connected(first, 1000, &connection, 1);
+	servers_cleaned(first, 1000);
+	first->bytes_free = 77;
+	first->load = 5;
+	assert_int_equal(servers_candidates(servers, 1000, candidates), 2);
+	assert_string_equal(candidates[0].location, "z/r1");
+	assert_string_equal(candidates[0].host, "h1");
+	assert_int_equal(candidates[0].bytes_free, 77);
+	assert_int_equal(candidates[0].load, 5);
+	assert_true(candidates[0].usable && candidates[0].expected);
+	assert_false(candidates[1].usable);
+	/* Away: not usable at once, not expected after long. */
+	servers_candidates(servers, 1000 + CHUNKSERVER_LEASE_MS, candidates);
+	assert_true(!candidates[0].usable && candidates[0].expected);
+	servers_candidates(servers, 1000 + CHUNKSERVER_LEASE_MS + PLACEMENT_AWAY_MS, candidates);
+	assert_false(candidates[0].expected);
+	/* Its place is what it said last. */
+	servers_set(servers, 1, &(struct server_place){ "a:1", "h1", "z/r2" });
+	servers_candidates(servers, 1000, candidates);
+	assert_string_equal(candidates[0].location, "z/r2");
+	servers_close(servers);
+}
+
 static unsigned copies_wanted(void *arg, const Granary__MetaRequest *request, size_t at)
 {
 	assert_int_equal(request->ops[at]->op_case, GRANARY__META_OP__OP_ALLOCATE_CHUNK);
@@ -356,7 +388,8 @@ int main(void)
 		cmocka_unit_test(test_session_expiry),	   cmocka_unit_test(test_session_opens),
 		cmocka_unit_test(test_session_settled),	   cmocka_unit_test(test_session_repetition),
 		cmocka_unit_test(test_server_leases),	   cmocka_unit_test(test_server_order),
-		cmocka_unit_test(test_fill),		   cmocka_unit_test(test_copy_filled),
+		cmocka_unit_test(test_candidates),	   cmocka_unit_test(test_fill),
+		cmocka_unit_test(test_copy_filled),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

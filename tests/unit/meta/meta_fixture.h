@@ -173,6 +173,13 @@ OP(task_run, TASK_RUN, TaskRun)
 OP(trash_remove, TRASH_REMOVE, TrashRemove)
 OP(copy_remove, COPY_REMOVE, CopyRemove)
 OP(fsck_repair, FSCK_REPAIR, FsckRepair)
+OP(cool_begin, COOL_BEGIN, CoolBegin)
+OP(cool_commit, COOL_COMMIT, CoolCommit)
+OP(warm_begin, WARM_BEGIN, WarmBegin)
+OP(warm_commit, WARM_COMMIT, WarmCommit)
+OP(cold_undo, COLD_UNDO, ColdUndo)
+OP(chunk_thaw, CHUNK_THAW, ChunkThaw)
+OP(shard_rebuild, SHARD_REBUILD, ShardRebuild)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */

@@ -2,18 +2,6 @@
 #include "tests/unit/meta/meta_fixture.h"
 #include "tests/unit/meta/meta_invariants.h"
 
-#define OP(member, name, type)                                                                                         \
-	static enum err run_##member(struct fixture *fixture, Granary__##type message)                                 \
-	{                                                                                                              \
-		Granary__MetaOp op = GRANARY__META_OP__INIT;                                                           \
-		op.op_case = GRANARY__META_OP__OP_##name;                                                              \
-		op.member = &message;                                                                                  \
-		return fixture_run(fixture, 0, &op);                                                                   \
-	}
-OP(cool_begin, COOL_BEGIN, CoolBegin)
-OP(cool_commit, COOL_COMMIT, CoolCommit)
-#undef OP
-
 static int setup(void **state)
 {
 	struct fixture *f = malloc(sizeof(*f));

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Cold chunks: a tree and large files become cold, by themselves and on demand, take the space that the code says, are read with m of their
+servers gone, with shards damaged or removed, which are found and made anew; who writes to one makes it hot again, and no process killed
+on the way loses anything or leaves anything behind."""
+# test: exclusive timeout=300
+import glob
+import json
+import os
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+from cluster import DIR, Cluster, check, read, step, wait_for, write  # noqa: E402
+
+MIB = 1 << 20
+TREE = "/usr/share/doc"
+TREE_FILES = 1500
+
+
+def made(cluster):
+    """Files of all kinds: large ones that can and cannot be compressed, one with holes, one that ends oddly, a tree of small ones."""
+    rng = random.Random(4)
+    words = [rng.randbytes(rng.randrange(2, 9)) for _ in range(500)]
+    files = {
+        "random": rng.randbytes(70 * MIB),
+        "text": b" ".join(rng.choice(words) for _ in range(6 * MIB))[:40 * MIB + 1234],
+        "odd": rng.randbytes(3 * MIB + 1),
+        "medium": rng.randbytes(300000),
+    }
+    os.makedirs(os.path.join(cluster.mnt, "cold"))
+    for name, data in files.items():
+        write(os.path.join(cluster.mnt, "cold", name), data)
+    holes = os.path.join(cluster.mnt, "cold", "holes")
+    with open(holes, "wb") as file:
+        for place in (0, 5 * MIB + 77, 66 * MIB):
+            file.seek(place)
+            file.write(b"island" * 1000)
+    data = bytearray(66 * MIB + 6000)
+    for place in (0, 5 * MIB + 77, 66 * MIB):
+        data[place:place + 6000] = b"island" * 1000
+    files["holes"] = bytes(data)
+    listed = subprocess.run(["find", TREE, "-type", "f", "-size", "-200k", "-readable"], capture_output=True, check=False).stdout.split(b"\n")
+    for number, path in enumerate(p for p in sorted(listed)[:TREE_FILES] if p):
+        files[f"small-{number}"] = read(path)
+        write(os.path.join(cluster.mnt, "cold", f"small-{number}"), files[f"small-{number}"])
+    os.sync()
+    return files
+
+
+def verify(cluster, files, where):
+    """As a new client sees them, through a mount and by the program."""
+    mount = os.path.join(DIR, "mnt-" + where)
+    process = cluster.mount_again(mount)
+    for name, data in files.items():
+        check(read(os.path.join(mount, "cold", name)) == data, f"{name}, read {where}: not what was written")
+    rng = random.Random(5)
+    for name in ("random", "text", "holes"):
+        with open(os.path.join(mount, "cold", name), "rb") as file:
+            for _ in range(60):
+                place, size = rng.randrange(len(files[name])), rng.randrange(1, 400000)
+                file.seek(place)
+                check(file.read(size) == files[name][place:place + size], f"{name} at {place}, {size} bytes, read {where}")
+    cluster.unmount(mount, process)
+    for name in ("random", "odd", "small-1"):
+        check(cluster.granary("get", f"/cold/{name}", "-") == files[name], f"{name}, got {where}: not what was put")
+    place = len(files["text"]) // 2
+    check(cluster.granary("get", "--range", f"{place}-{place + 99}", "/cold/text", "-") == files["text"][place:place + 100], f"a range {where}")
+
+
+def shards_of(cluster, server):
+    """Chunk files of a server: after all is cold that is shards."""
+    return sorted(glob.glob(os.path.join(cluster.path, "data", f"chunkserver-{server}", "chunks", "*", "*", "*.chunk")))
+
+
+def physical(cluster):
+    done = subprocess.run(f"du -sc --block-size=1 {cluster.path}/data/chunkserver-*/chunks | tail -1", shell=True, capture_output=True, check=True)
+    return int(done.stdout.split()[0])
+
+
+def cools(cluster):
+    cluster.granary("admin", "cool", "--wait", "/cold")
+    status = wait_for(lambda: (s := cluster.status())["garbage"] == 0 and s, 30, "the copies to be deleted")
+    check(status["safe"] and status["chunks_cold"] > 5, status)
+    used, stored = physical(cluster), status["cold_stored_bytes"]
+    print(f"   {status['chunks_cold']} chunks, {status['cold_raw_bytes'] / MIB:.1f} MiB, compressed {stored / MIB:.1f}, on disks {used / MIB:.1f}: "
+          f"{used / stored:.3f} times", flush=True)
+    check(used <= 1.55 * stored, f"{used} bytes on the disks for {stored}")
+
+
+def damages(cluster):
+    """Two shards of each of some chunks: bits, a file that is cut, one that is gone."""
+    step("damaged shards are read around, found by a scrub, and made anew")
+    rng = random.Random(6)
+    for server in (1, 2):
+        for path in shards_of(cluster, server)[:4]:
+            size = os.path.getsize(path)
+            with open(path, "r+b") as file:
+                file.seek(rng.randrange(68 * 1024, size))
+                file.write(rng.randbytes(64))
+    with open(shards_of(cluster, 1)[5], "r+b") as file:
+        file.truncate(70 * 1024)
+    subprocess.run("echo 3 > /proc/sys/vm/drop_caches", shell=True, check=False)
+
+
+def is_whole(cluster):
+    status = cluster.status()
+    return status["safe"] and status["chunks_under_replicated"] == 0
+
+
+def servers(cluster):
+    return json.loads(cluster.granary("admin", "servers", "--json"))["servers"]
+
+
+def kills(cluster, files):
+    step("two of six servers killed: all is read, and made anew when a third one comes")
+    cluster.dev("kill", "chunkserver", "2")
+    cluster.dev("kill", "chunkserver", "5")
+    verify(cluster, files, "degraded")
+    cluster.dev("restart", "chunkserver", "2")
+    cluster.up(*cluster.options[:2], "--chunkservers", "7", *cluster.options[4:])
+    cluster.dev("kill", "chunkserver", "5")
+    wait_for(lambda: is_whole(cluster), 90, "the lost shards to be made anew")
+    verify(cluster, files, "rebuilt")
+    cluster.dev("restart", "chunkserver", "5")
+    wait_for(lambda: is_whole(cluster) and cluster.status()["garbage"] == 0, 60, "what is not wanted any more to be deleted")
+
+
+def main():
+    sets = ["repair-delay-ms=3000"]
+    with Cluster(mount=True, chunkservers=6) as cluster:
+        for setting in sets:
+            cluster.granary("admin", "set", *setting.split("="))
+        step("a tree and large files become cold")
+        files = made(cluster)
+        cools(cluster)
+        verify(cluster, files, "cold")
+        damages(cluster)
+        verify(cluster, files, "damaged")
+        cluster.granary("admin", "scrub")
+        wait_for(lambda: all(s["disk"]["scrub_ended"] for s in servers(cluster)), 60, "the scrub to end")
+        wait_for(lambda: is_whole(cluster) and sum(s["disk"]["damage_lost"] for s in servers(cluster)) == 0, 60, "the damaged shards to be made anew")
+        kills(cluster, files)
+        step("who writes to a cold file makes its chunk hot, and that alone")
+        cold = cluster.status()["chunks_cold"]
+        changed = bytearray(files["random"])
+        changed[1000:1010] = b"0123456789"
+        with open(os.path.join(cluster.mnt, "cold", "random"), "r+b") as file:
+            file.seek(1000)
+            file.write(b"0123456789")
+        os.sync()
+        files["random"] = bytes(changed)
+        check(cluster.status()["chunks_cold"] == cold - 1, f"{cluster.status()['chunks_cold']} of {cold} chunks are cold")
+        os.remove(os.path.join(cluster.mnt, "cold", "small-0"))
+        os.truncate(os.path.join(cluster.mnt, "cold", "text"), 1000)
+        del files["small-0"]
+        files["text"] = files["text"][:1000]
+        cluster.granary("admin", "warm", "--wait", "/cold")
+        check(cluster.status()["chunks_cold"] == 0, "warmed, and yet cold")
+        files_now = {name: data for name, data in files.items()}
+        for name, data in files_now.items():
+            check(read(os.path.join(cluster.mnt, "cold", name)) == data, f"{name}, warmed: not what was written")
+        step("by itself, when its class says so; and nothing is left behind")
+        cluster.granary("admin", "class", "set", "soon", "cool=2s")
+        cluster.granary("put", "--class", "soon", "-", "/soon", data=files["odd"])
+        wait_for(lambda: cluster.status()["chunks_cold"] == 1, 60, "a file of a class that cools soon to be cold")
+        check(cluster.granary("get", "/soon", "-") == files["odd"], "cold by itself: not what was put")
+        cluster.granary("rm", "-r", "/cold", "/soon")
+        cluster.granary("admin", "trash", "empty")
+        wait_for(lambda: cluster.status()["chunks"] <= 1 and cluster.status()["garbage"] == 0, 60, "all chunks to go")
+        cluster.granary("admin", "fsck")
+        left = [path for server in range(1, 8) for path in shards_of(cluster, server)]
+        check(not left, f"left behind: {left}")
+
+
+main()
