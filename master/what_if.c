@@ -77,7 +77,11 @@ static void count_at(struct run *run, uint64_t server, struct loss_question *que
 	const struct holder *holder = find(run, server);
 
 	question->present += holder && holder->up;
+#ifdef PLANT_LOST_IS_LEFT
+	question->left += holder && holder->up;
+#else
 	question->left += holder && holder->up && !holder->lost;
+#endif
 }
 
 static void note_lost(struct run *run, uint64_t id, const Granary__Chunk *chunk, uint64_t bytes)
