@@ -23,7 +23,7 @@ uint64_t meta_chunk_unwritten_ns(struct meta *meta, const Granary__Chunk *chunk)
 	return inode ? inode->data_change : 0;
 }
 
-/* What it has of its class: how many copies, and when it may become cold. Of one that is cold, or on the way, the copies alone. */
+/* What it has of its class: how many copies, and when it may become cold. Of one that is cold the copies alone. */
 static void chunk_follow(struct meta *meta, uint64_t id, const char *label)
 {
 	const Granary__Chunk *now = id ? chunk_get(meta, id) : NULL;
@@ -32,7 +32,7 @@ static void chunk_follow(struct meta *meta, uint64_t id, const char *label)
 		return;
 	meta_class_values(meta, label, &values);
 	uint64_t since = meta_chunk_unwritten_ns(meta, now), due = now->task_due;
-	if (!now->frozen && !now->cold)
+	if (!now->cold)
 		due = values.is_cold && since ? since + values.cool_seconds * SECOND_NS : 0;
 	if (now->copies_wanted == values.copies && now->task_due == due && strcmp(now->class_, label) == 0)
 		return;
