@@ -99,6 +99,7 @@ enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk)
 	kv_batch_delete(index->batch, key_of('D', chunk, key));
 	kv_batch_delete(index->batch, key_of('P', chunk, key));
 	kv_batch_delete(index->batch, key_of('B', chunk, key));
+	kv_batch_delete(index->batch, key_of('T', chunk, key));
 	enum err err = flush_batch(index);
 	if (err == OK && index->chunks > 0)
 		index->chunks--;
@@ -109,6 +110,7 @@ enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk)
 {
 	uint8_t key[KEY_BYTES];
 	kv_batch_delete(index->batch, key_of('C', chunk, key));
+	kv_batch_delete(index->batch, key_of('T', chunk, key));
 	enum err err = flush_batch(index);
 	if (err == OK && index->chunks > 0)
 		index->chunks--;
@@ -240,6 +242,36 @@ enum err chunk_index_get_damage(struct chunk_index *index, uint64_t chunk, struc
 {
 	uint8_t key[KEY_BYTES];
 	return kv_get(index->kv, key_of('B', chunk, key), runs);
+}
+
+uint32_t chunk_index_damage_count(struct chunk_index *index, uint64_t chunk)
+{
+	struct buf runs = { 0 };
+	uint32_t count = 0;
+	if (chunk_index_get_damage(index, chunk, &runs) == OK) {
+		for (size_t at = 0; at + 8 <= runs.size; at += 8)
+			count += get_le32(runs.bytes + at + 4);
+	}
+	buf_deinit(&runs);
+	return count;
+}
+
+enum err chunk_index_put_checked(struct chunk_index *index, uint64_t chunk, uint64_t wall_ms)
+{
+	uint8_t key[KEY_BYTES], value[8];
+	put_le64(value, wall_ms);
+	kv_batch_put(index->batch, key_of('T', chunk, key), slice_of(value, sizeof(value)));
+	return flush_batch(index);
+}
+
+uint64_t chunk_index_checked_ms(struct chunk_index *index, uint64_t chunk)
+{
+	uint8_t key[KEY_BYTES];
+	struct buf value = { 0 };
+	bool known = kv_get(index->kv, key_of('T', chunk, key), &value) == OK && value.size == 8;
+	uint64_t wall_ms = known ? get_le64(value.bytes) : 0;
+	buf_deinit(&value);
+	return wall_ms;
 }
 
 enum err chunk_index_put_note(struct chunk_index *index, const char *name, struct slice bytes)

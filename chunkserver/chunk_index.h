@@ -5,6 +5,7 @@
  *   'D' chunk -> boot id, u64 LE, then maybe u8 flags                      dirty mark: writes may be unsynced since that boot; flags 1: nor
  *                                                                          is its name; 2: of a pack
  *   'B' chunk -> (first, count), u32 LE each, repeated                     blocks (packs: slots) known to be damaged
+ *   'T' chunk -> u64 LE, wall clock in ms                                  when scrubbing had last read all of it
  *   'M' name  -> bytes                                                     notes of the store: "scrub" (scrub.c), "server" (whose it is)
  *   'P' pack  -> slot table (pack.h)                                       written before the mark goes: a pack with neither is uncertain
  * Puts are not synced (a crash of the process loses nothing); chunk_index_sync makes them durable. Thread: the loop, but
@@ -29,9 +30,9 @@ void chunk_index_close(struct chunk_index *index);
 MUST_USE enum err chunk_index_get(struct chunk_index *index, uint64_t chunk, Granary__ChunkLocation **out);
 /* `is_new`: it is not there yet. */
 MUST_USE enum err chunk_index_put(struct chunk_index *index, const Granary__ChunkLocation *location, bool is_new);
-/* With its mark, damage and slot table. */
+/* With its mark, damage, slot table and the time of its check. */
 MUST_USE enum err chunk_index_delete(struct chunk_index *index, uint64_t chunk);
-/* Only table 'C': a mark stays. */
+/* There is no file of it any more: only a mark stays. */
 MUST_USE enum err chunk_index_forget(struct chunk_index *index, uint64_t chunk);
 
 /* Boot ids that stand for none: the content may be out of date as after a loss of power; nothing of it counts. */
@@ -58,6 +59,11 @@ bool chunk_index_mark_is_pack(struct chunk_index *index, uint64_t chunk);
 MUST_USE enum err chunk_index_put_damage(struct chunk_index *index, uint64_t chunk, struct slice runs);
 /* ERR_NOT_FOUND: none. */
 MUST_USE enum err chunk_index_get_damage(struct chunk_index *index, uint64_t chunk, struct buf *runs);
+/* The damage of a chunk as it is remembered: blocks, or slots. */
+uint32_t chunk_index_damage_count(struct chunk_index *index, uint64_t chunk);
+MUST_USE enum err chunk_index_put_checked(struct chunk_index *index, uint64_t chunk, uint64_t wall_ms);
+/* 0: never. */
+uint64_t chunk_index_checked_ms(struct chunk_index *index, uint64_t chunk);
 MUST_USE enum err chunk_index_put_note(struct chunk_index *index, const char *name, struct slice bytes);
 MUST_USE enum err chunk_index_get_note(struct chunk_index *index, const char *name, struct buf *bytes);
 

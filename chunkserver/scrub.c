@@ -213,6 +213,14 @@ static void chunk_end(struct scrub *scrub)
 	again(scrub, 0);
 }
 
+/* Each block, or record, has been read and compared with its checksum. (What is damaged is remembered by itself.) */
+static void note_checked(struct scrub *scrub)
+{
+	uint64_t now = loop_wall_ms(scrub->service->loop);
+	if (chunk_index_put_checked(chunk_store_index(scrub->service->store), scrub->chunk_id, now) != OK)
+		log_warn("check_not_noted", "chunk=%016" PRIx64, scrub->chunk_id);
+}
+
 static void went_on(struct scrub *scrub)
 {
 	if (scrub->stuck_ms != 0)
@@ -367,11 +375,13 @@ static void records_done(void *arg, enum err err, uint64_t bytes)
 	if (!answered(scrub))
 		return;
 	scrub->blocks += (bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	if (err == ERR_NOT_FOUND)
+	if (err == ERR_NOT_FOUND) {
+		if (!scrub->chunk->misplaced)
+			note_checked(scrub);
 		chunk_end(scrub);
-	else if (err != OK)
+	} else if (err != OK) {
 		try_again(scrub);
-	else {
+	} else {
 		went_on(scrub);
 		go_on_after(scrub, bytes);
 	}
@@ -386,6 +396,7 @@ static void check_content(struct scrub *scrub)
 		scrub->asks = true;
 		scrub_pack_next(&scrub->pack, scrub->service, chunk, &scrub->block, records_done, scrub);
 	} else if (scrub->block >= chunk->file.blocks) {
+		note_checked(scrub);
 		scrub->stage = STAGE_COMPARE;
 		scrub->block = scrub->compare_tries = 0;
 		again(scrub, 0);

@@ -2,6 +2,8 @@
  * and that its name leads to it; then, if we are its head, each chunk's copies against each other (compare.h). What is damaged is mended
  * (mend.h).
  *
+ * When all of a chunk has been read is kept in the index, for `granary explain`.
+ *
  * A full pass begins when Settings.scrub_days have gone by since the last one began, at a rate that would just do; place and times
  * are kept in the index, so that it goes on after a restart. On demand (`granary admin scrub`) it begins at once. One piece is read at a
  * time, as an operation among others of its chunk, and foreground requests go first.

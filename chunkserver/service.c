@@ -7,6 +7,7 @@
 #include "chunkserver/cold_read.h"
 #include "chunkserver/compare.h"
 #include "chunkserver/fill.h"
+#include "chunkserver/inspect.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/mend.h"
 #include "chunkserver/pack_op.h"
@@ -391,6 +392,8 @@ void service_serve(void *arg, struct rpc_request *request)
 		rpc_reply_error(request, ERR_CANCELLED, "stopping");
 	else if (request->type == MESSAGE_CHUNKSERVER_STATUS)
 		serve_status(service, request);
+	else if (request->type == MESSAGE_CHUNK_INSPECT)
+		inspect_serve(service, request);
 	else if (request->type == MESSAGE_CHUNK_COMMANDS)
 		commands_serve(service, request);
 	else if (request->type == MESSAGE_FENCE)

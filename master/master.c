@@ -11,6 +11,7 @@
 #include "master/chunkserver_service.h"
 #include "master/class_service.h"
 #include "master/client_service.h"
+#include "master/explain.h"
 #include "master/failure.h"
 #include "master/founding.h"
 #include "master/fsck.h"
@@ -25,6 +26,7 @@
 #include "master/status.h"
 #include "master/tasks.h"
 #include "master/trash.h"
+#include "master/what_if.h"
 
 /* The entry that gives a new cluster its id. */
 struct cluster_init {
@@ -66,6 +68,8 @@ struct master {
 	struct trash *trash;
 	struct tasks *tasks;
 	struct status *status;
+	struct explain explain;
+	struct what_if *what_if;
 	struct fsck *fsck;
 	struct timer housekeeping;
 	struct cluster_init init;
@@ -140,6 +144,7 @@ static void on_deposed(void *arg)
 	cooling_deposed(master->cooling);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
+	what_if_deposed(master->what_if);
 	fsck_deposed(master->fsck);
 }
 
@@ -264,6 +269,15 @@ static bool serve_operator(struct master *master, struct rpc_request *request)
 		return true;
 	case MESSAGE_CLUSTER_STATUS:
 		status_serve(master->status, request);
+		return true;
+	case MESSAGE_EXPLAIN:
+		explain_serve(&master->explain, request);
+		return true;
+	case MESSAGE_SIZES:
+		sizes_serve(master->replica, request);
+		return true;
+	case MESSAGE_WHAT_IF:
+		what_if_serve(master->what_if, request);
 		return true;
 	case MESSAGE_SCRUB:
 		scrub_serve(master->replica, master->servers, master->commands, request);
@@ -464,6 +478,13 @@ static void services_open(struct master *master)
 							       .repair = master->repair,
 							       .cooling = master->cooling,
 							       .start_ms = loop_now_us(loop) / 1000 });
+	master->explain = (struct explain){ .loop = loop,
+					    .replica = master->replica,
+					    .servers = master->servers,
+					    .repair = master->repair,
+					    .cooling = master->cooling,
+					    .start_ms = loop_now_us(loop) / 1000 };
+	master->what_if = what_if_open(loop, master->replica, master->servers);
 	master->members_service = members_service_open(&(struct members_service_options){ .loop = loop,
 											  .rpc = master->rpc,
 											  .replica = master->replica,
@@ -588,6 +609,7 @@ void master_close(struct master *master)
 	/* First what is under way ends, then those who wait for it go, last the connections. */
 	founding_close(master->founding);
 	status_close(master->status);
+	what_if_close(master->what_if);
 	members_service_close(master->members_service);
 	replica_close(master->replica);
 	client_service_close(master->clients);

@@ -56,6 +56,30 @@ static enum err want_inode(struct meta *meta, uint64_t inode, struct wanted *wan
 	return err;
 }
 
+static bool is_on(const Granary__Chunk *chunk, uint64_t server)
+{
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (chunk->replicas[i] == server)
+			return true;
+	}
+	return false;
+}
+
+/* What the server has of the chunk: a copy, or of a cold one a shard; 0: nothing. */
+static uint64_t part_on(struct meta *meta, uint64_t id, const Granary__Chunk *chunk, uint64_t server)
+{
+	uint64_t part = !chunk->cold && is_on(chunk, server) ? id : 0;
+
+	for (size_t i = 0; chunk->cold && part == 0 && i < chunk->coding->n_shards; i++) {
+		Granary__Chunk *shard = NULL;
+		if (meta_chunk(meta, chunk->coding->shards[i], &shard))
+			continue;
+		part = is_on(shard, server) ? chunk->coding->shards[i] : 0;
+		message_free(&shard->base);
+	}
+	return part;
+}
+
 /* Those of the chunks that the server is to have. */
 static Granary__ScrubCommand *command_of(struct meta *meta, const struct wanted *wanted, uint64_t id, uint64_t server)
 {
@@ -68,10 +92,9 @@ static Granary__ScrubCommand *command_of(struct meta *meta, const struct wanted 
 		Granary__Chunk *chunk = NULL;
 		if (meta_chunk(meta, wanted->ids[i], &chunk))
 			continue;
-		for (size_t k = 0; k < chunk->n_replicas; k++) {
-			if (chunk->replicas[k] == server)
-				scrub->chunks[scrub->n_chunks++] = wanted->ids[i];
-		}
+		uint64_t part = part_on(meta, wanted->ids[i], chunk, server);
+		if (part != 0)
+			scrub->chunks[scrub->n_chunks++] = part;
 		message_free(&chunk->base);
 	}
 	return scrub;

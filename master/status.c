@@ -16,6 +16,7 @@ struct copies {
 	uint64_t one_bytes, few_bytes, none_bytes;
 	uint64_t waiting;	/* chunks: a server may come back */
 	uint64_t lacking_bytes; /* to be copied */
+	uint64_t stored_bytes, physical_bytes;
 	uint64_t shards; /* which are no chunks for people */
 	uint64_t cold, cold_raw_bytes, cold_stored_bytes, cold_shard_bytes;
 };
@@ -64,18 +65,18 @@ static void add_members(const struct status *status, Granary__ClusterStatus *out
 	}
 }
 
-static void add_server(const struct status *status, const struct server *server, Granary__ServerStatus *out)
+void status_of_server(const struct server *server, uint64_t at_ms, uint64_t start_ms, Granary__ServerStatus *out)
 {
 	granary__server_status__init(out);
 	out->server = server->id;
 	out->address = mem_string(server->address);
 	out->host = mem_string(server->host);
 	out->location = mem_string(server->location);
-	out->up = servers_is_usable(server, now_ms(status));
+	out->up = servers_is_usable(server, at_ms);
 	out->bytes_total = server->bytes_total;
 	out->bytes_free = server->bytes_free;
 	out->chunks = server->chunks;
-	out->contact_ms = server->heard_ms ? now_ms(status) - server->heard_ms : now_ms(status) - status->options.start_ms;
+	out->contact_ms = at_ms - (server->heard_ms ? server->heard_ms : start_ms);
 	out->failed = server->failed;
 	out->orphan_copies = server->orphans;
 	out->slow = server->slow;
@@ -101,7 +102,7 @@ static void add_servers(const struct status *status, bool wanted, Granary__Clust
 		if (!wanted)
 			continue;
 		out->servers[out->n_servers] = mem_alloc(sizeof(Granary__ServerStatus));
-		add_server(status, server, out->servers[out->n_servers++]);
+		status_of_server(server, now_ms(status), status->options.start_ms, out->servers[out->n_servers++]);
 	}
 }
 
@@ -152,6 +153,8 @@ static void answer(struct status *status, struct rpc_request *request)
 	out->cold_raw_bytes = status->copies.cold_raw_bytes;
 	out->cold_stored_bytes = status->copies.cold_stored_bytes;
 	out->cold_shard_bytes = status->copies.cold_shard_bytes;
+	out->stored_bytes = status->copies.stored_bytes;
+	out->physical_bytes = status->copies.physical_bytes;
 	add_repair(status, out);
 	out->malformed_frames += conn_malformed_count(status->options.loop);
 	out->uptime_ms = now_ms(status) - status->options.start_ms;
@@ -213,6 +216,17 @@ static void count_cold(struct status *status, const Granary__Chunk *chunk)
 	copies->lacking_bytes += (uint64_t)verdict.lacking * chunk->coding->shard_bytes;
 }
 
+static void count_bytes(struct status *status, const Granary__Chunk *chunk)
+{
+	struct data_sizes sizes;
+
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) /* counted with their chunk */
+		return;
+	meta_chunk_sizes(replica_meta(status->options.replica), chunk, &sizes);
+	status->copies.stored_bytes += sizes.stored;
+	status->copies.physical_bytes += sizes.physical;
+}
+
 /* Complete copies on servers that are in service; a server without a lease at the moment does not count. */
 static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
@@ -222,6 +236,7 @@ static bool count_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	struct repair_verdict verdict;
 
 	status->cursor = id;
+	count_bytes(status, chunk);
 	if (chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
 		count_cold(status, chunk);
 		return ++status->seen < CHUNKS_SCAN_MAX;

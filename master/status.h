@@ -29,5 +29,7 @@ struct status *status_open(const struct status_options *options);
 void status_close(struct status *status);
 void status_serve(struct status *status, struct rpc_request *request);
 void status_deposed(struct status *status);
+/* start_ms: of the process; since then it has not been heard, if it has not been heard at all. */
+void status_of_server(const struct server *server, uint64_t at_ms, uint64_t start_ms, Granary__ServerStatus *out);
 
 #endif

@@ -169,6 +169,12 @@
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
 #define HOUSEKEEPING_MS 500u			     /* expiry of sessions, trimming of the log */
 #define CHUNKS_SCAN_MAX 2000u			     /* looked at in one step of a status report */
+#define EXPLAIN_CHUNKS_MAX 64u			     /* in one answer */
+#define INSPECT_CHUNKS_MAX 256u			     /* asked of a chunkserver at once */
+#define SIZES_INODES_MAX 1000u			     /* asked for at once */
+#define SIZES_CHUNKS_MAX 2000u			     /* looked at for one answer */
+#define WHAT_IF_RUNS_MAX 4u			     /* at once */
+#define WHAT_IF_LOST_MAX 100u			     /* named */
 #define SETTING_ATTEMPTS_MAX 16u		     /* of a change of a setting that others come before */
 #define FSCK_KEYS_MAX 200u			     /* looked at in one step of fsck */
 #define FSCK_FINDINGS_MAX 20000u		     /* kept; more are only counted */

@@ -67,6 +67,9 @@ static const struct array_bound {
 	{ &granary__chunk_trim__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__blob_append__descriptor, "replicas", REPLICAS_MAX },
 	{ &granary__chunk_sums__descriptor, "replicas", REPLICAS_MAX },
+	{ &granary__chunk_inspect__descriptor, "chunks", INSPECT_CHUNKS_MAX },
+	{ &granary__sizes_request__descriptor, "inodes", SIZES_INODES_MAX },
+	{ &granary__what_if_request__descriptor, "servers", SERVERS_MAX },
 	{ &granary__chunk_read_reply__descriptor, "operations", CHUNK_OPS_REMEMBERED + CHUNK_OPS_PENDING_MAX },
 };
 

@@ -46,6 +46,10 @@
 	X(MESSAGE_COLD_DONE, 40, cold_done, empty)                                                 \
 	X(MESSAGE_CHUNK_WARM, 41, chunk_warm, chunk_location)                                      \
 	X(MESSAGE_COOL, 48, cool_request, cool_reply)                                              \
+	X(MESSAGE_CHUNK_INSPECT, 49, chunk_inspect, chunk_inspect_reply)                           \
+	X(MESSAGE_EXPLAIN, 130, explain_request, explain_reply)                                    \
+	X(MESSAGE_SIZES, 131, sizes_request, sizes_reply)                                          \
+	X(MESSAGE_WHAT_IF, 132, what_if_request, what_if_reply)                                    \
 	X(MESSAGE_CLASSES, 42, classes_request, classes_reply)                                     \
 	X(MESSAGE_TASKS, 43, tasks_request, tasks_reply)                                           \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \

@@ -109,6 +109,19 @@ bool meta_chunk_was_removed(struct meta *meta, uint64_t chunk);
 uint64_t meta_newest_chunk(const struct meta *meta);
 /* About how much data it holds: of a pack its live blobs, else as far as its file reaches, holes too. */
 uint64_t meta_chunk_bytes(struct meta *meta, const Granary__Chunk *chunk);
+/* What a chunk holds (of a file with holes: its share of the blocks that the file has), what is kept of that when it is cold and compressed,
+ * and what all of its copies and shards take. */
+struct data_sizes {
+	uint64_t logical, stored, physical;
+};
+void meta_chunk_sizes(struct meta *meta, const Granary__Chunk *chunk, struct data_sizes *out);
+struct inode_sizes {
+	struct data_sizes data;
+	uint64_t chunks, cold_chunks;
+};
+/* The sum over the chunks of an inode from index `first` on, at most `max` of them; of a blob its part of the pack. *next not 0: there are more,
+ * from this index on. ERR_NOT_FOUND. */
+MUST_USE enum err meta_inode_sizes(struct meta *meta, uint64_t inode, uint32_t first, size_t max, struct inode_sizes *out, uint32_t *next);
 /* Since when nothing has been written to it (of a file: to any of its chunks), by the clock of the log; 0: it may be written at any time. */
 uint64_t meta_chunk_unwritten_ns(struct meta *meta, const Granary__Chunk *chunk);
 bool meta_session_exists(struct meta *meta, uint64_t session);

@@ -12,8 +12,8 @@ expect 2 granary nonsense
 complained "granary: nonsense: no such command"
 expect 2 granary admin nonsense
 expect 2 granary put
-for command in put get cat ls stat rm mv cp mkdir rmdir ln readlink chmod chown touch truncate du df tree find bench \
-	"xattr get" "xattr set" "xattr list" "xattr rm" "admin status" "admin servers" "admin raft" "dev up" "dev down" "dev status" \
+for command in put get cat ls stat rm mv cp mkdir rmdir ln readlink chmod chown touch truncate du df tree find explain bench \
+	"xattr get" "xattr set" "xattr list" "xattr rm" "admin status" "admin servers" "admin what-if" "admin raft" "dev up" "dev down" "dev status" \
 	"dev kill" "dev stop" "dev cont" "dev restart" "dev logs"; do
 	expect 0 granary $command --help
 	grep -q "^usage: granary $command " out || fail "$command --help prints no usage"

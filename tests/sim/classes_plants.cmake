@@ -2,8 +2,9 @@
 # must be found within a fixed number of seeds. With none of them sim_classes finds nothing.
 set(classes_plants
 	meta/assign:OLD_WALK_WINS:20	# an assignment overtakes a later one below
+	what_if:LOST_IS_LEFT:20		# what-if leaves what was to be taken away
 	tasks:SOONER_IS_NOT_SEEN:60)	# what is added before what was loaded is not loaded
-add_library(sim_classes_parts OBJECT sim/sim_classes.c)
+add_library(sim_classes_parts OBJECT sim/sim_classes.c sim/classes_ask.c)
 target_link_libraries(sim_classes_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${classes_plants})
 	string(REPLACE ":" ";" plant ${plant})

@@ -8,7 +8,8 @@
  *     due much later than the class says, and one whose file was still written to has been moved when it was due;
  *   - each chunk soon has as many copies as are wanted, neither less nor more;
  *   - each file is as its only writer has left it: the last version that was synced, or one begun since;
- *   - fsck finds nothing wrong.
+ *   - fsck finds nothing wrong;
+ *   - what tools that only look are answered holds together, all along (classes_ask.h).
  *
  *	sim_classes [SEED [COUNT]] ...	see runner.h */
 #include <inttypes.h>
@@ -26,6 +27,7 @@
 #include "master/master.h"
 #include "master/meta/check.h"
 #include "master/replica.h"
+#include "tests/sim/classes_ask.h"
 #include "tests/sim/cluster_faults.h"
 #include "tests/sim/runner.h"
 
@@ -42,7 +44,7 @@
 #define DAY_NS (86400 * SECOND_NS)
 
 struct sum {
-	uint64_t directories, files, assigned, classes, moved, inodes, chunks, read;
+	uint64_t directories, files, assigned, classes, moved, inodes, chunks, read, answers;
 };
 
 /* All bytes of it are the number of its version. */
@@ -58,6 +60,7 @@ struct history {
 	uint64_t orders[DIRECTORIES_MAX]; /* class_order of the last assignment that was answered */
 	size_t count;
 	bool ending, idle, asked, read;
+	bool asks; /* classes_ask.h */
 	struct sum sum;
 };
 
@@ -83,6 +86,7 @@ struct program {
 	struct client *client;
 	unsigned number;
 	struct actor actors[ACTORS];
+	struct asking *asking; /* or NULL */
 };
 
 static const char *const labels[] = { "a", "b", "default" };
@@ -311,6 +315,18 @@ static void invalidate(void *arg, uint64_t inode, struct slice name, void (*done
 
 static const struct client_events events = { .invalidate = invalidate };
 
+static uint64_t some_file(void *arg)
+{
+	const struct program *program = arg;
+	const struct history *history = program->history;
+	for (unsigned i = 0; i < 20; i++) {
+		uint64_t inode = history->files[rng_below(sim_rng(program->world->sim), FILES_MAX)].inode;
+		if (inode != 0)
+			return inode;
+	}
+	return 0;
+}
+
 static void *client_start(struct world *world, unsigned number, struct loop *loop)
 {
 	struct program *program = mem_zero(1, sizeof *program);
@@ -325,6 +341,13 @@ static void *client_start(struct world *world, unsigned number, struct loop *loo
 		timer_init(&program->actors[i].timer, loop, on_actor, &program->actors[i]);
 		timer_start(&program->actors[i].timer, below(&program->actors[i], 100));
 	}
+	if (program->history->asks && number == 0)
+		program->asking = asking_open(&(struct asking_options){ .world = world,
+									.client = program->client,
+									.loop = loop,
+									.some_file = some_file,
+									.arg = program,
+									.answers = &program->history->sum.answers });
 	return program;
 }
 
@@ -334,6 +357,7 @@ static void client_stop(void *arg)
 	struct history scratch = *program->history;
 	program->history = &scratch;
 	client_close(program->client);
+	asking_close(program->asking);
 	for (unsigned i = 0; i < ACTORS; i++) {
 		timer_stop(&program->actors[i].timer);
 		free(program->actors[i].bytes);
@@ -547,6 +571,12 @@ static void verify(struct world *world, struct history *history)
 	sim_run(world->sim, 6000000 + TASKS_RETRY_MS * 1000u, NULL, NULL);
 	if (!sim_run(world->sim, CALM_US, has_wanted_copies, world))
 		wrong(world, "not in time: as many copies as are wanted", 0);
+	struct asking *asking = ((struct program *)world_node(world, NODE_CLIENT, 0)->program)->asking;
+	if (asking) {
+		asking_verify(asking);
+		if (!sim_run(world->sim, CALM_US, asking_is_verified, asking))
+			wrong(world, "not in time: what would be lost", 0);
+	}
 	read_next(&((struct program *)world_node(world, NODE_CLIENT, 0)->program)->actors[0]);
 	if (!sim_run(world->sim, CALM_US, all_is_read, history))
 		wrong(world, "not in time: reading everything", 0);
@@ -576,6 +606,7 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 	struct history *history = mem_zero(1, sizeof *history);
 	struct world world = { .clients = CLIENTS, .client_start = client_start, .client_stop = client_stop, .arg = history };
 	history->directories[history->count++] = ROOT;
+	history->asks = seed % 2 == 0;
 	world_open(&world, seed);
 	for (unsigned i = 0; i < CLIENTS; i++)
 		node_start(world_node(&world, NODE_CLIENT, i));
@@ -587,7 +618,7 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 	verify(&world, history);
 	uint64_t digest = sim_trace_digest(world.sim);
 	const uint64_t seen[] = { history->sum.directories, history->sum.files, history->sum.assigned, history->sum.classes, history->sum.inodes,
-				  history->sum.chunks, history->sum.moved, history->sum.read, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+				  history->sum.chunks, history->sum.moved, history->sum.read, history->sum.answers, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
 	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	world_close(&world);
 	free(history);
@@ -595,8 +626,8 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 }
 
 static const char *const counts[] = { "directories", "files", "assignments", "changes of classes", "inodes checked", "chunks checked",
-				      "tasks that were moved", "files read", RUNNER_STEPS, RUNNER_MS, NULL };
-static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 300, 0, 0 };
+				      "tasks that were moved", "files read", "questions answered", RUNNER_STEPS, RUNNER_MS, NULL };
+static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 300, 50, 0, 0 };
 
 /* 1003: an entry that added tasks of both kinds hid the timed ones from the wheel. */
 static const uint64_t known[] = { 1003, 0 };

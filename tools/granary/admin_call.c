@@ -52,6 +52,17 @@ enum err admin_call(struct admin *admin, enum message_type type, const ProtobufC
 	return waiting.err;
 }
 
+enum err admin_call_address(struct admin *admin, const char *address, enum message_type type, const ProtobufCMessage *message,
+			    ProtobufCMessage **reply)
+{
+	struct waiting waiting = {.loop = admin->loop};
+	client_call_address(admin->client, address, type, message, answered, &waiting);
+	while (!waiting.done)
+		loop_run(admin->loop);
+	*reply = waiting.reply;
+	return waiting.err;
+}
+
 int admin_error(struct admin *admin, const char *what, enum err err)
 {
 	bool unreached = err == ERR_NO_LEADER || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_CLOSED ||

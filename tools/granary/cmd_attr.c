@@ -12,6 +12,7 @@
 #include "common/base/limits.h"
 #include "common/sys/options.h"
 #include "tools/granary/commands.h"
+#include "tools/granary/data_sizes.h"
 #include "tools/granary/json.h"
 #include "tools/granary/remote_tree.h"
 
@@ -21,7 +22,7 @@ static const char *layout_name(uint32_t layout)
 	return layout < 4 ? names[layout] : "unknown";
 }
 
-static void stat_json(struct json *json, const char *path, const struct granary_stat *stat)
+static void stat_json(struct json *json, const char *path, const struct granary_stat *stat, const struct data_sizes *sizes)
 {
 	char mode[8];
 	snprintf(mode, sizeof mode, "%04o", stat->mode & 07777);
@@ -32,6 +33,10 @@ static void stat_json(struct json *json, const char *path, const struct granary_
 	json_number(json, "tag", stat->change);
 	json_number(json, "size", stat->size);
 	json_number(json, "blocks", stat->blocks);
+	json_number(json, "stored_bytes", sizes->stored);
+	json_number(json, "physical_bytes", sizes->physical);
+	json_number(json, "chunks", sizes->chunks);
+	json_number(json, "cold_chunks", sizes->cold_chunks);
 	json_text(json, "mode", mode);
 	json_number(json, "uid", stat->uid);
 	json_number(json, "gid", stat->gid);
@@ -49,7 +54,7 @@ static void stat_json(struct json *json, const char *path, const struct granary_
 	json_close(json, '}');
 }
 
-static void stat_text(const char *path, const struct granary_stat *stat)
+static void stat_text(const char *path, const struct granary_stat *stat, const struct data_sizes *sizes)
 {
 	char mode[16], modified[32], changed[32], born[32];
 	printf("  path: ");
@@ -62,6 +67,9 @@ static void stat_text(const char *path, const struct granary_stat *stat)
 	if (stat->layout == 2)
 		printf(" %016" PRIx64 "/%u", stat->pack, stat->slot);
 	printf("    class: %s", stat->storage_class);
+	printf("\n  stored: %" PRIu64 "    physical: %" PRIu64, sizes->stored, sizes->physical);
+	if (sizes->cold_chunks > 0)
+		printf("    cold: %" PRIu64 " of %" PRIu64 " chunks", sizes->cold_chunks, sizes->chunks);
 	printf("\n  modified: %s  changed: %s  created: %s\n", text_time(stat->mtime_ns, modified),
 	       text_time(stat->ctime_ns, changed), text_time(stat->btime_ns, born));
 }
@@ -79,19 +87,27 @@ int cmd_stat(struct cli *cli, int argc, char **argv)
 		return result;
 	if (!cli_check_paths(cli, argc, argv, true, &result))
 		return result;
+	struct admin admin = {0};
 	result = cli_connect(cli);
-	for (int i = 0; i < argc && cli->cluster; i++) {
+	if (result == EXIT_DONE)
+		result = admin_open(cli, &admin);
+	for (int i = 0; i < argc && admin.client; i++) {
 		struct granary_stat stat;
+		struct data_sizes sizes;
 		struct json json;
 		granary_status status = cli_stat(cli, argv[i], follow, &stat);
+		enum err err = status ? OK : data_sizes_ask(&admin, &stat.inode, 1, &sizes);
 		json_init(&json, stdout);
 		if (status)
 			result = cli_worst(result, cli_error(cli, argv[i], status));
+		else if (err)
+			result = cli_worst(result, admin_error(&admin, argv[i], err));
 		else if (as_json)
-			stat_json(&json, argv[i], &stat);
+			stat_json(&json, argv[i], &stat, &sizes);
 		else
-			stat_text(argv[i], &stat);
+			stat_text(argv[i], &stat, &sizes);
 	}
+	admin_close(&admin);
 	return result;
 }
 

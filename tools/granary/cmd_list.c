@@ -8,7 +8,9 @@
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "tools/granary/commands.h"
+#include "tools/granary/data_sizes.h"
 #include "tools/granary/json.h"
+#include "tools/granary/leader_call.h"
 #include "tools/granary/remote_tree.h"
 
 struct ls {
@@ -182,12 +184,23 @@ int cmd_tree(struct cli *cli, int argc, char **argv)
 }
 
 /* Sums are kept by depth: a directory adds its own to the one above when it is left. */
-struct du {
-	bool summary, human;
-	uint64_t sums[TREE_DEPTH_MAX];
+struct du_sum {
+	uint64_t logical, stored, physical;
 };
 
-static void du_line(const struct du *du, uint64_t bytes, const char *path)
+#define DU_BATCH 256u
+
+struct du {
+	bool summary, human, sizes;
+	struct du_sum sums[TREE_DEPTH_MAX];
+	/* With `sizes`: files whose leader is yet to be asked, and the depth at which each counts. */
+	struct admin admin;
+	uint64_t inodes[DU_BATCH];
+	unsigned depths[DU_BATCH];
+	size_t waiting;
+};
+
+static void du_size(const struct du *du, uint64_t bytes)
 {
 	char size[24];
 	if (du->human)
@@ -195,33 +208,74 @@ static void du_line(const struct du *du, uint64_t bytes, const char *path)
 	else
 		snprintf(size, sizeof size, "%" PRIu64, bytes);
 	printf("%s\t", size);
+}
+
+static void du_line(const struct du *du, const struct du_sum *sum, const char *path)
+{
+	du_size(du, sum->logical);
+	if (du->sizes) {
+		du_size(du, sum->stored);
+		du_size(du, sum->physical);
+	}
 	print_name(path);
 	putchar('\n');
+}
+
+static int du_ask(struct du *du, const char *path)
+{
+	struct data_sizes sizes[DU_BATCH];
+	enum err err = du->waiting > 0 ? data_sizes_ask(&du->admin, du->inodes, du->waiting, sizes) : OK;
+	for (size_t i = 0; err == OK && i < du->waiting; i++) {
+		du->sums[du->depths[i]].stored += sizes[i].stored;
+		du->sums[du->depths[i]].physical += sizes[i].physical;
+	}
+	du->waiting = 0;
+	return err ? admin_error(&du->admin, path, err) : EXIT_DONE;
+}
+
+static int du_file(struct du *du, const struct visited *visited)
+{
+	int result = EXIT_DONE;
+	unsigned depth = visited->depth > 0 ? visited->depth - 1 : 0;
+	if (visited->depth == 0)
+		du->sums[0] = (struct du_sum){0};
+	du->sums[depth].logical += visited->stat->size;
+	if (du->sizes && visited->stat->blocks > 0) {
+		du->inodes[du->waiting] = visited->stat->inode;
+		du->depths[du->waiting++] = depth;
+	}
+	if (du->waiting == DU_BATCH || visited->depth == 0)
+		result = du_ask(du, visited->path);
+	if (visited->depth == 0)
+		du_line(du, &du->sums[0], visited->path);
+	return result;
 }
 
 static int du_visit(struct cli *cli, const struct visited *visited, void *arg)
 {
 	(void)cli;
 	struct du *du = arg;
+	struct du_sum *sum = &du->sums[visited->depth];
+	int result = EXIT_DONE;
 	check(visited->depth < TREE_DEPTH_MAX);
 	switch (visited->visit) {
 	case VISIT_BEFORE:
-		du->sums[visited->depth] = 0;
+		*sum = (struct du_sum){0};
 		break;
 	case VISIT_FILE:
-		if (visited->depth > 0)
-			du->sums[visited->depth - 1] += visited->stat->size;
-		else
-			du_line(du, visited->stat->size, visited->path);
-		break;
+		return du_file(du, visited);
 	case VISIT_AFTER:
-		if (visited->depth > 0)
-			du->sums[visited->depth - 1] += du->sums[visited->depth];
+		result = du_ask(du, visited->path);
+		if (visited->depth > 0) {
+			sum[-1].logical += sum->logical;
+			sum[-1].stored += sum->stored;
+			sum[-1].physical += sum->physical;
+		}
 		if (!du->summary || visited->depth == 0)
-			du_line(du, du->sums[visited->depth], visited->path);
+			du_line(du, sum, visited->path);
 		break;
 	}
-	return EXIT_DONE;
+	return result;
 }
 
 int cmd_du(struct cli *cli, int argc, char **argv)
@@ -230,6 +284,7 @@ int cmd_du(struct cli *cli, int argc, char **argv)
 	const struct cli_option options[] = {
 	    {"summary", 's', CLI_FLAG, &du.summary, NULL, "only a total for each PATH"},
 	    {"human", 'h', CLI_FLAG, &du.human, NULL, "sizes as 4.0K, 1.5M"},
+	    {"sizes", 0, CLI_FLAG, &du.sizes, NULL, "logical, stored and physical size"},
 	    {0},
 	};
 	int result = EXIT_DONE;
@@ -238,9 +293,59 @@ int cmd_du(struct cli *cli, int argc, char **argv)
 	if (!cli_check_paths(cli, argc, argv, false, &result))
 		return result;
 	result = cli_connect(cli);
-	for (int i = 0; i < argc && cli->cluster; i++)
+	if (result == EXIT_DONE && du.sizes)
+		result = admin_open(cli, &du.admin);
+	bool ready = result == EXIT_DONE;
+	for (int i = 0; i < argc && ready; i++)
 		result = cli_worst(result, tree_walk(cli, argv[i], du_visit, &du));
+	admin_close(&du.admin);
 	return result;
+}
+
+struct df {
+	struct granary_space space;
+	uint64_t stored, physical;
+};
+
+/* What the masters count at once, and what they sum up over all chunks. */
+static int df_ask(struct cli *cli, struct df *df)
+{
+	Granary__ClusterStatusRequest request = GRANARY__CLUSTER_STATUS_REQUEST__INIT;
+	ProtobufCMessage *reply = NULL;
+	granary_status status = granary_space(cli->cluster, &df->space);
+	if (status)
+		return cli_error(cli, "cluster", status);
+	int result = leader_call(cli, "cluster", MESSAGE_CLUSTER_STATUS, &request.base, &reply);
+	if (result != EXIT_DONE)
+		return result;
+	df->stored = ((const Granary__ClusterStatus *)reply)->stored_bytes;
+	df->physical = ((const Granary__ClusterStatus *)reply)->physical_bytes;
+	message_free(reply);
+	return result;
+}
+
+/* Bytes on the disks for each byte of data; 0: there is none. */
+static double df_overhead(const struct df *df)
+{
+	return df->space.bytes_used == 0 ? 0 : (double)df->physical / (double)df->space.bytes_used;
+}
+
+static void df_json(const struct df *df)
+{
+	const struct granary_space *space = &df->space;
+	struct json json;
+	json_init(&json, stdout);
+	json_open(&json, NULL, '{');
+	json_number(&json, "bytes_total", space->bytes_total);
+	json_number(&json, "bytes_free", space->bytes_free);
+	json_number(&json, "bytes_used", space->bytes_used);
+	json_number(&json, "inodes", space->inodes);
+	json_number(&json, "trash_bytes", space->trash_bytes);
+	json_number(&json, "trash_files", space->trash_files);
+	json_number(&json, "stored_bytes", df->stored);
+	json_number(&json, "physical_bytes", df->physical);
+	json_real(&json, "overhead", df_overhead(df));
+	json_close(&json, '}');
 }
 
 int cmd_df(struct cli *cli, int argc, char **argv)
@@ -251,44 +356,44 @@ int cmd_df(struct cli *cli, int argc, char **argv)
 	    {"json", 0, CLI_FLAG, &as_json, NULL, "an object"},
 	    {0},
 	};
+	struct df df = {0};
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
 	result = cli_connect(cli);
+	if (result == EXIT_DONE)
+		result = df_ask(cli, &df);
 	if (result != EXIT_DONE)
 		return result;
-	struct granary_space space;
-	granary_status status = granary_space(cli->cluster, &space);
-	if (status)
-		return cli_error(cli, "cluster", status);
-	uint64_t taken = space.bytes_total - space.bytes_free;
 	if (as_json) {
-		struct json json;
-		json_init(&json, stdout);
-		json_open(&json, NULL, '{');
-		json_number(&json, "bytes_total", space.bytes_total);
-		json_number(&json, "bytes_free", space.bytes_free);
-		json_number(&json, "bytes_used", space.bytes_used);
-		json_number(&json, "inodes", space.inodes);
-		json_number(&json, "trash_bytes", space.trash_bytes);
-		json_number(&json, "trash_files", space.trash_files);
-		json_close(&json, '}');
+		df_json(&df);
 		return EXIT_DONE;
 	}
 	/* What is in the trash is used, until it is removed for good. */
-	const uint64_t values[] = {space.bytes_total, taken, space.bytes_free, space.bytes_used, space.trash_bytes};
-	static const char *const titles[] = {"disks", "taken", "free", "data", "of it trash"};
-	for (int i = 0; i < 5; i++)
-		printf("%16s", titles[i]);
-	printf("%12s\n", "files");
-	for (int i = 0; i < 5; i++) {
+	const struct {
+		const char *title;
+		uint64_t value;
+	} columns[] = {{"disks", df.space.bytes_total},
+		       {"taken", df.space.bytes_total - df.space.bytes_free},
+		       {"free", df.space.bytes_free},
+		       {"data", df.space.bytes_used},
+		       {"of it trash", df.space.trash_bytes},
+		       {"stored", df.stored},
+		       {"physical", df.physical}};
+	const int count = sizeof columns / sizeof *columns;
+	for (int i = 0; i < count; i++)
+		printf("%*s%16s", i == 5 ? 12 : 0, i == 5 ? "files" : "", columns[i].title);
+	printf("%10s\n", "overhead");
+	for (int i = 0; i < count; i++) {
 		char size[24];
 		if (human)
-			text_size(values[i], size);
+			text_size(columns[i].value, size);
 		else
-			snprintf(size, sizeof size, "%" PRIu64, values[i]);
+			snprintf(size, sizeof size, "%" PRIu64, columns[i].value);
+		if (i == 5)
+			printf("%12" PRIu64, df.space.inodes);
 		printf("%16s", size);
 	}
-	printf("%12" PRIu64 "\n", space.inodes);
+	printf("%9.2fx\n", df_overhead(&df));
 	return EXIT_DONE;
 }

@@ -15,6 +15,8 @@ int cmd_du(struct cli *cli, int argc, char **argv);
 int cmd_df(struct cli *cli, int argc, char **argv);
 int cmd_find(struct cli *cli, int argc, char **argv);
 
+int cmd_explain(struct cli *cli, int argc, char **argv);
+
 int cmd_stat(struct cli *cli, int argc, char **argv);
 int cmd_chmod(struct cli *cli, int argc, char **argv);
 int cmd_chown(struct cli *cli, int argc, char **argv);
@@ -37,6 +39,7 @@ int cmd_admin_status(struct cli *cli, int argc, char **argv);
 int cmd_admin_servers(struct cli *cli, int argc, char **argv);
 int cmd_admin_raft(struct cli *cli, int argc, char **argv);
 int cmd_admin_scrub(struct cli *cli, int argc, char **argv);
+int cmd_admin_what_if(struct cli *cli, int argc, char **argv);
 int cmd_admin_cool(struct cli *cli, int argc, char **argv);
 int cmd_admin_warm(struct cli *cli, int argc, char **argv);
 int cmd_admin_set(struct cli *cli, int argc, char **argv);

@@ -26,7 +26,10 @@ static const struct command files[] = {
      "DST is a local file or directory (default: SRC's name in this directory), \"-\" is standard output.\n"},
     {"cat", cmd_cat, 1, -1, "PATH|ID...", "Print files", NULL},
     {"ls", cmd_ls, 0, -1, "[-lRh] [--json] [PATH...]", "List directories", NULL},
-    {"stat", cmd_stat, 1, -1, "[--json] PATH|ID...", "Show what is known about files", NULL},
+    {"stat", cmd_stat, 1, -1, "[--json] PATH|ID...", "Show what is known about files",
+     "stored: what is kept of the data, of cold chunks compressed; physical: with all copies or parity.\n"},
+    {"explain", cmd_explain, 1, 1, "[--json] PATH|ID", "Show where the chunks of a file are, in what state, and why",
+     "Each copy or shard with its server, what that has of it, and when scrubbing last verified it there.\n"},
     {"rm", cmd_rm, 1, -1, "[-rf] [--now] PATH|ID...", "Remove files",
      "They go to the trash, from which `granary undelete` takes them back for as long as `granary admin set trash_seconds` says.\n"},
     {"undelete", cmd_undelete, 1, -1, "[-r] [--list] [--id ID] [--to PATH] PATH|ID...",
@@ -45,8 +48,12 @@ static const struct command files[] = {
     {"chown", cmd_chown, 2, -1, "[-R] [USER][:GROUP] PATH...", "Change the owner", NULL},
     {"touch", cmd_touch, 1, -1, "[-c] PATH...", "Make empty files, or set their times to now", NULL},
     {"truncate", cmd_truncate, 1, -1, "-s SIZE PATH...", "Set the size of files", NULL},
-    {"du", cmd_du, 1, -1, "[-sh] PATH...", "Sum up the sizes below directories", NULL},
-    {"df", cmd_df, 0, 0, "[-h] [--json]", "Show the space of the cluster", NULL},
+    {"du", cmd_du, 1, -1, "[-sh] [--sizes] PATH...", "Sum up the sizes below directories",
+     "With --sizes three of them: logical, stored (of what is cold: compressed) and physical (all copies, or with parity).\n"},
+    {"df", cmd_df, 0, 0, "[-h] [--json]", "Show the space of the cluster",
+     "data: what files hold; stored: of what is cold, compressed; physical: with all copies, or parity; overhead: of that for each byte "
+     "of\n"
+     "data.\n"},
     {"tree", cmd_tree, 0, 1, "[-L N] [PATH]", "Draw a directory", NULL},
     {"find", cmd_find, 1, 1,
      "PATH [-name PATTERN] [-size [+-]N[ckMG]] [-mtime [+-]N[dhms]] [-type f|d|l] [-xattr K=V] [-print0]",
@@ -78,6 +85,11 @@ static const struct command admin[] = {
      "`admin set\n"
      "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
      "repaired; Ctrl-C leaves them at work.\n"},
+    {"what-if", cmd_admin_what_if, 0, 0, "--lose SERVER,... [--names] [--json]",
+     "Say what would be lost with some chunkservers, what degraded, and how long repair would take",
+     "SERVER: an id, an address, a host, or a location with all that is in it. They are taken to be lost at once and for good, with the\n"
+     "cluster as it is now: what is away does not count. The first 100 chunks that would be lost are named, with --names files as well.\n"
+     "Exit status 1: something would be lost.\n"},
     {"class", cmd_admin_class, 1, -1, "list [--json] | set NAME KEY=VALUE... | remove NAME | assign [--new-only] NAME PATH...",
      "Show the storage classes, make, change or remove one, give one to files and directories",
      "KEYs: copies (1 to 5), cold (auto, off, or shards as in 4+2: auto goes by the number of failure domains), cool (without a write\n"

@@ -530,6 +530,30 @@ static void failed_store_takes_nothing(void **state)
 	assert_int_equal(chunk_store_open(place->loop, &options, &events, &watcher, &store), ERR_STALE_HANDLE);
 }
 
+/* When a chunk was last verified is forgotten with its file: what comes in its place has not been. */
+static void check_time_goes_with_the_file(void **state)
+{
+	struct place *place = *state;
+	struct chunk_index index;
+	char path[128];
+	Granary__ChunkLocation location = GRANARY__CHUNK_LOCATION__INIT;
+	snprintf(path, sizeof(path), "%s/index", place->root);
+	for (int forgets = 0; forgets < 2; forgets++) {
+		assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
+		location.chunk = CHUNK;
+		assert_int_equal(chunk_index_put(&index, &location, true), OK);
+		assert_int_equal(chunk_index_checked_ms(&index, CHUNK), 0);
+		assert_int_equal(chunk_index_put_checked(&index, CHUNK, 12345), OK);
+		assert_int_equal(chunk_index_checked_ms(&index, CHUNK + 1), 0);
+		chunk_index_close(&index);
+		assert_int_equal(chunk_index_open(place->loop, path, &index), OK);
+		assert_int_equal(chunk_index_checked_ms(&index, CHUNK), 12345);
+		assert_int_equal(forgets ? chunk_index_forget(&index, CHUNK) : chunk_index_delete(&index, CHUNK), OK);
+		assert_int_equal(chunk_index_checked_ms(&index, CHUNK), 0);
+		chunk_index_close(&index);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -539,7 +563,7 @@ int main(void)
 		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_blank),
 		PLACE_TEST(unknown_files_go_to_quarantine), PLACE_TEST(data_folder_has_one_owner),
 		PLACE_TEST(open_chunks_are_bounded),	  PLACE_TEST(failed_store_takes_nothing),
-		PLACE_TEST(chain_of_before_is_asked_for),
+		PLACE_TEST(chain_of_before_is_asked_for), PLACE_TEST(check_time_goes_with_the_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
