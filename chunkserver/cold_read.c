@@ -88,6 +88,10 @@ static void cold_read_end(struct cold_read *read, enum err err)
 	} else {
 		reply.crcs = message_borrow(slice_of(read->crcs, 4u * read->crc_count));
 		struct conn_data data = { .iobuf = read->out, .size = read->out == NULL ? 0 : read->out->size };
+		if (read->read != NULL)
+			data = (struct conn_data){ .iobuf = read->read,
+						   .offset = read->read_skip * BLOCK_BYTES,
+						   .size = read->blocks * BLOCK_BYTES };
 		if (data.size == 0)
 			rpc_reply(read->request, &reply.base);
 		else
@@ -115,6 +119,11 @@ static void on_read(void *arg, enum err err)
 		err = ERR_CORRUPT; /* the file ends before */
 	if (err != OK) {
 		cold_read_end(read, err);
+		return;
+	}
+	if (read->to == NULL) { /* they are the answer as they are */
+		read->have = read->blocks;
+		cold_read_step(read);
 		return;
 	}
 	uint32_t wanted = read->blocks - read->have;
@@ -242,6 +251,31 @@ static void blocks_read(struct cold_read *read, uint32_t offset, const uint8_t *
 	read_blocks_to(read, (read->chunk->coded->head_bytes + offset) / BLOCK_BYTES, count, to);
 }
 
+/* The whole answer lies in the shard as it is, in one piece: it is sent as it was read. */
+static bool read_run(struct cold_read *read)
+{
+	const struct coded_index *index = read->chunk->coded;
+	uint32_t begin = 0, offset;
+	const uint8_t *crcs;
+	for (uint32_t next = read->first, count; next < read->end; next += count) {
+		const struct coded_unit *unit = coded_index_find(index, next / unit_blocks(read));
+		count = unit_blocks(read) - next % unit_blocks(read);
+		count = count < read->end - next ? count : read->end - next;
+		if (unit == NULL || unit->shard != index->place || !coded_unit_blocks(index, unit, next % unit_blocks(read), &offset, &crcs) ||
+		    (next > read->first && offset != begin + (next - read->first) * BLOCK_BYTES)) {
+			read->crc_count = 0;
+			return false;
+		}
+		begin = next == read->first ? offset : begin;
+		memcpy(read->crcs + 4u * read->crc_count, crcs, 4u * count);
+		read->crc_count += count;
+	}
+	read->next = read->end;
+	read->state = COLD_BLOCKS_READ;
+	read_blocks_to(read, (index->head_bytes + begin) / BLOCK_BYTES, read->end - read->first, NULL);
+	return true;
+}
+
 static void unit_read(struct cold_read *read, const struct coded_unit *unit)
 {
 	const struct coded_index *index = read->chunk->coded;
@@ -331,7 +365,8 @@ static void take_blocks(struct cold_read *read, const uint8_t *unpacked, const u
 	read->next += count;
 }
 
-static void begin_file(struct cold_read *read)
+/* True: the answer is on its way, or has been given. */
+static bool begin_file(struct cold_read *read)
 {
 	const Granary__ColdRead *message = message_of(read);
 	uint32_t blocks = (uint32_t)(read->chunk->coded->raw_bytes / BLOCK_BYTES);
@@ -339,10 +374,13 @@ static void begin_file(struct cold_read *read)
 	read->end = block_end(message->offset, message->bytes);
 	if (read->end > blocks)
 		read->end = blocks > read->first ? blocks : read->first;
-	if (read->end > read->first) {
-		read->out = iobuf_open((read->end - read->first) * BLOCK_BYTES);
-		read->out->size = (read->end - read->first) * BLOCK_BYTES;
-	}
+	if (read->end == read->first)
+		return false;
+	if (read_run(read))
+		return true;
+	read->out = iobuf_open((read->end - read->first) * BLOCK_BYTES);
+	read->out->size = (read->end - read->first) * BLOCK_BYTES;
+	return false;
 }
 
 static void next_unit(struct cold_read *read)
@@ -361,8 +399,8 @@ static void next_unit(struct cold_read *read)
 			unit_read(read, unit);
 		return;
 	}
-	if (read->out == NULL)
-		begin_file(read);
+	if (read->read == NULL && read->out == NULL && begin_file(read))
+		return;
 	while (read->next < read->end) {
 		unit = coded_index_find(index, read->next / unit_blocks(read));
 		if (unit != NULL) {
