@@ -255,9 +255,9 @@ static int du_visit(struct cli *cli, const struct visited *visited, void *arg)
 {
 	(void)cli;
 	struct du *du = arg;
+	check(visited->depth < TREE_DEPTH_MAX);
 	struct du_sum *sum = &du->sums[visited->depth];
 	int result = EXIT_DONE;
-	check(visited->depth < TREE_DEPTH_MAX);
 	switch (visited->visit) {
 	case VISIT_BEFORE:
 		*sum = (struct du_sum){0};
