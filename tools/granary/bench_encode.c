@@ -100,8 +100,8 @@ static double isal(const struct encode *encode, const struct erasure *encoder, u
 	return (double)done / MIB / (cpu_seconds() - began);
 }
 
-/* MiB/s of what cooling does with a chunk: the checksums of its writer are checked, it is compressed and cut, parity and the checksums of all
- * shards are made. Reading it (a copy, here) is not counted. */
+/* MiB/s of what cooling does with a chunk: the checksums of its writer are checked, it is compressed and cut, parity is made, and the
+ * checksums of all shards but those that its writer made. Reading it (a copy, here) is not counted. */
 static double code_chunk(struct encode *encode)
 {
 	const struct coded_options options = {.data_shards = encode->profile.data_shards,

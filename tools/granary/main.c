@@ -145,7 +145,7 @@ static const struct command bench[] = {
      "raw measures the machine alone, in --dir: synced 4 KiB overwrites, three streams to disk, loopback TCP, CRC-32C, "
      "memcpy, ISA-L.\n"
      "encode measures in memory, with one core, what makes a chunk cold: its checksums, its parity (--profile), compression if asked\n"
-     "for, and the checksums of all shards; beside ISA-L alone.\n"
+     "for, and the checksums of all shards; beside ISA-L alone. Reading it into memory is not counted.\n"
      "The others work in a directory of their own, /granary-bench-PID, which they remove.\n"},
     {0},
 };
