@@ -212,7 +212,7 @@ static void step(void *arg)
 		blocks_write_all(actor);
 	} else if (run->ending) {
 		read_some(actor, actor->looked, actor->table == SPARSE ? 1 : BLOCKS - actor->looked);
-	} else if (rng_below(rng, 2) == 0) {
+	} else if (rng_below(rng, run->cools ? 10 : 2) == 0) {
 		actor->sync = rng_below(rng, 2) == 0 && !run->never_sync;
 		write_some(actor, first, count);
 	} else {
