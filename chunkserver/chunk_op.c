@@ -210,25 +210,54 @@ static struct chunk_op *find_blocker(const struct chunk_op *op)
 
 /* ---------------------------------------------------------------- the start */
 
-/* Sees to the dirty mark: false when it has to wait for another operation that is setting it. */
+struct marking {
+	struct work work;
+	struct chunk *chunk;
+	enum err err;
+};
+
+static void marking_run(struct work *work)
+{
+	struct marking *marking = container_of(work, struct marking, work);
+	marking->err = chunk_store_sync_index(marking->chunk->store);
+}
+
+static void marking_done(struct work *work)
+{
+	struct marking *marking = container_of(work, struct marking, work);
+	struct chunk *chunk = marking->chunk;
+	struct chunk_store *store = chunk->store;
+	chunk->mark = marking->err == OK ? MARK_SET : MARK_NONE;
+	if (marking->err != OK)
+		chunk_store_fail(store, "mark", marking->err);
+	chunk_ops_wake(chunk, NULL);
+	chunk_unuse(chunk);
+	free(marking);
+	chunk_store_work_end(store);
+}
+
+/* Sees to the dirty mark: false when it has to wait until that is durable. Only then is anything written here, or passed on: who has passed
+ * something on, and comes back from a loss of power without it and without a mark, would be taken for one that has everything. */
 static bool mark_dirty(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
-	if (chunk->mark == MARK_SETTING) {
-		op->blocked_by = chunk->marking;
+	if (chunk->mark != MARK_NONE)
+		return chunk->mark == MARK_SET;
+	enum err err = chunk_store_mark(chunk);
+	if (err != OK) {
+		chunk_store_fail(chunk->store, "mark", err);
+		chunk_op_refuse(op, ERR_STORE_FAILED);
 		return false;
 	}
-	if (chunk->mark == MARK_NONE) {
-		enum err err = chunk_store_mark(chunk);
-		if (err != OK) {
-			chunk_store_fail(chunk->store, "mark", err);
-			chunk_op_refuse(op, ERR_STORE_FAILED);
-			return false;
-		}
-		chunk->mark = MARK_SETTING;
-		chunk->marking = op;
-	}
-	return true;
+	struct marking *marking = mem_zero(1, sizeof(*marking));
+	marking->chunk = chunk;
+	marking->err = ERR_CANCELLED;
+	marking->work.run = marking_run;
+	marking->work.done = marking_done;
+	chunk->mark = MARK_SETTING;
+	chunk_use(chunk);
+	chunk_store_submit(chunk->store, NULL, &marking->work);
+	return false;
 }
 
 /* A sync is what tells a writer that all that was written before is there. */
