@@ -61,6 +61,9 @@ static void configure(struct cool *cool)
 		cool_retry(cool, ERR_BUSY);
 		return;
 	}
+	/* Who syncs has to hear of it, and of a cold chunk is told that all is well. */
+	if (err == OK && chunk->loss_untold)
+		err = ERR_DATA_LOST;
 	if (err == OK && (chunk->version != location->version || chunk->copy != COPY_COMPLETE ||
 			  service_position(service, location->replicas, location->n_replicas) != 0))
 		err = ERR_STALE_VERSION;
@@ -212,7 +215,7 @@ static void slots_answered(void *arg, const struct rpc_result *result)
 		cool_retry(cool, result->err);
 		return;
 	}
-	if (reply->uncertain || reply->blank || reply->loss_untold) {
+	if (reply->uncertain || reply->blank) {
 		cool_retry(cool, ERR_UNCERTAIN);
 		return;
 	}

@@ -80,10 +80,21 @@ void cooling_judge(struct cooling *cooling, const Granary__Chunk *chunk, struct 
 	cold_judge(&question, cooling_meta(cooling), chunk, shard_is_lost, cooling, out);
 }
 
+/* Nothing that stays so: a server or a link that failed, or what is looked at just now. */
+static bool may_pass(enum err err)
+{
+	return err == ERR_BUSY || err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_CHAIN_BROKEN ||
+	       err == ERR_NO_LEASE || err == ERR_UNCERTAIN || err == ERR_CANCELLED || err == ERR_STALE_VERSION;
+}
+
 void cooling_note_failed(struct cooling *cooling, uint64_t chunk, enum err err)
 {
+	bool passes = may_pass(err);
+
 	cooling->failed[cooling->failed_next++ % COOL_FAILED_MAX] =
-		(struct failed){ .chunk = chunk, .until_ms = cooling_now_ms(cooling) + COOL_FAILED_MS, .err = err };
+		(struct failed){ .chunk = chunk,
+				 .until_ms = cooling_now_ms(cooling) + (passes ? COOL_AGAIN_MS : COOL_FAILED_MS),
+				 .err = passes ? ERR_BUSY : err };
 }
 
 enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk)
@@ -178,6 +189,7 @@ static Granary__ChunkCommand *command_of(const struct job *job)
 	cold->coded = cold->chunk->coded;
 	cold->chunk->coded = NULL;
 	cold->shard = job->place;
+	cold->again = job->told;
 	message_unref(&location->base);
 	return command;
 }
@@ -206,7 +218,8 @@ static void tell(struct job *job)
 		command_to_rebuild(job, command->cold);
 	if (job->task == COLD_COOL && command->cold->chunk->n_replicas > 0)
 		job->worker = command->cold->chunk->replicas[0]->server;
-	commands_add(job->cooling->options.context->commands, job->worker, command);
+	if (commands_add(job->cooling->options.context->commands, job->worker, command))
+		job->told = true;
 }
 
 /* ---- changes */
@@ -403,20 +416,44 @@ static void done_warm(struct job *job)
 	cooling_propose(job, op);
 }
 
+static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
+
+/* Its job, which may be a predecessor's; NULL: there is none. */
+static struct job *job_of(struct cooling *cooling, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (!cooling_find(cooling, id) && meta_chunk(cooling_meta(cooling), id, &chunk) == OK && chunk->frozen)
+		adopt(cooling, id, chunk);
+	message_free(chunk ? &chunk->base : NULL);
+	return cooling_find(cooling, id);
+}
+
+/* An attempt that has been given up meanwhile has another version. */
+static bool is_of(const struct job *job, const Granary__ColdDone *message, const Granary__Chunk *shard)
+{
+	if (job->state != JOB_RUNNING || job->task != message->task || job->done)
+		return false;
+	if (job->task == COLD_REBUILD)
+		return job->shard == message->shard && shard && shard->version + 1 == message->version;
+	return job->version == message->version;
+}
+
 static void serve_done(struct cooling *cooling, struct rpc_request *request)
 {
 	const Granary__ColdDone *message = (const Granary__ColdDone *)request->message;
-	struct job *job = cooling_find(cooling, message->chunk);
 	Granary__Chunk *shard = NULL;
 
 	if (!request->conn || rpc_conn_role(request->conn) != RPC_CHUNKSERVER) {
 		rpc_reply_error(request, ERR_NOT_PERMITTED, NULL);
 		return;
 	}
-	/* Of what has been given up meanwhile: said, and forgotten. What a predecessor began is found in the pass, and told again. */
-	if (!job || job->state != JOB_RUNNING || job->task != message->task || job->version != message->version || job->done ||
-	    (job->task == COLD_REBUILD && job->shard != message->shard)) {
+	struct job *job = job_of(cooling, message->chunk);
+	if (message->shard != 0 && meta_chunk(cooling_meta(cooling), message->shard, &shard))
+		shard = NULL;
+	if (!job || !is_of(job, message, shard)) {
 		rpc_reply_error(request, job ? ERR_STALE_VERSION : ERR_NO_CHUNK, NULL);
+		message_free(shard ? &shard->base : NULL);
 		return;
 	}
 	job->done = request;
@@ -427,8 +464,6 @@ static void serve_done(struct cooling *cooling, struct rpc_request *request)
 		done_cool(job, message);
 	} else if (job->task == COLD_WARM) {
 		done_warm(job);
-	} else if (meta_chunk(cooling_meta(cooling), job->shard, &shard)) {
-		job_end(job, ERR_NO_CHUNK);
 	} else {
 		propose_rebuild(job, shard->version, 2);
 	}
@@ -447,8 +482,6 @@ static void wait_for(struct job *job, struct rpc_request *request)
 	job->waits = wait;
 }
 
-static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
-
 static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 {
 	uint64_t id = ((const Granary__ChunkWarm *)request->message)->chunk;
@@ -466,6 +499,8 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 		else
 			adopt(cooling, id, chunk);
 	}
+	if (err == ERR_NO_SERVERS && cooling_now_ms(cooling) < cooling->begin_after_ms)
+		err = ERR_BUSY; /* they are still on their way */
 	struct job *job = err == OK ? cooling_find(cooling, id) : NULL;
 	if (job && job->task == COLD_COOL && job->state == JOB_RUNNING)
 		cooling_undo(job);
@@ -479,19 +514,6 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 
 /* ---- going on */
 
-/* A predecessor began it. */
-static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk)
-{
-	struct job *job;
-
-	if (chunk->coding && chunk->cold && chunk->n_replicas == 0)
-		return;
-	job = cooling_job_add(cooling, id, chunk->version);
-	job->state = chunk->coding ? JOB_RUNNING : JOB_THAWING;
-	job->task = chunk->coding && !chunk->cold ? COLD_COOL : COLD_WARM;
-	job->worker = chunk->n_replicas > 0 ? chunk->replicas[0] : 0;
-}
-
 static void adopt_rebuild(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict)
 {
 	for (unsigned i = 0; i < verdict->total; i++) {
@@ -503,23 +525,36 @@ static void adopt_rebuild(struct cooling *cooling, uint64_t id, const Granary__C
 		job->place = i;
 		job->shard = chunk->coding->shards[i];
 		job->worker = verdict->rebuilding[i];
+		job->told = true;
 		return;
 	}
+}
+
+/* A predecessor began it. */
+static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct cold_verdict verdict;
+	struct job *job;
+
+	if (chunk->coding && chunk->cold && chunk->n_replicas == 0) {
+		cooling_judge(cooling, chunk, &verdict);
+		adopt_rebuild(cooling, id, chunk, &verdict);
+		return;
+	}
+	job = cooling_job_add(cooling, id, chunk->version);
+	job->state = chunk->coding ? JOB_RUNNING : JOB_THAWING;
+	job->task = chunk->coding && !chunk->cold ? COLD_COOL : COLD_WARM;
+	job->worker = chunk->n_replicas > 0 ? chunk->replicas[0] : 0;
+	job->told = true;
 }
 
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	struct cooling *cooling = arg;
-	struct cold_verdict verdict;
 
 	cooling->cursor = id;
-	if (chunk->frozen && !cooling_find(cooling, id)) {
+	if (chunk->frozen && !cooling_find(cooling, id))
 		adopt(cooling, id, chunk);
-		if (!cooling_find(cooling, id)) {
-			cooling_judge(cooling, chunk, &verdict);
-			adopt_rebuild(cooling, id, chunk, &verdict);
-		}
-	}
 	return ++cooling->seen < COOL_SCAN_MAX;
 }
 
@@ -547,6 +582,20 @@ static enum err begin_rebuild(void *arg, uint64_t id, const Granary__Chunk *chun
 	return verdict.lacking > 0 ? cooling_begin_rebuild(cooling, id, chunk, &verdict) : OK;
 }
 
+/* Shards whose chunk has become hot, or was removed. */
+static void forget_gone(struct cooling *cooling)
+{
+	struct lost_shard *lost, *next;
+
+	HASH_ITER(hh, cooling->lost, lost, next)
+	{
+		Granary__Chunk *shard = NULL;
+		if (meta_chunk(cooling_meta(cooling), lost->shard, &shard) == ERR_NO_CHUNK)
+			lost_forget(cooling, lost->shard);
+		message_free(shard ? &shard->base : NULL);
+	}
+}
+
 static void step_pass(struct cooling *cooling)
 {
 	if (cooling_now_ms(cooling) < cooling->pass_after_ms)
@@ -557,6 +606,7 @@ static void step_pass(struct cooling *cooling)
 		return;
 	}
 	if (cooling->seen < COOL_SCAN_MAX) {
+		forget_gone(cooling);
 		cooling->cursor = 0;
 		cooling->pass_after_ms = cooling_now_ms(cooling) + COOL_PASS_PAUSE_MS;
 	}
@@ -666,7 +716,8 @@ static void on_step(void *arg)
 	{
 		step_job(job);
 	}
-	step_wishes(cooling);
+	if (cooling_now_ms(cooling) >= cooling->begin_after_ms)
+		step_wishes(cooling);
 	step_pass(cooling);
 }
 
@@ -709,7 +760,8 @@ void cooling_leading(struct cooling *cooling)
 	cooling->leading = true;
 	cooling->cursor = 0;
 	cooling->pass_after_ms = 0;
-	timer_start(&cooling->step, REPAIR_START_MS);
+	cooling->begin_after_ms = cooling_now_ms(cooling) + REPAIR_START_MS;
+	timer_start(&cooling->step, COOL_STEP_MS);
 }
 
 void cooling_deposed(struct cooling *cooling)

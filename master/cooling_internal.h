@@ -31,6 +31,7 @@ struct job {
 	uint64_t shard; /* its id, */
 	uint64_t worker; /* and who does it, likewise for the other tasks; 0: not known yet */
 	uint64_t begun_ms, told_ms;
+	bool told; /* by us, or by a predecessor */
 	struct rpc_request *done; /* ColdDone, answered when what follows is committed */
 	struct warm_wait *waits;
 	/* What is proposed. */
@@ -68,6 +69,7 @@ struct cooling {
 	size_t wish_first, wish_count;
 	/* The pass over all chunks. */
 	uint64_t cursor, pass_after_ms;
+	uint64_t begin_after_ms; /* nothing new: servers that have not been heard yet are no less there */
 	size_t seen;
 	struct placement_candidate *candidates;
 };
