@@ -19,6 +19,7 @@
 #include "chunkserver/settle.h"
 #include "chunkserver/store_files.h"
 #include "common/base/check.h"
+#include "common/proto/refusal.h"
 #include "common/sys/log.h"
 
 static void try_start(struct chunk_op *op);
@@ -68,6 +69,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
 		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
 			snprintf(text, sizeof(text), MEND_TEXT_TORN);
+		else if ((err == ERR_STALE_VERSION || err == ERR_NO_CHUNK) && op->state == OP_ARRIVED)
+			snprintf(text, sizeof(text), REFUSAL_UNBEGUN);
 		rpc_reply_error(request, err, text);
 		return;
 	}
@@ -330,6 +333,8 @@ static void start_write(struct chunk_op *op)
 	}
 	if (!mark_dirty(op))
 		return;
+	if (op->known_ms != 0)
+		chunk_retry_begin(op);
 	op->state = OP_RUNNING;
 	op->local_pending = true;
 	if (op->mends)

@@ -14,6 +14,12 @@
 #include "common/base/bytes.h"
 #include "common/base/crc32c.h"
 
+#ifdef PLANT_COOLED_FROM_THE_TAIL
+#define SOURCE_OF(location) ((location)->n_replicas - 1)
+#else
+#define SOURCE_OF(location) 0 /* the head settles what it gives */
+#endif
+
 static void sources_clear(struct cool *cool)
 {
 	for (unsigned i = 0; i < cool->source_count; i++) {
@@ -145,7 +151,7 @@ static bool source_begin(struct cool *cool, uint32_t number)
 {
 	struct service *service = cool->task.service;
 	const Granary__ChunkLocation *location = command_of(cool)->chunk;
-	struct rpc_peer *peer = shard_peer(service, location->replicas[0]->address);
+	struct rpc_peer *peer = shard_peer(service, location->replicas[SOURCE_OF(location)]->address);
 	struct source *source = &cool->sources[cool->source_count];
 	Granary__ChunkRead piece = GRANARY__CHUNK_READ__INIT;
 	Granary__BlobRead record = GRANARY__BLOB_READ__INIT;
@@ -517,6 +523,10 @@ static void step_write(struct cool *cool)
 		break;
 	default:
 		cool->state = COOL_CHECK_HEAD;
+#ifdef PLANT_SHARDS_NOT_SYNCED
+		cold_task_go_on(&cool->task, 0);
+		break;
+#endif
 		call_all(cool, SHARD_SYNC, 0, 0);
 		break;
 	}

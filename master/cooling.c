@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/sys/log.h"
 #include "master/cooling_internal.h"
@@ -36,75 +37,6 @@ unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server)
 	for (const struct job *job = cooling->jobs; job; job = job->hh.next)
 		count += job->worker == server && job->state != JOB_THAWING;
 	return count;
-}
-
-/* ---- what is known to be bad, and what failed */
-
-static bool shard_is_lost(void *arg, uint64_t shard)
-{
-	const struct cooling *cooling = arg;
-	struct lost_shard *lost;
-
-	HASH_FIND(hh, cooling->lost, &shard, sizeof(shard), lost);
-	return lost != NULL;
-}
-
-void cooling_shard_lost(struct cooling *cooling, uint64_t shard)
-{
-	struct repair *repair = cooling->options.repair;
-	if (shard_is_lost(cooling, shard) || HASH_COUNT(cooling->lost) >= COOL_WISHES_MAX)
-		return;
-	struct lost_shard *lost = mem_zero(1, sizeof(*lost));
-	lost->shard = shard;
-	HASH_ADD(hh, cooling->lost, shard, sizeof(lost->shard), lost);
-	log_warn("shard_lost", "shard=%016" PRIx64, shard);
-	repair_look(repair, shard);
-}
-
-static void lost_forget(struct cooling *cooling, uint64_t shard)
-{
-	struct lost_shard *lost;
-
-	HASH_FIND(hh, cooling->lost, &shard, sizeof(shard), lost);
-	if (!lost)
-		return;
-	HASH_DEL(cooling->lost, lost);
-	free(lost);
-}
-
-void cooling_judge(struct cooling *cooling, const Granary__Chunk *chunk, struct cold_verdict *out)
-{
-	struct repair_question question;
-
-	repair_question(cooling->options.repair, &question);
-	cold_judge(&question, cooling_meta(cooling), chunk, shard_is_lost, cooling, out);
-}
-
-/* Nothing that stays so: a server or a link that failed, or what is looked at just now. */
-static bool may_pass(enum err err)
-{
-	return err == ERR_BUSY || err == ERR_CLOSED || err == ERR_UNREACHABLE || err == ERR_TIMEOUT || err == ERR_CHAIN_BROKEN ||
-	       err == ERR_NO_LEASE || err == ERR_UNCERTAIN || err == ERR_CANCELLED || err == ERR_STALE_VERSION;
-}
-
-void cooling_note_failed(struct cooling *cooling, uint64_t chunk, enum err err)
-{
-	bool passes = may_pass(err);
-
-	cooling->failed[cooling->failed_next++ % COOL_FAILED_MAX] =
-		(struct failed){ .chunk = chunk,
-				 .until_ms = cooling_now_ms(cooling) + (passes ? COOL_AGAIN_MS : COOL_FAILED_MS),
-				 .err = passes ? ERR_BUSY : err };
-}
-
-enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk)
-{
-	for (size_t i = 0; i < COOL_FAILED_MAX; i++) {
-		const struct failed *failed = &cooling->failed[i];
-		if (failed->chunk == chunk && cooling_now_ms(cooling) < failed->until_ms)
-			return failed->err;
-	}
-	return OK;
 }
 
 /* ---- jobs */
@@ -190,6 +122,7 @@ static Granary__ChunkCommand *command_of(const struct job *job)
 	cold->chunk->coded = NULL;
 	cold->shard = job->place;
 	cold->again = job->told;
+	cold->cold_ms = cooling_cold_ms(job->cooling, job->chunk);
 	message_unref(&location->base);
 	return command;
 }
@@ -230,7 +163,7 @@ static void rebuild_ended(struct job *job)
 	uint64_t chunk = job->chunk;
 
 	if (job->op->shard_rebuild->step == 2)
-		lost_forget(cooling, job->shard);
+		cooling_lost_forget(cooling, job->shard);
 	job_end(job, OK);
 	repair_look(cooling->options.repair, chunk); /* others of it may be lacking */
 }
@@ -260,6 +193,7 @@ static void on_committed(struct job *job)
 		job->state = JOB_THAWING;
 		break;
 	case GRANARY__META_OP__OP_COOL_COMMIT:
+		cooling_note_cold(job->cooling, job->chunk);
 		log_info("chunk_cold", "chunk=%016" PRIx64 " raw=%" PRIu64 " stored=%" PRIu64, job->chunk,
 			 job->op->cool_commit->coding->raw_bytes, job->op->cool_commit->coding->stored_bytes);
 		job_end(job, OK);
@@ -582,20 +516,6 @@ static enum err begin_rebuild(void *arg, uint64_t id, const Granary__Chunk *chun
 	return verdict.lacking > 0 ? cooling_begin_rebuild(cooling, id, chunk, &verdict) : OK;
 }
 
-/* Shards whose chunk has become hot, or was removed. */
-static void forget_gone(struct cooling *cooling)
-{
-	struct lost_shard *lost, *next;
-
-	HASH_ITER(hh, cooling->lost, lost, next)
-	{
-		Granary__Chunk *shard = NULL;
-		if (meta_chunk(cooling_meta(cooling), lost->shard, &shard) == ERR_NO_CHUNK)
-			lost_forget(cooling, lost->shard);
-		message_free(shard ? &shard->base : NULL);
-	}
-}
-
 static void step_pass(struct cooling *cooling)
 {
 	if (cooling_now_ms(cooling) < cooling->pass_after_ms)
@@ -606,7 +526,7 @@ static void step_pass(struct cooling *cooling)
 		return;
 	}
 	if (cooling->seen < COOL_SCAN_MAX) {
-		forget_gone(cooling);
+		cooling_forget_gone(cooling);
 		cooling->cursor = 0;
 		cooling->pass_after_ms = cooling_now_ms(cooling) + COOL_PASS_PAUSE_MS;
 	}
@@ -704,6 +624,17 @@ bool cooling_due(void *arg, uint64_t id, uint64_t *again_ns)
 	return cold;
 }
 
+/* After an election servers that have not been heard yet are no less there. */
+static bool may_begin(const struct cooling *cooling)
+{
+	const struct servers *servers = cooling_servers(cooling);
+	size_t usable = 0;
+
+	for (size_t i = 0; i < servers_count(servers); i++)
+		usable += servers_is_usable(servers_at(servers, i), cooling_now_ms(cooling));
+	return usable == servers_count(servers) || cooling_now_ms(cooling) >= cooling->begin_after_ms;
+}
+
 static void on_step(void *arg)
 {
 	struct cooling *cooling = arg;
@@ -716,7 +647,7 @@ static void on_step(void *arg)
 	{
 		step_job(job);
 	}
-	if (cooling_now_ms(cooling) >= cooling->begin_after_ms)
+	if (may_begin(cooling))
 		step_wishes(cooling);
 	step_pass(cooling);
 }
@@ -760,6 +691,8 @@ void cooling_leading(struct cooling *cooling)
 	cooling->leading = true;
 	cooling->cursor = 0;
 	cooling->pass_after_ms = 0;
+	memset(cooling->colds, 0, sizeof(cooling->colds));
+	cooling->colds_before_ms = cooling_now_ms(cooling);
 	cooling->begin_after_ms = cooling_now_ms(cooling) + REPAIR_START_MS;
 	timer_start(&cooling->step, COOL_STEP_MS);
 }

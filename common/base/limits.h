@@ -212,6 +212,7 @@
 #define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
 #define COOL_FAILED_MS 20000u
 #define COOL_AGAIN_MS 1000u			     /* or, where it was a server or a link that failed */
+#define COOL_COLDS_REMEMBERED 256u		     /* when they became cold: of the last ones it is known */
 #define COOL_DUE_AGAIN_MS 600000u		     /* what was due and could not be made cold is tried again */
 #define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
 #define COOL_TOLD_AGAIN_MS 2000u		     /* who is at it hears of it again */

@@ -90,6 +90,9 @@ static void shards_remove(struct meta *meta, const Granary__Coding *coding)
 static void fences_add(struct meta *meta, Granary__Chunk *chunk, uint64_t before)
 {
 	size_t count = (size_t)(meta->state->garbage_last - before);
+#ifdef PLANT_COLD_WITHOUT_FENCES
+	return;
+#endif
 	if (count == 0)
 		return;
 	chunk->fences = mem_resize(chunk->fences, (chunk->n_fences + count) * sizeof(*chunk->fences));
@@ -146,7 +149,9 @@ void cold_remove(struct meta *meta, uint64_t id, const Granary__Chunk *chunk)
 	if (!chunk->coding)
 		return;
 	shards_remove(meta, chunk->coding);
+#ifndef PLANT_ERASED_REMAINS
 	erased_forget(meta, id);
+#endif
 }
 
 /* ---- becoming cold */
@@ -377,7 +382,11 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 	}
 	shard->rebuilding = 0;
 	bool in_place = shard->replicas[0] == op->server; /* what was bad there is written again */
-	if (op->step == 2 && !in_place) {
+	bool done = op->step == 2;
+#ifdef PLANT_REBUILD_GIVEN_UP_IS_DONE
+	done = true;
+#endif
+	if (done && !in_place) {
 		copies_remove(meta, op->shard, shard);
 		replicas_set(meta, op->shard, shard, &op->server, 1);
 	} else if (!in_place) {

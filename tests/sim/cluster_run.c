@@ -50,6 +50,11 @@ static void use_copysets(struct run *run)
 	cluster_run_until(run, is_set, &done, START_US, "a setting");
 }
 
+static bool has_become_cold(void *arg)
+{
+	return ((struct run *)arg)->counts.cold >= 3;
+}
+
 struct run *cluster_run_begin(const struct cluster_run_options *options)
 {
 	struct run *run = mem_zero(1, sizeof *run);
@@ -76,6 +81,8 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
 	for (unsigned i = 0; i < CLIENTS; i++)
 		load_go(world_node(&run->world, NODE_CLIENT, i)->program);
+	if (options->cools)
+		cluster_run_until(run, has_become_cold, run, START_US, "some chunks become cold");
 	return run;
 }
 
