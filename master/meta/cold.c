@@ -149,9 +149,7 @@ void cold_remove(struct meta *meta, uint64_t id, const Granary__Chunk *chunk)
 	if (!chunk->coding)
 		return;
 	shards_remove(meta, chunk->coding);
-#ifndef PLANT_ERASED_REMAINS
 	erased_forget(meta, id);
-#endif
 }
 
 /* ---- becoming cold */
@@ -331,8 +329,10 @@ enum err op_chunk_thaw(struct context *context, const Granary__ChunkThaw *op, Gr
 		return ERR_STALE_VERSION;
 	if (!fences_are_down(meta, found, op))
 		return ERR_BUSY;
+#ifndef PLANT_ERASED_NOT_DELETED
 	if (!erased_take(meta, op->chunk, ERASED_AT_ONCE_MAX, true))
 		return ERR_BUSY;
+#endif
 	Granary__Chunk *chunk = chunk_edit(meta, op->chunk);
 	chunk->version++;
 	chunk->frozen = false;

@@ -17,8 +17,7 @@ set(cluster_plants
 	chunkserver/cool_op:COOLED_FROM_THE_TAIL:600:data:cold	    # the shards lack what the head settles afterwards
 	chunkserver/chunk_retry:WARM_COPY_KNOWS_ALL:600:data:cold  # a write of before it was cold is done again when it is hot
 	master/meta/cold:COLD_WITHOUT_FENCES:400:network:cold	    # written while a shard or copy of before may still be read
-	master/meta/cold:ERASED_REMAINS:100:data:cold		    # what is noted of a cold pack stays when it goes
-	master/meta/cold:REBUILD_GIVEN_UP_IS_DONE:400:data:cold)   # a shard counts as made anew where that has failed
+	master/meta/cold:ERASED_NOT_DELETED:60:data:cold)	    # blobs that are deleted while their pack is cold stay when it is hot
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
 add_library(sim_cluster_parts OBJECT sim/sim_cluster.c ${cluster_parts})
 target_link_libraries(sim_cluster_parts PRIVATE ${sim_rooms} granary_sim)

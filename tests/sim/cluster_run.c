@@ -37,15 +37,13 @@ static bool is_set(void *arg)
 	return *(bool *)arg;
 }
 
-/* The least width: even four servers are more than that. */
-static void use_copysets(struct run *run)
+static void set(struct run *run, char *key, uint64_t value)
 {
 	Granary__SettingsRequest request = GRANARY__SETTINGS_REQUEST__INIT;
 	const struct program *program = world_node(&run->world, NODE_CLIENT, 0)->program;
-	char key[] = "copyset_width";
 	bool done = false;
 	request.key = key;
-	request.value = 2;
+	request.value = value;
 	client_call_leader(program->client, MESSAGE_SETTINGS, &request.base, on_set, &done);
 	cluster_run_until(run, is_set, &done, START_US, "a setting");
 }
@@ -76,7 +74,9 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	for (unsigned i = 0; i < CLIENTS; i++)
 		node_start(world_node(&run->world, NODE_CLIENT, i));
 	if (options->loses_one && !options->cools)
-		use_copysets(run);
+		set(run, (char[]){ "copyset_width" }, 2); /* the least: even four servers are more than that */
+	if (options->cools)
+		set(run, (char[]){ "trash_seconds" }, 1); /* blobs and chunks are deleted while they are cold */
 	load_make(run);
 	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
 	for (unsigned i = 0; i < CLIENTS; i++)
