@@ -428,7 +428,9 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 		return;
 	}
 	if (err == OK && !cooling_find(cooling, id)) {
-		if (chunk->cold && chunk->n_replicas == 0)
+		if (chunk->cold && chunk->n_replicas == 0 && cooling_failed_lately(cooling, id) == ERR_BUSY)
+			err = ERR_BUSY; /* not as often as writers ask */
+		else if (chunk->cold && chunk->n_replicas == 0)
 			err = cooling_begin_warm(cooling, id, chunk);
 		else
 			adopt(cooling, id, chunk);

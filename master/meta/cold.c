@@ -382,11 +382,7 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 	}
 	shard->rebuilding = 0;
 	bool in_place = shard->replicas[0] == op->server; /* what was bad there is written again */
-	bool done = op->step == 2;
-#ifdef PLANT_REBUILD_GIVEN_UP_IS_DONE
-	done = true;
-#endif
-	if (done && !in_place) {
+	if (op->step == 2 && !in_place) {
 		copies_remove(meta, op->shard, shard);
 		replicas_set(meta, op->shard, shard, &op->server, 1);
 	} else if (!in_place) {

@@ -103,6 +103,8 @@ static bool is_torn(const struct block_actor *actor, unsigned i, const uint8_t *
 	uint8_t whole[BLOCK_BYTES], zeros[SECTOR_BYTES] = { 0 };
 	if (!actor->program->run->may_lose)
 		return false;
+	if (actor->program->run->cools) /* files are used again: it may be sectors of what was in this one before */
+		return true;
 	for (uint32_t at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
 		fill(whole, get_le64(bytes + at), actor->table, actor->first + i);
 		if (memcmp(whole + at, bytes + at, SECTOR_BYTES) != 0 && memcmp(zeros, bytes + at, SECTOR_BYTES) != 0)
