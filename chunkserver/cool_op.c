@@ -493,8 +493,19 @@ static void step_read(struct cool *cool)
 	}
 }
 
+/* A writer has it back: what was to be its shards may be deleted by now, and is not made again. */
+static bool is_given_up(const struct cool *cool)
+{
+	const struct chunk *chunk = chunk_store_find(cool->task.service->store, command_of(cool)->chunk->chunk);
+	return chunk != NULL && chunk->version != command_of(cool)->chunk->version;
+}
+
 static void step_write(struct cool *cool)
 {
+	if (is_given_up(cool)) {
+		cool_fail(cool, ERR_STALE_VERSION);
+		return;
+	}
 	switch (cool->state) {
 	case COOL_HEAD:
 		begin_writing(cool);
