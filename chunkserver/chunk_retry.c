@@ -166,9 +166,6 @@ static uint64_t time_before(uint64_t now, uint64_t ago_ms)
 
 void chunk_retry_begin(const struct chunk_op *op)
 {
-#ifdef PLANT_WARM_COPY_KNOWS_ALL
-	return;
-#endif
 	op_ring_restart(&op->chunk->ring, time_before(op_ring_now(op->service->loop), op->known_ms));
 }
 

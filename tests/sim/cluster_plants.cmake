@@ -14,8 +14,7 @@ set(cluster_plants
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
 	master/meta/session:APPLY_TWICE:400		    # a request that is sent again is applied again
 	chunkserver/cool_op:SHARDS_NOT_SYNCED:100:power:cold	    # a chunk is cold before its shards are on the disks
-	chunkserver/cool_op:COOLED_FROM_THE_TAIL:100:network:cold	    # the shards lack what the head settles afterwards
-	chunkserver/chunk_retry:WARM_COPY_KNOWS_ALL:600:data:cold  # a write of before it was cold is done again when it is hot
+	chunkserver/cool_op:COOLED_FROM_THE_TAIL:500:network:cold	    # the shards lack what the head settles afterwards
 	master/meta/cold:COLD_WITHOUT_FENCES:100:network:cold	    # written while a shard or copy of before may still be read
 	master/meta/cold:ERASED_NOT_DELETED:60:data:cold)	    # blobs that are deleted while their pack is cold stay when it is hot
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
