@@ -1,10 +1,13 @@
 /* Deleting chunks (chunk_store.h). */
 #include <stdlib.h>
+#include <utlist.h>
 
 #include "chunkserver/chunk_store_internal.h"
 #include "common/base/check.h"
 
 struct deleting {
+	struct deleting *previous, *next;
+	uint64_t id;
 	struct work work;
 	struct chunk_store *store;
 	char *path;
@@ -30,6 +33,7 @@ static void removed(struct work *work)
 {
 	struct deleting *deleting = container_of(work, struct deleting, work);
 	struct chunk_store *store = deleting->store;
+	DL_DELETE2(store->deletings, deleting, previous, next);
 	store_files_settle(&store->files, deleting->free_number, deleting->err == OK);
 	if (deleting->err != OK)
 		chunk_store_fail(store, "delete", deleting->err);
@@ -38,6 +42,16 @@ static void removed(struct work *work)
 	free(deleting->free_path);
 	free(deleting);
 	chunk_store_work_end(store);
+}
+
+bool chunk_store_deletes(const struct chunk_store *store, uint64_t id)
+{
+	const struct deleting *deleting;
+	DL_FOREACH2 (store->deletings, deleting, next) {
+		if (deleting->id == id)
+			return true;
+	}
+	return false;
 }
 
 static void remember(struct chunk_store *store, uint64_t id, uint64_t version)
@@ -69,7 +83,7 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, uint64_t ver
 	if (chunk != NULL)
 		chunk_store_forget(chunk);
 	struct deleting *deleting = mem_zero(1, sizeof(*deleting));
-	*deleting = (struct deleting){ .store = store, .done = done, .arg = arg };
+	*deleting = (struct deleting){ .id = id, .store = store, .done = done, .arg = arg };
 	deleting->path = store_files_path(&store->files, id, chunk_kind_of(location->kind));
 	message_free(&location->base);
 	err = chunk_index_delete(&store->index, id);
@@ -82,6 +96,7 @@ enum err chunk_store_delete(struct chunk_store *store, uint64_t id, uint64_t ver
 	deleting->free_number = store_files_vacate(&store->files);
 	if (deleting->free_number >= 0)
 		deleting->free_path = store_files_free_path(&store->files, deleting->free_number);
+	DL_APPEND2(store->deletings, deleting, previous, next);
 	deleting->work.run = remove_file;
 	deleting->work.done = removed;
 	deleting->err = ERR_CANCELLED;

@@ -19,6 +19,7 @@
 #include "chunkserver/settle.h"
 #include "chunkserver/store_files.h"
 #include "common/base/check.h"
+#include "common/proto/refusal.h"
 #include "common/sys/log.h"
 
 static void try_start(struct chunk_op *op);
@@ -68,6 +69,8 @@ static void answer_one(struct chunk_op *op, struct rpc_request *request, enum er
 			snprintf(text, sizeof(text), MEND_TEXT_BLANK);
 		else if (err == ERR_CORRUPT && op->chunk != NULL && op->kind == OP_READ && chunk_is_torn(op->chunk, op->first, op->end))
 			snprintf(text, sizeof(text), MEND_TEXT_TORN);
+		else if ((err == ERR_STALE_VERSION || err == ERR_NO_CHUNK) && op->state == OP_ARRIVED)
+			snprintf(text, sizeof(text), REFUSAL_UNBEGUN);
 		rpc_reply_error(request, err, text);
 		return;
 	}
@@ -210,25 +213,54 @@ static struct chunk_op *find_blocker(const struct chunk_op *op)
 
 /* ---------------------------------------------------------------- the start */
 
-/* Sees to the dirty mark: false when it has to wait for another operation that is setting it. */
+struct marking {
+	struct work work;
+	struct chunk *chunk;
+	enum err err;
+};
+
+static void marking_run(struct work *work)
+{
+	struct marking *marking = container_of(work, struct marking, work);
+	marking->err = chunk_store_sync_index(marking->chunk->store);
+}
+
+static void marking_done(struct work *work)
+{
+	struct marking *marking = container_of(work, struct marking, work);
+	struct chunk *chunk = marking->chunk;
+	struct chunk_store *store = chunk->store;
+	chunk->mark = marking->err == OK ? MARK_SET : MARK_NONE;
+	if (marking->err != OK)
+		chunk_store_fail(store, "mark", marking->err);
+	chunk_ops_wake(chunk, NULL);
+	chunk_unuse(chunk);
+	free(marking);
+	chunk_store_work_end(store);
+}
+
+/* Sees to the dirty mark: false when it has to wait until that is durable. Only then is anything written here, or passed on: who has passed
+ * something on, and comes back from a loss of power without it and without a mark, would be taken for one that has everything. */
 static bool mark_dirty(struct chunk_op *op)
 {
 	struct chunk *chunk = op->chunk;
-	if (chunk->mark == MARK_SETTING) {
-		op->blocked_by = chunk->marking;
+	if (chunk->mark != MARK_NONE)
+		return chunk->mark == MARK_SET;
+	enum err err = chunk_store_mark(chunk);
+	if (err != OK) {
+		chunk_store_fail(chunk->store, "mark", err);
+		chunk_op_refuse(op, ERR_STORE_FAILED);
 		return false;
 	}
-	if (chunk->mark == MARK_NONE) {
-		enum err err = chunk_store_mark(chunk);
-		if (err != OK) {
-			chunk_store_fail(chunk->store, "mark", err);
-			chunk_op_refuse(op, ERR_STORE_FAILED);
-			return false;
-		}
-		chunk->mark = MARK_SETTING;
-		chunk->marking = op;
-	}
-	return true;
+	struct marking *marking = mem_zero(1, sizeof(*marking));
+	marking->chunk = chunk;
+	marking->err = ERR_CANCELLED;
+	marking->work.run = marking_run;
+	marking->work.done = marking_done;
+	chunk->mark = MARK_SETTING;
+	chunk_use(chunk);
+	chunk_store_submit(chunk->store, NULL, &marking->work);
+	return false;
 }
 
 /* A sync is what tells a writer that all that was written before is there. */
@@ -301,6 +333,8 @@ static void start_write(struct chunk_op *op)
 	}
 	if (!mark_dirty(op))
 		return;
+	if (op->known_ms != 0)
+		chunk_retry_begin(op);
 	op->state = OP_RUNNING;
 	op->local_pending = true;
 	if (op->mends)

@@ -71,6 +71,7 @@ struct chunk_op {
 	uint64_t session;	/* of the client; 0: of none */
 	bool again;		/* from the client: sent before, */
 	uint64_t sent_ms;	/* first at this time, by our loop, or later; 0: at any time */
+	uint64_t known_ms;	/* a trim: the chunk is made anew (chunk_retry_begin) */
 	bool retry_unchecked;	/* as long as chunk_retry_waits */
 	bool is_done;		/* it was: it waits to be answered (chunk_retry.h) */
 	uint32_t offset, size;	/* trim: offset is the new end */

@@ -428,6 +428,9 @@ enum err chunk_open_create(struct chunk_store *store, uint64_t id, const struct 
 		if (store->deleted[i].id == id && create->version <= store->deleted[i].version)
 			return ERR_NO_CHUNK;
 	}
+	/* The file that is made would be the one that is deleted: both go by its name. */
+	if (chunk_store_deletes(store, id))
+		return ERR_BUSY;
 	if (lost && !create->on_word) {
 		miss(store, id);
 		return ERR_NO_CHUNK;

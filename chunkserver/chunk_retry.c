@@ -164,6 +164,11 @@ static uint64_t time_before(uint64_t now, uint64_t ago_ms)
 	return ago < now ? now - ago : 1;
 }
 
+void chunk_retry_begin(const struct chunk_op *op)
+{
+	op_ring_restart(&op->chunk->ring, time_before(op_ring_now(op->service->loop), op->known_ms));
+}
+
 void chunk_retry_take(struct loop *loop, const Granary__ChunkReadReply *reply, struct op_ring *ring)
 {
 	static const struct answered none;

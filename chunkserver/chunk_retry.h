@@ -11,6 +11,9 @@ void chunk_retry_remember(const struct chunk_op *op);
  * was done (op->is_done) only waits until nothing of its blocks is unsettled, and then, if it has to be synced, for a sync like any other. */
 bool chunk_retry_ends(struct chunk_op *op);
 
+/* A trim with which a chunk begins that is made anew of its shards: other servers have had it, and what they knew of operations is gone. */
+void chunk_retry_begin(const struct chunk_op *op);
+
 /* What tells whether it was done is on its way: from the successor to one that returns (rejoin.h), from a member below to one that has lost
  * power (mend.h). The op is asked about again when the chunk's operations are woken. */
 bool chunk_retry_waits(const struct chunk_op *op);

@@ -102,7 +102,6 @@ struct chunk {
 	bool adopting;
 	unsigned settle_failures; /* in a row */
 	uint64_t settle_after_ms;
-	struct chunk_op *marking;
 	/* chunk_write.c */
 	bool write_running;
 	struct chunk_op *writes_waiting;

@@ -44,6 +44,7 @@ struct chunk_store {
 		uint64_t id, version;
 	} deleted[DELETED_REMEMBERED];
 	unsigned deleted_next;
+	struct deleting *deletings; /* files that are going; chunk_delete.c */
 	uint64_t missed[MISSED_REMEMBERED]; /* chunks that a writer says have content, and that are not here */
 	unsigned missed_next;
 	uint64_t *marked; /* by a former life, or with damage, not yet looked at; from the back */
@@ -62,5 +63,8 @@ void chunk_open_start(struct chunk_store *store, Granary__ChunkLocation *locatio
 
 /* chunk_store.c. Closes and frees an open chunk that nobody uses. */
 void chunk_store_forget(struct chunk *chunk);
+
+/* chunk_delete.c: the file of such a chunk is just being deleted. */
+bool chunk_store_deletes(const struct chunk_store *store, uint64_t id);
 
 #endif

@@ -70,11 +70,7 @@ static void write_run(struct work *work)
 {
 	struct chunk_op *op = container_of(work, struct chunk_op, work);
 	struct chunk *chunk = op->chunk;
-	enum err err = OK;
-	if (chunk->marking == op)
-		err = chunk_store_sync_index(chunk->store);
-	if (err == OK)
-		err = note_intent(op);
+	enum err err = note_intent(op);
 	if (err == OK)
 		err = note_log(op);
 	if (err == OK && op->kind == OP_WRITE)
@@ -142,11 +138,6 @@ static void write_ended(struct chunk_op *op)
 		chunk_tear(chunk, op->first, op->kind == OP_TRIM ? op->first + 1 : op->end);
 	else if (err != ERR_NO_SPACE)
 		chunk_store_fail(chunk->store, "write", err);
-	if (chunk->marking == op) {
-		chunk->marking = NULL;
-		chunk->mark = err == OK ? MARK_SET : MARK_NONE;
-		chunk_ops_wake(chunk, NULL);
-	}
 	if (op->sync_begun)
 		chunk_sync_end(&op->sync_job);
 	if (err == OK && op->sync && !op->sync_begun) {

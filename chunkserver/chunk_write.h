@@ -6,7 +6,7 @@
 
 #include "chunkserver/chunk_op.h"
 
-/* chunk_op_local_done follows, later. op is RUNNING, its blocks are its own; chunk->marking and sync_begun are set as they will be. */
+/* chunk_op_local_done follows, later. op is RUNNING, its blocks are its own, the chunk is marked; sync_begun is set as it will be. */
 void chunk_write_start(struct chunk_op *op);
 
 #endif

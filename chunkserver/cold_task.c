@@ -13,6 +13,33 @@
 
 #define RETRY_MS 50u
 
+static bool is_rebuild(const Granary__ColdCommand *command)
+{
+	return command->task == COLD_REBUILD;
+}
+
+/* What is made, and in which version: no two attempts have the same. */
+static struct cold_attempt attempt_of(const Granary__ColdCommand *command)
+{
+	const Granary__ShardLocation *shard = command->coded->shards[command->shard];
+	return (struct cold_attempt){ .task = command->task,
+				    .chunk = is_rebuild(command) ? shard->shard : command->chunk->chunk,
+				    .version = is_rebuild(command) ? shard->version : command->chunk->version };
+}
+
+static bool is_same(const struct cold_attempt *one, const struct cold_attempt *other)
+{
+	return one->task == other->task && one->chunk == other->chunk && one->version == other->version;
+}
+
+static bool has_ended(const struct service *service, const struct cold_attempt *task)
+{
+	for (unsigned i = 0; i < COLD_ENDED_REMEMBERED; i++)
+		if (is_same(&service->cold_ended[i], task))
+			return true;
+	return false;
+}
+
 static void task_free(struct cold_task *task)
 {
 	DL_DELETE2(task->service->cold_tasks, task, previous, next);
@@ -80,25 +107,25 @@ bool cold_task_retry(struct cold_task *task)
 	return true;
 }
 
-static uint64_t shard_of(const Granary__ColdCommand *command)
+static void tell(struct service *service, const Granary__ColdCommand *command, enum err err, Granary__Coding *coding)
 {
-	bool one = command->task == COLD_REBUILD && command->shard < command->coded->n_shards;
-	return one ? command->coded->shards[command->shard]->shard : 0;
-}
-
-void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding)
-{
-	const Granary__ColdCommand *command = task->command;
 	Granary__ColdDone message = GRANARY__COLD_DONE__INIT;
 	message.task = command->task;
 	message.chunk = command->chunk->chunk;
-	message.version = command->chunk->version;
-	message.shard = shard_of(command);
+	message.version = attempt_of(command).version;
+	message.shard = is_rebuild(command) ? command->coded->shards[command->shard]->shard : 0;
 	message.error = (uint32_t)err;
 	message.coding = coding;
 	if (err != OK)
 		log_warn("cold_task_failed", "task=%u chunk=%016" PRIx64 " error=%s", message.task, message.chunk, err_name(err));
-	master_link_cold_done(task->service->link, &message);
+	master_link_cold_done(service->link, &message);
+}
+
+void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding)
+{
+	struct service *service = task->service;
+	service->cold_ended[service->cold_ended_next++ % COLD_ENDED_REMEMBERED] = attempt_of(task->command);
+	tell(service, task->command, err, coding);
 	message_free(coding == NULL ? NULL : &coding->base);
 	task_free(task);
 }
@@ -120,11 +147,17 @@ enum err cold_task_begin(struct service *service, const Granary__ColdCommand *co
 	struct cold_task *task;
 	if (!command_is_valid(command))
 		return ERR_INVALID;
+	struct cold_attempt this = attempt_of(command);
 	DL_FOREACH2 (service->cold_tasks, task, next) {
-		const Granary__ColdCommand *other = task->command;
-		if (other->task == command->task && other->chunk->chunk == command->chunk->chunk && other->shard == command->shard &&
-		    other->chunk->version == command->chunk->version)
+		struct cold_attempt other = attempt_of(task->command);
+		if (is_same(&other, &this))
 			return OK;
+	}
+	if (master_link_tells_cold(service->link, &this))
+		return OK;
+	if (command->again || has_ended(service, &this)) {
+		tell(service, command, ERR_CANCELLED, NULL);
+		return OK;
 	}
 	if (service->cold_task_count >= COLD_TASKS_MAX)
 		return ERR_BUSY;

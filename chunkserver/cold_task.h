@@ -1,5 +1,6 @@
 /* Tasks of the master's that take a while: making a chunk cold or hot, making a lost shard anew (ColdCommand). A bounded number at a
- * time; each ends with ColdDone, or with the process: then the master, which hears nothing, asks again, and it begins anew. Nothing of
+ * time; each ends with ColdDone, or with the process: then the master, which hears nothing, asks again, and is told that it has failed.
+ * None is begun twice: what the first attempt has sent may still be on its way to files that the master counts on by then. Nothing of
  * a task is durable but what it has written into chunks that the master does not count on yet.
  *
  * Thread: the loop; computing and checking is done on workers. A task is a sequence of steps (`step`), each of which starts calls or
@@ -25,7 +26,7 @@ struct cold_task {
 	void (*compute)(struct cold_task *task);
 };
 
-/* A ColdCommand: begins it, if it is not under way. ERR_BUSY: too many are. */
+/* A ColdCommand: begins it, if it has not been begun. ERR_BUSY: too many are under way. */
 MUST_USE enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command);
 /* The process stops. */
 void cold_tasks_abort(struct service *service);

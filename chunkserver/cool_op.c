@@ -14,6 +14,12 @@
 #include "common/base/bytes.h"
 #include "common/base/crc32c.h"
 
+#ifdef PLANT_COOLED_FROM_THE_TAIL
+#define SOURCE_OF(location) ((location)->n_replicas - 1)
+#else
+#define SOURCE_OF(location) 0 /* the head settles what it gives */
+#endif
+
 static void sources_clear(struct cool *cool)
 {
 	for (unsigned i = 0; i < cool->source_count; i++) {
@@ -61,6 +67,9 @@ static void configure(struct cool *cool)
 		cool_retry(cool, ERR_BUSY);
 		return;
 	}
+	/* Who syncs has to hear of it, and of a cold chunk is told that all is well. */
+	if (err == OK && chunk->loss_untold)
+		err = ERR_DATA_LOST;
 	if (err == OK && (chunk->version != location->version || chunk->copy != COPY_COMPLETE ||
 			  service_position(service, location->replicas, location->n_replicas) != 0))
 		err = ERR_STALE_VERSION;
@@ -142,7 +151,7 @@ static bool source_begin(struct cool *cool, uint32_t number)
 {
 	struct service *service = cool->task.service;
 	const Granary__ChunkLocation *location = command_of(cool)->chunk;
-	struct rpc_peer *peer = shard_peer(service, location->replicas[0]->address);
+	struct rpc_peer *peer = shard_peer(service, location->replicas[SOURCE_OF(location)]->address);
 	struct source *source = &cool->sources[cool->source_count];
 	Granary__ChunkRead piece = GRANARY__CHUNK_READ__INIT;
 	Granary__BlobRead record = GRANARY__BLOB_READ__INIT;
@@ -212,7 +221,7 @@ static void slots_answered(void *arg, const struct rpc_result *result)
 		cool_retry(cool, result->err);
 		return;
 	}
-	if (reply->uncertain || reply->blank || reply->loss_untold) {
+	if (reply->uncertain || reply->blank) {
 		cool_retry(cool, ERR_UNCERTAIN);
 		return;
 	}
@@ -499,8 +508,19 @@ static void step_read(struct cool *cool)
 	}
 }
 
+/* A writer has it back: what was to be its shards may be deleted by now, and is not made again. */
+static bool is_given_up(const struct cool *cool)
+{
+	const struct chunk *chunk = chunk_store_find(cool->task.service->store, command_of(cool)->chunk->chunk);
+	return chunk != NULL && chunk->version != command_of(cool)->chunk->version;
+}
+
 static void step_write(struct cool *cool)
 {
+	if (is_given_up(cool)) {
+		cool_fail(cool, ERR_STALE_VERSION);
+		return;
+	}
 	switch (cool->state) {
 	case COOL_HEAD:
 		begin_writing(cool);
@@ -529,6 +549,10 @@ static void step_write(struct cool *cool)
 		break;
 	default:
 		cool->state = COOL_CHECK_HEAD;
+#ifdef PLANT_SHARDS_NOT_SYNCED
+		cold_task_go_on(&cool->task, 0);
+		break;
+#endif
 		call_all(cool, SHARD_SYNC, 0, 0);
 		break;
 	}

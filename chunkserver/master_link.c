@@ -371,7 +371,7 @@ static void on_reported(void *arg, const struct rpc_result *result)
 		    result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT)) {
 		report_later(report);
 		return;
-	} else if (result->err == ERR_NO_CHUNK && report->server == 0) {
+	} else if (result->err == ERR_NO_CHUNK && report->server == 0 && report->cold == NULL) {
 		chunk_store_drop_mark(link->store, report->chunk);
 	}
 	report_end(report);
@@ -471,6 +471,18 @@ void master_link_filled(struct master_link *link, const struct master_link_fill 
 				   .fill_err = fill->err,
 				   .fill_bytes = fill->bytes };
 	report_begin(link, report);
+}
+
+bool master_link_tells_cold(const struct master_link *link, const struct cold_attempt *attempt)
+{
+	const struct report *report;
+	DL_FOREACH2 (link->reports, report, next) {
+		const Granary__ColdDone *cold = report->cold;
+		if (cold != NULL && cold->task == attempt->task && (cold->shard != 0 ? cold->shard : cold->chunk) == attempt->chunk &&
+		    cold->version == attempt->version)
+			return true;
+	}
+	return false;
 }
 
 void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message)

@@ -10,6 +10,7 @@
 #define GRANARY_CHUNKSERVER_MASTER_LINK_H
 
 #include "chunkserver/chunk_store.h"
+#include "common/proto/cold.h"
 #include "common/sys/rpc.h"
 
 struct master_link;
@@ -65,5 +66,7 @@ void master_link_filled(struct master_link *link, const struct master_link_fill 
 
 /* Tells the master how a ColdCommand has ended; copied. */
 void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message);
+/* It is being told of this one. */
+bool master_link_tells_cold(const struct master_link *link, const struct cold_attempt *attempt);
 
 #endif

@@ -15,6 +15,7 @@
 #include "chunkserver/settle.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
+#include "common/proto/refusal.h"
 
 void service_init(struct service *service, struct loop *loop, uint64_t server)
 {
@@ -168,7 +169,7 @@ static void serve_write(struct service *service, struct rpc_request *request)
 	if (err == ERR_CORRUPT)
 		service->corrupt_frames++;
 	if (err != OK) {
-		rpc_reply_error(request, err, NULL);
+		rpc_reply_error(request, err, err == ERR_STALE_VERSION ? REFUSAL_UNBEGUN : NULL);
 		return;
 	}
 	struct chunk_op *op = change_new(service, OP_WRITE, request, &change);
@@ -192,11 +193,12 @@ static void serve_trim(struct service *service, struct rpc_request *request)
 	if (err == OK && message->bytes > CHUNK_BYTES)
 		err = ERR_INVALID;
 	if (err != OK) {
-		rpc_reply_error(request, err, NULL);
+		rpc_reply_error(request, err, err == ERR_STALE_VERSION ? REFUSAL_UNBEGUN : NULL);
 		return;
 	}
 	struct chunk_op *op = change_new(service, OP_TRIM, request, &change);
 	op->offset = message->bytes;
+	op->known_ms = message->known_ms;
 	op->first = block_first(message->bytes);
 	op->end = CHUNK_BLOCKS;
 	submit(op, &change, KIND_REPLICATED);

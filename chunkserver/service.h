@@ -6,6 +6,7 @@
 #include "chunkserver/chunk_op.h"
 #include "chunkserver/chunk_store.h"
 #include "chunkserver/fence.h"
+#include "common/proto/cold.h"
 #include "common/sys/rpc.h"
 
 struct master_link;
@@ -39,6 +40,8 @@ struct service {
 	struct budget fill_budget; /* what fills new copies from here */
 	struct budget cold_budget; /* what makes chunks cold */
 	struct cold_task *cold_tasks;
+	struct cold_attempt cold_ended[COLD_ENDED_REMEMBERED]; /* the last ones */
+	unsigned cold_ended_next;
 	struct decompressor *decompressors[WORKERS_COUNT]; /* not in use; cold_read.c */
 	uint32_t decompressor_count;
 	uint32_t cold_task_count;

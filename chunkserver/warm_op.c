@@ -3,7 +3,8 @@
  *   HEAD -> EMPTY -> SHARD <-> (compute) -> SEND <-> (unpack) -> the next shard ... -> SYNC -> end
  *
  * EMPTY: what a server may still have of the chunk from before goes. SHARD: all of one data shard, in memory; what cannot be read is computed. SEND: its
- * units, under the checksums of their writer. A pack keeps its slots. */
+ * units, under the checksums of their writer. A pack keeps its slots. What servers knew of operations before it became cold is gone with its
+ * copies: EMPTY says how long ago that was at least, and who sends such an operation again is not believed that it is a new one. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +152,7 @@ static void empty_chunk(struct warm *warm)
 	message.operation = warm->task.service->next_operation++;
 	message.n_replicas = chunk->n_replicas;
 	message.replicas = chunk->replicas;
+	message.known_ms = warm->task.command->cold_ms + (warm->task.command->cold_ms == 0);
 	warm->call = rpc_peer_call(peer, MESSAGE_CHUNK_TRIM, &message.base, NULL, RPC_TIMEOUT_MS, on_called, warm);
 }
 

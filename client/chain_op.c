@@ -1,12 +1,14 @@
 #include "client/chain_op.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
 #include "common/base/limits.h"
+#include "common/proto/refusal.h"
 
 #define CRCS_MAX (FRAME_DATA_BYTES_MAX / BLOCK_BYTES + 1)
 
@@ -24,10 +26,11 @@ struct chain_op {
 	size_t crc_bytes;
 	uint64_t deadline_ms, backoff_ms;
 	unsigned attempts, suspicions;
+	bool doubt; /* one of these may have been begun */
 	uint64_t full_ms; /* since then a server of the chain has no space; 0: they have */
 	bool looked; /* the master was asked whether there is a chunk */
 	enum err last;
-	uint64_t sent_us; /* for the first time */
+	uint64_t sent_us; /* the first that is in doubt, or the latest */
 	/* What the head has said of its clock (chunkserver/op_ring.h), and when. 0: nothing. */
 	uint64_t clock, clock_ms, clock_us;
 	/* What was asked last. */
@@ -88,6 +91,7 @@ static void chain_reported(void *arg, enum err err)
 		if (err == OK && location && location->version > op->version) {
 			rpc_call_cancel(op->client->rpc, op->rpc_call);
 			op->rpc_call = 0;
+			op->doubt = true;
 			chain_step(op);
 		} else
 			timer_start(&op->timer, err == ERR_BUSY ? CLIENT_SUSPECT_AGAIN_MS : CLIENT_SUSPECT_MS);
@@ -223,6 +227,8 @@ static void chain_answered(void *arg, const struct rpc_result *result)
 		return;
 	}
 	if (result->err) {
+		bool refused = (result->err == ERR_STALE_VERSION || result->err == ERR_NO_CHUNK) && strcmp(result->text, REFUSAL_UNBEGUN) == 0;
+		op->doubt = op->doubt || (!refused && result->err != ERR_UNREACHABLE);
 		chain_failed(op, result->err);
 		return;
 	}
@@ -261,7 +267,8 @@ static void chain_send(struct chain_op *op, const ProtobufCMessage *message)
 	    .iobuf = op->request.iobuf, .offset = op->request.iobuf_offset, .size = op->request.bytes};
 	uint64_t left = op->deadline_ms - loop_now_ms(client->loop);
 	op->state = CHAIN_SENT;
-	if (op->attempts++ == 0)
+	op->attempts++;
+	if (!op->doubt)
 		op->sent_us = loop_now_us(client->loop);
 	op->rpc_call =
 	    rpc_peer_call(op->head->peer, op->request.type, message, op->request.iobuf ? &data : NULL,
@@ -274,7 +281,7 @@ static void chain_send(struct chain_op *op, const ProtobufCMessage *message)
 	do {                                                                                                            \
 		(message)->session = (op)->session;                                                                     \
 		(message)->written = (op)->written;                                                                     \
-		(message)->again = (op)->attempts > 0;                                                                  \
+		(message)->again = (op)->doubt;                                                                         \
 		(message)->sent_clock = (op)->clock;                                                                    \
 		(message)->sent_ms = chain_sent_ms(op);                                                                 \
 		(message)->answered_below = (op)->client->chain_ops->operation;                                         \

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/sys/log.h"
 #include "master/cooling_internal.h"
@@ -36,64 +37,6 @@ unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server)
 	for (const struct job *job = cooling->jobs; job; job = job->hh.next)
 		count += job->worker == server && job->state != JOB_THAWING;
 	return count;
-}
-
-/* ---- what is known to be bad, and what failed */
-
-static bool shard_is_lost(void *arg, uint64_t shard)
-{
-	const struct cooling *cooling = arg;
-	struct lost_shard *lost;
-
-	HASH_FIND(hh, cooling->lost, &shard, sizeof(shard), lost);
-	return lost != NULL;
-}
-
-void cooling_shard_lost(struct cooling *cooling, uint64_t shard)
-{
-	struct repair *repair = cooling->options.repair;
-	if (shard_is_lost(cooling, shard) || HASH_COUNT(cooling->lost) >= COOL_WISHES_MAX)
-		return;
-	struct lost_shard *lost = mem_zero(1, sizeof(*lost));
-	lost->shard = shard;
-	HASH_ADD(hh, cooling->lost, shard, sizeof(lost->shard), lost);
-	log_warn("shard_lost", "shard=%016" PRIx64, shard);
-	repair_look(repair, shard);
-}
-
-static void lost_forget(struct cooling *cooling, uint64_t shard)
-{
-	struct lost_shard *lost;
-
-	HASH_FIND(hh, cooling->lost, &shard, sizeof(shard), lost);
-	if (!lost)
-		return;
-	HASH_DEL(cooling->lost, lost);
-	free(lost);
-}
-
-void cooling_judge(struct cooling *cooling, const Granary__Chunk *chunk, struct cold_verdict *out)
-{
-	struct repair_question question;
-
-	repair_question(cooling->options.repair, &question);
-	cold_judge(&question, cooling_meta(cooling), chunk, shard_is_lost, cooling, out);
-}
-
-void cooling_note_failed(struct cooling *cooling, uint64_t chunk, enum err err)
-{
-	cooling->failed[cooling->failed_next++ % COOL_FAILED_MAX] =
-		(struct failed){ .chunk = chunk, .until_ms = cooling_now_ms(cooling) + COOL_FAILED_MS, .err = err };
-}
-
-enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk)
-{
-	for (size_t i = 0; i < COOL_FAILED_MAX; i++) {
-		const struct failed *failed = &cooling->failed[i];
-		if (failed->chunk == chunk && cooling_now_ms(cooling) < failed->until_ms)
-			return failed->err;
-	}
-	return OK;
 }
 
 /* ---- jobs */
@@ -178,6 +121,8 @@ static Granary__ChunkCommand *command_of(const struct job *job)
 	cold->coded = cold->chunk->coded;
 	cold->chunk->coded = NULL;
 	cold->shard = job->place;
+	cold->again = job->told;
+	cold->cold_ms = cooling_cold_ms(job->cooling, job->chunk);
 	message_unref(&location->base);
 	return command;
 }
@@ -206,7 +151,8 @@ static void tell(struct job *job)
 		command_to_rebuild(job, command->cold);
 	if (job->task == COLD_COOL && command->cold->chunk->n_replicas > 0)
 		job->worker = command->cold->chunk->replicas[0]->server;
-	commands_add(job->cooling->options.context->commands, job->worker, command);
+	if (commands_add(job->cooling->options.context->commands, job->worker, command))
+		job->told = true;
 }
 
 /* ---- changes */
@@ -217,7 +163,7 @@ static void rebuild_ended(struct job *job)
 	uint64_t chunk = job->chunk;
 
 	if (job->op->shard_rebuild->step == 2)
-		lost_forget(cooling, job->shard);
+		cooling_lost_forget(cooling, job->shard);
 	job_end(job, OK);
 	repair_look(cooling->options.repair, chunk); /* others of it may be lacking */
 }
@@ -247,6 +193,7 @@ static void on_committed(struct job *job)
 		job->state = JOB_THAWING;
 		break;
 	case GRANARY__META_OP__OP_COOL_COMMIT:
+		cooling_note_cold(job->cooling, job->chunk);
 		log_info("chunk_cold", "chunk=%016" PRIx64 " raw=%" PRIu64 " stored=%" PRIu64, job->chunk,
 			 job->op->cool_commit->coding->raw_bytes, job->op->cool_commit->coding->stored_bytes);
 		job_end(job, OK);
@@ -403,20 +350,44 @@ static void done_warm(struct job *job)
 	cooling_propose(job, op);
 }
 
+static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
+
+/* Its job, which may be a predecessor's; NULL: there is none. */
+static struct job *job_of(struct cooling *cooling, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+
+	if (!cooling_find(cooling, id) && meta_chunk(cooling_meta(cooling), id, &chunk) == OK && chunk->frozen)
+		adopt(cooling, id, chunk);
+	message_free(chunk ? &chunk->base : NULL);
+	return cooling_find(cooling, id);
+}
+
+/* An attempt that has been given up meanwhile has another version. */
+static bool is_of(const struct job *job, const Granary__ColdDone *message, const Granary__Chunk *shard)
+{
+	if (job->state != JOB_RUNNING || job->task != message->task || job->done)
+		return false;
+	if (job->task == COLD_REBUILD)
+		return job->shard == message->shard && shard && shard->version + 1 == message->version;
+	return job->version == message->version;
+}
+
 static void serve_done(struct cooling *cooling, struct rpc_request *request)
 {
 	const Granary__ColdDone *message = (const Granary__ColdDone *)request->message;
-	struct job *job = cooling_find(cooling, message->chunk);
 	Granary__Chunk *shard = NULL;
 
 	if (!request->conn || rpc_conn_role(request->conn) != RPC_CHUNKSERVER) {
 		rpc_reply_error(request, ERR_NOT_PERMITTED, NULL);
 		return;
 	}
-	/* Of what has been given up meanwhile: said, and forgotten. What a predecessor began is found in the pass, and told again. */
-	if (!job || job->state != JOB_RUNNING || job->task != message->task || job->version != message->version || job->done ||
-	    (job->task == COLD_REBUILD && job->shard != message->shard)) {
+	struct job *job = job_of(cooling, message->chunk);
+	if (message->shard != 0 && meta_chunk(cooling_meta(cooling), message->shard, &shard))
+		shard = NULL;
+	if (!job || !is_of(job, message, shard)) {
 		rpc_reply_error(request, job ? ERR_STALE_VERSION : ERR_NO_CHUNK, NULL);
+		message_free(shard ? &shard->base : NULL);
 		return;
 	}
 	job->done = request;
@@ -427,8 +398,6 @@ static void serve_done(struct cooling *cooling, struct rpc_request *request)
 		done_cool(job, message);
 	} else if (job->task == COLD_WARM) {
 		done_warm(job);
-	} else if (meta_chunk(cooling_meta(cooling), job->shard, &shard)) {
-		job_end(job, ERR_NO_CHUNK);
 	} else {
 		propose_rebuild(job, shard->version, 2);
 	}
@@ -447,8 +416,6 @@ static void wait_for(struct job *job, struct rpc_request *request)
 	job->waits = wait;
 }
 
-static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk);
-
 static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 {
 	uint64_t id = ((const Granary__ChunkWarm *)request->message)->chunk;
@@ -461,11 +428,15 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 		return;
 	}
 	if (err == OK && !cooling_find(cooling, id)) {
-		if (chunk->cold && chunk->n_replicas == 0)
+		if (chunk->cold && chunk->n_replicas == 0 && cooling_failed_lately(cooling, id) == ERR_BUSY)
+			err = ERR_BUSY; /* not as often as writers ask */
+		else if (chunk->cold && chunk->n_replicas == 0)
 			err = cooling_begin_warm(cooling, id, chunk);
 		else
 			adopt(cooling, id, chunk);
 	}
+	if (err == ERR_NO_SERVERS && cooling_now_ms(cooling) < cooling->begin_after_ms)
+		err = ERR_BUSY; /* they are still on their way */
 	struct job *job = err == OK ? cooling_find(cooling, id) : NULL;
 	if (job && job->task == COLD_COOL && job->state == JOB_RUNNING)
 		cooling_undo(job);
@@ -479,19 +450,6 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 
 /* ---- going on */
 
-/* A predecessor began it. */
-static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk)
-{
-	struct job *job;
-
-	if (chunk->coding && chunk->cold && chunk->n_replicas == 0)
-		return;
-	job = cooling_job_add(cooling, id, chunk->version);
-	job->state = chunk->coding ? JOB_RUNNING : JOB_THAWING;
-	job->task = chunk->coding && !chunk->cold ? COLD_COOL : COLD_WARM;
-	job->worker = chunk->n_replicas > 0 ? chunk->replicas[0] : 0;
-}
-
 static void adopt_rebuild(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict)
 {
 	for (unsigned i = 0; i < verdict->total; i++) {
@@ -503,8 +461,27 @@ static void adopt_rebuild(struct cooling *cooling, uint64_t id, const Granary__C
 		job->place = i;
 		job->shard = chunk->coding->shards[i];
 		job->worker = verdict->rebuilding[i];
+		job->told = true;
 		return;
 	}
+}
+
+/* A predecessor began it. */
+static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct cold_verdict verdict;
+	struct job *job;
+
+	if (chunk->coding && chunk->cold && chunk->n_replicas == 0) {
+		cooling_judge(cooling, chunk, &verdict);
+		adopt_rebuild(cooling, id, chunk, &verdict);
+		return;
+	}
+	job = cooling_job_add(cooling, id, chunk->version);
+	job->state = chunk->coding ? JOB_RUNNING : JOB_THAWING;
+	job->task = chunk->coding && !chunk->cold ? COLD_COOL : COLD_WARM;
+	job->worker = chunk->n_replicas > 0 ? chunk->replicas[0] : 0;
+	job->told = true;
 }
 
 /* It becomes hot, and cold in its time: its class has been changed, or most of a pack is deleted. */
@@ -524,18 +501,12 @@ static bool is_to_be_coded_anew(struct cooling *cooling, const Granary__Chunk *c
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	struct cooling *cooling = arg;
-	struct cold_verdict verdict;
 
 	cooling->cursor = id;
-	if (chunk->frozen && !cooling_find(cooling, id)) {
+	if (chunk->frozen && !cooling_find(cooling, id))
 		adopt(cooling, id, chunk);
-		if (!cooling_find(cooling, id)) {
-			cooling_judge(cooling, chunk, &verdict);
-			adopt_rebuild(cooling, id, chunk, &verdict);
-			if (verdict.available == verdict.total && is_to_be_coded_anew(cooling, chunk))
-				cooling_wish(cooling, id, true);
-		}
-	}
+	if (chunk->cold && !cooling_find(cooling, id) && is_to_be_coded_anew(cooling, chunk))
+		cooling_wish(cooling, id, true);
 	return ++cooling->seen < COOL_SCAN_MAX;
 }
 
@@ -573,6 +544,7 @@ static void step_pass(struct cooling *cooling)
 		return;
 	}
 	if (cooling->seen < COOL_SCAN_MAX) {
+		cooling_forget_gone(cooling);
 		cooling->cursor = 0;
 		cooling->pass_after_ms = cooling_now_ms(cooling) + COOL_PASS_PAUSE_MS;
 	}
@@ -670,6 +642,17 @@ bool cooling_due(void *arg, uint64_t id, uint64_t *again_ns)
 	return cold;
 }
 
+/* After an election servers that have not been heard yet are no less there. */
+static bool may_begin(const struct cooling *cooling)
+{
+	const struct servers *servers = cooling_servers(cooling);
+	size_t usable = 0;
+
+	for (size_t i = 0; i < servers_count(servers); i++)
+		usable += servers_is_usable(servers_at(servers, i), cooling_now_ms(cooling));
+	return usable == servers_count(servers) || cooling_now_ms(cooling) >= cooling->begin_after_ms;
+}
+
 static void on_step(void *arg)
 {
 	struct cooling *cooling = arg;
@@ -682,7 +665,8 @@ static void on_step(void *arg)
 	{
 		step_job(job);
 	}
-	step_wishes(cooling);
+	if (may_begin(cooling))
+		step_wishes(cooling);
 	step_pass(cooling);
 }
 
@@ -725,7 +709,10 @@ void cooling_leading(struct cooling *cooling)
 	cooling->leading = true;
 	cooling->cursor = 0;
 	cooling->pass_after_ms = 0;
-	timer_start(&cooling->step, REPAIR_START_MS);
+	memset(cooling->colds, 0, sizeof(cooling->colds));
+	cooling->colds_before_ms = cooling_now_ms(cooling);
+	cooling->begin_after_ms = cooling_now_ms(cooling) + REPAIR_START_MS;
+	timer_start(&cooling->step, COOL_STEP_MS);
 }
 
 void cooling_deposed(struct cooling *cooling)

@@ -162,6 +162,7 @@ enum err cooling_begin_warm(struct cooling *cooling, uint64_t id, const Granary_
 	if (!job)
 		job = cooling_job_add(cooling, id, chunk->version);
 	job->version = chunk->version;
+	job->told = false;
 	job->task = COLD_WARM;
 	job->worker = chosen.servers[0];
 	cooling_propose(job, op);

@@ -1,4 +1,4 @@
-/* Inside of cooling.c, cooling_begin.c and cooling_service.c. */
+/* Inside of cooling.c, cooling_begin.c, cooling_notes.c and cooling_service.c. */
 #ifndef GRANARY_MASTER_COOLING_INTERNAL_H
 #define GRANARY_MASTER_COOLING_INTERNAL_H
 
@@ -31,6 +31,7 @@ struct job {
 	uint64_t shard; /* its id, */
 	uint64_t worker; /* and who does it, likewise for the other tasks; 0: not known yet */
 	uint64_t begun_ms, told_ms;
+	bool told; /* by us, or by a predecessor */
 	struct rpc_request *done; /* ColdDone, answered when what follows is committed */
 	struct warm_wait *waits;
 	/* What is proposed. */
@@ -68,8 +69,15 @@ struct cooling {
 	size_t wish_first, wish_count;
 	/* The pass over all chunks. */
 	uint64_t cursor, pass_after_ms;
+	uint64_t begin_after_ms; /* nothing new before, unless all servers are there */
 	size_t seen;
 	struct placement_candidate *candidates;
+	/* When chunks became cold, by our loop: the last ones, and what holds for all others. */
+	struct {
+		uint64_t chunk, ms;
+	} colds[COOL_COLDS_REMEMBERED];
+	unsigned colds_next;
+	uint64_t colds_before_ms;
 };
 
 uint64_t cooling_now_ms(const struct cooling *cooling);
@@ -88,6 +96,16 @@ enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk);
 bool cooling_wish(struct cooling *cooling, uint64_t chunk, bool warm);
 /* Tasks of a server. */
 unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server);
+
+/* cooling_notes.c */
+bool cooling_shard_is_lost(void *cooling, uint64_t shard);
+void cooling_lost_forget(struct cooling *cooling, uint64_t shard);
+/* Shards whose chunk has become hot, or was removed, are not lost any more. */
+void cooling_forget_gone(struct cooling *cooling);
+/* The chunk has become cold just now. */
+void cooling_note_cold(struct cooling *cooling, uint64_t chunk);
+/* How long ago it became cold, at least: by no clock that jumps. */
+uint64_t cooling_cold_ms(const struct cooling *cooling, uint64_t chunk);
 
 /* cooling_service.c: MESSAGE_COOL. */
 void cooling_serve_request(struct cooling *cooling, struct rpc_request *request);

@@ -51,7 +51,7 @@ static void look_at(struct cooling *cooling, const Granary__CoolRequest *message
 		if (!cooling_wish(cooling, id, message->warm))
 			err = ERR_TOO_MANY;
 	}
-	if (err)
+	if (err && err != ERR_BUSY) /* that is tried again soon */
 		note_failed(answer, err);
 	message_free(&chunk->base);
 }

@@ -217,6 +217,8 @@
 #define COOL_WISHES_TRIED_MAX 64u		     /* of those, looked at in one step */
 #define COOL_FAILED_MAX 256u			     /* that failed lately: not the same again for so long: */
 #define COOL_FAILED_MS 20000u
+#define COOL_AGAIN_MS 1000u			     /* or, where it was a server or a link that failed */
+#define COOL_COLDS_REMEMBERED 256u		     /* when they became cold: of the last ones it is known */
 #define COOL_DUE_AGAIN_MS 600000u		     /* what was due and could not be made cold is tried again */
 #define COOL_WASTE_BYTES_MIN (1u * MIB)		     /* of a cold pack of which half is deleted; below it is left */
 #define COOL_JOB_MS_MAX 900000u			     /* one that takes longer is undone */
@@ -337,6 +339,7 @@
 #define STORE_FULL_BYTES (4u * MIB)		     /* with less free space than that it failed for want of it: it is */
 #define STORE_FULL_REOPEN_MS 3000u		     /* opened again after so long, as often as need be */
 #define COLD_TASKS_MAX 4u			     /* of one chunkserver at a time, each with a chunk and its parity in memory */
+#define COLD_ENDED_REMEMBERED 64u		     /* tasks that are not begun again */
 #define COLD_RETRIES_MAX 200u			     /* of a step, 50 ms apart: what is read is being settled or mended */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 

@@ -36,6 +36,7 @@
 	X(CHECK_GARBAGE, 19, false, "a copy that is in use is to be deleted")                                          \
 	X(CHECK_REMOVED, 20, false, "a chunk is there that was removed")                                               \
 	X(CHECK_SHARD, 21, false, "a cold chunk and its shard disagree")                                               \
+	X(CHECK_ERASED, 22, false, "deleted blobs are noted of a pack that is not cold")                                  \
 	X(CHECK_TASK, 30, true, "a chunk and its delayed task disagree")                                               \
 	X(CHECK_COPY_MISSING, 40, false, "a chunkserver lacks a copy that it should hold")                             \
 	X(CHECK_COPY_OLD, 41, false, "a copy is older than its chunk")                                                 \

@@ -10,7 +10,8 @@
 
 /* The tables in the order in which they are looked at. */
 static const enum key_table tables[] = {KEY_INODE,  KEY_DIRENT,	 KEY_CHUNK_POINTER, KEY_CHUNK, KEY_SERVER_CHUNK, KEY_XATTR,
-					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME, KEY_TASK};
+					KEY_ORPHAN, KEY_GARBAGE, KEY_TRASH,	    KEY_TRASH_NAME, KEY_TASK,
+					KEY_ERASED};
 #define TABLES (sizeof(tables) / sizeof(tables[0]))
 
 struct looking {
@@ -181,6 +182,16 @@ static void look_at_chunk(struct looking *looking, uint64_t id)
 		found(looking, CHECK_OWNER, id, chunk->owner);
 }
 
+/* Slots are noted of a pack from when it is coded until it has thawed. */
+static void look_at_erased(struct looking *looking, struct slice key)
+{
+	uint64_t id;
+	uint32_t index;
+	const Granary__Chunk *chunk = key_parse_index(key, &id, &index) ? chunk_get(looking->meta, id) : NULL;
+	if (!chunk || !chunk->frozen)
+		found(looking, CHECK_ERASED, id, index);
+}
+
 static void look_at_holder(struct looking *looking, struct slice key)
 {
 	uint64_t server, id;
@@ -291,6 +302,9 @@ static void look(struct looking *looking, enum key_table table, struct slice key
 		break;
 	case KEY_TRASH:
 		look_at_trash(looking, id);
+		break;
+	case KEY_ERASED:
+		look_at_erased(looking, key);
 		break;
 	case KEY_TRASH_NAME:
 		look_at_trash_name(looking, key);

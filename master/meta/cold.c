@@ -90,6 +90,9 @@ static void shards_remove(struct meta *meta, const Granary__Coding *coding)
 static void fences_add(struct meta *meta, Granary__Chunk *chunk, uint64_t before)
 {
 	size_t count = (size_t)(meta->state->garbage_last - before);
+#ifdef PLANT_COLD_WITHOUT_FENCES
+	return;
+#endif
 	if (count == 0)
 		return;
 	chunk->fences = mem_resize(chunk->fences, (chunk->n_fences + count) * sizeof(*chunk->fences));
@@ -326,8 +329,10 @@ enum err op_chunk_thaw(struct context *context, const Granary__ChunkThaw *op, Gr
 		return ERR_STALE_VERSION;
 	if (!fences_are_down(meta, found, op))
 		return ERR_BUSY;
+#ifndef PLANT_ERASED_NOT_DELETED
 	if (!erased_take(meta, op->chunk, ERASED_AT_ONCE_MAX, true))
 		return ERR_BUSY;
+#endif
 	Granary__Chunk *chunk = chunk_edit(meta, op->chunk);
 	chunk->version++;
 	chunk->frozen = false;

@@ -103,6 +103,8 @@ static bool is_torn(const struct block_actor *actor, unsigned i, const uint8_t *
 	uint8_t whole[BLOCK_BYTES], zeros[SECTOR_BYTES] = { 0 };
 	if (!actor->program->run->may_lose)
 		return false;
+	if (actor->program->run->cools) /* files are used again: it may be sectors of what was in this one before */
+		return true;
 	for (uint32_t at = 0; at < BLOCK_BYTES; at += SECTOR_BYTES) {
 		fill(whole, get_le64(bytes + at), actor->table, actor->first + i);
 		if (memcmp(whole + at, bytes + at, SECTOR_BYTES) != 0 && memcmp(zeros, bytes + at, SECTOR_BYTES) != 0)
@@ -212,7 +214,7 @@ static void step(void *arg)
 		blocks_write_all(actor);
 	} else if (run->ending) {
 		read_some(actor, actor->looked, actor->table == SPARSE ? 1 : BLOCKS - actor->looked);
-	} else if (rng_below(rng, 2) == 0) {
+	} else if (rng_below(rng, run->cools ? 10 : 2) == 0) {
 		actor->sync = rng_below(rng, 2) == 0 && !run->never_sync;
 		write_some(actor, first, count);
 	} else {

@@ -94,6 +94,8 @@ void load_go(void *arg)
 		load_later(program, &program->locks[i].timer);
 	}
 	load_later(program, &program->names.timer);
+	if (program->run->cools)
+		cold_go(&program->cold);
 }
 
 void *load_start(struct world *world, unsigned number, struct loop *loop)
@@ -114,6 +116,8 @@ void *load_start(struct world *world, unsigned number, struct loop *loop)
 	}
 	program->names = (struct name_actor){ .program = program };
 	names_init(&program->names);
+	program->cold = (struct cold_actor){ .program = program };
+	cold_init(&program->cold);
 	if (load_is_made(program->run))
 		load_go(program);
 	return program;
@@ -131,6 +135,7 @@ void load_stop(void *arg)
 		locks_stop(&program->locks[i]);
 	}
 	names_stop(&program->names);
+	cold_stop(&program->cold);
 	free(program);
 }
 

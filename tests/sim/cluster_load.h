@@ -4,9 +4,10 @@
  *     writes any of them, flushes or syncs, and reads;
  *   - *names* in the root: a file is written, synced and then linked (in place of what is there, or only where nothing is), removed,
  *     looked up and read whole; small ones are blobs in packs, large ones have chunks;
- *   - *locks*: of the tables, exclusive.
+ *   - *locks*: of the tables, exclusive;
+ *   - *cold* (run->cools): an operator who has the chunks of all that made cold, and hot again. It changes nothing of what is read.
  *
- * All three are registers of one history (history.h). Besides, on the spot: a block is one version, whole; a file is that which its name
+ * The first three are registers of one history (history.h). Besides, on the spot: a block is one version, whole; a file is that which its name
  * leads to, whole; once the faults have ended (run->ending) everything works. */
 #ifndef GRANARY_TESTS_SIM_CLUSTER_LOAD_H
 #define GRANARY_TESTS_SIM_CLUSTER_LOAD_H
@@ -34,7 +35,7 @@ struct known_file {
 };
 
 struct counts {
-	unsigned writes, syncs, reads, links, removes, lookups, gets, locks, errors;
+	unsigned writes, syncs, reads, links, removes, lookups, gets, locks, errors, cold;
 };
 
 /* What all clients of a run share. */
@@ -48,6 +49,7 @@ struct run {
 	struct known_file *files;
 	struct counts counts;
 	bool loses_one;	 /* cluster_run.h */
+	bool cools;	 /* likewise; tables are written less often, or they would never become cold */
 	bool never_sync; /* tables are flushed only */
 	bool may_lose;	 /* unsynced data was lost: blocks of tables may be damaged until they are written again */
 	bool ending;
@@ -89,6 +91,17 @@ struct lock_actor {
 	bool held, unknown, checked;
 };
 
+struct cold_actor {
+	struct program *program;
+	struct timer timer;
+	uint32_t first; /* chunk of the file, where the answer left off */
+	/* All of them: the next, how many chunks are not as wanted yet. */
+	bool warm, converted;
+	unsigned table;
+	const struct known_file *file;
+	uint64_t undone;
+};
+
 struct program {
 	struct run *run;
 	unsigned number;
@@ -98,6 +111,7 @@ struct program {
 	struct block_actor blocks[TABLES];
 	struct name_actor names;
 	struct lock_actor locks[TABLES];
+	struct cold_actor cold;
 };
 
 /* For world.client_start and client_stop. world.arg is the run. */
@@ -136,5 +150,10 @@ void locks_init(struct lock_actor *actor);
 void locks_stop(struct lock_actor *actor);
 /* The session is over, or the process: what it held will be released by the master some time. */
 void locks_lost(struct lock_actor *actor);
+void cold_init(struct cold_actor *actor);
+void cold_go(struct cold_actor *actor);
+void cold_stop(struct cold_actor *actor);
+/* After run->ending: all chunks, until actor->converted. */
+void cold_convert(struct cold_actor *actor, bool warm);
 
 #endif

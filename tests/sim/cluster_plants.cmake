@@ -12,7 +12,11 @@ set(cluster_plants
 	master/placement:COPYSET_WITH_THE_DEAD:100	    # a lost copy is made anew on a server that is as good as there
 	master/failure:RETIRED_MEMBER_STAYS:1500:disks	    # who retired its copy remains a member: writers wait for ever
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
-	master/meta/session:APPLY_TWICE:400)		    # a request that is sent again is applied again
+	master/meta/session:APPLY_TWICE:400		    # a request that is sent again is applied again
+	chunkserver/cool_op:SHARDS_NOT_SYNCED:100:power:cold	    # a chunk is cold before its shards are on the disks
+	chunkserver/cool_op:COOLED_FROM_THE_TAIL:500:network:cold	    # the shards lack what the head settles afterwards
+	master/meta/cold:COLD_WITHOUT_FENCES:100:network:cold	    # written while a shard or copy of before may still be read
+	master/meta/cold:ERASED_NOT_DELETED:60:data:cold)	    # blobs that are deleted while their pack is cold stay when it is hot
 file(GLOB cluster_parts CONFIGURE_DEPENDS sim/cluster_*.c)
 add_library(sim_cluster_parts OBJECT sim/sim_cluster.c ${cluster_parts})
 target_link_libraries(sim_cluster_parts PRIVATE ${sim_rooms} granary_sim)
@@ -30,6 +34,9 @@ foreach(plant ${cluster_plants})
 	if(length GREATER 3)
 		list(GET plant 3 storm)
 		set(storm ${CMAKE_COMMAND} -E env SIM_STORM=${storm})
+	endif()
+	if(length GREATER 4)
+		list(APPEND storm SIM_COLD=1)
 	endif()
 	add_test(NAME ${name} COMMAND ${storm} $<TARGET_FILE:${name}> --seed 1 --seeds ${seeds} --expect-failure)
 	set_tests_properties(${name} PROPERTIES LABELS sim TIMEOUT 600)

@@ -16,6 +16,8 @@ struct cluster_run_options {
 	uint32_t late_per_million;
 	bool never_sync;
 	bool loses_one; /* chunkserver, for good, when all is over */
+	bool cools;	/* more chunkservers, chunks become cold and hot; in the end all of them, once each */
+	unsigned chunkservers; /* 0: WORLD_CHUNKSERVERS */
 };
 
 /* Everything runs, the tables are made, the clients are at work. */

@@ -105,19 +105,19 @@ void node_stop(struct node *node, bool power)
 	loop_end(node);
 }
 
-static unsigned chunkservers_of(const struct world *world)
+unsigned world_chunkservers(const struct world *world)
 {
 	return world->chunkservers ? world->chunkservers : WORLD_CHUNKSERVERS;
 }
 
 unsigned world_node_count(const struct world *world)
 {
-	return WORLD_MASTERS + chunkservers_of(world) + world->clients;
+	return WORLD_MASTERS + world_chunkservers(world) + world->clients;
 }
 
 struct node *world_node(struct world *world, enum node_kind kind, unsigned number)
 {
-	unsigned first = kind == NODE_MASTER ? 0 : kind == NODE_CHUNKSERVER ? WORLD_MASTERS : WORLD_MASTERS + chunkservers_of(world);
+	unsigned first = kind == NODE_MASTER ? 0 : kind == NODE_CHUNKSERVER ? WORLD_MASTERS : WORLD_MASTERS + world_chunkservers(world);
 	check(first + number < world_node_count(world));
 	return &world->nodes[first + number];
 }
@@ -141,7 +141,7 @@ static void on_power_cut(void *arg, struct sim_host *host)
 void world_open(struct world *world, uint64_t seed)
 {
 	static const char *const kinds[] = { "master", "chunkserver", "client" };
-	const unsigned counts[] = { WORLD_MASTERS, chunkservers_of(world), world->clients };
+	const unsigned counts[] = { WORLD_MASTERS, world_chunkservers(world), world->clients };
 	check(world->clients <= WORLD_CLIENTS_MAX && counts[1] <= WORLD_CHUNKSERVERS_MAX);
 	world->sim = sim_open(&(struct sim_options){ .seed = seed,
 						     .break_per_million = world->break_per_million ? world->break_per_million : 20,
@@ -230,7 +230,7 @@ struct redundancy {
 
 static bool runs(const struct world *world, uint64_t server)
 {
-	for (unsigned i = 0; i < chunkservers_of(world); i++) {
+	for (unsigned i = 0; i < world_chunkservers(world); i++) {
 		const struct node *node = &world->nodes[WORLD_MASTERS + i];
 		if (node->loop && chunkserver_id(node->chunkserver) == server)
 			return true;
@@ -245,7 +245,12 @@ static bool count_copies(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	(void)id;
 	for (size_t i = 0; i < chunk->n_replicas; i++)
 		complete += chunk->replicas[i] != chunk->joining && runs(redundancy->world, chunk->replicas[i]);
-	redundancy->all = complete >= REPLICAS_DEFAULT;
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		redundancy->all = complete == 1 && chunk->rebuilding == 0;
+	else if (chunk->cold)
+		redundancy->all = chunk->n_replicas == 0;
+	else
+		redundancy->all = complete >= REPLICAS_DEFAULT && !chunk->frozen;
 	return redundancy->all;
 }
 

@@ -11,7 +11,7 @@
 
 #define WORLD_MASTERS MASTERS
 #define WORLD_CHUNKSERVERS 4u /* unless the test says otherwise */
-#define WORLD_CHUNKSERVERS_MAX 5u
+#define WORLD_CHUNKSERVERS_MAX 7u
 #define WORLD_CLIENTS_MAX 3u
 #define WORLD_NODES_MAX (WORLD_MASTERS + WORLD_CHUNKSERVERS_MAX + WORLD_CLIENTS_MAX)
 #define WORLD_MASTER_ADDRESSES "m1:7001,m2:7001,m3:7001"
@@ -55,6 +55,7 @@ void world_open(struct world *world, uint64_t seed);
 void world_close(struct world *world);
 struct node *world_node(struct world *world, enum node_kind kind, unsigned number);
 unsigned world_node_count(const struct world *world);
+unsigned world_chunkservers(const struct world *world);
 struct node *world_node_of_host(struct world *world, const struct sim_host *host);
 void node_start(struct node *node);
 /* kill -9, or a power cut of its host. */
@@ -70,7 +71,8 @@ void world_on_heal(void *world);
 /* All is repaired, and stays so. */
 void world_calm(struct world *world);
 
-/* The leader's word: every chunk has all of its copies, complete, and none on the host that is down. For sim_run. */
+/* The leader's word: every chunk has all of its copies, complete, and none on the host that is down; or it is cold and has all of its shards.
+ * None is on its way from one to the other. For sim_run. */
 bool world_is_replicated(void *world);
 
 #endif

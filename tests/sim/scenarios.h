@@ -12,6 +12,7 @@ struct scenario {
 	uint64_t seeds; /* in the test run */
 	bool never_sync;
 	uint32_t late_per_million;
+	bool cools; /* with five chunkservers or seven */
 };
 
 /* NULL: there is none of that number. */
@@ -39,6 +40,9 @@ void play_no_space(struct run *run);
 void play_collection(struct run *run);
 void play_lease_ran_out(struct run *run);
 void play_gray_failure(struct run *run);
+/* scenarios_cold.c */
+void play_holders_lost(struct run *run);
+void play_rebuilt_twice(struct run *run);
 
 /* ---- for the parts */
 void scenario_wait(struct run *run, uint64_t us);

@@ -8,7 +8,8 @@
  * hold of the masters and of what is on disks (cluster_check.h), all along and when it is quiet; and when the faults end everything
  * is answered within a bounded time.
  *
- *	sim_cluster [SEED [COUNT]] ...		see runner.h; SIM_STORM=NAME in the environment: all seeds are that storm */
+ *	sim_cluster [SEED [COUNT]] ...		see runner.h; SIM_STORM=NAME in the environment: all seeds are that storm; SIM_COLD=1: there are
+ *					cold chunks in all of them */
 #include <stdlib.h>
 
 #include "common/base/check.h"
@@ -22,7 +23,20 @@
 #define MORE_US 30000000u
 #define SEEDS 3000u
 
-static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 0, 0 };
+static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 1000, 0, 0, 0 };
+
+static bool cools(uint64_t seed)
+{
+	return seed % 9 == 1 || getenv("SIM_COLD");
+}
+
+/* For 2 + 2 shards, which one may be lost of; for 4 + 2 and none besides; for 4 + 2 and one more. */
+static unsigned servers_of(uint64_t seed)
+{
+	if (!cools(seed))
+		return 0;
+	return seed % 10 == 0 ? 5 + 2 * (unsigned)(seed / 30 % 2) : 5 + (unsigned)(seed / 3 % 3);
+}
 
 /* ---- more copies than are wanted leave while they are written and read */
 
@@ -72,7 +86,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 	const struct storm *storm = wanted ? storm_named(wanted) : storm_of(seed);
 	struct run *run = cluster_run_begin(&(struct cluster_run_options){
 		.seed = seed, .break_per_million = seed % 3 == 0 ? 500 : 20, .late_per_million = 500000, .never_sync = seed % 11 == 0,
-		.loses_one = seed % 10 == 0 });
+		.loses_one = seed % 10 == 0, .cools = cools(seed), .chunkservers = servers_of(seed) });
 	check(storm != NULL);
 	if (seed % 16 == 9) {
 		want_copies(run, REPLICAS_DEFAULT + 1, 0);

@@ -10,6 +10,7 @@
 
 static const struct scenario scenarios[] = {
 	{ .name = "01_power_cut", .what = "power cut of everything at a random instant", .play = play_power_cut, .seeds = 40 },
+	{ .name = "01_power_cut_cold", .what = "the same while chunks become cold and hot", .play = play_power_cut, .seeds = 15, .cools = true },
 	{ .name = "02_leader_killed_each_step", .what = "the leader dies at each step of an operation, clients retry",
 	  .play = play_leader_killed_each_step, .seeds = 40 },
 	{ .name = "03_figure_8", .what = "an entry of an older term on a majority is not committed by counting", .play = play_figure_8,
@@ -32,6 +33,10 @@ static const struct scenario scenarios[] = {
 	{ .name = "10_stale_replica", .what = "a replica returns after overwrites and deletions", .play = play_stale_replica, .seeds = 20 },
 	{ .name = "10_stale_last_replica", .what = "a stale replica returns as the only one left: it is never served",
 	  .play = play_stale_last_replica, .seeds = 20 },
+	{ .name = "12_holders_lost", .what = "two holders of shards are lost while chunks are made cold, mended, and made hot",
+	  .play = play_holders_lost, .seeds = 10, .late_per_million = 500000, .cools = true },
+	{ .name = "12_rebuilt_twice", .what = "who makes a shard anew is cut off while it does, and another makes it, too", .play = play_rebuilt_twice,
+	  .seeds = 4, .late_per_million = 500000, .cools = true },
 	{ .name = "13_no_space", .what = "no space on one chunkserver, on all, on the leader", .play = play_no_space, .seeds = 20 },
 	{ .name = "14_gray_failure", .what = "a disk of 2 s, a link of 1 Mbit/s, a link that flaps, at one chunkserver",
 	  .play = play_gray_failure, .seeds = 6 },
@@ -111,7 +116,8 @@ static const struct scenario *chosen;
 static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {
 	struct run *run = cluster_run_begin(&(struct cluster_run_options){
-		.seed = seed, .break_per_million = 20, .late_per_million = chosen->late_per_million, .never_sync = chosen->never_sync });
+		.seed = seed, .break_per_million = 20, .late_per_million = chosen->late_per_million, .never_sync = chosen->never_sync,
+		.cools = chosen->cools, .chunkservers = chosen->cools ? 5 + (unsigned)(seed % 2) * 2 : 0 });
 	sim_trace(run->world.sim, "scenario: %s", chosen->name);
 	chosen->play(run);
 	return cluster_run_end(run, sum);
