@@ -11,6 +11,7 @@
 #include "master/chunkserver_service.h"
 #include "master/class_service.h"
 #include "master/client_service.h"
+#include "master/balance.h"
 #include "master/failure.h"
 #include "master/founding.h"
 #include "master/fsck.h"
@@ -62,6 +63,7 @@ struct master {
 	struct failure *failure;
 	struct repair *repair;
 	struct cooling *cooling;
+	struct balance *balance;
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct tasks *tasks;
@@ -123,6 +125,7 @@ static void on_leading(void *arg)
 	tasks_leading(master->tasks);
 	repair_leading(master->repair);
 	cooling_leading(master->cooling);
+	balance_leading(master->balance);
 	members_service_leading(master->members_service);
 	cluster_init(master);
 }
@@ -138,6 +141,7 @@ static void on_deposed(void *arg)
 	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
 	cooling_deposed(master->cooling);
+	balance_deposed(master->balance);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
 	fsck_deposed(master->fsck);
@@ -160,6 +164,7 @@ static void on_applied(void *arg, const struct replica_applied *applied)
 	learn_cluster(master);
 	client_service_applied(master->clients, applied);
 	tasks_applied(master->tasks, applied->effects);
+	chunkserver_service_applied(master->chunkservers, applied->effects);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
 	if (applied->effects->orphans_added)
@@ -252,6 +257,44 @@ static void founding_serve(struct master *master, struct rpc_request *request)
 	rpc_reply(request, &reply.base);
 }
 
+/* What operators ask for. */
+static void serve_tool(struct master *master, struct rpc_request *request)
+{
+	switch (request->type) {
+	case MESSAGE_MEMBERS_CHANGE:
+		members_service_serve(master->members_service, request);
+		break;
+	case MESSAGE_RESTORE:
+		restore_serve(master->replica, request);
+		break;
+	case MESSAGE_CLUSTER_STATUS:
+		status_serve(master->status, request);
+		break;
+	case MESSAGE_SCRUB:
+		scrub_serve(master->replica, master->servers, master->commands, request);
+		break;
+	case MESSAGE_FSCK:
+		fsck_serve(master->fsck, request);
+		break;
+	case MESSAGE_TASKS:
+		tasks_serve(master->tasks, request);
+		break;
+	case MESSAGE_CLASSES:
+		classes_serve(master->replica, request);
+		break;
+	case MESSAGE_SETTINGS:
+		settings_serve(master->replica, request);
+		break;
+	case MESSAGE_REBALANCE:
+	case MESSAGE_DRAIN:
+		balance_serve(master->balance, request);
+		break;
+	default:
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+		break;
+	}
+}
+
 static void on_request(void *arg, struct rpc_request *request)
 {
 	struct master *master = arg;
@@ -296,32 +339,8 @@ static void on_request(void *arg, struct rpc_request *request)
 	case MESSAGE_SNAPSHOT_CLOSE:
 		replica_serve_snapshot(master->replica, request);
 		break;
-	case MESSAGE_MEMBERS_CHANGE:
-		members_service_serve(master->members_service, request);
-		break;
-	case MESSAGE_RESTORE:
-		restore_serve(master->replica, request);
-		break;
-	case MESSAGE_CLUSTER_STATUS:
-		status_serve(master->status, request);
-		break;
-	case MESSAGE_SCRUB:
-		scrub_serve(master->replica, master->servers, master->commands, request);
-		break;
-	case MESSAGE_FSCK:
-		fsck_serve(master->fsck, request);
-		break;
-	case MESSAGE_TASKS:
-		tasks_serve(master->tasks, request);
-		break;
-	case MESSAGE_CLASSES:
-		classes_serve(master->replica, request);
-		break;
-	case MESSAGE_SETTINGS:
-		settings_serve(master->replica, request);
-		break;
 	default:
-		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+		serve_tool(master, request);
 		break;
 	}
 }
@@ -431,6 +450,9 @@ static void services_open(struct master *master)
 								   .fill = &master->fill,
 								   .repair = master->repair });
 	master->failure = failure_open(&master->changes, master->repair, master->cooling);
+	master->balance = balance_open(&(struct balance_options){ .context = &master->changes,
+								  .repair = master->repair,
+								  .cooling = master->cooling });
 	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica, .cool = cooling_due, .arg = master->cooling });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
@@ -449,6 +471,7 @@ static void services_open(struct master *master)
 							       .sessions = master->sessions,
 							       .repair = master->repair,
 							       .cooling = master->cooling,
+							       .balance = master->balance,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	master->members_service = members_service_open(&(struct members_service_options){ .loop = loop,
 											  .rpc = master->rpc,
@@ -580,6 +603,7 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	balance_close(master->balance);
 	cooling_close(master->cooling);
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
