@@ -47,6 +47,7 @@ struct run {
 	uint64_t version; /* the last one given out, to anything */
 	struct known_file *files;
 	struct counts counts;
+	struct operator *operator; /* cluster_balance.h; or NULL */
 	bool loses_one;	 /* cluster_run.h */
 	bool never_sync; /* tables are flushed only */
 	bool may_lose;	 /* unsynced data was lost: blocks of tables may be damaged until they are written again */
