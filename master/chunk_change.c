@@ -100,6 +100,7 @@ void chunk_change_propose(const struct chunk_change_context *context, const stru
 	proposed->message.n_dropped = change->dropped_count;
 	proposed->message.join = change->join;
 	proposed->message.complete = change->complete;
+	proposed->message.moving_from = change->moving_from;
 	proposed->message.seal = change->seal;
 	proposed->op.op_case = GRANARY__META_OP__OP_CHUNK_CHANGE;
 	proposed->op.chunk_change = &proposed->message;

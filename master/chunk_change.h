@@ -23,6 +23,7 @@ struct chunk_change {
 	size_t replica_count, dropped_count;
 	uint64_t join; /* the last of replicas is new; with `complete` it has everything: no member changes */
 	bool complete;
+	uint64_t moving_from; /* with join: whose place it takes; 0: nobody's */
 	bool seal; /* only that: no member changes */
 	/* err: of the log, or of the operation (ERR_STALE_VERSION: the chunk has another version by now). */
 	void (*done)(void *arg, enum err err);

@@ -539,7 +539,17 @@ static bool add_server(void *arg, uint64_t id, const Granary__Server *server)
 
 	struct server_place where = { .address = server->address, .host = server->host, .location = server->location };
 
-	return servers_set(service->servers, id, &where) != NULL;
+	struct server *known = servers_set(service->servers, id, &where);
+
+	if (known)
+		servers_set_draining(known, now_ms(service), server->draining);
+	return known != NULL;
+}
+
+void chunkserver_service_applied(struct chunkserver_service *service, const struct meta_effects *effects)
+{
+	if (effects->servers_changed && meta_each_server(replica_meta(service->replica), add_server, service))
+		log_error("servers_unreadable", "index=%" PRIu64, meta_applied_index(replica_meta(service->replica)));
 }
 
 void chunkserver_service_leading(struct chunkserver_service *service)

@@ -47,6 +47,8 @@ void chunkserver_service_close(struct chunkserver_service *service);
 void chunkserver_service_serve(struct chunkserver_service *service, struct rpc_request *request);
 /* An inbound connection has closed: if it was a chunkserver's, somebody has to look whether the process is gone. */
 void chunkserver_service_connection_lost(struct chunkserver_service *service, const struct rpc_conn *conn);
+/* Servers may have been changed. */
+void chunkserver_service_applied(struct chunkserver_service *service, const struct meta_effects *effects);
 /* Fills the table of servers from the state machine. */
 void chunkserver_service_leading(struct chunkserver_service *service);
 

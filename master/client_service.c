@@ -170,7 +170,7 @@ static void add_space(const struct client_service *service, Granary__Statfs *sta
 
 	for (size_t i = 0; i < count; i++) {
 		const struct server *server = servers_at(service->options.servers, i);
-		if (!servers_is_usable(server, now_ms(service)))
+		if (!servers_is_usable(server, now_ms(service)) || server->draining)
 			continue;
 		total += server->bytes_total;
 		available += server->bytes_free > DISK_RESERVED_BYTES ? server->bytes_free - DISK_RESERVED_BYTES : 0;

@@ -30,6 +30,16 @@ struct job *cooling_find(const struct cooling *cooling, uint64_t chunk)
 	return job;
 }
 
+bool cooling_is_at(const struct cooling *cooling, uint64_t chunk)
+{
+	return cooling_find(cooling, chunk) != NULL;
+}
+
+bool cooling_has_task(const struct cooling *cooling, uint64_t server)
+{
+	return cooling_tasks_of(cooling, server) > 0;
+}
+
 unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server)
 {
 	unsigned count = 0;

@@ -33,6 +33,17 @@ void cooling_deposed(struct cooling *cooling);
 void cooling_serve(struct cooling *cooling, struct rpc_request *request);
 /* The chunk has not been written for as long as its class says. True: it needs no more to be told. Else *again_ns, or 0. */
 bool cooling_due(void *cooling, uint64_t chunk, uint64_t *again_ns);
+/* A shard is made anew on another server and then counts there; it is read where it was until then. Only if all of its set are there.
+ * ERR_BUSY: not now; ERR_NO_SERVERS: nobody may take it. */
+struct shard_move {
+	uint64_t shard;
+	bool (*may_take)(void *arg, uint64_t server);
+	void *arg;
+};
+MUST_USE enum err cooling_move_shard(struct cooling *cooling, const Granary__Chunk *shard, const struct shard_move *move, uint64_t *to);
+/* A server makes something for this chunk, or (likewise) this server makes something. */
+bool cooling_is_at(const struct cooling *cooling, uint64_t chunk);
+bool cooling_has_task(const struct cooling *cooling, uint64_t server);
 /* Its server says that it has no good copy of this shard. */
 void cooling_shard_lost(struct cooling *cooling, uint64_t shard);
 /* For status: what is known of the chunk's shards. */

@@ -171,43 +171,38 @@ enum err cooling_begin_warm(struct cooling *cooling, uint64_t id, const Granary_
 
 /* ---- lost shards */
 
-/* Somebody who has none of the set; or, if there is nobody and its copy is only bad, who has it. */
-static uint64_t choose_rebuilder(struct cooling *cooling, const Granary__Chunk *chunk, const struct cold_verdict *verdict, unsigned place)
+/* Somebody who has none of the set, with no more in one domain than before; 0: nobody. move: or NULL. */
+static uint64_t choose_maker(struct cooling *cooling, const struct cold_verdict *verdict, const struct shard_move *move)
 {
 	struct placement_pool pool = pool_of(cooling);
 	struct placement_extension extension = { .wish = { .count = verdict->total, .per_domain_max = verdict->total - verdict->data_shards },
 						 .urgent = verdict->available <= verdict->data_shards };
+	struct placement before = { .count = verdict->total }, after = { .count = verdict->total };
 	uint64_t members[SHARDS_MAX];
 
-	(void)chunk;
 	for (unsigned i = 0; i < verdict->total; i++) {
+		before.servers[i] = verdict->servers[i];
 		if ((verdict->lost >> i & 1) == 0)
-			members[extension.member_count++] = verdict->servers[i];
+			members[extension.member_count++] = after.servers[i] = verdict->servers[i];
 		for (size_t c = 0; c < pool.count; c++)
 			cooling->candidates[c].usable &= cooling->candidates[c].server != verdict->servers[i] &&
 							 cooling->candidates[c].server != verdict->rebuilding[i];
 	}
-	for (size_t c = 0; c < pool.count; c++)
-		cooling->candidates[c].busy = cooling_tasks_of(cooling, cooling->candidates[c].server) >= COOL_TASKS_PER_SERVER_MAX;
+	for (size_t c = 0; c < pool.count; c++) {
+		struct placement_candidate *candidate = &cooling->candidates[c];
+		candidate->busy = cooling_tasks_of(cooling, candidate->server) >= COOL_TASKS_PER_SERVER_MAX;
+		candidate->usable = candidate->usable && (!move || move->may_take(move->arg, candidate->server));
+	}
 	extension.members = members;
 	uint64_t chosen = placement_extend(&pool, &extension, &cooling->options.fill->rng);
-	const struct server *holder = servers_find(cooling_servers(cooling), verdict->servers[place]);
-	if (chosen == 0 && holder && servers_is_usable(holder, cooling_now_ms(cooling)))
-		chosen = holder->id;
-	return chosen;
+	for (unsigned i = 0; i < verdict->total; i++)
+		after.servers[i] = after.servers[i] ? after.servers[i] : chosen;
+	return move && chosen && !placement_keeps_spread(&pool, &before, &after) ? 0 : chosen;
 }
 
-enum err cooling_begin_rebuild(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict)
+static void begin_making(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict, unsigned place,
+			 uint64_t server)
 {
-	unsigned place = 0;
-
-	while (place < verdict->total && (verdict->lost >> place & 1) == 0)
-		place++;
-	if (place == verdict->total || verdict->available < verdict->data_shards || HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
-		return ERR_BUSY;
-	uint64_t server = choose_rebuilder(cooling, chunk, verdict, place);
-	if (server == 0)
-		return ERR_NO_SERVERS;
 	Granary__MetaOp *op = op_new(GRANARY__META_OP__OP_SHARD_REBUILD);
 	Granary__ShardRebuild *rebuild = op->shard_rebuild = mem_alloc(sizeof(*rebuild));
 	granary__shard_rebuild__init(rebuild);
@@ -223,5 +218,56 @@ enum err cooling_begin_rebuild(struct cooling *cooling, uint64_t id, const Grana
 	cooling_propose(job, op);
 	log_info("shard_rebuild", "chunk=%016" PRIx64 " shard=%016" PRIx64 " server=%016" PRIx64 " available=%u of=%u", id, job->shard, server,
 		 verdict->available, verdict->total);
+}
+
+enum err cooling_begin_rebuild(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk, const struct cold_verdict *verdict)
+{
+	unsigned place = 0;
+
+	while (place < verdict->total && (verdict->lost >> place & 1) == 0)
+		place++;
+	if (place == verdict->total || verdict->available < verdict->data_shards || HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
+		return ERR_BUSY;
+	uint64_t server = choose_maker(cooling, verdict, NULL);
+	const struct server *holder = servers_find(cooling_servers(cooling), verdict->servers[place]);
+	/* Only its copy is bad. */
+	if (server == 0 && holder && servers_is_usable(holder, cooling_now_ms(cooling)))
+		server = holder->id;
+	if (server == 0)
+		return ERR_NO_SERVERS;
+	begin_making(cooling, id, chunk, verdict, place, server);
 	return OK;
+}
+
+/* ---- shards that move */
+
+static enum err move_shard(struct cooling *cooling, const Granary__Chunk *owner, const Granary__Chunk *shard, const struct shard_move *move,
+			   uint64_t *to)
+{
+	struct cold_verdict verdict;
+
+	if (!owner->cold || owner->n_replicas > 0 || cooling_find(cooling, shard->owner) || cooling_failed_lately(cooling, shard->owner) ||
+	    HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
+		return ERR_BUSY;
+	cooling_judge(cooling, owner, &verdict);
+	if (verdict.available < verdict.total || verdict.lost || shard->rebuilding || shard->index >= verdict.total ||
+	    owner->coding->shards[shard->index] != move->shard)
+		return ERR_BUSY;
+	verdict.lost = 1ull << shard->index;
+	*to = choose_maker(cooling, &verdict, move);
+	if (*to == 0)
+		return ERR_NO_SERVERS;
+	begin_making(cooling, shard->owner, owner, &verdict, shard->index, *to);
+	return OK;
+}
+
+enum err cooling_move_shard(struct cooling *cooling, const Granary__Chunk *shard, const struct shard_move *move, uint64_t *to)
+{
+	Granary__Chunk *owner = NULL;
+	enum err err = meta_chunk(cooling_meta(cooling), shard->owner, &owner);
+
+	if (err == OK)
+		err = move_shard(cooling, owner, shard, move, to);
+	message_free(owner ? &owner->base : NULL);
+	return err;
 }

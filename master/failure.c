@@ -165,7 +165,7 @@ static bool may_make_room(const struct failure *failure, const Granary__Chunk *c
 		const struct server *server = servers_at(servers, i);
 		if (is_member(chunk, server->id))
 			is_told_by_member = is_told_by_member || (request->conn && server->connection == request->conn);
-		else if (servers_is_usable(server, now_ms(failure)) && server->bytes_free > DISK_RESERVED_BYTES + CHUNK_BYTES)
+		else if (servers_is_usable(server, now_ms(failure)) && !server->draining && server->bytes_free > DISK_RESERVED_BYTES + CHUNK_BYTES)
 			can_be_replaced = true;
 	}
 	return is_told_by_member && can_be_replaced;
@@ -346,17 +346,19 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 	message_free(&chunk->base);
 }
 
-/* One that serves: it retires its copy first. As many stay as are wanted, all of them alive. */
+/* One that serves retires its copy first. As many stay as are wanted, all of them alive. */
 static void on_surplus(void *arg, uint64_t id, const Granary__Chunk *chunk, uint64_t leaves)
 {
 	struct failure *failure = arg;
+	const struct server *server = servers_find(failure->context.servers, leaves);
 	struct chunk_change change = { .chunk = id, .version = chunk->version };
 	struct leaving *leaving;
 
 	HASH_FIND(hh, failure->leavings, &id, sizeof(id), leaving);
 	if (leaving || HASH_COUNT(failure->leavings) >= REPAIR_LEAVES_MAX || servers_are_ahead(failure->context.servers) || !plan(failure, chunk, leaves, &change) || change.dropped_count != 1)
 		return;
-	(void)leaving_begin(failure, &change, leaves, true);
+	bool dead = !server || servers_is_dead(server, now_ms(failure));
+	(void)leaving_begin(failure, &change, dead ? 0 : leaves, !dead);
 }
 
 struct failure *failure_open(const struct chunk_change_context *context, struct repair *repair, struct cooling *cooling)

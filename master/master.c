@@ -11,7 +11,11 @@
 #include "master/chunkserver_service.h"
 #include "master/class_service.h"
 #include "master/client_service.h"
+<<<<<<< HEAD
 #include "master/explain.h"
+=======
+#include "master/balance.h"
+>>>>>>> bal
 #include "master/failure.h"
 #include "master/founding.h"
 #include "master/fsck.h"
@@ -64,6 +68,7 @@ struct master {
 	struct failure *failure;
 	struct repair *repair;
 	struct cooling *cooling;
+	struct balance *balance;
 	struct reclaim *reclaim;
 	struct trash *trash;
 	struct tasks *tasks;
@@ -127,6 +132,7 @@ static void on_leading(void *arg)
 	tasks_leading(master->tasks);
 	repair_leading(master->repair);
 	cooling_leading(master->cooling);
+	balance_leading(master->balance);
 	members_service_leading(master->members_service);
 	cluster_init(master);
 }
@@ -142,6 +148,7 @@ static void on_deposed(void *arg)
 	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
 	cooling_deposed(master->cooling);
+	balance_deposed(master->balance);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
 	what_if_deposed(master->what_if);
@@ -165,6 +172,7 @@ static void on_applied(void *arg, const struct replica_applied *applied)
 	learn_cluster(master);
 	client_service_applied(master->clients, applied);
 	tasks_applied(master->tasks, applied->effects);
+	chunkserver_service_applied(master->chunkservers, applied->effects);
 	if (applied->effects->garbage_added)
 		garbage_added(master->garbage);
 	if (applied->effects->orphans_added)
@@ -257,8 +265,50 @@ static void founding_serve(struct master *master, struct rpc_request *request)
 	rpc_reply(request, &reply.base);
 }
 
+<<<<<<< HEAD
 /* From those who look after the cluster. False: it is not of these. */
 static bool serve_operator(struct master *master, struct rpc_request *request)
+=======
+/* What operators ask for. */
+static void serve_tool(struct master *master, struct rpc_request *request)
+{
+	switch (request->type) {
+	case MESSAGE_MEMBERS_CHANGE:
+		members_service_serve(master->members_service, request);
+		break;
+	case MESSAGE_RESTORE:
+		restore_serve(master->replica, request);
+		break;
+	case MESSAGE_CLUSTER_STATUS:
+		status_serve(master->status, request);
+		break;
+	case MESSAGE_SCRUB:
+		scrub_serve(master->replica, master->servers, master->commands, request);
+		break;
+	case MESSAGE_FSCK:
+		fsck_serve(master->fsck, request);
+		break;
+	case MESSAGE_TASKS:
+		tasks_serve(master->tasks, request);
+		break;
+	case MESSAGE_CLASSES:
+		classes_serve(master->replica, request);
+		break;
+	case MESSAGE_SETTINGS:
+		settings_serve(master->replica, request);
+		break;
+	case MESSAGE_REBALANCE:
+	case MESSAGE_DRAIN:
+		balance_serve(master->balance, request);
+		break;
+	default:
+		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+		break;
+	}
+}
+
+static void on_request(void *arg, struct rpc_request *request)
+>>>>>>> bal
 {
 	switch (request->type) {
 	case MESSAGE_MEMBERS_CHANGE:
@@ -336,8 +386,12 @@ static void serve(struct master *master, struct rpc_request *request)
 		replica_serve_snapshot(master->replica, request);
 		break;
 	default:
+<<<<<<< HEAD
 		if (!serve_operator(master, request))
 			rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
+=======
+		serve_tool(master, request);
+>>>>>>> bal
 		break;
 	}
 }
@@ -459,6 +513,9 @@ static void services_open(struct master *master)
 								   .fill = &master->fill,
 								   .repair = master->repair });
 	master->failure = failure_open(&master->changes, master->repair, master->cooling);
+	master->balance = balance_open(&(struct balance_options){ .context = &master->changes,
+								  .repair = master->repair,
+								  .cooling = master->cooling });
 	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica, .cool = cooling_due, .arg = master->cooling });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
@@ -477,6 +534,7 @@ static void services_open(struct master *master)
 							       .sessions = master->sessions,
 							       .repair = master->repair,
 							       .cooling = master->cooling,
+							       .balance = master->balance,
 							       .start_ms = loop_now_us(loop) / 1000 });
 	master->explain = (struct explain){ .loop = loop,
 					    .replica = master->replica,
@@ -616,6 +674,7 @@ void master_close(struct master *master)
 	chunkserver_service_close(master->chunkservers);
 	master->chunkservers = NULL;
 	failure_close(master->failure);
+	balance_close(master->balance);
 	cooling_close(master->cooling);
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);

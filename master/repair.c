@@ -27,6 +27,7 @@ struct join {
 	uint64_t chunk, version;
 	uint64_t source, target;
 	enum join_state state;
+	bool moves; /* nothing is lacking: it takes another's place */
 	uint64_t told_ms;
 	struct repair *repair;
 	UT_hash_handle hh;
@@ -184,7 +185,7 @@ static uint64_t choose(struct repair *repair, uint64_t id, const Granary__Chunk 
 
 	for (size_t i = 0; i < verdict->stale_count; i++) {
 		const struct server *server = servers_find(repair->context.servers, verdict->stale[i]);
-		if (server->bytes_free <= CHUNK_BYTES || is_avoided(repair, id, server->id))
+		if (server->bytes_free <= CHUNK_BYTES || server->draining || is_avoided(repair, id, server->id))
 			continue;
 		if (has_time(repair, server->id))
 			return server->id;
@@ -220,6 +221,68 @@ static bool begin_join(struct repair *repair, uint64_t id, const Granary__Chunk 
 	change.replicas[change.replica_count++] = target;
 	change.join = target;
 	change.arg = join_add(repair, id, chunk->version, source, target);
+	chunk_change_propose(&repair->context, &change);
+	return true;
+}
+
+/* ---- moving */
+
+bool repair_may_move(const struct repair *repair, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct repair_verdict verdict;
+
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD || chunk->frozen || chunk->joining || chunk->moving_from || join_find(repair, id))
+		return false;
+	judge(repair, chunk, &verdict);
+	return verdict.action == REPAIR_NOTHING && verdict.complete == verdict.wanted && chunk->n_replicas == verdict.wanted;
+}
+
+bool repair_has_time(const struct repair *repair, uint64_t server, bool as_source)
+{
+	return joins_of(repair, server, as_source) < REBALANCE_JOINS_PER_SERVER_MAX;
+}
+
+bool repair_is_joining(const struct repair *repair, uint64_t chunk)
+{
+	return join_find(repair, chunk) != NULL;
+}
+
+bool repair_is_busy(const struct repair *repair)
+{
+	for (const struct join *join = repair->joins; join; join = join->hh.next) {
+		if (!join->moves && join->state != JOIN_COMPLETE)
+			return true;
+	}
+	return false;
+}
+
+bool repair_move(struct repair *repair, const Granary__Chunk *chunk, const struct repair_move *move)
+{
+	struct chunk_change change = { .chunk = move->chunk,
+				       .version = chunk->version,
+				       .join = move->to,
+				       .moving_from = move->from,
+				       .done = on_joined };
+
+	if (!repair_may_move(repair, move->chunk, chunk) || is_avoided(repair, move->chunk, move->to) ||
+	    HASH_COUNT(repair->joins) >= REPAIR_JOINS_MAX)
+		return false;
+	uint64_t source = chunk->replicas[chunk->n_replicas - 1];
+	if (!repair_has_time(repair, source, true) || !repair_has_time(repair, move->to, false))
+		return false;
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+#ifdef PLANT_OLD_COPY_LEAVES_EARLY
+		if (chunk->replicas[i] == move->from) {
+			change.dropped[change.dropped_count++] = move->from;
+			continue;
+		}
+#endif
+		change.replicas[change.replica_count++] = chunk->replicas[i];
+	}
+	change.replicas[change.replica_count++] = move->to;
+	struct join *join = join_add(repair, move->chunk, chunk->version, source, move->to);
+	join->moves = true;
+	change.arg = join;
 	chunk_change_propose(&repair->context, &change);
 	return true;
 }
@@ -364,6 +427,8 @@ static void on_complete(void *arg, enum err err)
 		join->told_ms = now_ms(join->repair);
 		log_info("copy_complete", "chunk=%016" PRIx64 " version=%" PRIu64 " server=%016" PRIx64, join->chunk, join->version,
 			 join->target);
+		if (join->moves)
+			repair_look(join->repair, join->chunk); /* who leaves may do so now */
 	}
 	asked_end(asked, err);
 }
@@ -462,6 +527,7 @@ static void look_at(struct repair *repair, uint64_t id, const Granary__Chunk *ch
 	if (chunk->joining && !join_find(repair, id) && chunk->n_replicas >= 2) {
 		struct join *join = join_add(repair, id, chunk->version, chunk->replicas[chunk->n_replicas - 2], chunk->joining);
 		join->state = JOIN_FILLING;
+		join->moves = chunk->moving_from != 0;
 	}
 	if (verdict.action == REPAIR_JOIN)
 		repair_queue_add(repair->queue, id, repair_priority(&verdict, active));

@@ -31,6 +31,19 @@ void repair_look(struct repair *repair, uint64_t chunk);
 void repair_close(struct repair *repair);
 void repair_leading(struct repair *repair);
 void repair_deposed(struct repair *repair);
+/* The copy of `from` is to be `to`'s, who is filled first; `from` leaves when it is complete (Chunk.moving_from). False: not now,
+ * `to` or who would fill it has no time, or the chunk is not whole. */
+struct repair_move {
+	uint64_t chunk, from, to;
+};
+bool repair_move(struct repair *repair, const Granary__Chunk *chunk, const struct repair_move *move);
+/* All wanted copies are there, and nothing of it is being changed. */
+bool repair_may_move(const struct repair *repair, uint64_t id, const Granary__Chunk *chunk);
+bool repair_is_joining(const struct repair *repair, uint64_t chunk);
+/* It has time to be filled, or (as_source) to fill. */
+bool repair_has_time(const struct repair *repair, uint64_t server, bool as_source);
+/* Copies that are lacking are being made: they go first. */
+bool repair_is_busy(const struct repair *repair);
 /* MESSAGE_CHUNK_FILLED. */
 void repair_serve(struct repair *repair, struct rpc_request *request);
 /* The chain of a chunk broke while it was in use. left: a server that was left out though it is alive, which has no part in this chunk

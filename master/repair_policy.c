@@ -64,29 +64,50 @@ static bool is_sound(const struct repair_question *question, uint64_t id)
 
 static bool shares_domain(const struct repair_question *question, const Granary__Chunk *chunk, size_t at)
 {
-	const char *host = servers_find(question->servers, chunk->replicas[at])->host;
+	const struct server *server = servers_find(question->servers, chunk->replicas[at]);
 
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
-		if (i != at && strcmp(servers_find(question->servers, chunk->replicas[i])->host, host) == 0)
+		const struct server *other = servers_find(question->servers, chunk->replicas[i]);
+		if (i != at && server && other && strcmp(other->host, server->host) == 0)
 			return true;
 	}
 	return false;
 }
 
-/* 0: none is to go. */
+static bool is_draining(const struct repair_question *question, uint64_t id)
+{
+	const struct server *server = servers_find(question->servers, id);
+
+	return server && server->draining;
+}
+
+/* Whose place another has taken; one that is drained; of two in one failure domain one of them; else the last of the chain. */
+static uint64_t least_wanted(const struct repair_question *question, const Granary__Chunk *chunk)
+{
+	uint64_t leaves = 0;
+
+	for (size_t i = 0; i < chunk->n_replicas; i++) {
+		if (chunk->replicas[i] == chunk->moving_from)
+			return chunk->moving_from;
+	}
+	for (size_t i = chunk->n_replicas; i > 0 && !leaves; i--)
+		leaves = is_draining(question, chunk->replicas[i - 1]) ? chunk->replicas[i - 1] : 0;
+	for (size_t i = chunk->n_replicas; i > 0 && !leaves; i--)
+		leaves = shares_domain(question, chunk, i - 1) ? chunk->replicas[i - 1] : 0;
+	return leaves ? leaves : chunk->replicas[chunk->n_replicas - 1];
+}
+
+/* 0: none is to go. All others are sound. */
 static uint64_t choose_leaving(const struct repair_question *question, const Granary__Chunk *chunk, unsigned wanted)
 {
 	if (chunk->n_replicas <= wanted || chunk->joining || chunk->frozen || chunk->cold || chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
 		return 0;
+	uint64_t leaves = least_wanted(question, chunk);
 	for (size_t i = 0; i < chunk->n_replicas; i++) {
-		if (!is_sound(question, chunk->replicas[i]))
+		if (chunk->replicas[i] != leaves && !is_sound(question, chunk->replicas[i]))
 			return 0;
 	}
-	for (size_t i = chunk->n_replicas; i > 0; i--) {
-		if (shares_domain(question, chunk, i - 1))
-			return chunk->replicas[i - 1];
-	}
-	return chunk->replicas[chunk->n_replicas - 1];
+	return leaves;
 }
 
 void repair_judge(const struct repair_question *question, const Granary__Chunk *chunk, struct repair_verdict *out)

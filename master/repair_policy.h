@@ -3,8 +3,8 @@
  * A copy counts while its server may still come back: a server that has been away for less than the delay makes nothing move. Of a chunk
  * with one copy left they are waited for only as long as processes take that are started again together (REPAIR_ALONE_MS). A copy that
  * is being filled counts as none. A server whose store is out of service is gone at once.
- * One that is not wanted any more (the storage class was changed) goes only while every copy is served and no server has damage that it
- * has not mended: of two in one failure domain one of them, else the last of the chain.
+ * One that is not wanted any more (the storage class was changed, or another has taken its place: Chunk.moving_from) goes only while
+ * every other copy is served and no server of these has damage that it has not mended. A server that is drained counts as any other.
  * Who is away when something is done is left out of the chain at the same time: the newcomer would have no predecessor. */
 #ifndef GRANARY_MASTER_REPAIR_POLICY_H
 #define GRANARY_MASTER_REPAIR_POLICY_H

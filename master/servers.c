@@ -89,6 +89,13 @@ struct server *servers_set(struct servers *servers, uint64_t id, const struct se
 	return server;
 }
 
+void servers_set_draining(struct server *server, uint64_t now_ms, bool draining)
+{
+	if (server->draining != draining)
+		server->draining_since_ms = now_ms;
+	server->draining = draining;
+}
+
 size_t servers_count(const struct servers *servers)
 {
 	return servers->count;
@@ -319,8 +326,8 @@ size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct
 						       .host = server->host,
 						       .bytes_free = server->bytes_free,
 						       .load = server->load,
-						       .usable = servers_is_usable(server, now_ms),
-						       .expected = now_ms < server->lease_until_ms + PLACEMENT_AWAY_MS };
+						       .usable = servers_is_usable(server, now_ms) && !server->draining,
+						       .expected = !server->draining && now_ms < server->lease_until_ms + PLACEMENT_AWAY_MS };
 	}
 	return servers->count;
 }

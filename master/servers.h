@@ -58,6 +58,8 @@ struct server {
 	uint64_t fill_bytes_heard; /* and summed here over all of its processes */
 	uint64_t filling_bytes;	   /* of copies that are not complete yet */
 	uint64_t fill_rate;	   /* bytes a second, averaged over some heartbeats */
+	bool draining;		   /* of the state machine: nothing new goes there; */
+	uint64_t draining_since_ms; /* as this leader knows */
 	uint64_t to_fill_bytes;	   /* status: what chunks lack of which it would be the source */
 };
 
@@ -75,6 +77,7 @@ struct server_place {
 };
 /* NULL above SERVERS_MAX. */
 struct server *servers_set(struct servers *servers, uint64_t id, const struct server_place *where);
+void servers_set_draining(struct server *server, uint64_t now_ms, bool draining);
 struct server *servers_find(const struct servers *servers, uint64_t id);
 size_t servers_count(const struct servers *servers);
 /* In order of id; i < servers_count. */
@@ -122,7 +125,7 @@ bool servers_is_usable(const struct server *server, uint64_t now_ms);
 /* A server holds chunks that are newer than all that the state machine knows: the masters' state is that of an older snapshot or
  * backup. Nothing is collected then, since what is removed here may be in use in the state that was lost. */
 bool servers_are_ahead(const struct servers *servers);
-/* out holds SERVERS_MAX; the labels are borrowed. */
+/* Nothing is to be placed on one that is drained. out holds SERVERS_MAX; the labels are borrowed. */
 size_t servers_candidates(const struct servers *servers, uint64_t now_ms, struct placement_candidate *out);
 
 #endif

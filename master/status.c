@@ -4,6 +4,7 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
+#include "master/balance.h"
 #include "master/cooling.h"
 
 struct asking {
@@ -81,6 +82,11 @@ void status_of_server(const struct server *server, uint64_t at_ms, uint64_t star
 	out->orphan_copies = server->orphans;
 	out->slow = server->slow;
 	out->disk = server->disk ? (Granary__DiskHealth *)message_copy(&server->disk->base) : NULL;
+	if (server->draining) {
+		Granary__Drain drain = GRANARY__DRAIN__INIT;
+		balance_tell_drain(status->options.balance, server->id, &drain);
+		out->drain = (Granary__Drain *)message_copy(&drain.base);
+	}
 	out->returning = server->connection && server->cleaning && !server->failed;
 }
 

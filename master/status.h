@@ -21,6 +21,7 @@ struct status_options {
 	struct sessions *sessions;
 	const struct repair *repair;
 	struct cooling *cooling;
+	struct balance *balance;
 	uint64_t start_ms; /* of the process, loop_now_ms */
 };
 

@@ -51,7 +51,7 @@ static uint64_t bytes_missing(const struct trash *trash)
 
 	for (size_t i = 0; i < servers_count(trash->servers); i++) {
 		const struct server *server = servers_at(trash->servers, i);
-		if (!servers_is_usable(server, now_ms(trash)) || server->bytes_total <= DISK_RESERVED_BYTES)
+		if (!servers_is_usable(server, now_ms(trash)) || server->draining || server->bytes_total <= DISK_RESERVED_BYTES)
 			continue;
 		total += server->bytes_total - DISK_RESERVED_BYTES;
 		available += server->bytes_free > DISK_RESERVED_BYTES ? server->bytes_free - DISK_RESERVED_BYTES : 0;

@@ -14,7 +14,8 @@
 #define BLOB_BYTES_MAX FRAME_DATA_BYTES_MAX	     /* a larger file gets chunks of its own */
 #define DIRECTORY_BYTES 4096u			     /* what stat says of every directory, as other file systems do */
 #define FILE_BYTES_MAX (1ull << 50)
-#define REPLICAS_MAX 5u
+#define COPIES_MAX 5u			     /* that a class may want; and one more while one moves: */
+#define REPLICAS_MAX (COPIES_MAX + 1u)
 #define REPLICAS_DEFAULT 3u
 #define DATA_SHARDS_MAX 32u			     /* of a cold chunk */
 #define PARITY_SHARDS_MAX 8u
@@ -200,6 +201,7 @@
 #define REPAIR_TRIES_MAX 128u			     /* of those, looked at in one step */
 #define REPAIR_JOINS_MAX 1024u			     /* copies being filled at once, */
 #define REPAIR_JOINS_PER_SERVER_MAX 4u		     /* from one server, and to one */
+#define REBALANCE_JOINS_PER_SERVER_MAX 3u	     /* of those, while one only moves */
 #define REPAIR_LEAVES_MAX 16u			     /* members that leave at once, when nobody waits for it */
 #define REPAIR_AVOIDED_MAX 256u			     /* failed lately: not the same server for the same chunk */
 #define REPAIR_AVOIDED_MS 20000u
@@ -208,6 +210,18 @@
 #define REPAIR_SUSPECT_MS 1000u			     /* a newcomer that is reported for so long is left out, alive or not */
 #define REPAIR_UNREACHABLE_MS 300u		     /* a member that its predecessor cannot reach, likewise */
 #define REPAIR_SUSPECTS_MAX 4096u
+#define BALANCE_STEP_MS 100u
+#define BALANCE_SCAN_MAX 200u			     /* chunks of one server looked at in one step */
+#define BALANCE_PASS_PAUSE_MS 500u		     /* after all of them, when none could move */
+#define BALANCE_MOVES_MAX 1024u			     /* at once */
+#define BALANCE_SETTLE_MS 2000u			     /* until servers have said what a move that is over has changed */
+#define BALANCE_STUCK_MS 60000u			     /* a server of which nothing could be moved is looked at again */
+#define BALANCE_DRAINED_MS 1000u		     /* what was placed on it before it was known to be drained has been committed */
+#define BALANCE_PERCENT_DEFAULT 2u		     /* points that a server may be off after a rebalancing */
+#define BALANCE_PERCENT_MAX 50u
+#define BALANCE_GENTLE_PERCENT 10u		     /* nobody has asked: begins when one is off so much, */
+#define BALANCE_GENTLE_END_PERCENT 5u		     /* ends when none is off so much, */
+#define BALANCE_GENTLE_PART 4u			     /* and takes one part in so many of the rate */
 #define COOL_JOBS_MAX 256u			     /* chunks being made cold or hot, or mended, at once, */
 #define COOL_TASKS_PER_SERVER_MAX 4u		     /* by one server */
 #define COOL_STEP_MS 50u

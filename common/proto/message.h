@@ -52,6 +52,8 @@
 	X(MESSAGE_WHAT_IF, 132, what_if_request, what_if_reply)                                    \
 	X(MESSAGE_CLASSES, 42, classes_request, classes_reply)                                     \
 	X(MESSAGE_TASKS, 43, tasks_request, tasks_reply)                                           \
+	X(MESSAGE_REBALANCE, 44, rebalance_request, rebalance_status)                              \
+	X(MESSAGE_DRAIN, 45, drain_request, drain)                                                 \
 	X(MESSAGE_CHUNK_WRITE, 50, chunk_write, chunk_write_reply)                                 \
 	X(MESSAGE_CHUNK_READ, 51, chunk_read, chunk_read_reply)                                    \
 	X(MESSAGE_CHUNK_SYNC, 52, chunk_sync, empty)                                               \

@@ -50,7 +50,7 @@ enum err storage_class_check(const Granary__StorageClass *storage)
 {
 	if (!storage_class_name_is_valid(storage->name))
 		return ERR_INVALID;
-	if (storage->copies > REPLICAS_MAX || storage->cool_seconds > STORAGE_COOL_SECONDS_MAX ||
+	if (storage->copies > COPIES_MAX || storage->cool_seconds > STORAGE_COOL_SECONDS_MAX ||
 	    storage->compression > STORAGE_COMPRESSION_AUTO)
 		return ERR_RANGE;
 	if (storage->trash_seconds > STORAGE_TRASH_SECONDS_MAX && storage->trash_seconds != STORAGE_TRASH_NONE)

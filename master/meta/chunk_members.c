@@ -95,6 +95,16 @@ static void stale_drop(struct meta *meta, uint64_t id, Granary__Chunk *chunk)
 	chunk->n_stale = 0;
 }
 
+/* It is over when who is to leave has left, or nobody is there in its place. */
+static void moving_settle(Granary__Chunk *chunk, const Granary__ChunkChange *op)
+{
+	size_t wanted = chunk->copies_wanted ? chunk->copies_wanted : REPLICAS_DEFAULT;
+	if (op->join)
+		chunk->moving_from = op->moving_from;
+	if (!contains(chunk->replicas, chunk->n_replicas, chunk->moving_from) || chunk->n_replicas <= wanted)
+		chunk->moving_from = 0;
+}
+
 static void change_members(struct meta *meta, Granary__Chunk *chunk, const Granary__ChunkChange *op)
 {
 	bool pack = chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK;
@@ -108,6 +118,7 @@ static void change_members(struct meta *meta, Granary__Chunk *chunk, const Grana
 	memcpy(chunk->replicas, op->replicas, op->n_replicas * sizeof(*chunk->replicas));
 	chunk->version++;
 	chunk_holders_add(meta, op->chunk, chunk->replicas, chunk->n_replicas);
+	moving_settle(chunk, op);
 	for (size_t i = chunk->n_stale; i > 0; i--)
 		if (chunk->stale[i - 1] == op->join)
 			stale_remove(chunk, i - 1);

@@ -118,6 +118,7 @@ static void replicas_set(struct meta *meta, uint64_t id, Granary__Chunk *chunk, 
 	free(chunk->replicas);
 	chunk->replicas = NULL;
 	chunk->n_replicas = count;
+	chunk->moving_from = 0;
 	if (count == 0)
 		return;
 	chunk->replicas = mem_alloc(count * sizeof(*chunk->replicas));

@@ -51,6 +51,7 @@
 	X(op_cold_undo, cold_undo, COLD_UNDO, Granary__ColdUndo, true)                                                 \
 	X(op_chunk_thaw, chunk_thaw, CHUNK_THAW, Granary__ChunkThaw, true)                                             \
 	X(op_shard_rebuild, shard_rebuild, SHARD_REBUILD, Granary__ShardRebuild, true)                                 \
+	X(op_server_drain, server_drain, SERVER_DRAIN, Granary__ServerDrain, true)                                     \
 	X(op_restore, restore, RESTORE, Granary__Restore, true)
 
 #define X(function, member, name, type, changes)                                                                       \

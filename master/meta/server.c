@@ -20,12 +20,30 @@ enum err op_server_register(struct context *context, const Granary__ServerRegist
 	Granary__Server *server = mem_alloc(sizeof(*server));
 	granary__server__init(server);
 	server->registered = known ? known->registered : (uint64_t)context->now_ns;
+	server->draining = known && known->draining;
 	if (op->address[0])
 		server->address = mem_string(op->address);
 	if (op->host[0])
 		server->host = mem_string(op->host);
 	if (op->location[0])
 		server->location = mem_string(op->location);
+	store_put_message(&meta->store, &key, &server->base);
+	meta->servers_changed = true;
+	return OK;
+}
+
+enum err op_server_drain(struct context *context, const Granary__ServerDrain *op, Granary__MetaResult *result)
+{
+	(void)result;
+	struct meta *meta = context->meta;
+	struct key key = key_of(KEY_SERVER, op->server);
+	const Granary__Server *known = store_message(&meta->store, &key, &granary__server__descriptor);
+	if (!known)
+		return ERR_NOT_FOUND;
+	if (known->draining == op->draining)
+		return OK;
+	Granary__Server *server = (Granary__Server *)message_copy(&known->base);
+	server->draining = op->draining;
 	store_put_message(&meta->store, &key, &server->base);
 	meta->servers_changed = true;
 	return OK;

@@ -80,6 +80,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_COLD_UNDO:
 	case GRANARY__META_OP__OP_CHUNK_THAW:
 	case GRANARY__META_OP__OP_SHARD_REBUILD:
+	case GRANARY__META_OP__OP_SERVER_DRAIN:
 		return false;
 	default:
 		return true;

@@ -169,6 +169,41 @@ class Cluster:
         wait_for(lambda: not os.path.ismount(path), 10, f"{path} to be unmounted")
 
 
+class DiskCluster(Cluster):
+    """Each chunkserver has a small ext4 of its own, of so many bytes; more of them than there are chunkservers at first."""
+
+    def __init__(self, disks, **options):
+        super().__init__(**options)
+        self.disks = disks
+
+    def __enter__(self):
+        for number, size in enumerate(self.disks, 1):
+            image, place = os.path.join(DIR, f"disk-{number}"), self.disk(number)
+            os.makedirs(place)
+            with open(image, "wb") as file:
+                file.truncate(size)
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+            done = subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=False)
+            if done.returncode:
+                self.unmount_disks()
+                skip(f"no loop mounts here: {done.stderr.decode(errors='replace')}")
+        return super().__enter__()
+
+    def __exit__(self, kind, value, trace):
+        super().__exit__(kind, value, trace)
+        self.unmount_disks()
+
+    def disk(self, number):
+        return os.path.join(self.path, "data", f"chunkserver-{number}")
+
+    def unmount_disks(self):
+        for number in range(1, len(self.disks) + 1):
+            if os.path.ismount(self.disk(number)):
+                subprocess.run(["umount", "-l", self.disk(number)], check=False)
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(DIR, f"disk-{number}"))
+
+
 class Writer(threading.Thread):
     """Writes numbered blocks to a file, synced each, at most `rate` a second, and notes its pauses."""
     BLOCK = 256 << 10

@@ -143,6 +143,19 @@ class Fault:
         self.victim.wipe()
         self.victim.start()
 
+    # data that moves meanwhile: one chunkserver is drained while the faults that follow come, until another is
+    def begin_drain(self):
+        self.cluster.undrain()
+        self.cluster.drain(self.victim)
+
+    def end_drain(self):
+        pass
+
+    def begin_rebalance(self):
+        self.cluster.admin("rebalance", "--target", "1")
+
+    end_rebalance = end_drain
+
     def trouble(self, begins):
         if self.victim in self.cluster.mounts:
             self.victim.trouble(begins)
@@ -182,6 +195,7 @@ KINDS = {
     "bridge-chunkserver": (3, "chunkserver", 5), "bridge-leader": (2, "leader", 5), "slow-chunkserver": (2, "chunkserver", 5),
     "full-chunkserver": (2, "chunkserver", 5), "full-all": (1, None, 3), "full-master": (1, "master", 3), "full-leader": (1, "leader", 3),
     "rot-chunk": (4, "chunkserver", 2), "rot-log": (2, "master", 1), "replace-chunkserver": (3, "chunkserver", 2), "replace-master": (2, "master", 2),
+    "drain-chunkserver": (3, "chunkserver", 2), "rebalance": (1, None, 1),
 }
 
 

@@ -169,7 +169,7 @@ class HostCluster:
         self.path = os.path.join(DIR, "cluster")
         for folder in ("log", "data", "disk"):
             os.makedirs(os.path.join(self.path, folder), exist_ok=True)
-        self.network, self.deaths, self.processes = Network(), [], {}
+        self.network, self.deaths, self.processes, self.drained = Network(), [], {}, None
         hosts = {f"master-{n + 1}": None for n in range(masters)}
         hosts.update({f"chunkserver-{n + 1}": None for n in range(chunkservers)})
         hosts.update({f"mount-{n + 1}": None for n in range(mounts)})
@@ -249,6 +249,19 @@ class HostCluster:
         """None: no answer."""
         code, out, _ = self.granary("--timeout", timeout, "admin", "status", "--json")
         return json.loads(out) if code == 0 else None
+
+    def admin(self, *words):
+        code, _, complaint = self.granary("admin", *words)
+        check(code == 0, f"admin {' '.join(words)}: {complaint}")
+
+    def drain(self, chunkserver):
+        self.drained = f"{chunkserver.host.address}:{CHUNKSERVER_PORT}"
+        self.admin("drain", self.drained)
+
+    def undrain(self):
+        if self.drained:
+            self.admin("undrain", self.drained)
+        self.drained = None
 
     def leader(self):
         """The process of the leading master."""

@@ -48,6 +48,7 @@ struct run {
 	uint64_t version; /* the last one given out, to anything */
 	struct known_file *files;
 	struct counts counts;
+	struct operator *operator; /* cluster_balance.h; or NULL */
 	bool loses_one;	 /* cluster_run.h */
 	bool cools;	 /* likewise; tables are written less often, or they would never become cold */
 	bool never_sync; /* tables are flushed only */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/base/check.h"
+#include "tests/sim/cluster_balance.h"
 #include "tests/sim/runner.h"
 
 #define START_US 10000000u /* until everything is made, at most */
@@ -81,8 +82,13 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
 	for (unsigned i = 0; i < CLIENTS; i++)
 		load_go(world_node(&run->world, NODE_CLIENT, i)->program);
+<<<<<<< HEAD
 	if (options->cools)
 		cluster_run_until(run, has_become_cold, run, START_US, "some chunks become cold");
+=======
+	if (options->balances)
+		run->operator = operator_begin(run);
+>>>>>>> bal
 	return run;
 }
 
@@ -157,18 +163,26 @@ uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 	run->ending = true;
 	run->ending_us = sim_now_us(run->world.sim);
 	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
+	if (run->operator)
+		operator_calm(run->operator);
 	cluster_check_end(run->check, &(struct cluster_check_want){ .may_be_damaged = run->may_lose }, CALM_US);
 	if (run->cools)
 		convert_all(run, false);
 	if (run->loses_one && !run->may_lose)
 		lose_one(run);
+<<<<<<< HEAD
 	if (run->cools)
 		convert_all(run, true);
+=======
+	else if (run->operator && !run->may_lose)
+		operator_end(run->operator);
+>>>>>>> bal
 	check_history(run, sum);
 	add(run, sum);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;
 	world_close(&run->world);
 	cluster_check_close(run->check);
+	operator_close(run->operator);
 	load_free(run);
 	free(run);
 	return digest;

@@ -15,6 +15,7 @@ struct cluster_run_options {
 	uint32_t break_per_million; /* see world */
 	uint32_t late_per_million;
 	bool never_sync;
+	bool balances;	/* cluster_balance.h; not with loses_one */
 	bool loses_one; /* chunkserver, for good, when all is over */
 	bool cools;	/* more chunkservers, chunks become cold and hot; in the end all of them, once each */
 	unsigned chunkservers; /* 0: WORLD_CHUNKSERVERS */

@@ -8,6 +8,7 @@
 
 /* From the leader; freed with cluster_status_free. An exit status, after it has said why. */
 int admin_fetch_status(struct cli *cli, Granary__ClusterStatus **out);
+void admin_json_drain(struct json *json, const Granary__Drain *drain);
 /* The masters, into an open object. */
 void admin_json_members(struct json *json, const Granary__ClusterStatus *s);
 

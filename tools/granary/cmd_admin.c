@@ -128,6 +128,26 @@ static void json_disk(struct json *json, const Granary__DiskHealth *disk)
 	json_close(json, '}');
 }
 
+void admin_json_drain(struct json *json, const Granary__Drain *drain)
+{
+	json_bool(json, "empty", drain->empty);
+	json_number(json, "chunks_left", drain->chunks);
+	json_number(json, "bytes_left", drain->bytes);
+	json_text(json, "waits_for", drain->waits_for);
+}
+
+static void print_drain(const Granary__Drain *drain)
+{
+	char bytes[16];
+	if (drain->empty)
+		printf("  drained: may be unplugged");
+	else if (drain->counted)
+		printf("  draining: %" PRIu64 " copies left (%s)%s%s", drain->chunks, text_size(drain->bytes, bytes),
+		       *drain->waits_for ? ": " : "", drain->waits_for);
+	else
+		printf("  draining");
+}
+
 static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 {
 	json_open(json, "servers", '[');
@@ -147,6 +167,9 @@ static void json_servers(struct json *json, const Granary__ClusterStatus *s)
 		json_number(json, "contact_ms", server->contact_ms);
 		json_bool(json, "slow", server->slow);
 		json_disk(json, server->disk);
+		json_bool(json, "draining", server->drain != NULL);
+		if (server->drain)
+			admin_json_drain(json, server->drain);
 		json_close(json, '}');
 	}
 	json_close(json, ']');
@@ -270,7 +293,7 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 		for (size_t i = 0; i < status->n_servers; i++) {
 			const Granary__ServerStatus *s = status->servers[i];
 			char space[16], total[16];
-			printf("%016" PRIx64 "  %-21s  %-20s  %-9s  %8" PRIu64 "  %8s  %8s  %s\n", s->server, s->address,
+			printf("%016" PRIx64 "  %-21s  %-20s  %-9s  %8" PRIu64 "  %8s  %8s  %s", s->server, s->address,
 			       s->host,
 			       s->failed      ? "failed"
 			       : s->slow      ? "slow"
@@ -279,6 +302,9 @@ int cmd_admin_servers(struct cli *cli, int argc, char **argv)
 					      : "down",
 			       s->chunks, text_size(s->bytes_free, space), text_size(s->bytes_total, total),
 			       *s->location ? s->location : "-");
+			if (s->drain)
+				print_drain(s->drain);
+			puts("");
 		}
 	}
 	cluster_status_free(status);

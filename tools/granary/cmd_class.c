@@ -116,7 +116,7 @@ static bool set_trash(Granary__StorageClass *storage, const char *value)
 static bool set_copies(Granary__StorageClass *storage, const char *value)
 {
 	uint64_t copies;
-	if (!parse_number(value, REPLICAS_MAX, &copies))
+	if (!parse_number(value, COPIES_MAX, &copies))
 		return false;
 	storage->copies = (uint32_t)copies;
 	return true;

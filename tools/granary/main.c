@@ -104,6 +104,18 @@ static const struct command admin[] = {
      "Cross-check names, chunks and what the chunkservers hold, while the cluster works",
      "Exit status 0: nothing is wrong, or all of it was repaired; 1: something is. Lost or damaged copies are the business of repair\n"
      "and scrubbing: fsck only tells of them.\n"},
+    {"rebalance", cmd_admin_rebalance, 0, 0, "[--dry-run] [--target PCT] [--rate MB/s] [--wait] [--stop] [--json]",
+     "Make all chunkservers equally full",
+     "Moves copies from chunkservers that are fuller than the mean to those that are less full, until each is within --target\n"
+     "points of it, or until nothing is left that can be moved without bringing copies of a chunk closer together. No chunk has\n"
+     "fewer copies meanwhile: a copy leaves when the new one is complete. Each server gives --rate MB a second (default: the\n"
+     "setting rebalance_bytes_per_second). The cluster goes on by itself, also after Ctrl-C, and after its leader has changed;\n"
+     "--stop ends it. Without being asked it does the same slowly when a server is more than 10 points off.\n"},
+    {"drain", cmd_admin_drain, 1, 1, "[--wait] [--json] SERVER", "Empty a chunkserver, so that it may be unplugged",
+     "SERVER is an id, an address or a host label (then all of its chunkservers). Nothing new is placed there, and all its copies\n"
+     "move to others; it serves until they have. `admin servers` shows how far it is, and says when it may be unplugged. With --wait\n"
+     "it ends when that is so, or with 1 and the reason when it cannot be. `admin undrain` takes it back.\n"},
+    {"undrain", cmd_admin_undrain, 1, 1, "[--wait] SERVER", "Use a chunkserver again that was drained", NULL},
     {"set", cmd_admin_set, 0, 2, "[--json] [KEY VALUE]", "List the cluster's settings, or change one",
      "VALUE takes suffixes: K, M, G, T for bytes, ms, s, m, h, d for times; \"default\" goes back to the default. A change is in\n"
      "force within a heartbeat.\n"},

@@ -55,9 +55,9 @@ static void test_bounds(void **state)
 	assert_int_equal(storage_class_check(&storage), ERR_INVALID);
 	storage.name = (char *)(uintptr_t) "a";
 	assert_int_equal(storage_class_check(&storage), OK);
-	storage.copies = REPLICAS_MAX + 1;
+	storage.copies = COPIES_MAX + 1;
 	assert_int_equal(storage_class_check(&storage), ERR_RANGE);
-	storage.copies = REPLICAS_MAX;
+	storage.copies = COPIES_MAX;
 	storage.cold = 0x2108;
 	assert_int_equal(storage_class_check(&storage), ERR_RANGE);
 	storage.cold = 0x2009;

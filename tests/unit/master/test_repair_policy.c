@@ -191,6 +191,45 @@ static void test_surplus(void **state)
 	servers_close(f.servers);
 }
 
+/* Another has taken its place; or it is drained. */
+static void test_moved(void **state)
+{
+	struct fixture f;
+	Granary__DiskHealth disk = GRANARY__DISK_HEALTH__INIT;
+
+	(void)state;
+	open_fixture(&f);
+	f.chunk.copies_wanted = 2;
+	servers_set_draining(server_of(&f, 2), 0, true);
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 2);
+	f.chunk.moving_from = 1;
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	assert_int_equal(f.verdict.leaves, 1);
+	/* What it has lost itself is no reason to keep it; what others have is. */
+	disk.damage_found = 1;
+	servers_set_disk(server_of(&f, 1), &disk);
+	assert_int_equal(judge(&f), REPAIR_LEAVE);
+	servers_set_disk(server_of(&f, 3), &disk);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	disk.damage_repaired = 1;
+	servers_set_disk(server_of(&f, 3), &disk);
+	/* Not before the new one is complete, nor when one of the others is missing. */
+	f.chunk.joining = 3;
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	f.chunk.joining = 0;
+	away(&f, 3, 1);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	/* There are no more than wanted: it stays, and counts although it is drained. */
+	servers_close(f.servers);
+	open_fixture(&f);
+	f.chunk.moving_from = 1;
+	servers_set_draining(server_of(&f, 1), 0, true);
+	assert_int_equal(judge(&f), REPAIR_NOTHING);
+	assert_int_equal(f.verdict.complete, 3);
+	servers_close(f.servers);
+}
+
 static void test_queue(void **state)
 {
 	struct repair_queue *queue = repair_queue_open();
@@ -218,7 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_delay), cmocka_unit_test(test_failed_and_returning), cmocka_unit_test(test_joining),
-		cmocka_unit_test(test_stale), cmocka_unit_test(test_surplus),		   cmocka_unit_test(test_queue),
+		cmocka_unit_test(test_stale), cmocka_unit_test(test_surplus), cmocka_unit_test(test_moved),		   cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

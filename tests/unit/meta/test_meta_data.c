@@ -229,6 +229,41 @@ static void test_too_many_chunks_for_a_blob(void **state)
 	assert_int_equal(attr(f, file)->chunks, TRUNCATE_CHUNKS_MAX + 1);
 }
 
+/* What the record says of who is to leave, and that it is over: when it has left, or nobody is there in its place. */
+static uint64_t moving_from(struct fixture *f, uint64_t id)
+{
+	Granary__Chunk *chunk = NULL;
+	assert_int_equal(meta_chunk(f->meta, id, &chunk), OK);
+	uint64_t server = chunk->moving_from;
+	message_free(&chunk->base);
+	return server;
+}
+
+static void test_copy_moves(void **state)
+{
+	struct fixture *f = *state;
+	uint64_t file = made_file(f, ROOT, "a"), chunk;
+	assert_int_equal(allocate(f, file, 0, &chunk), OK);
+	server_add(f, 4);
+	uint64_t all[] = {1, 2, 3, 4}, rest[] = {2, 3, 4}, first[] = {1}, last[] = {4};
+	Granary__ChunkChange join = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 1, .replicas = all, .n_replicas = 4,
+					    .join = 4, .moving_from = 1);
+	assert_int_equal(run_chunk_change(f, join), OK);
+	assert_int_equal(moving_from(f, chunk), 1);
+	/* Who joins is left out again. */
+	assert_int_equal(run_chunk_change(f, MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 2, .replicas = all,
+						     .n_replicas = 3, .dropped = last, .n_dropped = 1)), OK);
+	assert_int_equal(moving_from(f, chunk), 0);
+	join.version = 3;
+	assert_int_equal(run_chunk_change(f, join), OK);
+	Granary__ChunkChange complete = MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 4, .join = 4, .complete = true);
+	assert_int_equal(run_chunk_change(f, complete), OK);
+	assert_int_equal(moving_from(f, chunk), 1);
+	assert_int_equal(run_chunk_change(f, MESSAGE(ChunkChange, chunk_change, .chunk = chunk, .version = 4, .replicas = rest,
+						     .n_replicas = 3, .dropped = first, .n_dropped = 1)), OK);
+	assert_int_equal(moving_from(f, chunk), 0);
+}
+
 static void test_chunk_change(void **state)
 {
 	struct fixture *f = *state;
@@ -522,6 +557,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_truncate_chunks, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_large_file_is_freed_in_steps, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_too_many_chunks_for_a_blob, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_copy_moves, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_chunk_change, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_chunk_join, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_chunk_join_again, setup, teardown),

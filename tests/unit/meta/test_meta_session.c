@@ -367,6 +367,13 @@ static bool count_server(void *arg, uint64_t id, const Granary__Server *server)
 	return id < 3;
 }
 
+static bool is_drained(void *arg, uint64_t id, const Granary__Server *server)
+{
+	if (id == 5)
+		*(bool *)arg = server->draining;
+	return true;
+}
+
 static bool count_id(void *arg, uint64_t id)
 {
 	(void)id;
@@ -387,6 +394,17 @@ static void test_cluster_and_servers(void **state)
 	unsigned count = 0;
 	assert_int_equal(meta_each_server(f->meta, count_server, &count), OK);
 	assert_int_equal(count, 3);
+	/* Drained; also when it comes back with another address. */
+	bool draining = false;
+	assert_int_equal(run_server_drain(f, MESSAGE(ServerDrain, server_drain, .server = 9, .draining = true)), ERR_NOT_FOUND);
+	assert_int_equal(run_server_drain(f, MESSAGE(ServerDrain, server_drain, .server = 5, .draining = true)), OK);
+	assert_true(f->effects.servers_changed);
+	assert_int_equal(run_server_register(f, MESSAGE(ServerRegister, server_register, .server = 5, .address = "x:1", .host = "x", .location = "")), OK);
+	assert_int_equal(meta_each_server(f->meta, is_drained, &draining), OK);
+	assert_true(draining);
+	assert_int_equal(run_server_drain(f, MESSAGE(ServerDrain, server_drain, .server = 5)), OK);
+	assert_int_equal(meta_each_server(f->meta, is_drained, &draining), OK);
+	assert_false(draining);
 	uint64_t file = made_file(f, ROOT, "a"), chunk;
 	assert_int_equal(allocate(f, file, 0, &chunk), OK);
 	count = 0;
