@@ -11,11 +11,8 @@
 #include "master/chunkserver_service.h"
 #include "master/class_service.h"
 #include "master/client_service.h"
-<<<<<<< HEAD
-#include "master/explain.h"
-=======
 #include "master/balance.h"
->>>>>>> bal
+#include "master/explain.h"
 #include "master/failure.h"
 #include "master/founding.h"
 #include "master/fsck.h"
@@ -265,50 +262,8 @@ static void founding_serve(struct master *master, struct rpc_request *request)
 	rpc_reply(request, &reply.base);
 }
 
-<<<<<<< HEAD
 /* From those who look after the cluster. False: it is not of these. */
 static bool serve_operator(struct master *master, struct rpc_request *request)
-=======
-/* What operators ask for. */
-static void serve_tool(struct master *master, struct rpc_request *request)
-{
-	switch (request->type) {
-	case MESSAGE_MEMBERS_CHANGE:
-		members_service_serve(master->members_service, request);
-		break;
-	case MESSAGE_RESTORE:
-		restore_serve(master->replica, request);
-		break;
-	case MESSAGE_CLUSTER_STATUS:
-		status_serve(master->status, request);
-		break;
-	case MESSAGE_SCRUB:
-		scrub_serve(master->replica, master->servers, master->commands, request);
-		break;
-	case MESSAGE_FSCK:
-		fsck_serve(master->fsck, request);
-		break;
-	case MESSAGE_TASKS:
-		tasks_serve(master->tasks, request);
-		break;
-	case MESSAGE_CLASSES:
-		classes_serve(master->replica, request);
-		break;
-	case MESSAGE_SETTINGS:
-		settings_serve(master->replica, request);
-		break;
-	case MESSAGE_REBALANCE:
-	case MESSAGE_DRAIN:
-		balance_serve(master->balance, request);
-		break;
-	default:
-		rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
-		break;
-	}
-}
-
-static void on_request(void *arg, struct rpc_request *request)
->>>>>>> bal
 {
 	switch (request->type) {
 	case MESSAGE_MEMBERS_CHANGE:
@@ -346,6 +301,10 @@ static void on_request(void *arg, struct rpc_request *request)
 		return true;
 	case MESSAGE_COOL:
 		cooling_serve(master->cooling, request);
+		return true;
+	case MESSAGE_REBALANCE:
+	case MESSAGE_DRAIN:
+		balance_serve(master->balance, request);
 		return true;
 	default:
 		return false;
@@ -386,12 +345,8 @@ static void serve(struct master *master, struct rpc_request *request)
 		replica_serve_snapshot(master->replica, request);
 		break;
 	default:
-<<<<<<< HEAD
 		if (!serve_operator(master, request))
 			rpc_reply_error(request, ERR_NOT_SUPPORTED, NULL);
-=======
-		serve_tool(master, request);
->>>>>>> bal
 		break;
 	}
 }

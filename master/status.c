@@ -82,12 +82,17 @@ void status_of_server(const struct server *server, uint64_t at_ms, uint64_t star
 	out->orphan_copies = server->orphans;
 	out->slow = server->slow;
 	out->disk = server->disk ? (Granary__DiskHealth *)message_copy(&server->disk->base) : NULL;
-	if (server->draining) {
-		Granary__Drain drain = GRANARY__DRAIN__INIT;
-		balance_tell_drain(status->options.balance, server->id, &drain);
-		out->drain = (Granary__Drain *)message_copy(&drain.base);
-	}
 	out->returning = server->connection && server->cleaning && !server->failed;
+}
+
+static void add_drain(const struct status *status, const struct server *server, Granary__ServerStatus *out)
+{
+	Granary__Drain drain = GRANARY__DRAIN__INIT;
+
+	if (!server->draining)
+		return;
+	balance_tell_drain(status->options.balance, server->id, &drain);
+	out->drain = (Granary__Drain *)message_copy(&drain.base);
 }
 
 static void add_servers(const struct status *status, bool wanted, Granary__ClusterStatus *out)
@@ -108,7 +113,8 @@ static void add_servers(const struct status *status, bool wanted, Granary__Clust
 		if (!wanted)
 			continue;
 		out->servers[out->n_servers] = mem_alloc(sizeof(Granary__ServerStatus));
-		status_of_server(server, now_ms(status), status->options.start_ms, out->servers[out->n_servers++]);
+		status_of_server(server, now_ms(status), status->options.start_ms, out->servers[out->n_servers]);
+		add_drain(status, server, out->servers[out->n_servers++]);
 	}
 }
 

@@ -82,13 +82,10 @@ struct run *cluster_run_begin(const struct cluster_run_options *options)
 	cluster_run_until(run, load_is_made, run, START_US, "the tables are made");
 	for (unsigned i = 0; i < CLIENTS; i++)
 		load_go(world_node(&run->world, NODE_CLIENT, i)->program);
-<<<<<<< HEAD
 	if (options->cools)
 		cluster_run_until(run, has_become_cold, run, START_US, "some chunks become cold");
-=======
 	if (options->balances)
 		run->operator = operator_begin(run);
->>>>>>> bal
 	return run;
 }
 
@@ -170,13 +167,10 @@ uint64_t cluster_run_end(struct run *run, uint64_t *sum)
 		convert_all(run, false);
 	if (run->loses_one && !run->may_lose)
 		lose_one(run);
-<<<<<<< HEAD
-	if (run->cools)
-		convert_all(run, true);
-=======
 	else if (run->operator && !run->may_lose)
 		operator_end(run->operator);
->>>>>>> bal
+	if (run->cools)
+		convert_all(run, true);
 	check_history(run, sum);
 	add(run, sum);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;
