@@ -171,6 +171,8 @@ def main():
         os.sync()
         cluster.up("--chunkservers", "6")
         wait_for(lambda: len(servers(cluster)) == 6 and all(s["up"] for s in servers(cluster).values()), 20, "six chunkservers")
+        step("a new server does not stay empty: unasked, data begins to move there")
+        wait_for(lambda: plan(cluster)["moves"] > 0, 20, "something to move unasked")
         rebalance(cluster)
         cluster.granary("admin", "cool", "--wait", "/cold")
         verify(cluster, files, "after-rebalance")
