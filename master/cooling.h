@@ -33,7 +33,7 @@ void cooling_deposed(struct cooling *cooling);
 void cooling_serve(struct cooling *cooling, struct rpc_request *request);
 /* The chunk has not been written for as long as its class says. True: it needs no more to be told. Else *again_ns, or 0. */
 bool cooling_due(void *cooling, uint64_t chunk, uint64_t *again_ns);
-/* Its server says that it has no good copy of this shard. */
+/* Its server says that it has no good copy of this shard, or who has looked at all of the set that it is not what it should be. */
 void cooling_shard_lost(struct cooling *cooling, uint64_t shard);
 /* For status: what is known of the chunk's shards. */
 void cooling_judge(struct cooling *cooling, const Granary__Chunk *chunk, struct cold_verdict *out);
