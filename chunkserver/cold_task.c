@@ -124,6 +124,10 @@ static void tell(struct service *service, const Granary__ColdCommand *command, e
 void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding)
 {
 	struct service *service = task->service;
+	if (task->command->task == COLD_VERIFY) { /* nobody else knows of it */
+		task_free(task);
+		return;
+	}
 	service->cold_ended[service->cold_ended_next++ % COLD_ENDED_REMEMBERED] = attempt_of(task->command);
 	tell(service, task->command, err, coding);
 	message_free(coding == NULL ? NULL : &coding->base);
@@ -139,7 +143,19 @@ static bool command_is_valid(const Granary__ColdCommand *command)
 		return false;
 	if (coded->compression >= COMPRESSIONS)
 		return false;
-	return command->task == COLD_REBUILD || (command->chunk->n_replicas > 0 && command->chunk->n_replicas <= REPLICAS_MAX);
+	if (command->task == COLD_REBUILD || command->task == COLD_VERIFY)
+		return true;
+	return command->chunk->n_replicas > 0 && command->chunk->n_replicas <= REPLICAS_MAX;
+}
+
+static void task_add(struct service *service, struct cold_task *task, const Granary__ColdCommand *command)
+{
+	task->service = service;
+	task->command = (Granary__ColdCommand *)message_copy(&command->base);
+	timer_init(&task->timer, service->loop, on_timer, task);
+	DL_APPEND2(service->cold_tasks, task, previous, next);
+	service->cold_task_count++;
+	cold_task_go_on(task, 0);
 }
 
 enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command)
@@ -169,21 +185,35 @@ enum err cold_task_begin(struct service *service, const Granary__ColdCommand *co
 		task = rebuild_open();
 	else
 		return ERR_NOT_SUPPORTED;
-	task->service = service;
-	task->command = (Granary__ColdCommand *)message_copy(&command->base);
-	timer_init(&task->timer, service->loop, on_timer, task);
-	DL_APPEND2(service->cold_tasks, task, previous, next);
-	service->cold_task_count++;
-	cold_task_go_on(task, 0);
+	task_add(service, task, command);
 	return OK;
+}
+
+struct cold_task *cold_verify(struct service *service, const Granary__ChunkLocation *location, cold_verified_fn *done, void *arg)
+{
+	Granary__ColdCommand command = GRANARY__COLD_COMMAND__INIT;
+	Granary__ChunkLocation chunk = *location;
+	command.task = COLD_VERIFY;
+	command.chunk = &chunk;
+	command.coded = chunk.coded;
+	chunk.coded = NULL;
+	if (!command_is_valid(&command) || service->cold_task_count >= COLD_TASKS_MAX)
+		return NULL;
+	struct cold_task *task = verify_open(done, arg);
+	task_add(service, task, &command);
+	return task;
+}
+
+void cold_task_abort(struct cold_task *task)
+{
+	task->ending = true;
+	if (!task->working)
+		task_free(task);
 }
 
 void cold_tasks_abort(struct service *service)
 {
 	struct cold_task *task, *next;
-	DL_FOREACH_SAFE2 (service->cold_tasks, task, next, next) {
-		task->ending = true;
-		if (!task->working)
-			task_free(task);
-	}
+	DL_FOREACH_SAFE2 (service->cold_tasks, task, next, next)
+		cold_task_abort(task);
 }

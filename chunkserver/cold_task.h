@@ -1,6 +1,7 @@
-/* Tasks of the master's that take a while: making a chunk cold or hot, making a lost shard anew (ColdCommand). A bounded number at a
- * time; each ends with ColdDone, or with the process: then the master, which hears nothing, asks again, and is told that it has failed.
- * None is begun twice: what the first attempt has sent may still be on its way to files that the master counts on by then. Nothing of
+/* Tasks that take a while: the master's (ColdCommand: making a chunk cold or hot, making a lost shard anew), and the scrub's (whether the
+ * shards of a set fit). A bounded number at a time; each of the master's ends with ColdDone, or with the process: then the master, which hears
+ * nothing, asks again, and is told that it has failed. None is begun twice: what the first attempt has sent may still be on its way to files
+ * that the master counts on by then. Nothing of
  * a task is durable but what it has written into chunks that the master does not count on yet.
  *
  * Thread: the loop; computing and checking is done on workers. A task is a sequence of steps (`step`), each of which starts calls or
@@ -30,11 +31,20 @@ struct cold_task {
 MUST_USE enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command);
 /* The process stops. */
 void cold_tasks_abort(struct service *service);
+/* One alone; only for COLD_VERIFY. */
+void cold_task_abort(struct cold_task *task);
+
+/* What a set of shards has been found to be. ERR_CORRUPT, ERR_TOO_MANY as coded_judge; else it could not be read. bad: bits. */
+typedef void cold_verified_fn(void *arg, enum err err, uint64_t bad);
+/* Not the master's: looks whether all shards of a set are what they should be (verify_op.c). Never calls done from within, nor after an abort.
+ * NULL: too many tasks are under way, or the location is not of a set. */
+struct cold_task *cold_verify(struct service *service, const Granary__ChunkLocation *location, cold_verified_fn *done, void *arg);
 
 /* For the kinds: allocated by mem_zero, with step and clear set. */
 struct cold_task *cool_open(void);
 struct cold_task *warm_open(void);
 struct cold_task *rebuild_open(void);
+struct cold_task *verify_open(cold_verified_fn *done, void *arg);
 /* The next step, now or later, from the loop. */
 void cold_task_go_on(struct cold_task *task, uint64_t delay_ms);
 /* `compute` on a worker, then the next step. */
@@ -43,7 +53,7 @@ void cold_task_compute(struct cold_task *task, void (*compute)(struct cold_task 
 void cold_task_spend(struct cold_task *task, uint64_t bytes);
 /* Once more after a pause, or (too often) false. */
 bool cold_task_retry(struct cold_task *task);
-/* It is over: the master is told. coding: of a chunk that has been made cold, taken; else NULL. */
+/* It is over: the master is told, if it was its command. coding: of a chunk that has been made cold, taken; else NULL. */
 void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding);
 
 #endif

@@ -454,6 +454,16 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 	report_begin(link, report);
 }
 
+rpc_call_id master_link_locate(struct master_link *link, uint64_t chunk, rpc_done_fn *done, void *arg)
+{
+	Granary__ChunkFailure message = GRANARY__CHUNK_FAILURE__INIT;
+	if (!link->registered)
+		return 0;
+	message.chunk = chunk;
+	message.lost = true;
+	return rpc_peer_call(link->peer, MESSAGE_CHUNK_FAILURE, &message.base, NULL, RPC_TIMEOUT_MS, done, arg);
+}
+
 void master_link_filled(struct master_link *link, const struct master_link_fill *fill)
 {
 	struct report *report;

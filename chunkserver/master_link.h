@@ -55,6 +55,9 @@ struct master_link_failure {
 /* Tells the master that `server` did not answer in the chain of the chunk; tries again while it is not known to be gone. */
 void master_link_report(struct master_link *link, const struct master_link_failure *failure);
 
+/* Asks the master where a chunk is, once: the reply is its ChunkLocation. `configured` does not get it. 0: no master is known now. */
+rpc_call_id master_link_locate(struct master_link *link, uint64_t chunk, rpc_done_fn *done, void *arg);
+
 struct master_link_fill {
 	uint64_t chunk, version;
 	uint64_t server; /* the newcomer */

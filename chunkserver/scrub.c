@@ -8,6 +8,7 @@
 #include "chunkserver/compare.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/scrub_pack.h"
+#include "chunkserver/scrub_set.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/proto/settings.h"
@@ -24,7 +25,7 @@
 #define COMPARE_TRIES 20u /* of blocks that are written all the time */
 #define NOTE_BYTES 24u
 
-enum stage { STAGE_CHOOSE, STAGE_OPEN, STAGE_TABLE, STAGE_CONTENT, STAGE_COMPARE, STAGE_SETTLE };
+enum stage { STAGE_CHOOSE, STAGE_OPEN, STAGE_TABLE, STAGE_CONTENT, STAGE_COMPARE, STAGE_SET, STAGE_SETTLE };
 
 struct scrub {
 	struct service *service;
@@ -52,6 +53,11 @@ struct scrub {
 	struct scrub_pack pack;
 	struct compare compare;
 	unsigned compare_tries;
+	struct iobuf *first; /* its first blocks, from this one on: */
+	uint32_t first_skip;
+	struct scrub_set set;
+	uint64_t set_began_ms, sets_waited_ms;
+	uint64_t shards_found, shards_repaired; /* of sets, in this pass */
 	uint32_t differed; /* compare.differ of the last pass of everything */
 	/* Kept in the index; wall clock. */
 	uint64_t full_cursor, full_began_ms, full_ended_ms;
@@ -97,8 +103,8 @@ static void note_progress(struct scrub *scrub, bool ended)
 	scrub->demand.chunks = scrub->chunks;
 	scrub->demand.chunks_total = scrub->chunks_total;
 	scrub->demand.blocks = scrub->blocks;
-	scrub->demand.damaged = counts.damage_found - scrub->found_before;
-	scrub->demand.repaired = counts.damage_repaired - scrub->repaired_before;
+	scrub->demand.damaged = counts.damage_found - scrub->found_before + scrub->shards_found;
+	scrub->demand.repaired = counts.damage_repaired - scrub->repaired_before + scrub->shards_repaired;
 	scrub->demand.ended = ended;
 }
 
@@ -144,6 +150,7 @@ static void begin(struct scrub *scrub, uint64_t id, uint64_t cursor)
 	scrub->held_ms = scrub->stuck_ms = 0;
 	scrub->later_count = scrub->later_next = 0;
 	scrub->compare.differ = 0;
+	scrub->sets_waited_ms = scrub->shards_found = scrub->shards_repaired = 0;
 	scrub->chunks_total = scrub->wanted_count > 0 ? scrub->wanted_count : counts.chunks;
 	scrub->found_before = counts.damage_found;
 	scrub->repaired_before = counts.damage_repaired;
@@ -196,11 +203,18 @@ static void begin_if_due(struct scrub *scrub)
 
 /* ---------------------------------------------------------------- a chunk */
 
-static void chunk_end(struct scrub *scrub)
+static void let_go(struct scrub *scrub)
 {
 	if (scrub->chunk != NULL)
 		chunk_unuse(scrub->chunk);
 	scrub->chunk = NULL;
+	iobuf_unref(scrub->first);
+	scrub->first = NULL;
+}
+
+static void chunk_end(struct scrub *scrub)
+{
+	let_go(scrub);
 	scrub->chunks++;
 	if (scrub->cursor < scrub->chunk_id)
 		scrub->cursor = scrub->chunk_id;
@@ -310,8 +324,7 @@ static bool answered(struct scrub *scrub)
 	scrub->asks = false;
 	if (scrub->restarted) {
 		scrub->restarted = false;
-		chunk_unuse(scrub->chunk);
-		scrub->chunk = NULL;
+		let_go(scrub);
 		again(scrub, 0);
 		return false;
 	}
@@ -332,6 +345,10 @@ static void submit(struct scrub *scrub, uint32_t first, uint32_t blocks, bool ta
 	op->end = first + blocks;
 	op->done = done;
 	op->arg = scrub;
+	if (!table && first == 0) {
+		op->given = &scrub->first;
+		op->given_skip = &scrub->first_skip;
+	}
 	scrub->asks = true;
 	chunk_op_submit(op, scrub->chunk_id, NULL);
 }
@@ -405,6 +422,34 @@ static void check_content(struct scrub *scrub)
 	}
 }
 
+/* The chunk is not held meanwhile: it may have to go, since it is made anew elsewhere. */
+static void set_checked(void *arg, unsigned wrong, unsigned repaired)
+{
+	struct scrub *scrub = arg;
+	scrub->asks = false;
+	scrub->shards_found += wrong;
+	scrub->shards_repaired += repaired;
+	if (wrong > 0)
+		scrub->sets_waited_ms += loop_now_ms(scrub->service->loop) - scrub->set_began_ms;
+	chunk_end(scrub);
+}
+
+static void check_set(struct scrub *scrub)
+{
+	const struct chunk *chunk = scrub->chunk;
+	uint64_t wait = scrub->sets_waited_ms < SETTLE_MS ? SETTLE_MS - scrub->sets_waited_ms : 0;
+	bool alone = chunk->chain != NULL && chunk->chain->n_replicas == 1;
+	if (alone && scrub->first != NULL && scrub->first->size > scrub->first_skip * BLOCK_BYTES &&
+	    scrub_set_begin(&scrub->set, chunk->id, slice_of(scrub->first->bytes + scrub->first_skip * BLOCK_BYTES, BLOCK_BYTES), wait)) {
+		let_go(scrub);
+		scrub->asks = true;
+		scrub->stage = STAGE_SET;
+		scrub->set_began_ms = loop_now_ms(scrub->service->loop);
+	} else {
+		chunk_end(scrub);
+	}
+}
+
 static void compared(void *arg, enum err err)
 {
 	struct scrub *scrub = arg;
@@ -417,7 +462,7 @@ static void compared(void *arg, enum err err)
 	scrub->compare_tries = 0;
 	scrub->block += COMPARE_BLOCKS;
 	if ((err != OK && err != ERR_BUSY) || scrub->block >= scrub->compare.end)
-		chunk_end(scrub);
+		check_set(scrub);
 	else
 		go_on_after(scrub, COMPARE_BLOCKS * 4u);
 }
@@ -471,6 +516,8 @@ static void step(void *arg)
 		}
 		scrub->asks = true;
 		compare_next(&scrub->compare, scrub->service, scrub->chunk, scrub->block, compared, scrub);
+		break;
+	case STAGE_SET: /* set_checked follows */
 		break;
 	case STAGE_SETTLE:
 		if (!is_settled(scrub))
@@ -539,11 +586,11 @@ void scrub_demand(struct scrub *scrub, const Granary__ScrubCommand *command)
 	}
 	scrub->demand.id = command->id;
 	log_info("scrub_begins", "id=%" PRIu64 " chunks=%zu", command->id, command->n_chunks);
+	if (scrub_set_stop(&scrub->set))
+		scrub->asks = false;
 	scrub->restarted = scrub->asks;
-	if (scrub->chunk != NULL && !scrub->asks) {
-		chunk_unuse(scrub->chunk);
-		scrub->chunk = NULL;
-	}
+	if (!scrub->asks)
+		let_go(scrub);
 	begin(scrub, command->id, 0);
 }
 
@@ -565,6 +612,7 @@ struct scrub *scrub_open(struct service *service)
 	struct scrub *scrub = mem_zero(1, sizeof(*scrub));
 	scrub->service = service;
 	timer_init(&scrub->timer, service->loop, step, scrub);
+	scrub_set_init(&scrub->set, service, set_checked, scrub);
 	load(scrub);
 	timer_start(&scrub->timer, LOOK_MS);
 	return scrub;
@@ -574,12 +622,10 @@ void scrub_stop(struct scrub *scrub)
 {
 	scrub->stopped = true;
 	timer_stop(&scrub->timer);
-	if (compare_stop(&scrub->compare))
+	if (compare_stop(&scrub->compare) || scrub_set_stop(&scrub->set))
 		scrub->asks = false;
-	if (scrub->chunk != NULL && !scrub->asks) {
-		chunk_unuse(scrub->chunk);
-		scrub->chunk = NULL;
-	}
+	if (!scrub->asks)
+		let_go(scrub);
 }
 
 void scrub_close(struct scrub *scrub)
@@ -587,6 +633,7 @@ void scrub_close(struct scrub *scrub)
 	if (scrub == NULL)
 		return;
 	timer_stop(&scrub->timer);
+	iobuf_unref(scrub->first);
 	free(scrub->wanted);
 	free(scrub);
 }

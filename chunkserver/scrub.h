@@ -1,6 +1,6 @@
 /* Reads every block and record of the store past the page cache and checks it against its checksum; also each chunk's header and table,
- * and that its name leads to it; then, if we are its head, each chunk's copies against each other (compare.h). What is damaged is mended
- * (mend.h).
+ * and that its name leads to it; then, if we are its head, each chunk's copies against each other (compare.h); and of a cold chunk all
+ * shards with each other (scrub_set.h). What is damaged is mended (mend.h), a shard that is wrong made anew.
  *
  * When all of a chunk has been read is kept in the index, for `granary explain`.
  *

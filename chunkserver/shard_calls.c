@@ -46,8 +46,9 @@ void shard_calls_init(struct shard_calls *calls, struct service *service, const 
 static enum err take(struct shard_calls *calls, unsigned place, const struct rpc_result *result)
 {
 	const Granary__ChunkReadReply *reply = (const Granary__ChunkReadReply *)result->reply;
-	if (result->data == NULL || result->data->size != calls->bytes ||
-	    !shard_crcs_agree(result->data->bytes, result->data->size, reply->crcs))
+	if (result->data == NULL || result->data->size < calls->bytes)
+		return ERR_RANGE;
+	if (result->data->size != calls->bytes || !shard_crcs_agree(result->data->bytes, result->data->size, reply->crcs))
 		return ERR_CORRUPT;
 	calls->data[place] = iobuf_ref(result->data);
 	return OK;

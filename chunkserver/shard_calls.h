@@ -32,7 +32,7 @@ struct shard_calls {
 	struct iobuf *data[SHARDS_MAX];
 	/* Of what is to be written: 4 bytes little endian for each block, borrowed until done; NULL: not known. */
 	const uint8_t *crcs[SHARDS_MAX];
-	enum err errs[SHARDS_MAX];
+	enum err errs[SHARDS_MAX]; /* ERR_RANGE: the shard ends before that */
 	struct shard_call calls[SHARDS_MAX];
 	unsigned running;
 	struct defer ended;

@@ -137,12 +137,16 @@ static Granary__ChunkCommand *command_of(const struct job *job)
 	return command;
 }
 
-/* The shard is made by another, in the next version. */
+/* The shard is made by another, in the next version, and not of those that are known to be bad: some are sound by their checksums. */
 static void command_to_rebuild(const struct job *job, Granary__ColdCommand *cold)
 {
 	const struct server *server = servers_find(cooling_servers(job->cooling), job->worker);
 	Granary__ShardLocation *shard = cold->coded->shards[job->place];
 
+	for (size_t i = 0; i < cold->coded->n_shards; i++) {
+		if (i != job->place && cooling_shard_is_lost(job->cooling, cold->coded->shards[i]->shard))
+			cold->coded->shards[i]->server = 0;
+	}
 	shard->version++;
 	shard->server = job->worker;
 	if (shard->address != protobuf_c_empty_string)

@@ -44,7 +44,7 @@ MUST_USE enum err cooling_move_shard(struct cooling *cooling, const Granary__Chu
 /* A server makes something for this chunk, or (likewise) this server makes something. */
 bool cooling_is_at(const struct cooling *cooling, uint64_t chunk);
 bool cooling_has_task(const struct cooling *cooling, uint64_t server);
-/* Its server says that it has no good copy of this shard. */
+/* Its server says that it has no good copy of this shard, or who has looked at all of the set that it is not what it should be. */
 void cooling_shard_lost(struct cooling *cooling, uint64_t shard);
 /* For status: what is known of the chunk's shards. */
 void cooling_judge(struct cooling *cooling, const Granary__Chunk *chunk, struct cold_verdict *out);

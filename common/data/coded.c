@@ -121,11 +121,19 @@ static enum err parse_head(struct slice bytes, struct coded_index *out, struct i
 	return OK;
 }
 
+enum err coded_head_parse(struct slice bytes, struct coded_index *out)
+{
+	struct index_place place;
+	enum err err = parse_head(bytes, out, &place);
+	if (err == OK)
+		out->count = 0;
+	return err;
+}
+
 enum err coded_head_bytes(struct slice bytes, uint32_t *out)
 {
 	struct coded_index index;
-	struct index_place place;
-	enum err err = parse_head(bytes, &index, &place);
+	enum err err = coded_head_parse(bytes, &index);
 	if (err == OK)
 		*out = index.head_bytes;
 	return err;

@@ -68,6 +68,8 @@ struct coded_index {
 
 /* How many bytes of the shard are needed to parse its index; `bytes` are its first BLOCK_BYTES. ERR_CORRUPT: not a shard's. */
 MUST_USE enum err coded_head_bytes(struct slice bytes, uint32_t *out);
+/* All that the head says, of the same bytes; no units. Likewise. */
+MUST_USE enum err coded_head_parse(struct slice bytes, struct coded_index *out);
 /* Of the first coded_head_bytes of a shard. ERR_CORRUPT: not such; all that it says is within its bounds and agrees. */
 MUST_USE enum err coded_index_parse(struct slice bytes, struct coded_index *out);
 void coded_index_deinit(struct coded_index *index);

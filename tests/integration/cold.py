@@ -4,6 +4,7 @@ servers gone, with shards damaged or removed, which are found and made anew; who
 on the way loses anything or leaves anything behind."""
 # test: exclusive timeout=300
 import glob
+import itertools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 from cluster import DIR, Cluster, check, read, step, wait_for, write  # noqa: E402
 
 MIB = 1 << 20
+DATA_OFFSET = 68 * 1024  # in a chunk's file
 TREE = "/usr/share/doc"
 TREE_FILES = 1500
 
@@ -103,6 +105,76 @@ def damages(cluster):
     subprocess.run("echo 3 > /proc/sys/vm/drop_caches", shell=True, check=False)
 
 
+def sets_of(cluster):
+    """Of each cold chunk: the server and the file of each of its shards, by place."""
+    sets = {}
+    for server in range(1, 7):
+        for path in shards_of(cluster, server):
+            with open(path, "rb") as file:
+                file.seek(DATA_OFFSET)
+                head = file.read(52)
+            if head[:8] == b"GRNCODE1":
+                sets.setdefault(int.from_bytes(head[16:24], "little"), {})[head[14]] = (server, path)
+    return {chunk: places for chunk, places in sets.items() if len(places) == 6}
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def forge(path, rng):
+    """Other bytes in a block of the shard's data, and the checksum of those in the file's table (chunkserver/chunk_format.h)."""
+    with open(path, "r+b") as file:
+        file.seek(DATA_OFFSET)
+        head = file.read(52)
+        begin = (52 + head[12] * 4 + 4 + int.from_bytes(head[44:48], "little") + 4095) // 4096
+        block = rng.randrange(begin, (os.path.getsize(path) - DATA_OFFSET) // 4096)
+        data = rng.randbytes(4096)
+        file.seek(DATA_OFFSET + block * 4096)
+        file.write(data)
+        file.seek(4096 + block * 4)
+        file.write((crc32c(data) ^ crc32c(bytes(4096))).to_bytes(4, "little"))
+
+
+def chosen(sets):
+    """Two servers, and of three sets: the parity shard that the second one has, the data shard of the first one, and both."""
+    def has(chunk, server, parity):
+        return next((path for place, (on, path) in sets[chunk].items() if on == server and (place >= 4) == parity), None)
+
+    for first, second in itertools.permutations(range(1, 7), 2):
+        both = [chunk for chunk in sorted(sets) if has(chunk, first, False) and has(chunk, second, True)]
+        parity = [chunk for chunk in sorted(sets) if has(chunk, second, True) and chunk not in both[:1]]
+        data = [chunk for chunk in sorted(sets) if has(chunk, first, False) and chunk not in both[:1] + parity[:1]]
+        if both and parity and data:
+            return (first, second), [has(parity[0], second, True), has(data[0], first, False), has(both[0], first, False), has(both[0], second, True)]
+    raise AssertionError("no such sets")
+
+
+def forges(cluster):
+    step("shards that are sound and not what they should be are found by a scrub, and made anew")
+    rng = random.Random(8)
+    wait_for(lambda: is_whole(cluster) and cluster.status()["garbage"] == 0, 30, "what is not wanted any more to be deleted")
+    down, forged = chosen(sets_of(cluster))
+    for server in down:
+        cluster.dev("kill", "chunkserver", str(server))
+    before = {}
+    for path in forged:
+        forge(path, rng)
+        before[path] = read(path)
+    for server in down:
+        cluster.dev("restart", "chunkserver", str(server))
+    wait_for(lambda: is_whole(cluster), 30, "the servers to be back")
+    found = json.loads(cluster.granary("admin", "scrub", "--wait", "--json"))
+    check(found["damaged"] == found["repaired"] == len(forged), found)
+    for path in forged:
+        check(not os.path.exists(path) or read(path) != before[path], f"{path}: still as it was forged")
+
+
 def is_whole(cluster):
     status = cluster.status()
     return status["safe"] and status["chunks_under_replicated"] == 0
@@ -140,6 +212,7 @@ def main():
         cluster.granary("admin", "scrub")
         wait_for(lambda: all(s["disk"]["scrub_ended"] for s in servers(cluster)), 60, "the scrub to end")
         wait_for(lambda: is_whole(cluster) and sum(s["disk"]["damage_lost"] for s in servers(cluster)) == 0, 60, "the damaged shards to be made anew")
+        forges(cluster)
         kills(cluster, files)
         step("who writes to a cold file makes its chunk hot, and that alone")
         cold = cluster.status()["chunks_cold"]

@@ -80,11 +80,12 @@ static const struct command admin[] = {
      "there are shards. Small files share packs with others, which become cold with them.\n"},
     {"warm", cmd_admin_warm, 1, -1, "[--wait] PATH...", "Make cold files hot now: copies on several servers", NULL},
     {"scrub", cmd_admin_scrub, 0, 1, "[--wait] [--json] [SERVER|PATH]",
-     "Check every block, and chunks' copies against each other; repair what is damaged",
+     "Check every block, chunks' copies against each other, and data against parity; repair what is damaged",
      "All chunkservers, one (its id, address or host label), or the copies of one file. They also do it by themselves: see "
      "`admin set\n"
-     "scrub_days`. With --wait it shows how far they are, says what was found and exits with 1 if something could not be\n"
-     "repaired; Ctrl-C leaves them at work.\n"},
+     "scrub_days`. Of a cold chunk the server of the first parity shard reads all shards, checks the data as its writer left it, computes\n"
+     "the parity anew, and has a shard that is wrong made anew of the others; if a server of the set is away, the next time. With --wait\n"
+     "it shows how far they are, says what was found and exits with 1 if something could not be repaired; Ctrl-C leaves them at work.\n"},
     {"what-if", cmd_admin_what_if, 0, 0, "--lose SERVER,... [--names] [--json]",
      "Say what would be lost with some chunkservers, what degraded, and how long repair would take",
      "SERVER: an id, an address, a host, or a location with all that is in it. They are taken to be lost at once and for good, with the\n"
