@@ -564,6 +564,8 @@ static enum err check_version(struct chunk_op *op)
 #endif
 	if (op->version < chunk->version)
 		return ERR_STALE_VERSION;
+	if (op->exact && op->version > chunk->version)
+		return ERR_NO_CHUNK;
 	/* A reader that knows a newer version than this member: it was told so by the master, who named us. */
 	if (is_read(op))
 		return copy_is_readable(chunk) ? OK : ERR_BUSY;

@@ -58,6 +58,7 @@ struct chunk_op {
 	bool for_predecessor;	/* a read */
 	bool even_uncertain;	/* a read */
 	bool from_disk;		/* a read, past the page cache */
+	bool exact;		/* a read, of no older version */
 	bool scrubs;		/* a read that only checks; without a request; */
 	struct iobuf **given;	/* a read without a request: the blocks go there, a reference to them, */
 	uint32_t *given_skip;	/* from this one on */

@@ -102,19 +102,22 @@ static enum err delete_chunk(struct task *task, const Granary__ChunkCommand *com
 	return chunk_store_delete(service->store, command->chunk, command->version, task_done, task);
 }
 
+/* Likewise. */
 static enum err retire(struct task *task, const Granary__ChunkCommand *command)
 {
 	struct service *service = task->batch->service;
 	struct chunk *chunk;
 	enum err err = find_older(service, command, &chunk);
 	if (err == ERR_NO_CHUNK) /* lost with the power, perhaps: what was sent to it before does not make it anew */
-		return chunk_store_delete(service->store, command->chunk, command->version, NULL, NULL);
+		return chunk_store_delete(service->store, command->chunk, command->version, task_done, task);
 	if (err != OK)
 		return err;
 	if (chunk_store_failed(service->store))
 		return ERR_STORE_FAILED;
-	if (chunk->copy == COPY_RETIRED)
-		return OK; /* and on disk, or it would be busy */
+	if (chunk->copy == COPY_RETIRED) { /* and on disk, or it would be busy */
+		task_done(task, OK);
+		return OK;
+	}
 	chunk_retire(service, chunk);
 	return ERR_BUSY; /* until that is on disk */
 }
@@ -199,6 +202,8 @@ static void run_task(void *arg)
 			return; /* task_done follows */
 	} else if (command->retire) {
 		err = retire(task, command);
+		if (err == OK)
+			return;
 	} else if (command->n_delete_slots > 0) {
 		delete_slots(task, command);
 		return;

@@ -4,7 +4,7 @@
  *
  * HEAD: of any other, with our place in it. READ: a piece of k others gives that piece of ours, which is written. CHECK: what is on our disk
  * then is read back, and computed once more, from others of the set if there are more than k, and has to be the same (a buffer that was
- * reused too early makes wrong bytes under a right checksum). It is written in the next version; the master counts on it when it is told. */
+ * reused too early makes wrong bytes under a right checksum). It is written in a version of its own; the master counts on it when it is told. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -295,11 +295,12 @@ static void serve_read(struct service *service, struct rpc_request *request)
 		rpc_reply_error(request, ERR_INVALID, "range");
 		return;
 	}
-	struct chunk *chunk = message->from_disk ? NULL : chunk_store_find(service->store, message->chunk);
+	struct chunk *chunk = message->from_disk || message->exact ? NULL : chunk_store_find(service->store, message->chunk);
 	if (chunk != NULL && read_op_try(service, chunk, request))
 		return;
 	struct chunk_op *op = chunk_op_new(service, OP_READ, request);
 	op->from_disk = message->from_disk;
+	op->exact = message->exact;
 	op->version = message->version;
 	op->first = block_first(message->offset);
 	op->end = block_end(message->offset, message->bytes);

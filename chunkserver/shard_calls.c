@@ -115,6 +115,7 @@ static void call_one(struct shard_calls *calls, struct shard_call *call, struct 
 		out.read.offset = calls->offset;
 		out.read.bytes = calls->bytes;
 		out.read.from_disk = calls->from_disk;
+		out.read.exact = true;
 		call->id = rpc_peer_call(peer, MESSAGE_CHUNK_READ, &out.read.base, NULL, CALL_TIMEOUT_MS, answered, call);
 		break;
 	case SHARD_WRITE:

@@ -396,9 +396,27 @@ static bool must_hear(const Granary__Chunk *chunk, uint64_t server, const Granar
 	return held->version < chunk->version || gives || (held->copy == HELD_JOINING && chunk->joining != server);
 }
 
+/* Of a version that has passed; of a shard perhaps one that was given up while it was being made. */
+static bool is_older(const Granary__Chunk *chunk, uint64_t server, const Granary__ChunkHeld *held)
+{
+	bool given_up = held->version <= chunk->rebuild_version && held->version > chunk->version && chunk->rebuilding != server;
+
+	return held->version < chunk->version || given_up;
+}
+
 static void inventory_soon(const struct chunkserver_service *service, struct server *server)
 {
 	server->inventory_due_ms = now_ms(service) + INVENTORY_SOON_MS;
+}
+
+/* It is made anew of the others; while it is being made for the first time nobody counts on it. */
+static void lost_shard(const struct chunkserver_service *service, uint64_t shard, const Granary__Chunk *record)
+{
+	Granary__Chunk *owner = NULL;
+
+	if (meta_chunk(replica_meta(service->replica), record->owner, &owner) == OK && owner->cold)
+		cooling_shard_lost(service->options.cooling, shard);
+	message_free(owner ? &owner->base : NULL);
 }
 
 /* What the server is to do about a chunk that it holds; NULL: nothing. */
@@ -419,7 +437,7 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct 
 		return NULL;
 	if (!contains(chunk->replicas, chunk->n_replicas, server->id)) {
 		/* It may join again before this reaches it: only what it holds now is meant. */
-		bool stale = contains(chunk->stale, chunk->n_stale, server->id), older = held->version < chunk->version;
+		bool stale = contains(chunk->stale, chunk->n_stale, server->id), older = is_older(chunk, server->id, held);
 		if (stale ? held->copy != HELD_RETIRED : older && all_are_there(service, chunk))
 			command = command_drop_copy(0, held->chunk, held->version, stale);
 		else if (!stale && older)
@@ -427,6 +445,9 @@ static Granary__ChunkCommand *judge(struct chunkserver_service *service, struct 
 	} else if (held->copy == HELD_RETIRED && held->version == chunk->version) {
 		if (!failure_retired(service->options.failure, held->chunk, chunk, server->id))
 			inventory_soon(service, server);
+	} else if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		if (held->version != chunk->version && chunk->rebuilding != server->id)
+			lost_shard(service, held->chunk, chunk); /* half of it was made anew */
 	} else if (must_hear(chunk, server->id, held) && meta_chunk_location(meta, held->chunk, &location) == OK) {
 		command = command_configure(location);
 		message_unref(&location->base);
@@ -440,16 +461,6 @@ struct absence {
 	uint64_t server;
 };
 
-/* It is made anew of the others; while it is being made for the first time nobody counts on it. */
-static void lost_shard(const struct absence *absence, uint64_t shard, const Granary__Chunk *record)
-{
-	Granary__Chunk *owner = NULL;
-
-	if (meta_chunk(replica_meta(absence->service->replica), record->owner, &owner) == OK && owner->cold)
-		cooling_shard_lost(absence->service->options.cooling, shard);
-	message_free(owner ? &owner->base : NULL);
-}
-
 /* It may be on its way; if it is not, this is how the server hears that it has lost something. */
 static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record)
 {
@@ -458,7 +469,7 @@ static bool tell_missing(void *arg, uint64_t chunk, const Granary__Chunk *record
 	bool told = true;
 
 	if (record->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
-		lost_shard(absence, chunk, record);
+		lost_shard(absence->service, chunk, record);
 		return true;
 	}
 	if (!record->written || meta_chunk_location(replica_meta(absence->service->replica), chunk, &location))

@@ -137,8 +137,8 @@ static Granary__ChunkCommand *command_of(const struct job *job)
 	return command;
 }
 
-/* The shard is made by another, in the next version, and not of those that are known to be bad: some are sound by their checksums. */
-static void command_to_rebuild(const struct job *job, Granary__ColdCommand *cold)
+/* The shard is made by another, and not of those that are known to be bad: some are sound by their checksums. */
+static void command_to_rebuild(const struct job *job, uint64_t version, Granary__ColdCommand *cold)
 {
 	const struct server *server = servers_find(cooling_servers(job->cooling), job->worker);
 	Granary__ShardLocation *shard = cold->coded->shards[job->place];
@@ -147,7 +147,7 @@ static void command_to_rebuild(const struct job *job, Granary__ColdCommand *cold
 		if (i != job->place && cooling_shard_is_lost(job->cooling, cold->coded->shards[i]->shard))
 			cold->coded->shards[i]->server = 0;
 	}
-	shard->version++;
+	shard->version = version;
 	shard->server = job->worker;
 	if (shard->address != protobuf_c_empty_string)
 		free(shard->address);
@@ -157,12 +157,15 @@ static void command_to_rebuild(const struct job *job, Granary__ColdCommand *cold
 static void tell(struct job *job)
 {
 	Granary__ChunkCommand *command = command_of(job);
+	Granary__Chunk *shard = NULL;
 
 	job->told_ms = cooling_now_ms(job->cooling);
 	if (!command)
 		return;
-	if (job->task == COLD_REBUILD)
-		command_to_rebuild(job, command->cold);
+	if (job->task == COLD_REBUILD && meta_chunk(cooling_meta(job->cooling), job->shard, &shard) == OK) {
+		command_to_rebuild(job, shard->rebuild_version, command->cold);
+		message_free(&shard->base);
+	}
 	if (job->task == COLD_COOL && command->cold->chunk->n_replicas > 0)
 		job->worker = command->cold->chunk->replicas[0]->server;
 	if (commands_add(job->cooling->options.context->commands, job->worker, command))
@@ -279,7 +282,7 @@ void cooling_undo(struct job *job)
 			job_end(job, ERR_NO_CHUNK);
 			return;
 		}
-		propose_rebuild(job, shard->version, 3);
+		propose_rebuild(job, shard->rebuild_version, 3);
 		message_free(&shard->base);
 		return;
 	}
@@ -383,7 +386,7 @@ static bool is_of(const struct job *job, const Granary__ColdDone *message, const
 	if (job->state != JOB_RUNNING || job->task != message->task || job->done)
 		return false;
 	if (job->task == COLD_REBUILD)
-		return job->shard == message->shard && shard && shard->version + 1 == message->version;
+		return job->shard == message->shard && shard && shard->rebuild_version == message->version;
 	return job->version == message->version;
 }
 
@@ -413,7 +416,7 @@ static void serve_done(struct cooling *cooling, struct rpc_request *request)
 	} else if (job->task == COLD_WARM) {
 		done_warm(job);
 	} else {
-		propose_rebuild(job, shard->version, 2);
+		propose_rebuild(job, shard->rebuild_version, 2);
 	}
 	message_free(shard ? &shard->base : NULL);
 }

@@ -75,7 +75,7 @@ static enum check_kind judge_known(const Granary__Chunk *chunk, uint64_t server,
 {
 	bool member = contains(chunk->replicas, chunk->n_replicas, server);
 
-	if (server == chunk->rebuilding) /* in the next version */
+	if (server == chunk->rebuilding) /* in a later version */
 		return CHECK_NONE;
 	if (held->version > chunk->version)
 		return CHECK_COPY_NEWER;

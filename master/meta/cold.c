@@ -365,13 +365,15 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 {
 	struct meta *meta = context->meta;
 	const Granary__Chunk *found;
-	enum err err = chunk_find(meta, op->shard, op->version, &found);
+	bool begins = op->step == 1;
 	(void)result;
-	if (err)
-		return err;
+	found = chunk_get(meta, op->shard);
+	if (!found)
+		return ERR_NO_CHUNK;
 	if (found->kind != GRANARY__CHUNK_KIND__CHUNK_SHARD || op->server == 0)
 		return ERR_INVALID;
-	bool begins = op->step == 1;
+	if (op->version != (begins ? found->version : found->rebuild_version))
+		return ERR_STALE_VERSION;
 	if (begins && (found->rebuilding || found->joining || set_is_on(meta, found->owner, op->shard, op->server)))
 		return ERR_BUSY;
 	if (!begins && found->rebuilding != op->server)
@@ -379,17 +381,21 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 	Granary__Chunk *shard = chunk_edit(meta, op->shard);
 	if (begins) {
 		shard->rebuilding = op->server;
+		shard->rebuild_version = (shard->rebuild_version ? shard->rebuild_version : shard->version) + 1;
 		return OK;
 	}
 	shard->rebuilding = 0;
-	bool in_place = shard->replicas[0] == op->server; /* what was bad there is written again */
-	if (op->step == 2 && !in_place) {
+	if (shard->replicas[0] == op->server) { /* what was bad there is written again; half of it, it has no version that is asked for */
+		shard->version = op->step == 2 ? shard->rebuild_version : shard->rebuild_version + 1;
+		shard->rebuild_version = 0;
+	} else if (op->step == 2) {
 		copies_remove(meta, op->shard, shard);
 		replicas_set(meta, op->shard, shard, &op->server, 1);
-	} else if (!in_place) {
-		garbage_add_copies(meta, op->shard, shard->version + 1, false, &op->server, 1);
+		shard->version = shard->rebuild_version;
+		shard->rebuild_version = 0;
+	} else { /* who had it may come back */
+		garbage_add_copies(meta, op->shard, shard->rebuild_version, false, &op->server, 1);
 	}
-	shard->version++;
 	return OK;
 }
 

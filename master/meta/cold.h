@@ -17,7 +17,7 @@
  * that has to be confirmed by each server that still serves (a dead one gets no lease before it has confirmed).
  *
  * Shards are chunks of their own (CHUNK_SHARD), with one copy each; what is said of chunks (holders, garbage, inventory) holds for
- * them. A shard whose server is lost is made anew elsewhere (ShardRebuild), in the next version. They are never written again.
+ * them. A shard whose server is lost is made anew elsewhere (ShardRebuild), in a version that nobody was given before. They are never written again.
  *
  * Slots of a pack that are deleted while it has a coding are in the image. They are noted ('E'), and deleted when it is thawed. */
 #ifndef GRANARY_MASTER_META_COLD_H

@@ -98,7 +98,7 @@ static bool read_shard(struct look *look, struct meta *meta, unsigned place)
 		return wrong(look, "shard %u is not at %s", place, node->name);
 	if (!sim_host_read_file(node->host, file.path, 0, bytes, sizeof bytes) || chunk_header_parse(bytes, &header) != OK ||
 	    header.chunk != file.chunk || header.version != version)
-		return wrong(look, "shard %u at %s is not of version %" PRIu64, place, node->name, version);
+		return wrong(look, "shard %u (%" PRIx64 ") at %s is of version %" PRIu64 ", not %" PRIu64, place, file.chunk, node->name, header.version, version);
 	return read_blocks(look, node->host, &file, place);
 }
 

@@ -65,6 +65,8 @@ static void want_copies(struct run *run, uint32_t copies, uint64_t revision)
 static bool has_more(void *arg, uint64_t id, const Granary__Chunk *chunk)
 {
 	(void)id;
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD || chunk->cold)
+		return true;
 	*(bool *)arg = chunk->n_replicas > REPLICAS_DEFAULT && !chunk->joining;
 	return *(bool *)arg;
 }

@@ -239,6 +239,7 @@ static void test_rebuild(void **state)
 	rebuild.shard = shards[1];
 	rebuild.server = 6;
 	rebuild.step = 2;
+	rebuild.version = 2;
 	assert_int_equal(run_shard_rebuild(f, rebuild), ERR_STALE_VERSION);
 	rebuild.server = 5;
 	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
@@ -246,20 +247,35 @@ static void test_rebuild(void **state)
 	assert_int_equal(record(f, shards[1])->replicas[0], 5);
 	assert_int_equal(garbage_count(f), garbage + 1); /* the old one, up to version 1 */
 	assert_int_equal(run_shard_rebuild(f, rebuild), ERR_STALE_VERSION);
-	/* In place, and given up: what is there stays there. */
+	/* In place, and given up: what is there is not counted on, and stays there. */
 	rebuild = MESSAGE(ShardRebuild, shard_rebuild, .shard = shards[1], .version = 2, .server = 5, .step = 1);
 	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
 	rebuild.step = 3;
+	assert_int_equal(run_shard_rebuild(f, rebuild), ERR_STALE_VERSION);
+	rebuild.version = 3;
 	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
-	assert_int_equal(record(f, shards[1])->version, 3);
+	assert_int_equal(record(f, shards[1])->version, 4);
 	assert_int_equal(garbage_count(f), garbage + 1);
-	/* By another, and given up: what it has made goes. */
-	rebuild = MESSAGE(ShardRebuild, shard_rebuild, .shard = shards[1], .version = 3, .server = 6, .step = 1);
+	/* By another, and given up: what it has made goes, and who had it still has it. */
+	rebuild = MESSAGE(ShardRebuild, shard_rebuild, .shard = shards[1], .version = 4, .server = 6, .step = 1);
 	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
 	rebuild.step = 3;
+	rebuild.version = 5;
 	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
 	assert_int_equal(record(f, shards[1])->replicas[0], 5);
+	assert_int_equal(record(f, shards[1])->version, 4);
 	assert_int_equal(garbage_count(f), garbage + 2);
+	/* What the next one makes is of no version that the last one may have made. */
+	rebuild.step = 1;
+	rebuild.version = 4;
+	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
+	rebuild.step = 2;
+	rebuild.version = 5;
+	assert_int_equal(run_shard_rebuild(f, rebuild), ERR_STALE_VERSION);
+	rebuild.version = 6;
+	assert_int_equal(run_shard_rebuild(f, rebuild), OK);
+	assert_int_equal(record(f, shards[1])->version, 6);
+	assert_int_equal(record(f, shards[1])->replicas[0], 6);
 }
 
 /* Slots that go while a pack is cold are deleted when it is hot again. */
