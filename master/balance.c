@@ -218,11 +218,20 @@ static enum balance_why begin_shard(struct balance *balance, uint64_t id, const 
 	struct taking taking = { balance, bytes };
 	struct move move = { .chunk = id, .owner = shard->owner, .from = balance->source->server, .bytes = bytes };
 	enum err err = cooling_move_shard(balance->options.cooling, shard,
-					  &(struct shard_move){ .shard = id, .may_take = may_take_shard, .arg = &taking }, &move.to);
+					  &(struct shard_move){ .shard = id, .empties = balance->percent == 0, .may_take = may_take_shard, .arg = &taking }, &move.to);
 
 	if (err == OK)
 		add_move(balance, &move);
-	return err == OK ? WHY_NONE : err == ERR_NO_SERVERS ? WHY_NO_PLACE : WHY_NOT_WHOLE;
+	switch (err) {
+	case OK:
+		return WHY_NONE;
+	case ERR_BUSY:
+		return WHY_BUSY;
+	case ERR_NO_SERVERS:
+		return WHY_NO_PLACE;
+	default:
+		return WHY_NOT_WHOLE;
+	}
 }
 
 /* For the place of `from`; 0: nobody. */

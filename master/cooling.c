@@ -501,18 +501,19 @@ static void adopt(struct cooling *cooling, uint64_t id, const Granary__Chunk *ch
 	job->told = true;
 }
 
-/* It becomes hot, and cold in its time: its class has been changed, or most of a pack is deleted. */
-static bool is_to_be_coded_anew(struct cooling *cooling, const Granary__Chunk *chunk)
+/* Its class has been changed, or most of a pack is deleted. */
+static void look_at_coding(struct cooling *cooling, uint64_t id, const Granary__Chunk *chunk)
 {
 	const Granary__Coding *coding = chunk->coding;
 	struct storage_values values;
 
 	meta_class_values(cooling_meta(cooling), chunk->class_, &values);
-	bool fits = values.is_cold && (values.data_shards == 0 || (values.data_shards == coding->data_shards &&
-								   values.parity_shards == coding->parity_shards));
+	bool fits = values.data_shards == 0 ||
+		    (values.data_shards == coding->data_shards && values.parity_shards == coding->parity_shards);
 	bool is_waste = chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK && coding->raw_bytes >= COOL_WASTE_BYTES_MIN &&
 			chunk->live_bytes < coding->raw_bytes / 2;
-	return !fits || is_waste;
+	if (!values.is_cold || !fits || is_waste)
+		cooling_wish(cooling, id, values.is_cold ? WISH_ANEW : WISH_HOT);
 }
 
 static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
@@ -522,8 +523,8 @@ static bool on_chunk(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	cooling->cursor = id;
 	if (chunk->frozen && !cooling_find(cooling, id))
 		adopt(cooling, id, chunk);
-	if (chunk->cold && !cooling_find(cooling, id) && is_to_be_coded_anew(cooling, chunk))
-		cooling_wish(cooling, id, true);
+	if (chunk->cold && !cooling_find(cooling, id))
+		look_at_coding(cooling, id, chunk);
 	return ++cooling->seen < COOL_SCAN_MAX;
 }
 
@@ -599,47 +600,6 @@ static void step_job(struct job *job)
 		tell(job);
 }
 
-/* What is asked for, in order; what cannot be done now waits at the end. */
-static void step_wishes(struct cooling *cooling)
-{
-	size_t tries = cooling->wish_count < COOL_WISHES_TRIED_MAX ? cooling->wish_count : COOL_WISHES_TRIED_MAX;
-
-	for (; tries > 0; tries--) {
-		struct wish wish = cooling->wishes[cooling->wish_first];
-		Granary__Chunk *chunk = NULL;
-		cooling->wish_first = (cooling->wish_first + 1) % COOL_WISHES_MAX;
-		cooling->wish_count--;
-		if (meta_chunk(cooling_meta(cooling), wish.chunk, &chunk))
-			continue;
-		enum err err = cooling_find(cooling, wish.chunk) || cooling_failed_lately(cooling, wish.chunk) ? ERR_BUSY : OK;
-		bool is_so = wish.warm ? !chunk->frozen : chunk->cold;
-		if (err == OK && !is_so && !wish.warm && !chunk->frozen)
-			err = cooling_begin_cool(cooling, wish.chunk, chunk);
-		else if (err == OK && !is_so && wish.warm && chunk->cold)
-			err = cooling_begin_warm(cooling, wish.chunk, chunk);
-		if (err == ERR_BUSY)
-			cooling_wish(cooling, wish.chunk, wish.warm);
-		else if (err)
-			cooling_note_failed(cooling, wish.chunk, err);
-		message_free(&chunk->base);
-	}
-}
-
-bool cooling_wish(struct cooling *cooling, uint64_t chunk, bool warm)
-{
-	for (size_t i = 0; i < cooling->wish_count; i++) {
-		struct wish *wish = &cooling->wishes[(cooling->wish_first + i) % COOL_WISHES_MAX];
-		if (wish->chunk != chunk)
-			continue;
-		wish->warm = warm;
-		return true;
-	}
-	if (cooling->wish_count == COOL_WISHES_MAX)
-		return false;
-	cooling->wishes[(cooling->wish_first + cooling->wish_count++) % COOL_WISHES_MAX] = (struct wish){ chunk, warm };
-	return true;
-}
-
 bool cooling_due(void *arg, uint64_t id, uint64_t *again_ns)
 {
 	struct cooling *cooling = arg;
@@ -655,7 +615,7 @@ bool cooling_due(void *arg, uint64_t id, uint64_t *again_ns)
 	if (!cold && failed != OK && failed != ERR_BUSY) /* servers may come, or space */
 		*again_ns = (now_ms + COOL_DUE_AGAIN_MS) * 1000000ull;
 	else if (!cold)
-		cooling_wish(cooling, id, false);
+		cooling_wish(cooling, id, WISH_COLD);
 	return cold;
 }
 
@@ -683,7 +643,7 @@ static void on_step(void *arg)
 		step_job(job);
 	}
 	if (may_begin(cooling))
-		step_wishes(cooling);
+		cooling_step_wishes(cooling);
 	step_pass(cooling);
 }
 
@@ -718,7 +678,7 @@ static void forget_all(struct cooling *cooling)
 		HASH_DEL(cooling->lost, lost);
 		free(lost);
 	}
-	cooling->wish_count = 0;
+	cooling_forget_wishes(cooling);
 }
 
 void cooling_leading(struct cooling *cooling)

@@ -34,9 +34,10 @@ void cooling_serve(struct cooling *cooling, struct rpc_request *request);
 /* The chunk has not been written for as long as its class says. True: it needs no more to be told. Else *again_ns, or 0. */
 bool cooling_due(void *cooling, uint64_t chunk, uint64_t *again_ns);
 /* A shard is made anew on another server and then counts there; it is read where it was until then. Only if all of its set are there.
- * ERR_BUSY: not now; ERR_NO_SERVERS: nobody may take it. */
+ * ERR_BUSY: not now; ERR_UNREACHABLE: not all are there; ERR_NO_SERVERS: nobody may take it. */
 struct shard_move {
 	uint64_t shard;
+	bool empties; /* its server is to be empty: if too few others are left for the profile that was chosen, the chunk gets another */
 	bool (*may_take)(void *arg, uint64_t server);
 	void *arg;
 };

@@ -241,6 +241,20 @@ enum err cooling_begin_rebuild(struct cooling *cooling, uint64_t id, const Grana
 
 /* ---- shards that move */
 
+/* There are fewer failure domains than when its profile was chosen, by us, and enough for another one. */
+static bool is_too_wide(struct cooling *cooling, const Granary__Chunk *owner)
+{
+	struct placement_pool pool = pool_of(cooling);
+	struct storage_values values;
+	size_t hosts;
+
+	pool.bytes_reserved = 0; /* with room or without */
+	hosts = placement_hosts(&pool);
+	meta_class_values(cooling_meta(cooling), owner->class_, &values);
+	return values.data_shards == 0 && hosts < owner->coding->n_shards &&
+	       stock_profile(hosts, &values.data_shards, &values.parity_shards);
+}
+
 static enum err move_shard(struct cooling *cooling, const Granary__Chunk *owner, const Granary__Chunk *shard, const struct shard_move *move,
 			   uint64_t *to)
 {
@@ -250,13 +264,14 @@ static enum err move_shard(struct cooling *cooling, const Granary__Chunk *owner,
 	    HASH_COUNT(cooling->jobs) >= COOL_JOBS_MAX)
 		return ERR_BUSY;
 	cooling_judge(cooling, owner, &verdict);
-	if (verdict.available < verdict.total || verdict.lost || shard->rebuilding || shard->index >= verdict.total ||
-	    owner->coding->shards[shard->index] != move->shard)
+	if (verdict.available < verdict.total || verdict.lost)
+		return ERR_UNREACHABLE;
+	if (shard->rebuilding || shard->index >= verdict.total || owner->coding->shards[shard->index] != move->shard)
 		return ERR_BUSY;
 	verdict.lost = 1ull << shard->index;
 	*to = choose_maker(cooling, &verdict, move);
 	if (*to == 0)
-		return ERR_NO_SERVERS;
+		return move->empties && is_too_wide(cooling, owner) && cooling_wish(cooling, shard->owner, WISH_ANEW) ? ERR_BUSY : ERR_NO_SERVERS;
 	begin_making(cooling, shard->owner, owner, &verdict, shard->index, *to);
 	return OK;
 }

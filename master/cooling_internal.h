@@ -47,6 +47,19 @@ struct failed {
 	enum err err;
 };
 
+enum wish_kind {
+	WISH_ANEW, /* hot, and cold again at once: another profile, or less in it; what else is wished for the chunk goes before */
+	WISH_COLD,
+	WISH_HOT,
+};
+
+/* What a chunk is to become. */
+struct wish {
+	uint64_t chunk;
+	enum wish_kind kind;
+	UT_hash_handle hh;
+};
+
 /* A shard whose copy is known to be bad. */
 struct lost_shard {
 	uint64_t shard;
@@ -61,12 +74,7 @@ struct cooling {
 	struct lost_shard *lost;
 	struct failed failed[COOL_FAILED_MAX];
 	unsigned failed_next;
-	/* Chunks that are to become cold (or, as asked, hot), in order. */
-	struct wish {
-		uint64_t chunk;
-		bool warm;
-	} wishes[COOL_WISHES_MAX];
-	size_t wish_first, wish_count;
+	struct wish *wishes; /* by chunk, in order */
 	/* The pass over all chunks. */
 	uint64_t cursor, pass_after_ms;
 	uint64_t begin_after_ms; /* nothing new before, unless all servers are there */
@@ -92,8 +100,6 @@ void cooling_undo(struct job *job);
 void cooling_note_failed(struct cooling *cooling, uint64_t chunk, enum err err);
 /* OK: not lately. */
 enum err cooling_failed_lately(const struct cooling *cooling, uint64_t chunk);
-/* False: there is no room. */
-bool cooling_wish(struct cooling *cooling, uint64_t chunk, bool warm);
 /* Tasks of a server. */
 unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server);
 
@@ -106,6 +112,12 @@ void cooling_forget_gone(struct cooling *cooling);
 void cooling_note_cold(struct cooling *cooling, uint64_t chunk);
 /* How long ago it became cold, at least: by no clock that jumps. */
 uint64_t cooling_cold_ms(const struct cooling *cooling, uint64_t chunk);
+
+/* cooling_wishes.c. False: there is no room. */
+bool cooling_wish(struct cooling *cooling, uint64_t chunk, enum wish_kind kind);
+/* What is asked for, in order; what cannot be done now waits at the end. */
+void cooling_step_wishes(struct cooling *cooling);
+void cooling_forget_wishes(struct cooling *cooling);
 
 /* cooling_service.c: MESSAGE_COOL. */
 void cooling_serve_request(struct cooling *cooling, struct rpc_request *request);

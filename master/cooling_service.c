@@ -48,7 +48,7 @@ static void look_at(struct cooling *cooling, const Granary__CoolRequest *message
 	if (!message->ask && !is_so && !cooling_find(cooling, id)) {
 		if (!message->warm)
 			seal(cooling, id, chunk);
-		if (!cooling_wish(cooling, id, message->warm))
+		if (!cooling_wish(cooling, id, message->warm ? WISH_HOT : WISH_COLD))
 			err = ERR_TOO_MANY;
 	}
 	if (err && err != ERR_BUSY) /* that is tried again soon */

@@ -147,7 +147,7 @@ static void on_look(void *arg)
 	struct operator *operator = arg;
 	if (!operator->watching)
 		return;
-	if (!world_is_replicated(&operator->run->world)) {
+	if (!world_has_all_copies(&operator->run->world)) {
 		sim_print_trace(operator->run->world.sim, stderr);
 		fprintf(stderr, "chunks lack copies while a chunkserver that is well is drained, or after it was\n");
 		abort();

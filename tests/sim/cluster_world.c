@@ -225,6 +225,7 @@ void world_calm(struct world *world)
 
 struct redundancy {
 	const struct world *world;
+	bool settled; /* asked for: none is being made in another place, or another form */
 	bool all;
 };
 
@@ -246,17 +247,17 @@ static bool count_copies(void *arg, uint64_t id, const Granary__Chunk *chunk)
 	for (size_t i = 0; i < chunk->n_replicas; i++)
 		complete += chunk->replicas[i] != chunk->joining && runs(redundancy->world, chunk->replicas[i]);
 	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
-		redundancy->all = complete == 1 && chunk->rebuilding == 0;
+		redundancy->all = complete == 1 && (chunk->rebuilding == 0 || !redundancy->settled);
 	else if (chunk->cold)
-		redundancy->all = chunk->n_replicas == 0;
+		redundancy->all = chunk->n_replicas == 0 || !redundancy->settled;
 	else
-		redundancy->all = complete >= REPLICAS_DEFAULT && !chunk->frozen;
+		redundancy->all = complete >= REPLICAS_DEFAULT && (!chunk->frozen || !redundancy->settled);
 	return redundancy->all;
 }
 
-bool world_is_replicated(void *arg)
+static bool look_at_copies(struct world *world, bool settled)
 {
-	struct redundancy redundancy = { .world = arg };
+	struct redundancy redundancy = { .world = world, .settled = settled };
 	for (unsigned i = 0; i < WORLD_MASTERS && !redundancy.all; i++) {
 		const struct node *node = &redundancy.world->nodes[i];
 		struct replica *replica = node_replica(node);
@@ -267,4 +268,14 @@ bool world_is_replicated(void *arg)
 		return redundancy.all;
 	}
 	return false;
+}
+
+bool world_has_all_copies(void *world)
+{
+	return look_at_copies(world, false);
+}
+
+bool world_is_replicated(void *world)
+{
+	return look_at_copies(world, true);
 }

@@ -72,7 +72,9 @@ void world_on_heal(void *world);
 void world_calm(struct world *world);
 
 /* The leader's word: every chunk has all of its copies, complete, and none on the host that is down; or it is cold and has all of its shards.
- * None is on its way from one to the other. For sim_run. */
+ * For sim_run. */
+bool world_has_all_copies(void *world);
+/* And none is on its way from one to the other, or to another server. */
 bool world_is_replicated(void *world);
 
 #endif
