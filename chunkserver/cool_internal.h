@@ -56,7 +56,7 @@ struct seen {
 struct cool {
 	struct cold_task task;
 	enum cool_state state;
-	bool pack;
+	bool pack, loss_untold;
 	uint32_t blocks; /* of the chunk */
 	uint32_t *crcs;	 /* of its blocks, as they came */
 	struct seen *seen;

@@ -67,9 +67,6 @@ static void configure(struct cool *cool)
 		cool_retry(cool, ERR_BUSY);
 		return;
 	}
-	/* Who syncs has to hear of it, and of a cold chunk is told that all is well. */
-	if (err == OK && chunk->loss_untold)
-		err = ERR_DATA_LOST;
 	if (err == OK && (chunk->version != location->version || chunk->copy != COPY_COMPLETE ||
 			  service_position(service, location->replicas, location->n_replicas) != 0))
 		err = ERR_STALE_VERSION;
@@ -78,6 +75,7 @@ static void configure(struct cool *cool)
 		return;
 	}
 	cool->pack = chunk->kind == KIND_PACK;
+	cool->loss_untold = chunk->loss_untold;
 	cool->blocks = cool->pack ? 0 : chunk->file.blocks;
 	struct coded_options options = { .data_shards = command_of(cool)->coded->data_shards,
 					 .parity_shards = command_of(cool)->coded->parity_shards,
@@ -350,6 +348,7 @@ static void describe(struct cool *cool)
 	for (size_t i = 0; i < index->count; i++)
 		coding->stored_bytes += index->units[i].size;
 	coding->shard_bytes = index->shard_bytes;
+	coding->loss_untold = cool->loss_untold;
 	cool->coding = coding;
 	cool->head_bytes = index->head_bytes;
 	cool->shard_bytes = index->shard_bytes;

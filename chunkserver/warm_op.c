@@ -329,6 +329,15 @@ static void sync_chunk(struct warm *warm)
 	warm->call = rpc_peer_call(peer, MESSAGE_CHUNK_SYNC, &message.base, NULL, CHAIN_SYNC_TIMEOUT_MS, on_called, warm);
 }
 
+/* Who syncs comes to the head, which is here as a rule: what was lost before it became cold is told there from now on. */
+static void warm_end(struct warm *warm)
+{
+	struct chunk *chunk = chunk_store_find(warm->task.service->store, warm->task.command->chunk->chunk);
+	if (chunk != NULL)
+		chunk->loss_untold = chunk->loss_untold || warm->task.command->coded->loss_untold;
+	cold_task_end(&warm->task, OK, NULL);
+}
+
 static void warm_step(struct cold_task *task)
 {
 	struct warm *warm = warm_of(task);
@@ -365,7 +374,7 @@ static void warm_step(struct cold_task *task)
 		sync_chunk(warm);
 		break;
 	case WARM_END:
-		cold_task_end(task, OK, NULL);
+		warm_end(warm);
 		break;
 	}
 }

@@ -410,7 +410,7 @@ static void chain_step(struct chain_op *op)
 		return;
 	}
 	if (location->cold) { /* it was on the disks before its copies went */
-		chain_end(op, OK, 0);
+		chain_end(op, location->lossy ? ERR_DATA_LOST : OK, 0);
 		return;
 	}
 	struct location_chain chain;

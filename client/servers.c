@@ -94,7 +94,8 @@ enum err location_parse(struct servers *servers, const Granary__ChunkLocation *m
 				 .version = message->version,
 				 .written = message->written,
 				 .frozen = message->frozen,
-				 .cold = message->coded != NULL};
+				 .cold = message->coded != NULL,
+				 .lossy = message->coded && message->coded->loss_untold};
 	if (message->chunk == 0)
 		return ERR_PROTOCOL;
 	if (out->cold)

@@ -54,6 +54,7 @@ struct location {
 	bool written; /* it has content, as the master or we know: no copy anywhere is a loss */
 	bool frozen;  /* it is not written; who wants to asks the master (place_warm) */
 	bool cold;    /* in shards: coded_places.h */
+	bool lossy;   /* cold, and writes that were not synced were lost before */
 	bool joining; /* the last one's copy is being filled: it takes every write, and is not read */
 };
 

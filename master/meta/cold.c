@@ -426,6 +426,7 @@ Granary__CodedLocation *cold_location(struct meta *meta, const Granary__Chunk *c
 	location->unit_bytes = coding->unit_bytes;
 	location->shard_bytes = coding->shard_bytes;
 	location->compression = coding->compression;
+	location->loss_untold = coding->loss_untold;
 	location->n_firsts = coding->n_firsts;
 	location->firsts = message_alloc(whole, coding->n_firsts * sizeof(*location->firsts));
 	if (coding->n_firsts > 0)
