@@ -10,9 +10,9 @@
 
 #define READ_BLOCKS_MAX (FRAME_DATA_BYTES_MAX / BLOCK_BYTES)
 
-/*   FIND -> HEAD_BLOCK -> HEAD -> UNIT <-> (read, unpack; not compressed: only the blocks that are wanted) -> answered
- *     '----- the index is known ----^ */
-enum cold_read_state { COLD_FIND, COLD_HEAD_BLOCK, COLD_HEAD, COLD_UNIT, COLD_BLOCKS_READ, COLD_UNIT_READ, COLD_UNPACKED };
+/*   FIND -> HEAD_BLOCK -> HEAD -> LOOK -> (read) -> READ -> (unpack) -> UNPACKED -> answered
+ *     '----- the index is known ----^  '---> (read) -> READ_AS_IS, nothing is compressed ---^ */
+enum cold_read_state { COLD_FIND, COLD_HEAD_BLOCK, COLD_HEAD, COLD_LOOK, COLD_READ, COLD_READ_AS_IS, COLD_UNPACKED };
 
 struct cold_read {
 	struct service *service;
@@ -21,19 +21,17 @@ struct cold_read {
 	struct chunk *chunk; /* in use, from when it is known to be open */
 	struct work work;
 	struct decompressor *decompressor;
-	/* Of the shard's file, being read: */
-	uint8_t *bytes; /* of the index or a unit */
-	uint8_t *to;	/* there, or in the answer */
-	uint32_t block, blocks, have; /* the first, how many, how many of these are there */
-	struct iobuf *read;	      /* by the operation */
+	/* Of the shard's file: */
+	uint32_t block, blocks, have; /* the first that is wanted, how many, how many of these are there */
+	struct iobuf *read;	      /* by the last operation */
 	uint32_t read_skip;
-	/* The answer. */
-	const struct coded_unit *unit;
-	uint32_t first, end, next; /* blocks of the chunk; up to `next` they are in `out` */
+	uint8_t *joined; /* of more than one operation */
+	/* The answer: blocks of the chunk, or a record. */
+	const struct coded_unit *unit; /* the record's */
+	uint32_t first, end;
 	struct iobuf *out;
 	uint8_t crcs[READ_BLOCKS_MAX * 4u];
 	size_t crc_count;
-	uint8_t *unpacked, *unit_crcs;
 	enum err err;
 };
 
@@ -88,7 +86,7 @@ static void cold_read_end(struct cold_read *read, enum err err)
 	} else {
 		reply.crcs = message_borrow(slice_of(read->crcs, 4u * read->crc_count));
 		struct conn_data data = { .iobuf = read->out, .size = read->out == NULL ? 0 : read->out->size };
-		if (read->read != NULL)
+		if (read->state == COLD_READ_AS_IS)
 			data = (struct conn_data){ .iobuf = read->read,
 						   .offset = read->read_skip * BLOCK_BYTES,
 						   .size = read->blocks * BLOCK_BYTES };
@@ -100,9 +98,7 @@ static void cold_read_end(struct cold_read *read, enum err err)
 	decompressor_give(read->service, read->decompressor);
 	iobuf_unref(read->out);
 	iobuf_unref(read->read);
-	free(read->bytes);
-	free(read->unpacked);
-	free(read->unit_crcs);
+	free(read->joined);
 	if (read->chunk != NULL)
 		chunk_unuse(read->chunk);
 	free(read);
@@ -121,17 +117,10 @@ static void on_read(void *arg, enum err err)
 		cold_read_end(read, err);
 		return;
 	}
-	if (read->to == NULL) { /* they are the answer as they are */
-		read->have = read->blocks;
-		cold_read_step(read);
-		return;
-	}
-	uint32_t wanted = read->blocks - read->have;
-	uint32_t count = wanted < READ_BLOCKS_MAX ? wanted : READ_BLOCKS_MAX;
-	memcpy(read->to + (size_t)read->have * BLOCK_BYTES, read->read->bytes + (size_t)read->read_skip * BLOCK_BYTES,
-	       (size_t)count * BLOCK_BYTES);
-	iobuf_unref(read->read);
-	read->read = NULL;
+	uint32_t left = read->blocks - read->have, count = left < READ_BLOCKS_MAX ? left : READ_BLOCKS_MAX;
+	if (read->joined != NULL)
+		memcpy(read->joined + (size_t)read->have * BLOCK_BYTES, read->read->bytes + (size_t)read->read_skip * BLOCK_BYTES,
+		       (size_t)count * BLOCK_BYTES);
 	read->have += count;
 	if (read->have < read->blocks)
 		read_more(read);
@@ -143,6 +132,8 @@ static void read_more(struct cold_read *read)
 {
 	struct chunk_op *op = chunk_op_new(read->service, OP_READ, NULL);
 	uint32_t left = read->blocks - read->have;
+	iobuf_unref(read->read);
+	read->read = NULL;
 	op->version = message_of(read)->version;
 	op->first = read->block + read->have;
 	op->end = op->first + (left < READ_BLOCKS_MAX ? left : READ_BLOCKS_MAX);
@@ -153,20 +144,21 @@ static void read_more(struct cold_read *read)
 	chunk_op_submit(op, message_of(read)->shard, NULL);
 }
 
-static void read_blocks_to(struct cold_read *read, uint32_t first, uint32_t count, uint8_t *to)
+static void read_blocks(struct cold_read *read, uint32_t first, uint32_t count, enum cold_read_state next)
 {
+	read->state = next;
 	read->block = first;
 	read->blocks = count;
 	read->have = 0;
-	read->to = to;
+	free(read->joined);
+	read->joined = count > READ_BLOCKS_MAX ? mem_alloc((size_t)count * BLOCK_BYTES) : NULL;
 	read_more(read);
 }
 
-static void read_blocks(struct cold_read *read, uint32_t first, uint32_t count)
+/* What was read. */
+static const uint8_t *bytes_of(const struct cold_read *read)
 {
-	free(read->bytes);
-	read->bytes = mem_alloc((size_t)count * BLOCK_BYTES);
-	read_blocks_to(read, first, count, read->bytes);
+	return read->joined != NULL ? read->joined : read->read->bytes + (size_t)read->read_skip * BLOCK_BYTES;
 }
 
 /* ---- the index */
@@ -177,19 +169,18 @@ static void find(struct cold_read *read)
 	if (chunk != NULL && chunk->state == CHUNK_READY && chunk->coded != NULL) {
 		chunk_use(chunk);
 		read->chunk = chunk;
-		read->state = COLD_UNIT;
+		read->state = COLD_LOOK;
 		cold_read_step(read);
 		return;
 	}
-	read->state = COLD_HEAD_BLOCK;
-	read_blocks(read, 0, 1);
+	read_blocks(read, 0, 1, COLD_HEAD_BLOCK);
 }
 
 static void head_block_read(struct cold_read *read)
 {
 	uint32_t head_bytes;
 	struct chunk *chunk = chunk_store_find(read->service->store, message_of(read)->shard);
-	enum err err = coded_head_bytes(slice_of(read->bytes, BLOCK_BYTES), &head_bytes);
+	enum err err = coded_head_bytes(slice_of(bytes_of(read), BLOCK_BYTES), &head_bytes);
 	if (err == OK && (chunk == NULL || chunk->state != CHUNK_READY))
 		err = ERR_BUSY;
 	if (err != OK) {
@@ -198,14 +189,13 @@ static void head_block_read(struct cold_read *read)
 	}
 	chunk_use(chunk);
 	read->chunk = chunk;
-	read->state = COLD_HEAD;
-	read_blocks(read, 0, head_bytes / BLOCK_BYTES);
+	read_blocks(read, 0, head_bytes / BLOCK_BYTES, COLD_HEAD);
 }
 
 static void head_read(struct cold_read *read)
 {
 	struct coded_index index = { 0 };
-	enum err err = coded_index_parse(slice_of(read->bytes, (size_t)read->blocks * BLOCK_BYTES), &index);
+	enum err err = coded_index_parse(slice_of(bytes_of(read), (size_t)read->blocks * BLOCK_BYTES), &index);
 	if (err != OK) {
 		cold_read_end(read, err);
 		return;
@@ -216,7 +206,7 @@ static void head_read(struct cold_read *read)
 		read->chunk->coded = mem_zero(1, sizeof(index));
 		*read->chunk->coded = index;
 	}
-	read->state = COLD_UNIT;
+	read->state = COLD_LOOK;
 	cold_read_step(read);
 }
 
@@ -228,95 +218,170 @@ static uint32_t unit_blocks(const struct cold_read *read)
 }
 
 /* How many blocks of the answer from `next` on are in one unit. */
-static uint32_t blocks_in_unit(const struct cold_read *read)
+static uint32_t blocks_in_unit(const struct cold_read *read, uint32_t next)
 {
-	uint32_t left = unit_blocks(read) - read->next % unit_blocks(read);
-	return left < read->end - read->next ? left : read->end - read->next;
+	uint32_t left = unit_blocks(read) - next % unit_blocks(read);
+	return left < read->end - next ? left : read->end - next;
 }
 
-static uint8_t *answer_of_next(const struct cold_read *read)
+static const struct coded_unit *unit_at(const struct cold_read *read, uint32_t block)
 {
-	return read->out->bytes + (size_t)(read->next - read->first) * BLOCK_BYTES;
+	return coded_index_find(read->chunk->coded, block / unit_blocks(read));
 }
 
-/* Blocks from `offset` of the shard's data on are those of the answer. Their checksums are those of the index: who gets them checks. */
-static void blocks_read(struct cold_read *read, uint32_t offset, const uint8_t *crcs)
+static void add_crcs(struct cold_read *read, const uint8_t *crcs, uint32_t count)
 {
-	uint32_t count = blocks_in_unit(read);
-	uint8_t *to = answer_of_next(read);
 	memcpy(read->crcs + 4u * read->crc_count, crcs, 4u * count);
 	read->crc_count += count;
-	read->next += count;
-	read->state = COLD_BLOCKS_READ;
-	read_blocks_to(read, (read->chunk->coded->head_bytes + offset) / BLOCK_BYTES, count, to);
 }
 
-/* The whole answer lies in the shard as it is, in one piece: it is sent as it was read. */
-static bool read_run(struct cold_read *read)
+/* The whole answer lies in the shard as it is, in one piece: it is sent as it was read. Its checksums are those of the index: who gets them
+ * checks. */
+static bool read_as_is(struct cold_read *read)
 {
 	const struct coded_index *index = read->chunk->coded;
 	uint32_t begin = 0, offset;
 	const uint8_t *crcs;
 	for (uint32_t next = read->first, count; next < read->end; next += count) {
-		const struct coded_unit *unit = coded_index_find(index, next / unit_blocks(read));
-		count = unit_blocks(read) - next % unit_blocks(read);
-		count = count < read->end - next ? count : read->end - next;
+		const struct coded_unit *unit = unit_at(read, next);
+		count = blocks_in_unit(read, next);
 		if (unit == NULL || unit->shard != index->place || !coded_unit_blocks(index, unit, next % unit_blocks(read), &offset, &crcs) ||
 		    (next > read->first && offset != begin + (next - read->first) * BLOCK_BYTES)) {
 			read->crc_count = 0;
 			return false;
 		}
 		begin = next == read->first ? offset : begin;
-		memcpy(read->crcs + 4u * read->crc_count, crcs, 4u * count);
-		read->crc_count += count;
+		add_crcs(read, crcs, count);
 	}
-	read->next = read->end;
-	read->state = COLD_BLOCKS_READ;
-	read_blocks_to(read, (index->head_bytes + begin) / BLOCK_BYTES, read->end - read->first, NULL);
+	read_blocks(read, (index->head_bytes + begin) / BLOCK_BYTES, read->end - read->first, COLD_READ_AS_IS);
 	return true;
 }
 
-static void unit_read(struct cold_read *read, const struct coded_unit *unit)
+/* From the first unit to the last one: they lie one behind the other. */
+static void read_units(struct cold_read *read, const struct coded_unit *first, const struct coded_unit *last)
 {
-	const struct coded_index *index = read->chunk->coded;
-	uint32_t from = index->head_bytes + unit->offset, offset;
-	uint32_t first = from / BLOCK_BYTES, end = (from + unit->size + BLOCK_BYTES - 1) / BLOCK_BYTES;
-	const uint8_t *crcs;
-	if (unit->shard != index->place) {
-		cold_read_end(read, ERR_INVALID);
-		return;
-	}
-	if (index->unit_bytes != 0 && coded_unit_blocks(index, unit, read->next % unit_blocks(read), &offset, &crcs)) {
-		blocks_read(read, offset, crcs);
-		return;
-	}
-	read->unit = unit;
-	read->state = COLD_UNIT_READ;
-	read_blocks(read, first, end - first);
+	uint32_t head = read->chunk->coded->head_bytes, begin = (head + first->offset) / BLOCK_BYTES;
+	uint32_t end = (head + last->offset + last->size + BLOCK_BYTES - 1) / BLOCK_BYTES;
+	read_blocks(read, begin, end - begin, COLD_READ);
 }
 
-static const uint8_t *unit_bytes(const struct cold_read *read)
+static void look_for_blocks(struct cold_read *read)
 {
-	return read->bytes + (read->chunk->coded->head_bytes + read->unit->offset) % BLOCK_BYTES;
+	const Granary__ColdRead *message = message_of(read);
+	const struct coded_index *index = read->chunk->coded;
+	const struct coded_unit *first = NULL, *last = NULL;
+	uint32_t blocks = (uint32_t)(index->raw_bytes / BLOCK_BYTES);
+	read->first = block_first(message->offset);
+	read->end = block_end(message->offset, message->bytes);
+	if (read->end > blocks)
+		read->end = blocks > read->first ? blocks : read->first;
+	if (read->end == read->first) {
+		cold_read_end(read, OK);
+		return;
+	}
+	if (read_as_is(read))
+		return;
+	for (uint32_t next = read->first; next < read->end; next += blocks_in_unit(read, next)) {
+		const struct coded_unit *unit = unit_at(read, next);
+		if (unit != NULL && unit->shard != index->place) {
+			cold_read_end(read, ERR_INVALID);
+			return;
+		}
+		first = first == NULL ? unit : first;
+		last = unit == NULL ? last : unit;
+	}
+	read->out = iobuf_open((read->end - read->first) * BLOCK_BYTES);
+	read->out->size = (read->end - read->first) * BLOCK_BYTES;
+	if (first != NULL) {
+		read_units(read, first, last);
+		return;
+	}
+	memset(read->out->bytes, 0, read->out->size);
+	for (uint32_t i = read->first; i < read->end; i++)
+		put_le32(read->crcs + 4u * read->crc_count++, crc32c_zero_block());
+	cold_read_end(read, OK);
+}
+
+static void look_for_record(struct cold_read *read)
+{
+	const struct coded_index *index = read->chunk->coded;
+	read->unit = coded_index_find(index, message_of(read)->slot);
+	if (read->unit == NULL || read->unit->shard != index->place)
+		cold_read_end(read, read->unit == NULL ? ERR_NOT_FOUND : ERR_INVALID);
+	else
+		read_units(read, read->unit, read->unit);
+}
+
+static void look(struct cold_read *read)
+{
+	bool record = message_of(read)->slot != 0;
+	if (record != (read->chunk->coded->unit_bytes == 0))
+		cold_read_end(read, ERR_INVALID);
+	else if (record)
+		look_for_record(read);
+	else
+		look_for_blocks(read);
+}
+
+/* ---- unpacking */
+
+static const uint8_t *unit_bytes(const struct cold_read *read, const struct coded_unit *unit)
+{
+	return bytes_of(read) + (read->chunk->coded->head_bytes + unit->offset - read->block * BLOCK_BYTES);
+}
+
+static enum err unpack_record(struct cold_read *read)
+{
+	const uint8_t *bytes = unit_bytes(read, read->unit);
+	uint32_t length, crc;
+	enum err err = coded_record(read->unit, bytes, &length, &crc);
+	if (err != OK)
+		return err;
+	read->out = iobuf_open(length > 0 ? length : 1);
+	read->out->size = length;
+	put_le32(read->crcs, crc);
+	read->crc_count = 1;
+	return coded_unpack_record(read->unit, bytes, read->decompressor, read->out->bytes);
+}
+
+/* Whole units to where they belong; of others, by way of `whole`, what is wanted. */
+static enum err unpack_blocks(struct cold_read *read, uint8_t *whole)
+{
+	const struct coded_index *index = read->chunk->coded;
+	uint8_t crcs[CODED_UNIT_BYTES / BLOCK_BYTES * 4u];
+	for (uint32_t next = read->first, count; next < read->end; next += count) {
+		const struct coded_unit *unit = unit_at(read, next);
+		uint8_t *to = read->out->bytes + (size_t)(next - read->first) * BLOCK_BYTES;
+		uint32_t in_unit = next % unit_blocks(read);
+		count = blocks_in_unit(read, next);
+		if (unit == NULL) {
+			memset(to, 0, (size_t)count * BLOCK_BYTES);
+			for (uint32_t i = 0; i < count; i++)
+				put_le32(crcs + 4u * i, crc32c_zero_block());
+			add_crcs(read, crcs, count);
+			continue;
+		}
+		bool is_whole = count * BLOCK_BYTES == coded_unit_raw_bytes(index, unit->id);
+		enum err err = coded_unpack(index, unit, unit_bytes(read, unit), read->decompressor, is_whole ? to : whole, crcs);
+		if (err != OK)
+			return err;
+		if (!is_whole)
+			memcpy(to, whole + (size_t)in_unit * BLOCK_BYTES, (size_t)count * BLOCK_BYTES);
+		add_crcs(read, crcs + 4u * in_unit, count);
+	}
+	return OK;
 }
 
 static void unpack(struct work *work)
 {
 	struct cold_read *read = container_of(work, struct cold_read, work);
-	const struct coded_index *index = read->chunk->coded;
-	uint32_t length, crc;
-	if (message_of(read)->slot == 0) {
-		read->err = coded_unpack(index, read->unit, unit_bytes(read), read->decompressor, read->unpacked, read->unit_crcs);
+	if (read->unit != NULL) {
+		read->err = unpack_record(read);
 		return;
 	}
-	read->err = coded_record(read->unit, unit_bytes(read), &length, &crc);
-	if (read->err != OK)
-		return;
-	read->out = iobuf_open(length > 0 ? length : 1);
-	read->out->size = length;
-	put_le32(read->crcs, crc);
-	read->crc_count = 1;
-	read->err = coded_unpack_record(read->unit, unit_bytes(read), read->decompressor, read->out->bytes);
+	uint8_t *whole = mem_alloc(read->chunk->coded->unit_bytes);
+	read->err = unpack_blocks(read, whole);
+	free(whole);
 }
 
 static void unpack_done(struct work *work)
@@ -329,15 +394,9 @@ static void unpack_done(struct work *work)
 
 static void begin_unpack(struct cold_read *read)
 {
-	const struct coded_index *index = read->chunk->coded;
-	if (read->decompressor == NULL)
-		read->decompressor = decompressor_take(read->service);
-	if (message_of(read)->slot == 0 && read->unpacked == NULL) {
-		read->unpacked = mem_alloc(index->unit_bytes);
-		read->unit_crcs = mem_alloc(index->unit_bytes / BLOCK_BYTES * 4u);
-	}
+	read->decompressor = decompressor_take(read->service);
 	read->state = COLD_UNPACKED;
-	if (!read->unit->compressed) { /* a record: little to do */
+	if (read->unit != NULL && !read->unit->compressed) { /* little to do */
 		unpack(&read->work);
 		cold_read_step(read);
 		return;
@@ -347,80 +406,6 @@ static void begin_unpack(struct cold_read *read)
 	read->work.of_owner.untimed = true;
 	read->err = ERR_CANCELLED;
 	chunk_store_submit(read->service->store, NULL, &read->work);
-}
-
-/* The blocks of the answer up to `end` that lie in the unit of `next`, or (NULL) zeros. */
-static void take_blocks(struct cold_read *read, const uint8_t *unpacked, const uint8_t *crcs)
-{
-	uint32_t in_unit = read->next % unit_blocks(read), count = blocks_in_unit(read);
-	uint8_t *to = answer_of_next(read);
-	if (unpacked != NULL)
-		memcpy(to, unpacked + (size_t)in_unit * BLOCK_BYTES, (size_t)count * BLOCK_BYTES);
-	else
-		memset(to, 0, (size_t)count * BLOCK_BYTES);
-	for (uint32_t i = 0; i < count; i++) {
-		uint8_t *crc = read->crcs + 4u * read->crc_count++;
-		put_le32(crc, crcs != NULL ? get_le32(crcs + 4u * (in_unit + i)) : crc32c_zero_block());
-	}
-	read->next += count;
-}
-
-/* True: the answer is on its way, or has been given. */
-static bool begin_file(struct cold_read *read)
-{
-	const Granary__ColdRead *message = message_of(read);
-	uint32_t blocks = (uint32_t)(read->chunk->coded->raw_bytes / BLOCK_BYTES);
-	read->first = read->next = block_first(message->offset);
-	read->end = block_end(message->offset, message->bytes);
-	if (read->end > blocks)
-		read->end = blocks > read->first ? blocks : read->first;
-	if (read->end == read->first)
-		return false;
-	if (read_run(read))
-		return true;
-	read->out = iobuf_open((read->end - read->first) * BLOCK_BYTES);
-	read->out->size = (read->end - read->first) * BLOCK_BYTES;
-	return false;
-}
-
-static void next_unit(struct cold_read *read)
-{
-	const struct coded_index *index = read->chunk->coded;
-	const struct coded_unit *unit;
-	if ((message_of(read)->slot == 0) != (index->unit_bytes != 0)) {
-		cold_read_end(read, ERR_INVALID);
-		return;
-	}
-	if (message_of(read)->slot != 0) {
-		unit = coded_index_find(index, message_of(read)->slot);
-		if (unit == NULL)
-			cold_read_end(read, ERR_NOT_FOUND);
-		else
-			unit_read(read, unit);
-		return;
-	}
-	if (read->read == NULL && read->out == NULL && begin_file(read))
-		return;
-	while (read->next < read->end) {
-		unit = coded_index_find(index, read->next / unit_blocks(read));
-		if (unit != NULL) {
-			unit_read(read, unit);
-			return;
-		}
-		take_blocks(read, NULL, NULL);
-	}
-	cold_read_end(read, OK);
-}
-
-static void unpacked(struct cold_read *read)
-{
-	if (read->err != OK || message_of(read)->slot != 0) {
-		cold_read_end(read, read->err);
-		return;
-	}
-	take_blocks(read, read->unpacked, read->unit_crcs);
-	read->state = COLD_UNIT;
-	next_unit(read);
 }
 
 static void cold_read_step(struct cold_read *read)
@@ -435,18 +420,17 @@ static void cold_read_step(struct cold_read *read)
 	case COLD_HEAD:
 		head_read(read);
 		break;
-	case COLD_BLOCKS_READ:
-		read->state = COLD_UNIT;
-		next_unit(read);
+	case COLD_LOOK:
+		look(read);
 		break;
-	case COLD_UNIT:
-		next_unit(read);
-		break;
-	case COLD_UNIT_READ:
+	case COLD_READ:
 		begin_unpack(read);
 		break;
+	case COLD_READ_AS_IS:
+		cold_read_end(read, OK);
+		break;
 	case COLD_UNPACKED:
-		unpacked(read);
+		cold_read_end(read, read->err);
 		break;
 	}
 }
