@@ -21,10 +21,13 @@ static void finish(struct scrub_set *set, unsigned wrong, unsigned repaired)
 /* Not now: once more, or it is left. */
 static void again(struct scrub_set *set)
 {
-	if (loop_now_ms(set->service->loop) < set->until_ms)
+	if (loop_now_ms(set->service->loop) < set->until_ms) {
 		timer_start(&set->timer, LOOK_MS);
-	else
-		finish(set, set->wrong, 0);
+		return;
+	}
+	if (set->wrong == 0)
+		log_warn("set_not_verified", "chunk=%016" PRIx64, set->owner);
+	finish(set, set->wrong, 0);
 }
 
 static uint64_t versions_of(const Granary__CodedLocation *coded)
@@ -59,10 +62,10 @@ static void verified(void *arg, enum err err, uint64_t bad)
 	if (err == ERR_CORRUPT || err == ERR_TOO_MANY) {
 		log_error("shards_differ", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(err));
 		finish(set, set->wrong > 0 ? set->wrong : 1, 0);
-	} else if (err != OK && set->wrong == 0) {
+	} else if (err != OK && err != ERR_BUSY && err != ERR_STALE_VERSION && set->wrong == 0) {
 		log_warn("set_not_verified", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(err));
 		finish(set, 0, 0);
-	} else if (err != OK) {
+	} else if (err != OK) { /* a shard of it is damaged by its own checksums, perhaps, and being made anew */
 		again(set);
 	} else if (bad == 0) {
 		finish(set, set->wrong, set->wrong);
