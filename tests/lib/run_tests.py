@@ -28,6 +28,7 @@ ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)),
 LOGS = os.path.join(ROOT, "build/test-logs")
 SKIPPED = 77
 FUZZ_SECONDS = 10
+SLOWEST = 6  # tests of a stage whose times are shown
 THREADED = "unit/common/test_*.c"  # nothing above common/sys has threads
 PROGRAMS = ["granary", "granary-master", "granary-chunkserver", "granary-mount"]  # some unit tests start them
 WORDS = ["tidy", "unit", "sim", "integration", "fuzz", "lint"]
@@ -46,6 +47,7 @@ class Test:
 
     def run(self):
         """Returns "passed", "failed" or "skipped"."""
+        started = time.monotonic()
         environment = dict(os.environ, **SANITIZER_ENVIRONMENT, **self.environment)
         with open(self.log, "wb") as log:
             process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -57,6 +59,7 @@ class Test:
                 status = "timeout"
             finally:
                 stop_group(process)
+        self.seconds = time.monotonic() - started
         if self.clean:
             self.clean(status == 0 or status == SKIPPED)
         return "passed" if status == 0 else "skipped" if status == SKIPPED else "failed"
@@ -103,6 +106,9 @@ class Run:
         self.note("")
         print(f"{title:<34} {count['passed']:>4} passed {count['failed']:>3} failed {count['skipped']:>3} skipped"
               f" {time.monotonic() - started:>7.1f} s", flush=True)
+        slowest = sorted(tests, key=lambda t: -t.seconds)[:SLOWEST]
+        if len(tests) > SLOWEST:
+            print(f"  slowest: {', '.join(f'{t.name} {t.seconds:.0f} s' for t in slowest)}", flush=True)
         for test, result in results.items():
             if result == "failed":
                 print(f"  FAILED {test.name}: {os.path.relpath(test.log, ROOT)}\n{test.tail(20)}", end="", flush=True)
