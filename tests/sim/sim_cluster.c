@@ -22,7 +22,7 @@
 #define STORM_US 3000000u
 #define MORE_US 30000000u
 #define STORM_LONG_US 6000000u
-#define SEEDS 3000u
+#define SEEDS 1500u
 
 static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 1000, 0, 0, 0 };
 
