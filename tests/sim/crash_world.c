@@ -46,7 +46,7 @@ static void on_failed(void *arg, enum err err)
 
 static void start_master(struct crash_world *world, struct crash_node *node, unsigned id)
 {
-	char address[16];
+	char address[24];
 	struct buf message = { 0 };
 	snprintf(address, sizeof address, "m%u:7001", id);
 	struct master_options options = { .directory = "data",
@@ -66,7 +66,7 @@ static void start_master(struct crash_world *world, struct crash_node *node, uns
 
 static void start_chunkserver(struct crash_world *world, struct crash_node *node, unsigned number)
 {
-	char address[16], host[8];
+	char address[24], host[16];
 	snprintf(host, sizeof host, "k%u", number);
 	snprintf(address, sizeof address, "%s:7101", host);
 	struct chunkserver_options options = { .data = "data", .listen = address, .masters = masters_of(world), .host = host };
@@ -95,7 +95,7 @@ void crash_world_start(struct crash_world *world)
 		struct crash_node *node = &world->nodes[i];
 		bool is_master = i < world->of_each;
 		unsigned number = i % world->of_each + 1;
-		char name[8];
+		char name[16];
 		node_end(node);
 		if (!sim_host_is_up(node->host))
 			sim_host_start(node->host);
