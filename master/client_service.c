@@ -161,12 +161,14 @@ static void on_change_done(struct proposal *proposal, enum err err, Granary__Met
 	change_free(change);
 }
 
-/* What only the leader's soft state knows. Capacity is that of the files: raw space by the usual number of copies. */
+/* What only the leader's soft state knows. Capacity is that of the files: raw space by as many copies as the default class has. */
 static void add_space(const struct client_service *service, Granary__Statfs *statfs)
 {
+	struct storage_values usual;
 	uint64_t total = 0, available = 0;
 	size_t count = servers_count(service->options.servers);
-	uint64_t copies = count < REPLICAS_DEFAULT ? (count ? count : 1) : REPLICAS_DEFAULT;
+	meta_class_values(replica_meta(service->replica), "", &usual);
+	uint64_t copies = count < usual.copies ? (count ? count : 1) : usual.copies;
 
 	for (size_t i = 0; i < count; i++) {
 		const struct server *server = servers_at(service->options.servers, i);

@@ -43,6 +43,10 @@ def table(cluster):
     cluster.granary("admin", "class", "remove", "default", status=1)
     cluster.granary("admin", "class", "remove", "none", status=1)
     cluster.granary("admin", "class", "set", "fleeting", "trash=1s")
+    three = os.statvfs(cluster.mnt).f_blocks
+    cluster.granary("admin", "class", "set", "default", "copies=1")
+    wait_for(lambda: 2.9 < os.statvfs(cluster.mnt).f_blocks / three < 3.1, 10, "df to say what a file can take in one copy")
+    cluster.granary("admin", "class", "set", "default", "copies=default")
 
 
 def inherited(cluster):
