@@ -121,6 +121,18 @@ static bool is_missing(const struct copy *copies, size_t count, uint64_t chunk)
 	return low < count && copies[low].chunk == chunk && copies[low].kind == CHECK_COPY_MISSING;
 }
 
+/* What was there is lost, or wrong. */
+static bool is_made_in_place(struct fsck *fsck, uint64_t id)
+{
+	Granary__Chunk *shard = NULL;
+
+	if (meta_chunk(replica_meta(fsck->replica), id, &shard))
+		return false;
+	bool is = shard->rebuilding != 0 && shard->n_replicas > 0 && shard->rebuilding == shard->replicas[0];
+	message_free(&shard->base);
+	return is;
+}
+
 /* A shard that is not there is made anew of the others of its set, as long as there are enough: if not, that is said once. */
 static void add_shard(struct fsck *fsck, const struct copy *missing, const Granary__Chunk *shard)
 {
@@ -130,11 +142,10 @@ static void add_shard(struct fsck *fsck, const struct copy *missing, const Grana
 
 	if (meta_chunk(replica_meta(fsck->replica), shard->owner, &chunk))
 		return;
-	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
-		if (!is_missing(copies, count, chunk->coding->shards[i]))
-			continue;
-		first = lost == 0 ? i : first;
-		lost++;
+	for (size_t i = chunk->coding ? chunk->coding->n_shards : 0; i-- > 0;) {
+		bool is = is_missing(copies, count, chunk->coding->shards[i]);
+		first = is ? i : first;
+		lost += is || is_made_in_place(fsck, chunk->coding->shards[i]);
 	}
 	if (!chunk->cold) /* they are being made */
 		lost = 0;

@@ -83,6 +83,8 @@ static enum check_kind judge_known(const Granary__Chunk *chunk, uint64_t server,
 		return CHECK_COPY_NEWER; /* of this version, yet not among those that have it */
 	if (!member) /* a stale one is kept for as long as a copy is wanting */
 		return contains(chunk->stale, chunk->n_stale, server) ? CHECK_NONE : CHECK_COPY_STRAY;
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD && held->version < chunk->version)
+		return CHECK_COPY_MISSING; /* what was there is lost, and this is half made */
 	if (server == chunk->joining)
 		return CHECK_NONE; /* being brought up, from an older one perhaps */
 	if (held->copy == HELD_RETIRED)
