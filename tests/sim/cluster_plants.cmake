@@ -7,7 +7,7 @@ set(cluster_plants
 	chunkserver/chunk_sync:CHUNK_SYNC_SKIPPED:100:power	    # a chunkserver acknowledges before it has synced
 	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:1500:disks   # who failed to write settles all the same, with what it has
 	chunkserver/chunk_retry:CHUNK_RETRY_UNKNOWN:600:disks   # a write that is sent again is done again
-	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:1500:power # the same where nobody knows any more whether it was done
+	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:1500:data # the same where nobody knows any more whether it was done
 	chunkserver/chunk_delete:DELETED_MADE_ANEW:1500:disks	    # a write that comes late makes a deleted chunk anew
 	master/placement:COPYSET_WITH_THE_DEAD:100	    # a lost copy is made anew on a server that is as good as there
 	master/repair:OLD_COPY_LEAVES_EARLY:100	    # a copy that moves leaves before the new one is complete
