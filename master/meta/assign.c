@@ -9,6 +9,7 @@
 #include "master/meta/classes.h"
 #include "master/meta/inode.h"
 #include "master/meta/ops.h"
+#include "master/meta/pack.h"
 #include "master/meta/tasks.h"
 
 #define SECOND_NS 1000000000ull
@@ -96,6 +97,7 @@ static size_t inode_assign(struct context *context, uint64_t id, const char *lab
 	class_set(&inode->class_, label);
 	inode->class_order = order;
 	touch_inode(context, id);
+	blob_follow(meta, id, inode);
 	if (mode_is_directory(inode->mode) ? below && inode->entries > 0 : inode->chunks > TASK_CHUNKS_INLINE_MAX) {
 		walk_later(meta, id, inode);
 		return 2;

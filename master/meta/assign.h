@@ -4,7 +4,7 @@
  * directory, and one for each file with many chunks. Each gives way to a higher number, so that of two assignments that meet the later one
  * counts, whichever task comes first; what is made with a class of its own has a number, too; and what was made in a directory after it got its class has its number already.
  *
- * A blob stays in the pack in which it is: its class counts for what the trash keeps, and for its next content. */
+ * A blob is moved to a pack of its class (TASK_MOVE, master/moves.h), one by one. */
 #ifndef GRANARY_MASTER_META_ASSIGN_H
 #define GRANARY_MASTER_META_ASSIGN_H
 

@@ -27,6 +27,7 @@
 	X(op_allocate_chunk, allocate_chunk, ALLOCATE_CHUNK, Granary__AllocateChunk, true)                             \
 	X(op_open_pack, open_pack, OPEN_PACK, Granary__OpenPack, true)                                                 \
 	X(op_commit_blob, commit_blob, COMMIT_BLOB, Granary__CommitBlob, true)                                         \
+	X(op_blob_move, blob_move, BLOB_MOVE, Granary__BlobMove, true)                                                 \
 	X(op_commit_chunks, commit_chunks, COMMIT_CHUNKS, Granary__CommitChunks, true)                                 \
 	X(op_set_lock, set_lock, SET_LOCK, Granary__SetLock, true)                                                     \
 	X(op_undelete, undelete, UNDELETE, Granary__Undelete, true)                                                    \

@@ -125,15 +125,21 @@ static void slot_free(struct meta *meta, uint64_t id, uint32_t slot)
 		garbage_add_slot(meta, id, slot);
 }
 
-void blob_free(struct meta *meta, Granary__Inode *inode)
+/* Its record is no one's any more. */
+static void record_free(struct meta *meta, const Granary__Inode *inode)
 {
 	Granary__Chunk *pack = chunk_edit(meta, inode->pack);
-	if (pack) {
-		pack->live_bytes -= inode->blob_bytes;
-		pack->live_count--;
-		slot_free(meta, inode->pack, inode->slot);
-		pack_remove_if_dead(meta, inode->pack);
-	}
+	if (!pack)
+		return;
+	pack->live_bytes -= inode->blob_bytes;
+	pack->live_count--;
+	slot_free(meta, inode->pack, inode->slot);
+	pack_remove_if_dead(meta, inode->pack);
+}
+
+void blob_free(struct meta *meta, Granary__Inode *inode)
+{
+	record_free(meta, inode);
 	inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;
 	inode->pack = 0;
 	inode->slot = 0;
@@ -192,10 +198,9 @@ static void blob_set(struct meta *meta, uint64_t id, Granary__Inode *inode, cons
 	check(all);
 }
 
-/* Sent again after its first answer was lost with the session: the record that the inode has already. */
-static bool blob_is(const Granary__Inode *inode, const Granary__CommitBlob *op)
+static bool blob_is(const Granary__Inode *inode, uint64_t pack, uint32_t slot)
 {
-	return inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB && inode->pack == op->pack && inode->slot == op->slot;
+	return inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB && inode->pack == pack && inode->slot == slot;
 }
 
 enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, Granary__MetaResult *result)
@@ -208,7 +213,8 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 		err = commit_blob_check(meta, op);
 	if (err)
 		return err;
-	bool again = blob_is(inode, op);
+	/* Sent again after its first answer was lost with the session: the record that the inode has already. */
+	bool again = blob_is(inode, op->pack, op->slot);
 	if (again && op->bytes != inode->blob_bytes)
 		return ERR_INVALID;
 	if (!again && op->data_change && op->data_change != inode->data_change)
@@ -217,6 +223,7 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 		return ERR_TOO_LARGE;
 	if (!again)
 		blob_set(meta, id, inode, op);
+	blob_follow(meta, id, inode); /* who wrote it may not have known of its class */
 	inode->trim = 0;
 	inode->size = inode->blob_bytes;
 	inode_data_changed(context, id, inode);
@@ -225,5 +232,60 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 	if (op->atime)
 		inode->atime = op->atime;
 	inode_answer(context, id, inode, result);
+	return OK;
+}
+
+/* ---- blobs that move */
+
+static const char *label_in_force(const struct meta *meta, const char *label)
+{
+	return storage_class_find(meta->classes, label) ? label : "";
+}
+
+bool blob_is_misplaced(struct meta *meta, const Granary__Inode *inode)
+{
+	const Granary__Chunk *pack = inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB ? chunk_get(meta, inode->pack) : NULL;
+	return pack && strcmp(label_in_force(meta, pack->class_), label_in_force(meta, inode->class_)) != 0;
+}
+
+void blob_follow(struct meta *meta, uint64_t id, const Granary__Inode *inode)
+{
+	if (blob_is_misplaced(meta, inode))
+		task_move_new(meta, id);
+}
+
+static bool is_at_source(const Granary__Inode *inode, const Granary__BlobMove *op)
+{
+#ifdef PLANT_MOVED_UNSEEN
+	return inode && inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB && op->slot > 0;
+#endif
+	return inode && blob_is(inode, op->pack, op->slot);
+}
+
+/* All that says that the file has been changed stays as it is. */
+enum err op_blob_move(struct context *context, const Granary__BlobMove *op, Granary__MetaResult *result)
+{
+	(void)result;
+	struct meta *meta = context->meta;
+	const Granary__Chunk *found = chunk_get(meta, op->to_pack);
+	if (!found)
+		return ERR_PACK_FULL;
+	if (found->kind != GRANARY__CHUNK_KIND__CHUNK_PACK || op->to_slot == 0)
+		return ERR_INVALID;
+	Granary__Inode *inode = inode_edit(meta, op->inode);
+	if (inode && blob_is(inode, op->to_pack, op->to_slot)) /* told again */
+		return OK;
+	if (!is_at_source(inode, op)) {
+		slot_free(meta, op->to_pack, op->to_slot);
+		return OK;
+	}
+	/* Counted first, as when it is set. */
+	Granary__Chunk *pack = chunk_edit(meta, op->to_pack);
+	pack->live_bytes += inode->blob_bytes;
+	pack->live_count++;
+	pack->written = true;
+	record_free(meta, inode);
+	inode->pack = op->to_pack;
+	inode->slot = op->to_slot;
 	return OK;
 }

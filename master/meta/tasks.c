@@ -4,7 +4,9 @@
 
 #include "common/base/check.h"
 #include "master/meta/assign.h"
+#include "master/meta/inode.h"
 #include "master/meta/ops.h"
+#include "master/meta/pack.h"
 
 #define SECOND_NS 1000000000ull
 
@@ -40,6 +42,15 @@ static void task_remove(struct meta *meta, uint64_t due_ns, uint64_t id, uint32_
 void task_add_now(struct meta *meta, const Granary__Task *task)
 {
 	task_put(meta, 0, TASK_ID_COUNTED | ++meta->state->task_last, (Granary__Task *)message_copy(&task->base));
+}
+
+void task_move_new(struct meta *meta, uint64_t inode)
+{
+	Granary__Task *task = mem_alloc(sizeof(*task));
+	granary__task__init(task);
+	task->kind = TASK_MOVE;
+	task->target = inode;
+	task_put(meta, meta->state->time_ns, TASK_ID_COUNTED | ++meta->state->task_last, task);
 }
 
 void task_cool_set(struct meta *meta, uint64_t id, Granary__Chunk *chunk, uint64_t due_ns)
@@ -92,6 +103,23 @@ static void run_cool(struct meta *meta, const Granary__TaskRun *op)
 		task_remove(meta, op->due, op->id, TASK_COOL);
 }
 
+static void run_move(struct meta *meta, const Granary__TaskRun *op, const Granary__Task *found)
+{
+	uint64_t target = found->target;
+	const Granary__Inode *inode = inode_get(meta, target);
+	bool misplaced = inode && blob_is_misplaced(meta, inode);
+	if (misplaced && (op->again == 0 || op->again == op->due))
+		return;
+	task_remove(meta, op->due, op->id, TASK_MOVE);
+	if (!misplaced)
+		return;
+	Granary__Task *task = mem_alloc(sizeof(*task));
+	granary__task__init(task);
+	task->kind = TASK_MOVE;
+	task->target = target;
+	task_put(meta, op->again, op->id, task);
+}
+
 enum err op_task_run(struct context *context, const Granary__TaskRun *op, Granary__MetaResult *result)
 {
 	(void)result;
@@ -102,6 +130,10 @@ enum err op_task_run(struct context *context, const Granary__TaskRun *op, Granar
 		return ERR_NOT_FOUND;
 	if (found->kind == TASK_COOL) {
 		run_cool(meta, op);
+		return OK;
+	}
+	if (found->kind == TASK_MOVE) {
+		run_move(meta, op, found);
 		return OK;
 	}
 	Granary__Task *task = (Granary__Task *)message_copy(&found->base);

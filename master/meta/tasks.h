@@ -3,9 +3,11 @@
  *
  *   TASK_COOL    id: its chunk. A hot chunk has one (Chunk.task_due), if its class lets it become cold: from when it is made, a pack from when
  *                it is sealed, until it is cold or removed. What is to be done then is the leader's business.
+ *   TASK_MOVE    id: counts up, above those of chunks. Of a blob whose pack is of another class (blob_follow): from the entry in which that came
+ *                about until it is where it should be; nothing else knows of it, and there may be more than one of an inode.
  *   TASK_ASSIGN, TASK_CLASS
  *                due 0: at once, before all others, in the order in which they were made. TaskRun carries out a bounded step of them here.
- *                id: counts up, above those of chunks. */
+ *                id: counts up, likewise. */
 #ifndef GRANARY_MASTER_META_TASKS_H
 #define GRANARY_MASTER_META_TASKS_H
 
@@ -16,6 +18,8 @@
 
 /* At once; the task is copied. */
 void task_add_now(struct meta *meta, const Granary__Task *task);
+/* Of the inode, due now. */
+void task_move_new(struct meta *meta, uint64_t inode);
 /* The chunk's TASK_COOL is due then, and not when it was; 0: it has none. */
 void task_cool_set(struct meta *meta, uint64_t id, Granary__Chunk *chunk, uint64_t due_ns);
 /* For fsck: the chunk's record says what it has. ERR_NOT_FOUND: they agree. */

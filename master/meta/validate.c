@@ -81,6 +81,7 @@ static bool op_is_valid(const Granary__MetaOp *op)
 	case GRANARY__META_OP__OP_CHUNK_THAW:
 	case GRANARY__META_OP__OP_SHARD_REBUILD:
 	case GRANARY__META_OP__OP_SERVER_DRAIN:
+	case GRANARY__META_OP__OP_BLOB_MOVE:
 		return false;
 	default:
 		return true;

@@ -181,6 +181,7 @@ OP(warm_commit, WARM_COMMIT, WarmCommit)
 OP(cold_undo, COLD_UNDO, ColdUndo)
 OP(chunk_thaw, CHUNK_THAW, ChunkThaw)
 OP(shard_rebuild, SHARD_REBUILD, ShardRebuild)
+OP(blob_move, BLOB_MOVE, BlobMove)
 #undef OP
 
 /* A message with fields set: MESSAGE(granary__lookup, Lookup, .parent = 1). */

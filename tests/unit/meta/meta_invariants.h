@@ -210,7 +210,7 @@ static inline void invariants_task(struct invariants *all, struct slice key, str
 		must(seen && task->target == id && seen->chunk->task_due == due && due > 0, "task of a chunk", id);
 		seen->has_task = true;
 	} else {
-		must(due == 0 && id > 1ull << 63 && (id & ~(1ull << 63)) <= all->state->task_last, "task that is counted", id);
+		must((due == 0) == (task->kind != TASK_MOVE) && id > 1ull << 63 && (id & ~(1ull << 63)) <= all->state->task_last, "task that is counted", id);
 	}
 	message_free(&task->base);
 }

@@ -307,6 +307,153 @@ static void test_packs(void **state)
 	invariants_check(f->kv);
 }
 
+static uint64_t garbage_count(struct fixture *f)
+{
+	struct meta_counts counts;
+	meta_counts(f->meta, &counts);
+	return counts.garbage;
+}
+
+static uint64_t moves_left(struct fixture *f)
+{
+	uint64_t counts[TASK_KINDS];
+	meta_task_counts(f->meta, counts);
+	return counts[TASK_MOVE];
+}
+
+static void pack_holds(struct fixture *f, uint64_t id, uint64_t count, uint64_t bytes)
+{
+	Granary__Chunk *pack = chunk_of(f, id);
+	assert_int_equal(pack->live_count, count);
+	assert_int_equal(pack->live_bytes, bytes);
+	message_free(&pack->base);
+}
+
+static void is_at(struct fixture *f, uint64_t inode, uint64_t pack, uint32_t slot)
+{
+	const Granary__Inode *now = attr(f, inode);
+	assert_int_equal(now->pack, pack);
+	assert_int_equal(now->slot, slot);
+}
+
+static enum err blob_move(struct fixture *f, uint64_t inode, uint64_t pack, uint32_t slot, uint64_t to, uint32_t to_slot)
+{
+	return run_blob_move(
+	    f, MESSAGE(BlobMove, blob_move, .inode = inode, .pack = pack, .slot = slot, .to_pack = to, .to_slot = to_slot));
+}
+
+static enum err look_at_first(struct fixture *f, uint64_t again)
+{
+	struct first first = first_task(f);
+	return run_task_run(f, MESSAGE(TaskRun, task_run, .due = first.due, .id = first.id, .again = again));
+}
+
+/* Nothing of the file is another but where it is. */
+static void test_blob_moves(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(CLASS(f, "a", .copies = 2, .cold = STORAGE_COLD_OFF), OK);
+	assert_int_equal(CLASS(f, "default", .cold = STORAGE_COLD_OFF), OK);
+	run_all(f);
+	uint64_t dir = made_dir(f, ROOT, "d"), file = made_file(f, dir, "f"), plain = opened_pack(f, 0), to = pack_of_class(f, "a", 0);
+	assert_int_equal(commit_blob(f, file, plain, 1, 100), OK);
+	assert_int_equal(truncate_to(f, file, 60), OK); /* the record is longer */
+	opened_pack(f, plain);
+	assert_int_equal(first_task(f).count, 0);
+	assert_int_equal(assign(f, dir, "a", true), OK);
+	assert_int_equal(run_all(f), 1);
+	assert_int_equal(moves_left(f), 1);
+	assert_int_equal(f->effects.task_due_min, f->time_ns);
+	Granary__Inode *before = (Granary__Inode *)message_copy(&attr(f, file)->base);
+	assert_int_equal(blob_move(f, file, plain, 1, 4711, 7), ERR_PACK_FULL);
+	assert_int_equal(blob_move(f, file, plain, 1, to, 0), ERR_INVALID);
+	assert_int_equal(look_at_first(f, 0), OK);
+	assert_int_equal(moves_left(f), 1);
+	assert_int_equal(blob_move(f, file, plain, 1, to, 7), OK);
+	is_at(f, file, to, 7);
+	pack_holds(f, to, 1, 60);
+	before->pack = to;
+	before->slot = 7;
+	struct buf expected = {0}, now = {0};
+	message_pack(&before->base, &expected);
+	message_pack(&attr(f, file)->base, &now);
+	assert_int_equal(expected.size, now.size);
+	assert_memory_equal(expected.bytes, now.bytes, now.size);
+	buf_deinit(&expected);
+	buf_deinit(&now);
+	message_free(&before->base);
+	assert_int_equal(garbage_count(f), 1); /* the pack, which had nothing else */
+	assert_int_equal(f->effects.touch_count, 0);
+	assert_int_equal(blob_move(f, file, plain, 1, to, 7), OK); /* told again */
+	is_at(f, file, to, 7);
+	pack_holds(f, to, 1, 60);
+	assert_int_equal(garbage_count(f), 1);
+	assert_int_equal(look_at_first(f, f->time_ns + 5 * SECOND), OK);
+	assert_int_equal(first_task(f).count, 0);
+}
+
+/* A move that comes too late frees what it brings. */
+static void test_blob_moves_late(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(CLASS(f, "a", .copies = 2), OK);
+	run_all(f);
+	uint64_t file = made_file(f, ROOT, "f"), plain = opened_pack(f, 0), to = pack_of_class(f, "a", 0);
+	assert_int_equal(commit_blob(f, file, plain, 1, 100), OK);
+	assert_int_equal(assign(f, file, "a", false), OK);
+	assert_int_equal(commit_blob(f, file, plain, 2, 50), OK); /* by who does not know of the class */
+	assert_int_equal(garbage_count(f), 1);
+	assert_int_equal(moves_left(f), 2);
+	assert_int_equal(blob_move(f, file, plain, 1, to, 7), OK);
+	is_at(f, file, plain, 2);
+	pack_holds(f, to, 0, 0);
+	assert_int_equal(garbage_count(f), 2);
+	/* It is tried again, later. */
+	uint64_t again = f->time_ns + 30 * SECOND;
+	assert_int_equal(look_at_first(f, again), OK);
+	assert_int_equal(moves_left(f), 2);
+	assert_true(first_task(f).due < again);
+	assert_int_equal(look_at_first(f, again + 1), OK);
+	assert_int_equal(first_task(f).due, again);
+	assert_int_equal(commit_blob(f, file, to, 8, 40), OK); /* where it belongs */
+	assert_int_equal(blob_move(f, file, plain, 2, to, 9), OK);
+	is_at(f, file, to, 8);
+	assert_int_equal(garbage_count(f), 4);
+	assert_int_equal(look_at_first(f, 0), OK);
+	assert_int_equal(look_at_first(f, 0), OK);
+	assert_int_equal(moves_left(f), 0);
+	/* Gone, or not a blob any more. */
+	assert_int_equal(truncate_to(f, file, 0), OK);
+	assert_int_equal(blob_move(f, file, to, 8, to, 10), OK);
+	assert_int_equal(remove_file(f, ROOT, "f"), OK);
+	assert_int_equal(reclaim(f, file), OK);
+	assert_int_equal(blob_move(f, file, to, 8, to, 11), OK);
+	assert_int_equal(garbage_count(f), 7);
+}
+
+/* A class that is removed stands for the default one: nothing has to move. */
+static void test_blob_of_no_class(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(CLASS(f, "a", .copies = 2), OK);
+	run_all(f);
+	uint64_t pack = pack_of_class(f, "a", 0), plain = opened_pack(f, 0);
+	assert_int_equal(class_remove(f, "a"), OK);
+	run_all(f);
+	uint64_t file = made_file(f, ROOT, "f"), other = made_file(f, ROOT, "g");
+	assert_int_equal(commit_blob(f, file, pack, 1, 100), OK);
+	assert_int_equal(commit_blob(f, other, plain, 1, 100), OK);
+	assert_int_equal(moves_left(f), 0);
+	assert_int_equal(CLASS(f, "a", .copies = 2), OK);
+	run_all(f);
+	assert_int_equal(assign(f, file, "default", false), OK);
+	assert_int_equal(assign(f, other, "a", false), OK);
+	assert_int_equal(moves_left(f), 2);
+	assert_int_equal(assign(f, file, "a", false), OK); /* it was not moved yet */
+	assert_int_equal(look_at_first(f, f->time_ns + SECOND), OK);
+	assert_int_equal(moves_left(f), 1);
+}
+
 /* A class's own time, or none. */
 static void test_trash(void **state)
 {
@@ -330,6 +477,7 @@ static void test_not_by_clients(void **state)
 	(void)state;
 	Granary__SetClass change = GRANARY__SET_CLASS__INIT;
 	Granary__TaskRun run = GRANARY__TASK_RUN__INIT;
+	Granary__BlobMove moved = GRANARY__BLOB_MOVE__INIT;
 	Granary__SetInodeClass given = GRANARY__SET_INODE_CLASS__INIT;
 	Granary__MetaOp op = GRANARY__META_OP__INIT, *ops[1] = {&op};
 	Granary__MetaRequest request = GRANARY__META_REQUEST__INIT;
@@ -341,6 +489,9 @@ static void test_not_by_clients(void **state)
 	assert_int_equal(meta_validate(&request), ERR_INVALID);
 	op.op_case = GRANARY__META_OP__OP_TASK_RUN;
 	op.task_run = &run;
+	assert_int_equal(meta_validate(&request), ERR_INVALID);
+	op.op_case = GRANARY__META_OP__OP_BLOB_MOVE;
+	op.blob_move = &moved;
 	assert_int_equal(meta_validate(&request), ERR_INVALID);
 	op.op_case = GRANARY__META_OP__OP_SET_INODE_CLASS;
 	op.set_inode_class = &given;
@@ -357,6 +508,9 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_assigned, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_cool_tasks, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_packs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob_moves, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob_moves_late, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob_of_no_class, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_trash, setup, teardown),
 	    cmocka_unit_test(test_not_by_clients),
 	};

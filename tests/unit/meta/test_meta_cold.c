@@ -282,10 +282,10 @@ static void test_rebuild(void **state)
 static void test_pack(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t shards[4] = {0}, pack, files[3];
+	uint64_t shards[4] = {0}, pack, files[4];
 	assert_int_equal(run_open_pack(f, MESSAGE(OpenPack, open_pack, .id = f->next_id++, .n_replicas = 3, .replicas = servers)), OK);
 	pack = f->result->chunks[0]->chunk;
-	for (uint32_t i = 0; i < 3; i++) {
+	for (uint32_t i = 0; i < 4; i++) {
 		char name[] = {(char)('a' + (int)i), 0};
 		files[i] = made_file(f, ROOT, name);
 		/* Slots of different values of 'E'. */
@@ -303,20 +303,24 @@ static void test_pack(void **state)
 	assert_int_equal(cool_commit(f, pack, 2, shards), OK);
 	assert_int_equal(remove_file(f, ROOT, "b"), OK);
 	assert_int_equal(reclaim(f, files[1]), OK);
-	assert_int_equal(garbage_count(f), 2); /* the copies: nothing for the slot */
+	uint64_t to = opened_pack(f, 0);
+	assert_int_equal(run_blob_move(f, MESSAGE(BlobMove, blob_move, .inode = files[3], .pack = pack, .slot = 30001, .to_pack = to,
+						  .to_slot = 1)),
+			 OK);
+	assert_int_equal(garbage_count(f), 2); /* the copies: nothing for the slots */
 	assert_int_equal(warm_begin(f, pack, 2), OK);
 	assert_int_equal(warm_commit(f, pack, 3), OK);
 	confirm_all(f, 0);
 	assert_int_equal(garbage_count(f), 0);
 	assert_int_equal(thaw(f, pack, 3, NULL, 0), OK);
-	assert_int_equal(garbage_count(f), 1); /* both slots, at the new copies */
+	assert_int_equal(garbage_count(f), 1); /* the three slots, at the new copies */
 	/* The last one: the pack goes, cold or not. */
 	memset(shards, 0, sizeof(shards));
 	assert_int_equal(cool_begin(f, pack, 4, shards), OK);
 	assert_int_equal(cool_commit(f, pack, 5, shards), OK);
 	assert_int_equal(remove_file(f, ROOT, "c"), OK);
 	assert_int_equal(reclaim(f, files[2]), OK);
-	assert_int_equal(chunk_count(f), 0);
+	assert_int_equal(chunk_count(f), 1); /* the pack to which one was moved */
 }
 
 static void test_refused(void **state)
