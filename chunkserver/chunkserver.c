@@ -6,6 +6,7 @@
 
 #include "chunkserver/chain.h"
 #include "chunkserver/master_link.h"
+#include "chunkserver/move_op.h"
 #include "chunkserver/cold_task.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
@@ -294,6 +295,7 @@ void chunkserver_stop(struct chunkserver *server, void (*stopped)(void *arg), vo
 	timer_stop(&server->tick);
 	scrub_stop(server->service.scrub);
 	cold_tasks_abort(&server->service);
+	moves_abort(&server->service);
 	master_link_close(server->link);
 	server->link = server->service.link = NULL;
 	timer_init(&server->stop_timer, server->loop, stop_poll, server);
@@ -315,6 +317,7 @@ void chunkserver_close(struct chunkserver *server)
 	server->service.stopping = true;
 	scrub_stop(server->service.scrub);
 	cold_tasks_abort(&server->service);
+	moves_abort(&server->service);
 	timer_stop(&server->tick);
 	timer_stop(&server->stop_timer);
 	master_link_close(server->link);

@@ -10,6 +10,7 @@
 #include "chunkserver/chain.h"
 #include "chunkserver/cold_task.h"
 #include "chunkserver/fill.h"
+#include "chunkserver/move_op.h"
 #include "chunkserver/scrub.h"
 #include "chunkserver/service.h"
 #include "common/base/check.h"
@@ -211,6 +212,8 @@ static void run_task(void *arg)
 		err = service_configure(batch->service, command->configure);
 	} else if (command->cold != NULL) {
 		err = cold_task_begin(batch->service, command->cold);
+	} else if (command->move != NULL) {
+		err = move_begin(batch->service, command->move);
 	} else if (command->scrub != NULL) {
 		scrub_demand(batch->service->scrub, command->scrub);
 		err = OK;

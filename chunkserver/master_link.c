@@ -23,7 +23,8 @@ struct report {
 	bool is_fill; /* a copy was filled, or (fill_err) could not be; else a chain is broken */
 	enum err fill_err;
 	uint64_t fill_bytes;
-	Granary__ColdDone *cold; /* a ColdCommand has ended */
+	ProtobufCMessage *done; /* a command has ended: what is said of that; else NULL */
+	enum message_type done_type;
 	unsigned attempts;
 	struct timer timer;
 	rpc_call_id call;
@@ -347,7 +348,7 @@ static void report_end(struct report *report)
 		rpc_call_cancel(link->rpc, report->call);
 	DL_DELETE2(link->reports, report, previous, next);
 	link->report_count--;
-	message_free(report->cold == NULL ? NULL : &report->cold->base);
+	message_free(report->done);
 	free(report);
 }
 
@@ -364,14 +365,14 @@ static void on_reported(void *arg, const struct rpc_result *result)
 	struct report *report = arg;
 	struct master_link *link = report->link;
 	report->call = 0;
-	if (result->err == OK && report->cold == NULL && !report->lost) { /* no news for who has only said something */
+	if (result->err == OK && report->done == NULL && !report->lost) { /* no news for who has only said something */
 		link->options.configured(link->options.arg, (const Granary__ChunkLocation *)result->reply);
 	} else if (report->attempts < REPORT_ATTEMPTS_MAX &&
 		   (result->err == ERR_BUSY || result->err == ERR_NOT_LEADER || result->err == ERR_CLOSED ||
 		    result->err == ERR_UNREACHABLE || result->err == ERR_TIMEOUT)) {
 		report_later(report);
 		return;
-	} else if (result->err == ERR_NO_CHUNK && report->server == 0 && report->cold == NULL) {
+	} else if (result->err == ERR_NO_CHUNK && report->server == 0 && report->done == NULL) {
 		chunk_store_drop_mark(link->store, report->chunk);
 	}
 	report_end(report);
@@ -406,8 +407,8 @@ static void send_report(void *arg)
 		send_filled(report);
 		return;
 	}
-	if (report->cold != NULL) {
-		report->call = rpc_peer_call(link->peer, MESSAGE_COLD_DONE, &report->cold->base, NULL, RPC_TIMEOUT_MS, on_reported, report);
+	if (report->done != NULL) {
+		report->call = rpc_peer_call(link->peer, report->done_type, report->done, NULL, RPC_TIMEOUT_MS, on_reported, report);
 		return;
 	}
 	message.chunk = report->chunk;
@@ -433,7 +434,7 @@ void master_link_report(struct master_link *link, const struct master_link_failu
 	struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
 		if (report->chunk == failure->chunk && report->server == failure->server && report->version >= failure->version &&
-		    !report->is_fill && report->cold == NULL) {
+		    !report->is_fill && report->done == NULL) {
 			report->unreachable = failure->unreachable;
 			report->full = failure->full;
 			return;
@@ -487,22 +488,33 @@ bool master_link_tells_cold(const struct master_link *link, const struct cold_at
 {
 	const struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
-		const Granary__ColdDone *cold = report->cold;
-		if (cold != NULL && cold->task == attempt->task && (cold->shard != 0 ? cold->shard : cold->chunk) == attempt->chunk &&
+		const Granary__ColdDone *cold = (const Granary__ColdDone *)report->done;
+		if (cold != NULL && report->done_type == MESSAGE_COLD_DONE && cold->task == attempt->task && (cold->shard != 0 ? cold->shard : cold->chunk) == attempt->chunk &&
 		    cold->version == attempt->version)
 			return true;
 	}
 	return false;
 }
 
-void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message)
+static void tell_done(struct master_link *link, enum message_type type, const ProtobufCMessage *message)
 {
 	struct report *report;
 	if (link->report_count >= CHUNK_FAILURES_REPORTED_MAX)
 		return; /* the master asks again, and it is done again */
 	report = mem_zero(1, sizeof(*report));
-	report->cold = (Granary__ColdDone *)message_copy(&message->base);
+	report->done = message_copy(message);
+	report->done_type = type;
 	report_begin(link, report);
+}
+
+void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message)
+{
+	tell_done(link, MESSAGE_COLD_DONE, &message->base);
+}
+
+void master_link_move_done(struct master_link *link, const Granary__MoveDone *message)
+{
+	tell_done(link, MESSAGE_MOVE_DONE, &message->base);
 }
 
 /* ---------------------------------------------------------------- life */

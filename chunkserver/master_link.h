@@ -69,6 +69,8 @@ void master_link_filled(struct master_link *link, const struct master_link_fill 
 
 /* Tells the master how a ColdCommand has ended; copied. */
 void master_link_cold_done(struct master_link *link, const Granary__ColdDone *message);
+/* Likewise a MoveCommand. */
+void master_link_move_done(struct master_link *link, const Granary__MoveDone *message);
 /* It is being told of this one. */
 bool master_link_tells_cold(const struct master_link *link, const struct cold_attempt *attempt);
 

@@ -15,6 +15,7 @@ struct chain_peer;
 struct commands_batch;
 struct scrub;
 struct cold_task;
+struct move;
 struct decompressor;
 
 struct service {
@@ -38,13 +39,15 @@ struct service {
 	uint64_t incarnation;	  /* of this process */
 	uint64_t life;		  /* how often the store was opened */
 	struct budget fill_budget; /* what fills new copies from here */
-	struct budget cold_budget; /* what makes chunks cold */
+	struct budget cold_budget; /* what makes chunks cold, and moves blobs */
 	struct cold_task *cold_tasks;
 	struct cold_attempt cold_ended[COLD_ENDED_REMEMBERED]; /* the last ones */
 	unsigned cold_ended_next;
 	struct decompressor *decompressors[WORKERS_COUNT]; /* not in use; cold_read.c */
 	uint32_t decompressor_count;
 	uint32_t cold_task_count;
+	struct move *moves;
+	uint32_t move_count;
 	uint64_t fill_bytes;	/* sent to fill new copies */
 	uint64_t filling_bytes; /* of those, of copies that are not complete yet */
 	bool stopping;

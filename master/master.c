@@ -18,6 +18,7 @@
 #include "master/fsck.h"
 #include "master/identity.h"
 #include "master/members_service.h"
+#include "master/moves.h"
 #include "master/reclaim.h"
 #include "master/restore.h"
 #include "master/scrub_service.h"
@@ -65,6 +66,7 @@ struct master {
 	struct failure *failure;
 	struct repair *repair;
 	struct cooling *cooling;
+	struct moves *moves;
 	struct balance *balance;
 	struct reclaim *reclaim;
 	struct trash *trash;
@@ -129,6 +131,7 @@ static void on_leading(void *arg)
 	tasks_leading(master->tasks);
 	repair_leading(master->repair);
 	cooling_leading(master->cooling);
+	moves_leading(master->moves);
 	balance_leading(master->balance);
 	members_service_leading(master->members_service);
 	cluster_init(master);
@@ -145,6 +148,7 @@ static void on_deposed(void *arg)
 	tasks_deposed(master->tasks);
 	repair_deposed(master->repair);
 	cooling_deposed(master->cooling);
+	moves_deposed(master->moves);
 	balance_deposed(master->balance);
 	members_service_deposed(master->members_service);
 	status_deposed(master->status);
@@ -339,6 +343,9 @@ static void serve(struct master *master, struct rpc_request *request)
 	case MESSAGE_CHUNK_WARM:
 		cooling_serve(master->cooling, request);
 		break;
+	case MESSAGE_MOVE_DONE:
+		moves_serve(master->moves, request);
+		break;
 	case MESSAGE_SNAPSHOT_OPEN:
 	case MESSAGE_SNAPSHOT_READ:
 	case MESSAGE_SNAPSHOT_CLOSE:
@@ -471,7 +478,13 @@ static void services_open(struct master *master)
 	master->balance = balance_open(&(struct balance_options){ .context = &master->changes,
 								  .repair = master->repair,
 								  .cooling = master->cooling });
-	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop, .replica = master->replica, .cool = cooling_due, .arg = master->cooling });
+	master->moves = moves_open(&master->changes, &master->fill);
+	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop,
+							    .replica = master->replica,
+							    .cool = cooling_due,
+							    .arg = master->cooling,
+							    .move = moves_due,
+							    .move_arg = master->moves });
 	master->chunkservers =
 		chunkserver_service_open(&(struct chunkserver_service_options){ .loop = loop,
 										.rpc = master->rpc,
@@ -631,6 +644,7 @@ void master_close(struct master *master)
 	failure_close(master->failure);
 	balance_close(master->balance);
 	cooling_close(master->cooling);
+	moves_close(master->moves);
 	repair_close(master->repair);
 	reclaim_close(master->reclaim);
 	trash_close(master->trash);

@@ -16,10 +16,12 @@ struct task_key {
 	uint64_t due_ns, id;
 };
 
-/* A TASK_COOL in memory. */
+/* A TASK_COOL, or TASK_MOVE, in memory. */
 struct loaded {
 	struct wheel_entry entry; /* first */
 	struct task_key key;
+	uint32_t kind;
+	uint64_t target;
 	UT_hash_handle hh;
 };
 
@@ -79,7 +81,6 @@ static bool on_task(void *arg, uint64_t due_ns, uint64_t id, const Granary__Task
 	struct task_key key = { .due_ns = due_ns, .id = id };
 	struct loaded *loaded;
 
-	(void)task;
 	if (due_ns > loading->horizon_ns || HASH_COUNT(tasks->loaded) >= TASKS_LOADED_MAX || loading->seen++ >= TASKS_SCAN_MAX)
 		return false;
 	tasks->cursor = key;
@@ -88,6 +89,8 @@ static bool on_task(void *arg, uint64_t due_ns, uint64_t id, const Granary__Task
 		return true;
 	loaded = mem_zero(1, sizeof(*loaded));
 	loaded->key = key;
+	loaded->kind = task->kind;
+	loaded->target = task->target;
 	HASH_ADD(hh, tasks->loaded, key, sizeof(loaded->key), loaded);
 	timing_wheel_add(&tasks->wheel, &loaded->entry, (due_ns + TICK_NS - 1) / TICK_NS);
 	return true;
@@ -167,6 +170,11 @@ static bool look_at_chunk(const struct tasks *tasks, uint64_t id, uint64_t *agai
 	return tasks->options.cool && (tasks->options.cool(tasks->options.arg, id, again_ns) || *again_ns != 0);
 }
 
+static bool hand_over(const struct tasks *tasks, const struct loaded *loaded)
+{
+	return !tasks->options.move || tasks->options.move(tasks->options.move_arg, loaded->key.due_ns, loaded->key.id, loaded->target);
+}
+
 static void run_due(struct tasks *tasks)
 {
 	uint64_t now_tick = time_ns(tasks) / TICK_NS;
@@ -175,7 +183,12 @@ static void run_due(struct tasks *tasks)
 	while (tasks->request.n_ops < TASKS_PER_ENTRY_MAX && (entry = timing_wheel_take(&tasks->wheel, now_tick))) {
 		struct loaded *loaded = (struct loaded *)(void *)entry;
 		uint64_t again_ns;
-		if (!meta_task_exists(meta_of(tasks), loaded->key.due_ns, loaded->key.id)) {
+		if (loaded->kind == TASK_MOVE) {
+			if (hand_over(tasks, loaded))
+				drop(tasks, loaded);
+			else
+				timing_wheel_add(&tasks->wheel, entry, now_tick + TASKS_MOVES_RETRY_MS / TASKS_MS);
+		} else if (!meta_task_exists(meta_of(tasks), loaded->key.due_ns, loaded->key.id)) {
 			drop(tasks, loaded);
 		} else if (look_at_chunk(tasks, loaded->key.id, &again_ns)) {
 			add_run(tasks, &loaded->key, again_ns);

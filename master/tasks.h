@@ -6,7 +6,7 @@
  *                                            |               v
  *                                  TASKS_RETRY_MS later <-- `cool` --said so--> moved, or over (TaskRun)
  *
- * What is in memory is only what the store says: when a task is gone, or has another time, what was loaded of it is dropped when it comes
+ * A TASK_MOVE is handed over when it is due (moves.h). What is in memory is only what the store says: when a task is gone, or has another time, what was loaded of it is dropped when it comes
  * up, and what is added with an earlier time is read again. A new leader begins from the store. Thread: the loop's. */
 #ifndef GRANARY_MASTER_TASKS_H
 #define GRANARY_MASTER_TASKS_H
@@ -21,6 +21,9 @@ struct tasks_options {
 	 * or, if that is left 0, when TASKS_RETRY_MS are over and it has its task still. NULL: nothing becomes cold. */
 	bool (*cool)(void *arg, uint64_t chunk, uint64_t *again_ns);
 	void *arg;
+	/* A TASK_MOVE is due: True: whoever is asked sees to it, and to its TaskRun. False: again later. NULL: nothing is moved. */
+	bool (*move)(void *arg, uint64_t due_ns, uint64_t id, uint64_t inode);
+	void *move_arg;
 };
 
 struct tasks;

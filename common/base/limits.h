@@ -166,6 +166,7 @@
 #define TASKS_SCAN_MAX 2000u			     /* looked at in one step */
 #define TASKS_PER_ENTRY_MAX 64u			     /* moved or removed by one entry */
 #define TASKS_RETRY_MS 60000u			     /* one whose chunk is being seen to is asked for again */
+#define TASKS_MOVES_RETRY_MS 1000u		     /* a blob that is to be moved, and for which there is no room yet */
 #define TASKS_SHOWN_MAX 1000u			     /* in one answer */
 #define TRASH_FREE_PERCENT 10u			     /* with less of the chunkservers' space free the oldest go before their time */
 #define TRASH_SETTLE_MS 12000u			     /* how long it is waited for the space of what was removed for it */
@@ -223,6 +224,15 @@
 #define BALANCE_GENTLE_PERCENT 10u		     /* nobody has asked: begins when one is off so much, */
 #define BALANCE_GENTLE_END_PERCENT 5u		     /* ends when none is off so much, */
 #define BALANCE_GENTLE_PART 4u			     /* and takes one part in so many of the rate */
+#define MOVES_WAITING_MAX 2048u			     /* blobs that are to be moved, at the master, and are being moved: */
+#define MOVES_RUNNING_MAX 256u			     /* of those, at once, */
+#define MOVES_PER_SERVER_MAX 16u		     /* to one server */
+#define MOVES_BLOCKED_MAX 8u			     /* that cannot begin, before no more are looked at, */
+#define MOVES_PER_PUMP_MAX 64u			     /* or that have been looked at */
+#define MOVES_STEP_MS 100u
+#define MOVE_MS_MAX 30000u			     /* one that takes longer is given up */
+#define MOVE_AGAIN_MS 2000u			     /* one that failed is tried again, */
+#define MOVE_FAILED_MS 20000u			     /* or, where that will not pass by itself */
 #define COOL_JOBS_MAX 256u			     /* chunks being made cold or hot, or mended, at once, */
 #define COOL_TASKS_PER_SERVER_MAX 4u		     /* by one server */
 #define COOL_STEP_MS 50u
@@ -356,6 +366,7 @@
 #define COLD_TASKS_MAX 4u			     /* of one chunkserver at a time, each with a chunk and its parity in memory */
 #define COLD_ENDED_REMEMBERED 64u		     /* tasks that are not begun again */
 #define COLD_RETRIES_MAX 200u			     /* of a step, 50 ms apart: what is read is being settled or mended */
+#define MOVES_MAX 32u				     /* blobs that are moved to one chunkserver at a time */
 #define MENDS_MAX 16u				     /* chunks being mended at a time */
 
 #endif

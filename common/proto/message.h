@@ -44,6 +44,7 @@
 	X(MESSAGE_CHUNK_FILLED, 34, chunk_filled, chunk_location)                                  \
 	X(MESSAGE_SCRUB, 38, scrub_request, scrub_reply)                                           \
 	X(MESSAGE_COLD_DONE, 40, cold_done, empty)                                                 \
+	X(MESSAGE_MOVE_DONE, 46, move_done, empty)                                                 \
 	X(MESSAGE_CHUNK_WARM, 41, chunk_warm, chunk_location)                                      \
 	X(MESSAGE_COOL, 48, cool_request, cool_reply)                                              \
 	X(MESSAGE_CHUNK_INSPECT, 49, chunk_inspect, chunk_inspect_reply)                           \

@@ -124,6 +124,10 @@ struct inode_sizes {
 MUST_USE enum err meta_inode_sizes(struct meta *meta, uint64_t inode, uint32_t first, size_t max, struct inode_sizes *out, uint32_t *next);
 /* Since when nothing has been written to it (of a file: to any of its chunks), by the clock of the log; 0: it may be written at any time. */
 uint64_t meta_chunk_unwritten_ns(struct meta *meta, const Granary__Chunk *chunk);
+/* A blob whose pack is of another class than its own, as both are in force: a class that is removed stands for the default one. */
+bool meta_blob_is_misplaced(struct meta *meta, const Granary__Inode *inode);
+/* The label, or "" where there is no class of that name. */
+const char *meta_label_in_force(const struct meta *meta, const char *label);
 bool meta_session_exists(struct meta *meta, uint64_t session);
 
 /* Scans in key order, for bounded background passes: fn returns false to stop. An orphan's session is 0 when nobody

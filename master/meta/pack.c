@@ -237,20 +237,20 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 
 /* ---- blobs that move */
 
-static const char *label_in_force(const struct meta *meta, const char *label)
+const char *meta_label_in_force(const struct meta *meta, const char *label)
 {
 	return storage_class_find(meta->classes, label) ? label : "";
 }
 
-bool blob_is_misplaced(struct meta *meta, const Granary__Inode *inode)
+bool meta_blob_is_misplaced(struct meta *meta, const Granary__Inode *inode)
 {
 	const Granary__Chunk *pack = inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB ? chunk_get(meta, inode->pack) : NULL;
-	return pack && strcmp(label_in_force(meta, pack->class_), label_in_force(meta, inode->class_)) != 0;
+	return pack && strcmp(meta_label_in_force(meta, pack->class_), meta_label_in_force(meta, inode->class_)) != 0;
 }
 
 void blob_follow(struct meta *meta, uint64_t id, const Granary__Inode *inode)
 {
-	if (blob_is_misplaced(meta, inode))
+	if (meta_blob_is_misplaced(meta, inode))
 		task_move_new(meta, id);
 }
 

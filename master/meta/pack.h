@@ -8,9 +8,7 @@
 void blob_free(struct meta *meta, Granary__Inode *inode);
 /* Keeps at most `size` bytes of the blob's record; 0 frees it. */
 void blob_cut(struct meta *meta, Granary__Inode *inode, uint64_t size);
-/* Its record is in a pack of another class than its own, as both are in force: a class that is removed stands for the default one. */
-bool blob_is_misplaced(struct meta *meta, const Granary__Inode *inode);
-/* If so, it gets a TASK_MOVE. */
+/* If it is misplaced it gets a TASK_MOVE. */
 void blob_follow(struct meta *meta, uint64_t id, const Granary__Inode *inode);
 /* No blob goes there any more. A sealed pack without blobs is removed. */
 void pack_seal(struct meta *meta, uint64_t pack);

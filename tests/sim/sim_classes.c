@@ -7,6 +7,7 @@
  *   - each chunk has its file's class, as many copies wanted as that says now, and a task exactly if the class lets it become cold; none is
  *     due much later than the class says, and one whose file was still written to has been moved when it was due;
  *   - each chunk soon has as many copies as are wanted, neither less nor more;
+ *   - each small file is in a pack of its class;
  *   - each file is as its only writer has left it: the last version that was synced, or one begun since;
  *   - fsck finds nothing wrong;
  *   - what tools that only look are answered holds together, all along (classes_ask.h).
@@ -44,7 +45,7 @@
 #define DAY_NS (86400 * SECOND_NS)
 
 struct sum {
-	uint64_t directories, files, assigned, classes, moved, inodes, chunks, read, answers;
+	uint64_t directories, files, assigned, classes, moved, inodes, chunks, blobs, read, answers;
 };
 
 /* All bytes of it are the number of its version. */
@@ -372,7 +373,7 @@ static void tasks_seen(void *arg, enum err err, const ProtobufCMessage *reply)
 	struct history *history = arg;
 	const Granary__TasksReply *tasks = (const Granary__TasksReply *)reply;
 	history->asked = false;
-	history->idle = err == OK && tasks->tasks[TASK_ASSIGN] == 0 && tasks->tasks[TASK_CLASS] == 0;
+	history->idle = err == OK && tasks->tasks[TASK_ASSIGN] == 0 && tasks->tasks[TASK_CLASS] == 0 && tasks->tasks[TASK_MOVE] == 0;
 }
 
 static bool is_idle(void *arg)
@@ -491,7 +492,10 @@ static void check_tree(struct world *world, struct meta *meta, uint64_t id, cons
 			wrong(world, "the walk has not come there", entry->inode);
 		if (entry->attr->class_order == inode->class_order && strcmp(entry->attr->class_, inode->class_) != 0)
 			wrong(world, "another class of the same assignment", entry->inode);
+		if (meta_blob_is_misplaced(meta, entry->attr))
+			wrong(world, "in a pack of another class", entry->inode);
 		history->sum.inodes++;
+		history->sum.blobs += entry->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB;
 		if (mode_is_directory(entry->attr->mode))
 			check_tree(world, meta, entry->inode, entry->attr);
 	}
@@ -618,16 +622,16 @@ static uint64_t run(uint64_t seed, uint64_t *sum)
 	verify(&world, history);
 	uint64_t digest = sim_trace_digest(world.sim);
 	const uint64_t seen[] = { history->sum.directories, history->sum.files, history->sum.assigned, history->sum.classes, history->sum.inodes,
-				  history->sum.chunks, history->sum.moved, history->sum.read, history->sum.answers, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
+				  history->sum.chunks, history->sum.blobs, history->sum.moved, history->sum.read, history->sum.answers, sim_steps(world.sim), sim_now_us(world.sim) / 1000 };
 	runner_add(sum, seen, sizeof seen / sizeof seen[0]);
 	world_close(&world);
 	free(history);
 	return digest;
 }
 
-static const char *const counts[] = { "directories", "files", "assignments", "changes of classes", "inodes checked", "chunks checked",
+static const char *const counts[] = { "directories", "files", "assignments", "changes of classes", "inodes checked", "chunks checked", "blobs checked",
 				      "tasks that were moved", "files read", "questions answered", RUNNER_STEPS, RUNNER_MS, NULL };
-static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 300, 50, 0, 0 };
+static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 100, 300, 50, 0, 0 };
 
 /* 1003: an entry that added tasks of both kinds hid the timed ones from the wheel. */
 static const uint64_t known[] = { 1003, 0 };
