@@ -22,7 +22,7 @@ struct move {
 	struct timer timer;
 	rpc_call_id call;
 	size_t tried; /* members that have been asked */
-	enum err failed; /* what the last one said */
+	enum err failed; /* ERR_NOT_FOUND: all of them have said that; OK: none has been asked */
 	struct iobuf *data;
 	uint32_t crc;
 };
@@ -135,6 +135,12 @@ static enum err take(struct move *move, const struct rpc_result *result)
 	return err;
 }
 
+static void note_failed(struct move *move, enum err err)
+{
+	if (move->failed == OK || move->failed == ERR_NOT_FOUND)
+		move->failed = err;
+}
+
 static void on_read(void *arg, const struct rpc_result *result)
 {
 	struct move *move = arg;
@@ -144,7 +150,7 @@ static void on_read(void *arg, const struct rpc_result *result)
 	if (err == OK)
 		err = take(move, result);
 	if (err != OK) {
-		move->failed = err;
+		note_failed(move, err);
 		read_next(move);
 		return;
 	}
@@ -186,13 +192,17 @@ static void read_member(struct move *move)
 	message.slot = move->command->slot;
 	while (move->tried < from->n_replicas) {
 		const Granary__Replica *member = from->replicas[move->tried++];
-		struct rpc_peer *peer = member->joining ? NULL : peer_at(move->service, member->address);
-		if (peer == NULL)
+		if (member->joining)
 			continue;
+		struct rpc_peer *peer = peer_at(move->service, member->address);
+		if (peer == NULL) {
+			note_failed(move, ERR_UNREACHABLE);
+			continue;
+		}
 		move->call = rpc_peer_call(peer, MESSAGE_BLOB_READ, &message.base, NULL, CALL_TIMEOUT_MS, on_read, move);
 		return;
 	}
-	move_end(move, move->failed, 0);
+	move_end(move, move->failed == OK ? ERR_UNREACHABLE : move->failed, 0);
 }
 
 static void read_next(struct move *move)
@@ -239,7 +249,6 @@ enum err move_begin(struct service *service, const Granary__MoveCommand *command
 	move = mem_zero(1, sizeof(*move));
 	move->service = service;
 	move->command = (Granary__MoveCommand *)message_copy(&command->base);
-	move->failed = ERR_UNREACHABLE;
 	timer_init(&move->timer, service->loop, on_begin, move);
 	timer_start(&move->timer, 0);
 	DL_APPEND2(service->moves, move, previous, next);

@@ -30,7 +30,8 @@ struct waiter {
 struct fetch {
 	struct fetch *previous, *next;
 	struct client *client;
-	struct chunk_map *map;
+	struct chunk_map *map; /* NULL: of this pack, for the inode `generation` */
+	uint64_t pack;
 	uint64_t generation;
 	uint32_t first, count;
 	bool allocate; /* AllocateChunk; else ChunkMap */
@@ -324,6 +325,12 @@ static enum err fetch_take(struct fetch *fetch, const Granary__MetaResult *resul
 	return OK;
 }
 
+/* The file's content is somewhere else: another, or moved. */
+static bool is_elsewhere(const struct fetch *fetch, const Granary__Inode *attr)
+{
+	return attr && (attr->layout != GRANARY__LAYOUT__LAYOUT_BLOB || attr->pack != fetch->pack);
+}
+
 static void fetch_answered(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
 	struct fetch *fetch = arg;
@@ -334,6 +341,8 @@ static void fetch_answered(void *arg, enum err err, const ProtobufCMessage *mess
 	if (err == OK && !fetch->map) {
 		packs_learn(fetch->client, reply);
 		err = reply->results[0]->error ? err_from_wire(reply->results[0]->error) : OK;
+		if (err == OK && is_elsewhere(fetch, reply->results[0]->attr))
+			err = ERR_STALE_HANDLE;
 	} else if (err == OK && fetch->generation == fetch->map->generation)
 		err = fetch_take(fetch, reply->results[0], reply->n_results == 2 ? reply->results[1]->attr : NULL);
 	fetch_end(fetch, err);
@@ -387,6 +396,7 @@ static void pack_fetch(struct client *client, const struct place *place, file_io
 	struct fetch *fetch = mem_zero(1, sizeof *fetch);
 	fetch->client = client;
 	fetch->generation = place->inode;
+	fetch->pack = place->pack;
 	fetch_wait(fetch, done, arg);
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
 	Granary__Open open = GRANARY__OPEN__INIT;

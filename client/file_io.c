@@ -231,6 +231,12 @@ void file_io_note_dirty(struct file_io *io)
 		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
 }
 
+bool file_io_is_moved(const struct file_io *io, const Granary__Inode *attr)
+{
+	return io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB && attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB &&
+	       attr->data_change == io->attr->data_change && (attr->pack != io->attr->pack || attr->slot != io->attr->slot);
+}
+
 /* keep_content: what describes the data stays as we know it. */
 static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool keep_size, bool keep_content)
 {
@@ -241,10 +247,12 @@ static void replace_attr(struct file_io *io, const Granary__Inode *attr, bool ke
 		fresh->size = old->size;
 	if (keep_size || io->times_changed || io->flush_times_only)
 		fresh->mtime = old->mtime;
-	if (keep_content) {
-		fresh->layout = old->layout;
+	if (keep_content && !file_io_is_moved(io, fresh)) {
 		fresh->pack = old->pack;
 		fresh->slot = old->slot;
+	}
+	if (keep_content) {
+		fresh->layout = old->layout;
 		fresh->blob_bytes = old->blob_bytes;
 		fresh->trim = old->trim;
 		fresh->data_change = old->data_change;

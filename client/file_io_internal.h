@@ -148,6 +148,8 @@ void file_io_hold(struct file_io *io);
 void file_io_release(struct file_io *io);
 /* Takes a newer attr of the inode that our own change brought. */
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
+/* Its record is not where we know it, and is the same. */
+bool file_io_is_moved(const struct file_io *io, const Granary__Inode *attr);
 /* It was made here, and the master tells of it for the first time: attr, or NULL. */
 void file_io_made(struct file_io *io, const Granary__Inode *attr);
 void file_io_queue_run(struct file_io *io);

@@ -238,7 +238,7 @@ static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *mes
 	range_restart(range);
 }
 
-/* The record is gone, or the chunks are: another client has given the file new content since we last looked. */
+/* The record is gone, or the chunks are: another client has given the file new content since we last looked, or the record has been moved. */
 static void range_refresh(struct read_range *range)
 {
 	Granary__MetaOp op = GRANARY__META_OP__INIT;
@@ -260,7 +260,7 @@ static void blob_read(void *arg, enum err err, struct iobuf *data, uint32_t skip
 	struct read_range *range = arg;
 	struct file_io *io = range->io;
 	(void)skip;
-	if (err == ERR_NOT_FOUND) {
+	if (err == ERR_NOT_FOUND || err == ERR_STALE_HANDLE) {
 		range_refresh(range);
 		return;
 	}

@@ -32,6 +32,40 @@ static void head_end(struct file_io *io, enum err err)
 
 /* ---- a blob that is modified gets chunks ---- */
 
+static void blob_call(struct file_io *io);
+
+static void blob_looked_for(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
+{
+	struct file_io *io = arg;
+	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	(void)text;
+	if (err == OK && reply->n_results == 1 && reply->results[0]->error)
+		err = err_from_wire(reply->results[0]->error);
+	if (err == OK && (reply->n_results != 1 || !reply->results[0]->attr))
+		err = ERR_PROTOCOL;
+	if (err == OK && !file_io_is_moved(io, reply->results[0]->attr)) /* given other content by another client */
+		err = ERR_STALE_HANDLE;
+	if (err) {
+		head_end(io, err);
+		reshaped(io);
+		return;
+	}
+	file_io_update(io, reply->results[0]->attr);
+	io->attr_until_ms = 0; /* it took its time */
+	blob_call(io);
+}
+
+/* It is not where it was. */
+static void blob_look_for(struct file_io *io)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
+	getattr.inode = io->inode;
+	op.op_case = GRANARY__META_OP__OP_GETATTR;
+	op.getattr = &getattr;
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, blob_looked_for, io);
+}
+
 static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t skip)
 {
 	struct file_io *io = arg;
@@ -39,8 +73,12 @@ static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t sk
 	(void)skip;
 	if (err == OK && (!data || data->size < valid))
 		err = ERR_CORRUPT;
+	if ((err == ERR_NOT_FOUND || err == ERR_STALE_HANDLE) && !io->client->closing) {
+		blob_look_for(io);
+		return;
+	}
 	if (err) {
-		head_end(io, err == ERR_NOT_FOUND ? ERR_STALE_HANDLE : err);
+		head_end(io, err);
 	} else {
 		extents_write(io, 0, slice_of(data->bytes, (size_t)valid), data);
 		io->size_changed = true;
@@ -49,13 +87,18 @@ static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t sk
 	reshaped(io);
 }
 
+static void blob_call(struct file_io *io)
+{
+	read_call(io->client,
+		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot},
+		  blob_loaded, io);
+}
+
 static void load_blob(struct file_io *io)
 {
 	io->reshaping = true;
 	file_io_hold(io);
-	read_call(io->client,
-		  &(struct read_request){.place = {.pack = io->attr->pack, .inode = io->inode}, .slot = io->attr->slot},
-		  blob_loaded, io);
+	blob_call(io);
 }
 
 /* ---- trim: bytes of a chunk that a truncation has cut off ---- */

@@ -481,8 +481,7 @@ static void services_open(struct master *master)
 	master->moves = moves_open(&master->changes, &master->fill);
 	master->tasks = tasks_open(&(struct tasks_options){ .loop = loop,
 							    .replica = master->replica,
-							    .cool = cooling_due,
-							    .arg = master->cooling,
+							    .cool = cooling_due, .arg = master->cooling,
 							    .move = moves_due,
 							    .move_arg = master->moves });
 	master->chunkservers =

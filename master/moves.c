@@ -23,6 +23,7 @@ struct job {
 	uint64_t pack, to_pack, server; /* RUNNING: from, to, the head of that */
 	uint32_t slot;
 	uint64_t told_ms;
+	bool over;		  /* nothing can be done */
 	struct rpc_request *done; /* MoveDone, answered when it is committed */
 	/* What is proposed. */
 	struct proposal proposal;
@@ -114,6 +115,7 @@ static void on_proposed(struct proposal *proposal, enum err err, Granary__MetaRe
 	(void)reply;
 	if (err && job->id && moves->leading) { /* its task is where it was */
 		answer_done(job, err);
+		job->over = false;
 		job_wait(job);
 		return;
 	}
@@ -160,6 +162,7 @@ static void propose(struct job *job, const Granary__MoveDone *move, uint64_t lat
 		granary__task_run__init(&job->run);
 		job->run.due = job->due_ns;
 		job->run.id = job->id;
+		job->run.over = job->over;
 		job->run.again = (replica_time_ms(replica) + later_ms) * MS_NS;
 		op_add(job, GRANARY__META_OP__OP_TASK_RUN);
 	}
@@ -167,11 +170,27 @@ static void propose(struct job *job, const Granary__MoveDone *move, uint64_t lat
 	replica_propose(replica, &job->proposal);
 }
 
+/* No member of its pack has it: unsynced, and lost with the power of all. If the file gets other content that is seen to again. */
+static bool is_lost(const struct job *job, enum err err)
+{
+	Granary__MetaReply *whole = message_open_whole(&granary__meta_reply__descriptor);
+	Granary__Inode *inode = NULL;
+
+	bool lost = err == ERR_NOT_FOUND && job->state == JOB_RUNNING &&
+		    meta_inode(meta_of(job->moves), job->inode, &whole->base, &inode) == OK && inode->pack == job->pack &&
+		    inode->slot == job->slot;
+	message_unref(&whole->base);
+	return lost;
+}
+
 /* What cannot be read, or finds no room, is left alone for longer: somebody has to do something about it first. */
 static void job_failed(struct job *job, enum err err)
 {
-	bool lasts = err == ERR_NOT_FOUND || err == ERR_CORRUPT || err == ERR_NO_SPACE || err == ERR_NO_SERVERS;
+	bool lasts = err == ERR_CORRUPT || err == ERR_NO_SPACE || err == ERR_NO_SERVERS;
 
+	job->over = is_lost(job, err);
+	if (job->over)
+		log_warn("blob_lost", "inode=%016" PRIx64 " pack=%016" PRIx64 " slot=%" PRIu32, job->inode, job->pack, job->slot);
 	propose(job, NULL, lasts ? MOVE_FAILED_MS : MOVE_AGAIN_MS);
 }
 

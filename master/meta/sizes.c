@@ -43,13 +43,12 @@ static void blob_sizes(struct meta *meta, const Granary__Inode *inode, struct in
 		return;
 	out->chunks = 1;
 	out->data.physical = bytes * pack->n_replicas;
-	if (!pack->coding || pack->coding->raw_bytes == 0)
-		return;
-	out->data.physical += bytes * shards_bytes(pack->coding) / pack->coding->raw_bytes;
+	uint64_t raw = pack->coding ? pack->coding->raw_bytes : 0; /* 0: there was nothing in it any more, the record was lost unsynced */
+	out->data.physical += raw ? bytes * shards_bytes(pack->coding) / raw : 0;
 	if (!is_cold(pack))
 		return;
 	out->cold_chunks = 1;
-	out->data.stored = bytes * pack->coding->stored_bytes / pack->coding->raw_bytes;
+	out->data.stored = raw ? bytes * pack->coding->stored_bytes / raw : 0;
 }
 
 static void add_chunk(struct meta *meta, uint64_t id, struct inode_sizes *out)

@@ -106,7 +106,7 @@ static void run_move(struct meta *meta, const Granary__TaskRun *op, const Granar
 {
 	uint64_t target = found->target;
 	const Granary__Inode *inode = inode_get(meta, target);
-	bool misplaced = inode && meta_blob_is_misplaced(meta, inode);
+	bool misplaced = inode && !op->over && meta_blob_is_misplaced(meta, inode);
 	if (misplaced && (op->again == 0 || op->again == op->due))
 		return;
 	task_remove(meta, op->due, op->id, TASK_MOVE);

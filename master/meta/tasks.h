@@ -4,7 +4,7 @@
  *   TASK_COOL    id: its chunk. A hot chunk has one (Chunk.task_due), if its class lets it become cold: from when it is made, a pack from when
  *                it is sealed, until it is cold or removed. What is to be done then is the leader's business.
  *   TASK_MOVE    id: counts up, above those of chunks. Of a blob whose pack is of another class (blob_follow): from the entry in which that came
- *                about until it is where it should be; nothing else knows of it, and there may be more than one of an inode.
+ *                about until it is where it should be, or is found to be lost; nothing else knows of it, and there may be more than one of an inode.
  *   TASK_ASSIGN, TASK_CLASS
  *                due 0: at once, before all others, in the order in which they were made. TaskRun carries out a bounded step of them here.
  *                id: counts up, likewise. */

@@ -1,10 +1,12 @@
-# Proof that sim_classes can fail: one file of the master built again with a planted bug (#ifdef PLANT_...), in place of the library's, which
+# Proof that sim_classes can fail: one file built again with a planted bug (#ifdef PLANT_...), in place of the library's, which
 # must be found within a fixed number of seeds. With none of them sim_classes finds nothing.
 set(classes_plants
-	meta/assign:OLD_WALK_WINS:20	# an assignment overtakes a later one below
-	what_if:LOST_IS_LEFT:20		# what-if leaves what was to be taken away
-	tasks:SOONER_IS_NOT_SEEN:60)	# what is added before what was loaded is not loaded
-add_library(sim_classes_parts OBJECT sim/sim_classes.c sim/classes_ask.c)
+	master/meta/assign:OLD_WALK_WINS:20	# an assignment overtakes a later one below
+	master/what_if:LOST_IS_LEFT:20		# what-if leaves what was to be taken away
+	master/tasks:SOONER_IS_NOT_SEEN:60	# what is added before what was loaded is not loaded
+	master/meta/pack:MOVED_UNSEEN:60	# a record that was moved takes the place of what was written meanwhile
+	chunkserver/move_op:MOVED_UNSYNCED:60)	# a record counts that is on no disk yet
+add_library(sim_classes_parts OBJECT sim/sim_classes.c sim/classes_ask.c sim/classes_check.c)
 target_link_libraries(sim_classes_parts PRIVATE ${sim_rooms} granary_sim)
 foreach(plant ${classes_plants})
 	string(REPLACE ":" ";" plant ${plant})
@@ -12,7 +14,7 @@ foreach(plant ${classes_plants})
 	list(GET plant 1 bug)
 	list(GET plant 2 seeds)
 	set(name sim_classes_plant_${bug})
-	add_executable(${name} ${CMAKE_SOURCE_DIR}/master/${file}.c $<TARGET_OBJECTS:sim_classes_parts>)
+	add_executable(${name} ${CMAKE_SOURCE_DIR}/${file}.c $<TARGET_OBJECTS:sim_classes_parts>)
 	target_compile_definitions(${name} PRIVATE PLANT_${bug})
 	target_link_libraries(${name} PRIVATE ${sim_rooms} granary_sim granary_rpc granary_sim granary_common)
 	add_test(NAME ${name} COMMAND ${name} --seeds ${seeds} --expect-failure)
