@@ -22,7 +22,7 @@ enum setting_unit { SETTING_MILLISECONDS, SETTING_SECONDS, SETTING_DAYS, SETTING
 	X(SETTING_REPAIR_RATE, repair_bytes_per_second, SETTING_BYTES, 100u * 1048576u, 65536, 1ull << 40, false,      \
 	  "bytes a second that each chunkserver spends on new copies")                                                 \
 	X(SETTING_COOL_RATE, cool_bytes_per_second, SETTING_BYTES, 100u * 1048576u, 65536, 1ull << 40, false,          \
-	  "bytes a second that each chunkserver spends on making chunks cold")                                         \
+	  "bytes a second that each chunkserver spends on making chunks cold, and on moving small files to another class")  \
 	X(SETTING_REBALANCE_RATE, rebalance_bytes_per_second, SETTING_BYTES, 16u * 1048576u, 65536, 1ull << 40, false, \
 	  "bytes a second that are moved away from a chunkserver, by a rebalancing or a drain that was asked for")    \
 	X(SETTING_REPAIR_DELAY, repair_delay_ms, SETTING_MILLISECONDS, 15000, 1, 604800000, true,                      \

@@ -245,7 +245,8 @@ const char *meta_label_in_force(const struct meta *meta, const char *label)
 bool meta_blob_is_misplaced(struct meta *meta, const Granary__Inode *inode)
 {
 	const Granary__Chunk *pack = inode->layout == GRANARY__LAYOUT__LAYOUT_BLOB ? chunk_get(meta, inode->pack) : NULL;
-	return pack && strcmp(meta_label_in_force(meta, pack->class_), meta_label_in_force(meta, inode->class_)) != 0;
+	return pack && strcmp(pack->class_, inode->class_) != 0 &&
+	       strcmp(meta_label_in_force(meta, pack->class_), meta_label_in_force(meta, inode->class_)) != 0;
 }
 
 void blob_follow(struct meta *meta, uint64_t id, const Granary__Inode *inode)

@@ -26,7 +26,7 @@ def tasks(cluster, count=1000):
 
 def idle(cluster):
     counts = tasks(cluster)["counts"]
-    return counts["assign"] == counts["class"] == 0
+    return counts["assign"] == counts["class"] == counts["move"] == 0
 
 
 def table(cluster):
@@ -104,6 +104,42 @@ def changed(cluster):
     wait_for(lambda: tasks(cluster)["counts"]["cool"] == 0, 20, "the end of tasks that are not wanted any more")
 
 
+def pack_of(cluster, path):
+    chunks = json.loads(cluster.granary("explain", "--json", path))["chunks"]
+    check([c["kind"] for c in chunks] == ["pack"], f"chunks of {path}: {chunks}")
+    return chunks[0]["class"]
+
+
+def moved(cluster):
+    step("small files move to packs of their class, while some are rewritten, one is open, and a chunkserver dies")
+    cluster.granary("admin", "class", "set", "pair", "copies=2", "cold=off")
+    rng = random.Random(5)
+    expected = {f"f{f}": rng.randbytes(rng.randrange(1, 20000)) for f in range(200)}
+    os.makedirs(f"{cluster.mnt}/m/below")
+    for name, data in expected.items():
+        write(f"{cluster.mnt}/m/below/{name}", data)
+    check(pack_of(cluster, "/m/below/f0") == "default", "where it is at first")
+    held = os.open(f"{cluster.mnt}/m/below/f0", os.O_RDWR)
+    check(os.pread(held, 1 << 20, 0) == expected["f0"], "before")
+    cluster.granary("admin", "class", "assign", "pair", "/m")
+    cluster.dev("kill", "chunkserver", "2")
+    for f in range(1, 200, 7):
+        expected[f"f{f}"] = rng.randbytes(1000)
+        write(f"{cluster.mnt}/m/below/f{f}", expected[f"f{f}"])
+    wait_for(lambda: idle(cluster), 60, "the end of the moves")
+    os.fsync(held)
+    check(os.pread(held, 1 << 20, 0) == expected["f0"], "of who has had it open")
+    os.pwrite(held, b"changed", 0)
+    expected["f0"] = b"changed" + expected["f0"][7:]
+    os.close(held)
+    for name, data in expected.items():
+        check(read(f"{cluster.mnt}/m/below/{name}") == data, f"content of {name}")
+    for f in (1, 2, 3, 50, 99, 150, 199):
+        check(pack_of(cluster, f"/m/below/f{f}") == "pair", f"the pack of f{f}")
+        check(cluster.granary("get", f"/m/below/f{f}", "-") == expected[f"f{f}"], f"f{f}, got")
+    cluster.up()
+
+
 def trash(cluster):
     step("the trash keeps what is removed as long as its class says")
     def names():
@@ -127,6 +163,7 @@ def main():
         inherited(cluster)
         assigned(cluster)
         changed(cluster)
+        moved(cluster)
         trash(cluster)
 
 

@@ -20,7 +20,7 @@ static void print_task(const Granary__TaskItem *item, uint64_t time_ns)
 	else if (task->kind == TASK_ASSIGN)
 		printf("inode %016" PRIx64 "  class %s\n", task->target, storage_class_name(task->class_));
 	else
-		printf("chunk %016" PRIx64 "\n", task->target);
+		printf("%s %016" PRIx64 "\n", task->kind == TASK_MOVE ? "inode" : "chunk", task->target);
 }
 
 static void print_tasks(const Granary__TasksReply *reply)
