@@ -233,6 +233,9 @@ void file_io_note_dirty(struct file_io *io)
 
 bool file_io_is_moved(const struct file_io *io, const Granary__Inode *attr)
 {
+#ifdef PLANT_CLIENT_MOVED_IS_OTHER
+	return io == NULL;
+#endif
 	return io->attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB && attr->layout == GRANARY__LAYOUT__LAYOUT_BLOB &&
 	       attr->data_change == io->attr->data_change && (attr->pack != io->attr->pack || attr->slot != io->attr->slot);
 }

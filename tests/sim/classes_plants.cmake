@@ -5,6 +5,7 @@ set(classes_plants
 	master/what_if:LOST_IS_LEFT:20		# what-if leaves what was to be taken away
 	master/tasks:SOONER_IS_NOT_SEEN:60	# what is added before what was loaded is not loaded
 	master/meta/pack:MOVED_UNSEEN:60	# a record that was moved takes the place of what was written meanwhile
+	client/file_io:CLIENT_MOVED_IS_OTHER:60	# who has the file open does not look where it is now
 	chunkserver/move_op:MOVED_UNSYNCED:60)	# a record counts that is on no disk yet
 add_library(sim_classes_parts OBJECT sim/sim_classes.c sim/classes_ask.c sim/classes_check.c)
 target_link_libraries(sim_classes_parts PRIVATE ${sim_rooms} granary_sim)

@@ -130,9 +130,17 @@ static void made(void *arg, enum err err, const Granary__MetaReply *reply)
 	actor_end(actor);
 }
 
+/* Nobody else writes to it. */
+static void check_own(const struct actor *actor, enum err err)
+{
+	if (err == ERR_STALE_HANDLE)
+		classes_wrong(actor->program->world, "other content than one's own", actor->inode);
+}
+
 static void synced(void *arg, enum err err)
 {
 	struct actor *actor = arg;
+	check_own(actor, err);
 	actor->program->history->sum.files += err == OK;
 	if (err == OK)
 		actor->file->synced = actor->file->begun;
@@ -142,10 +150,23 @@ static void synced(void *arg, enum err err)
 static void written(void *arg, enum err err)
 {
 	struct actor *actor = arg;
+	check_own(actor, err);
 	if (err)
 		actor_end(actor);
 	else
 		file_io_sync(actor->io, synced, actor);
+}
+
+static void write_file(struct actor *actor)
+{
+	struct content *file = actor->file;
+	if (file->begun == UINT8_MAX) {
+		actor_end(actor);
+		return;
+	}
+	actor->bytes = mem_alloc(file->size);
+	memset(actor->bytes, ++file->begun, file->size);
+	file_io_write(actor->io, file->offset, slice_of(actor->bytes, file->size), written, actor);
 }
 
 /* ---- a record, without a file_io: it takes the place of what was there ---- */
@@ -227,9 +248,7 @@ static void created(void *arg, enum err err, const Granary__MetaReply *reply)
 	}
 	client_note_opened(actor->program->client, actor->inode);
 	actor->io = file_io_open(actor->program->client, actor->inode, reply->results[0]->attr);
-	actor->bytes = mem_alloc(file->size);
-	memset(actor->bytes, ++file->begun, file->size);
-	file_io_write(actor->io, file->offset, slice_of(actor->bytes, file->size), written, actor);
+	write_file(actor);
 }
 
 static void create(struct actor *actor, bool directory)
@@ -294,6 +313,8 @@ static void early_read(void *arg, enum err err, const struct slice *parts, size_
 	}
 	if (--actor->reads > 0)
 		go_on_later(actor, read_again);
+	else if (err == OK && below(actor, 2))
+		go_on_later(actor, write_file);
 	else
 		actor_end(actor);
 }
@@ -327,7 +348,7 @@ static void open_file(struct actor *actor, client_meta_fn *done)
 	send(actor, &op, done);
 }
 
-/* One of its own, twice: it may be moved in between. */
+/* One of its own, twice, and then perhaps written: it may be moved in between. */
 static void read_file(struct actor *actor)
 {
 	struct program *program = actor->program;
