@@ -130,10 +130,10 @@ static void made(void *arg, enum err err, const Granary__MetaReply *reply)
 	actor_end(actor);
 }
 
-/* Nobody else writes to it. */
+/* Nobody else writes to it. (What has never been synced may be lost.) */
 static void check_own(const struct actor *actor, enum err err)
 {
-	if (err == ERR_STALE_HANDLE)
+	if (err == ERR_STALE_HANDLE && actor->file->synced > 0)
 		classes_wrong(actor->program->world, "other content than one's own", actor->inode);
 }
 
