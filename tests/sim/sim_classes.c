@@ -645,8 +645,9 @@ static const char *const counts[] = { "directories", "files", "assignments", "ch
 				      "tasks that were put off", "files read", "reads before the end", "questions answered", RUNNER_STEPS, RUNNER_MS, NULL };
 static const uint64_t least[] = { 40, 1000, 100, 30, 300, 400, 100, 30, 100, 300, 100, 50, 0, 0 };
 
-/* 1003: an entry that added tasks of both kinds hid the timed ones from the wheel. */
-static const uint64_t known[] = { 1003, 0 };
+/* 1003: an entry that added tasks of both kinds hid the timed ones from the wheel. 81: a copy of a chunk that had become cold came back with the
+ * power, and its server was in doubt for ever. */
+static const uint64_t known[] = { 81, 1003, 0 };
 
 int main(int argc, char **argv)
 {
