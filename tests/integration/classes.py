@@ -138,6 +138,20 @@ def moved(cluster):
         check(pack_of(cluster, f"/m/below/f{f}") == "pair", f"the pack of f{f}")
         check(cluster.granary("get", f"/m/below/f{f}", "-") == expected[f"f{f}"], f"f{f}, got")
     cluster.up()
+    step("... and from cold packs")
+    cluster.granary("admin", "class", "set", "chill", "copies=2", "cold=2+2")
+    cluster.granary("mkdir", "--class", "chill", "/c")
+    expected = {f"/c/f{f}": rng.randbytes(rng.randrange(1, 20000)) for f in range(20)}
+    for name, data in expected.items():
+        cluster.granary("put", "-", name, data=data)
+    cluster.granary("admin", "cool", "--wait", "/c")
+    state = json.loads(cluster.granary("explain", "--json", "/c/f0"))["chunks"][0]["state"]
+    check(state == "cold", f"the pack is {state}")
+    cluster.granary("admin", "class", "assign", "pair", "/c")
+    wait_for(lambda: idle(cluster), 60, "the end of the moves")
+    for name, data in expected.items():
+        check(cluster.granary("get", name, "-") == data, f"content of {name}")
+    check({pack_of(cluster, name) for name in expected} == {"pair"}, "their packs")
 
 
 def trash(cluster):
