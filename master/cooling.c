@@ -663,7 +663,7 @@ void cooling_serve(struct cooling *cooling, struct rpc_request *request)
 		cooling_serve_request(cooling, request);
 }
 
-static void forget_all(struct cooling *cooling)
+static void forget_all(struct cooling *cooling, enum err why)
 {
 	struct job *job, *next_job;
 	struct lost_shard *lost, *next_lost;
@@ -671,7 +671,7 @@ static void forget_all(struct cooling *cooling)
 	HASH_ITER(hh, cooling->jobs, job, next_job)
 	{
 		if (job->state != JOB_PROPOSED) /* that ends by itself */
-			job_end(job, ERR_NOT_LEADER);
+			job_end(job, why);
 	}
 	HASH_ITER(hh, cooling->lost, lost, next_lost)
 	{
@@ -696,7 +696,7 @@ void cooling_deposed(struct cooling *cooling)
 {
 	cooling->leading = false;
 	timer_stop(&cooling->step);
-	forget_all(cooling);
+	forget_all(cooling, ERR_NOT_LEADER);
 }
 
 struct cooling *cooling_open(const struct cooling_options *options)
@@ -715,7 +715,7 @@ void cooling_close(struct cooling *cooling)
 	if (!cooling)
 		return;
 	timer_stop(&cooling->step);
-	forget_all(cooling);
+	forget_all(cooling, ERR_CANCELLED); /* there is no replica any more that knows the leader */
 	check(!cooling->jobs);
 	free(cooling->candidates);
 	free(cooling);
