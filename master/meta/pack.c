@@ -143,6 +143,8 @@ void blob_free(struct meta *meta, Granary__Inode *inode)
 	inode->layout = GRANARY__LAYOUT__LAYOUT_EMPTY;
 	inode->pack = 0;
 	inode->slot = 0;
+	inode->origin_pack = 0;
+	inode->origin_slot = 0;
 	inode->blob_bytes = 0;
 	inode->size = 0;
 	inode_set_blocks(meta, inode, 0);
@@ -213,8 +215,9 @@ enum err op_commit_blob(struct context *context, const Granary__CommitBlob *op, 
 		err = commit_blob_check(meta, op);
 	if (err)
 		return err;
-	/* Sent again after its first answer was lost with the session: the record that the inode has already. */
-	bool again = blob_is(inode, op->pack, op->slot);
+	/* Sent again after its first answer was lost with the session: the record that the inode has already, wherever that is by now. What has
+	 * been moved away from is freed. */
+	bool again = blob_is(inode, op->pack, op->slot) || (op->pack && inode->origin_pack == op->pack && inode->origin_slot == op->slot);
 	if (again && op->bytes != inode->blob_bytes)
 		return ERR_INVALID;
 	if (!again && op->data_change && op->data_change != inode->data_change)
@@ -286,6 +289,10 @@ enum err op_blob_move(struct context *context, const Granary__BlobMove *op, Gran
 	pack->live_count++;
 	pack->written = true;
 	record_free(meta, inode);
+	if (!inode->origin_pack) {
+		inode->origin_pack = inode->pack;
+		inode->origin_slot = inode->slot;
+	}
 	inode->pack = op->to_pack;
 	inode->slot = op->to_slot;
 	return OK;

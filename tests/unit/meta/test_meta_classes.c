@@ -374,6 +374,8 @@ static void test_blob_moves(void **state)
 	pack_holds(f, to, 1, 60);
 	before->pack = to;
 	before->slot = 7;
+	before->origin_pack = plain;
+	before->origin_slot = 1;
 	struct buf expected = {0}, now = {0};
 	message_pack(&before->base, &expected);
 	message_pack(&attr(f, file)->base, &now);
@@ -436,6 +438,32 @@ static void test_blob_moves_late(void **state)
 	assert_int_equal(reclaim(f, file), OK);
 	assert_int_equal(blob_move(f, file, to, 8, to, 11), OK);
 	assert_int_equal(garbage_count(f), 9);
+}
+
+/* Its writer, whose session has ended before it had an answer, sends again what has been carried out, and moved since: that changes nothing. */
+static void test_blob_sent_again(void **state)
+{
+	struct fixture *f = *state;
+	assert_int_equal(CLASS(f, "a", .copies = 2), OK);
+	assert_int_equal(CLASS(f, "b", .copies = 2), OK);
+	run_all(f);
+	uint64_t file = made_file(f, ROOT, "f"), plain = opened_pack(f, 0), first = pack_of_class(f, "a", 0), second = pack_of_class(f, "b", 0);
+	assert_int_equal(commit_blob(f, file, plain, 1, 100), OK);
+	assert_int_equal(assign(f, file, "a", false), OK);
+	assert_int_equal(blob_move(f, file, plain, 1, first, 3), OK);
+	assert_int_equal(commit_blob(f, file, plain, 1, 100), OK);
+	is_at(f, file, first, 3);
+	assert_int_equal(assign(f, file, "b", false), OK);
+	assert_int_equal(blob_move(f, file, first, 3, second, 5), OK);
+	assert_int_equal(commit_blob(f, file, plain, 1, 100), OK);
+	is_at(f, file, second, 5);
+	pack_holds(f, plain, 0, 0);
+	pack_holds(f, first, 0, 0);
+	pack_holds(f, second, 1, 100);
+	assert_int_equal(commit_blob(f, file, plain, 1, 99), ERR_INVALID);
+	/* Other content has other records. */
+	assert_int_equal(commit_blob(f, file, second, 6, 50), OK);
+	assert_int_equal(attr(f, file)->origin_pack, 0);
 }
 
 /* A class that is removed stands for the default one: nothing has to move. */
@@ -517,6 +545,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_packs, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_blob_moves, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_blob_moves_late, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_blob_sent_again, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_blob_of_no_class, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_trash, setup, teardown),
 	    cmocka_unit_test(test_not_by_clients),
