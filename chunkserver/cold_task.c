@@ -204,6 +204,18 @@ struct cold_task *cold_verify(struct service *service, const Granary__ChunkLocat
 	return task;
 }
 
+bool cold_task_makes(const struct service *service, uint64_t shard, uint64_t version)
+{
+	const struct cold_attempt wanted = { .task = COLD_REBUILD, .chunk = shard, .version = version };
+	const struct cold_task *task;
+	DL_FOREACH2 (service->cold_tasks, task, next) {
+		struct cold_attempt attempt = attempt_of(task->command);
+		if (is_same(&attempt, &wanted))
+			return true;
+	}
+	return false;
+}
+
 void cold_task_abort(struct cold_task *task)
 {
 	task->ending = true;
