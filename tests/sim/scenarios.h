@@ -43,6 +43,8 @@ void play_gray_failure(struct run *run);
 /* scenarios_cold.c */
 void play_holders_lost(struct run *run);
 void play_rebuilt_twice(struct run *run);
+/* scenarios_rot.c */
+void play_rot_cold(struct run *run);
 
 /* ---- for the parts */
 void scenario_wait(struct run *run, uint64_t us);

@@ -33,6 +33,8 @@ static const struct scenario scenarios[] = {
 	{ .name = "10_stale_replica", .what = "a replica returns after overwrites and deletions", .play = play_stale_replica, .seeds = 20 },
 	{ .name = "10_stale_last_replica", .what = "a stale replica returns as the only one left: it is never served",
 	  .play = play_stale_last_replica, .seeds = 20 },
+	{ .name = "11_rot_cold", .what = "shards rot, are forged, misplaced and lost, two of a set at most; scrubs find it, readers do not",
+	  .play = play_rot_cold, .seeds = 8, .cools = true },
 	{ .name = "12_holders_lost", .what = "two holders of shards are lost while chunks are made cold, mended, and made hot",
 	  .play = play_holders_lost, .seeds = 10, .late_per_million = 500000, .cools = true },
 	{ .name = "12_rebuilt_twice", .what = "who makes a shard anew is cut off while it does, and another makes it, too", .play = play_rebuilt_twice,
