@@ -150,6 +150,8 @@ void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, cons
 	if (news == 0)
 		return;
 	chunk->damage_is_lost = false;
+	if (chunk_damage_count(chunk) == news) /* what could not be mended was made anew since */
+		chunk->mend_after_ms = 0;
 	log_error("blocks_damaged", "chunk=%016" PRIx64 " first=%" PRIu32 " blocks=%" PRIu32 " found_by=%s", chunk->id, first,
 		  end - first, how);
 	count_found(chunk, news);

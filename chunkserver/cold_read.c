@@ -341,7 +341,7 @@ static enum err unpack_record(struct cold_read *read)
 	read->out->size = length;
 	put_le32(read->crcs, crc);
 	read->crc_count = 1;
-	return coded_unpack_record(read->unit, bytes, read->decompressor, read->out->bytes);
+	return coded_unpack_record(read->chunk->coded, read->unit, bytes, read->decompressor, read->out->bytes);
 }
 
 /* Whole units to where they belong; of others, by way of `whole`, what is wanted. */

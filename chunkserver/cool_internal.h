@@ -18,6 +18,7 @@ enum cool_state {
 	COOL_READ,
 	COOL_READ_ENDED,
 	COOL_ADDED,
+	COOL_COMPRESSED,
 	COOL_HEAD,
 	COOL_HEAD_MADE,
 	COOL_HEAD_SENT,
@@ -67,6 +68,7 @@ struct cool {
 	struct source sources[RECORDS_MAX];
 	unsigned source_count, reading;
 	struct coded_image *image;
+	bool compressed;	 /* all of it */
 	Granary__Coding *coding; /* what is told in the end */
 	uint32_t head_bytes, shard_bytes;
 	uint32_t offset; /* in head or data */

@@ -1,6 +1,6 @@
 /* Makes the shards of a frozen chunk, at its head.
  *
- *   CONFIGURE -> READ <-> (compress) -> HEAD -> DATA <-> (encode) -> TRIM -> SYNC -> CHECK_HEAD -> CHECK <-> (decode) -> UNITS -> end
+ *   CONFIGURE -> READ <-> (add) -> (compress) -> HEAD -> DATA <-> (encode) -> TRIM -> SYNC -> CHECK_HEAD -> CHECK <-> (decode) -> UNITS -> end
  *
  * CONFIGURE: the frozen version is known here, and adopted. So nothing that is written at an older one is acknowledged any more. READ: the
  * chunk, as any reader gets it from its head: what is unsettled is settled before it is read, and is then the same for all. HEAD, DATA, SYNC:
@@ -180,9 +180,13 @@ static bool slot_is_there(const struct cool *cool, uint32_t slot)
 	return (cool->slots->bytes[(slot - 1) / 8] >> (slot - 1) % 8 & 1) != 0;
 }
 
-static void finish_image(struct cold_task *task)
+/* Files have been, as they came; the records of a pack are from here on, a part of them at a time: others want the workers, too. */
+static void compress_image(struct cold_task *task)
 {
-	coded_image_finish(cool_of(task)->image);
+	struct cool *cool = cool_of(task);
+	cool->compressed = !cool->pack || coded_image_compress(cool->image);
+	if (cool->compressed)
+		coded_image_finish(cool->image);
 }
 
 /* The next window; `cursor` goes on when it has been added. */
@@ -205,8 +209,8 @@ static void read_next(struct cool *cool)
 		cool_fail(cool, ERR_TOO_MANY);
 		return;
 	}
-	cool->state = COOL_HEAD;
-	cold_task_compute(&cool->task, finish_image);
+	cool->state = COOL_COMPRESSED;
+	cold_task_compute(&cool->task, compress_image);
 }
 
 static void slots_answered(void *arg, const struct rpc_result *result)
@@ -345,6 +349,7 @@ static void describe(struct cool *cool)
 	for (size_t i = 0; i < coding->n_firsts; i++)
 		coding->firsts[i] = index->firsts[i] < index->count ? index->units[index->firsts[i]].id : UINT32_MAX;
 	coding->raw_bytes = index->raw_bytes;
+	coding->stored_bytes = index->dictionary_bytes.size * coded->data_shards;
 	for (size_t i = 0; i < index->count; i++)
 		coding->stored_bytes += index->units[i].size;
 	coding->shard_bytes = index->shard_bytes;
@@ -501,8 +506,16 @@ static void step_read(struct cool *cool)
 	case COOL_READ_ENDED:
 		compute(cool, add_sources, COOL_ADDED);
 		break;
-	default:
+	case COOL_ADDED:
 		sources_added(cool);
+		break;
+	default:
+		if (cool->compressed) {
+			cool->state = COOL_HEAD;
+			cool->task.step(&cool->task);
+		} else {
+			compute(cool, compress_image, COOL_COMPRESSED);
+		}
 		break;
 	}
 }
@@ -595,7 +608,7 @@ static void step_check(struct cool *cool)
 static void cool_step(struct cold_task *task)
 {
 	struct cool *cool = cool_of(task);
-	if (cool->state <= COOL_ADDED)
+	if (cool->state <= COOL_COMPRESSED)
 		step_read(cool);
 	else if (cool->state <= COOL_SYNC)
 		step_write(cool);

@@ -111,7 +111,7 @@ static enum err prove_records(struct cool *cool, const struct coded_index *index
 		if (err == OK && (length != seen->length || crc != seen->crc))
 			err = ERR_CORRUPT;
 		if (err == OK)
-			err = coded_unpack_record(unit, unit_bytes(cool, unit), decompressor, out);
+			err = coded_unpack_record(index, unit, unit_bytes(cool, unit), decompressor, out);
 	}
 	free(out);
 	return err;

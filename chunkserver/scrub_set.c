@@ -26,7 +26,7 @@ static void again(struct scrub_set *set)
 		return;
 	}
 	if (set->wrong == 0)
-		log_warn("set_not_verified", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(ERR_BUSY));
+		log_warn("set_not_verified", "chunk=%016" PRIx64, set->owner);
 	finish(set, set->wrong, 0);
 }
 
@@ -45,10 +45,10 @@ static void verified(void *arg, enum err err, uint64_t bad)
 	set->task = NULL;
 	if (err == ERR_CORRUPT || err == ERR_TOO_MANY) {
 		finish(set, set->wrong > 0 ? set->wrong : 1, 0);
-	} else if (err != OK && set->wrong == 0) {
+	} else if (err != OK && err != ERR_BUSY && err != ERR_STALE_VERSION && set->wrong == 0) {
 		log_warn("set_not_verified", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(err));
 		finish(set, 0, 0);
-	} else if (err != OK) {
+	} else if (err != OK) { /* a shard of it is damaged by its own checksums, perhaps, and being made anew */
 		again(set);
 	} else if (bad == 0) {
 		finish(set, set->wrong, set->wrong);

@@ -199,7 +199,7 @@ static void unpack(struct cold_task *task)
 				continue;
 			sending->data = iobuf_open(length > 0 ? length : 1);
 			sending->data->size = length;
-			sending->err = coded_unpack_record(sending->unit, bytes, warm->decompressor, sending->data->bytes);
+			sending->err = coded_unpack_record(&warm->index, sending->unit, bytes, warm->decompressor, sending->data->bytes);
 			continue;
 		}
 		length = coded_unit_raw_bytes(&warm->index, sending->unit->id);

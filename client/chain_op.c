@@ -84,6 +84,8 @@ static void chain_reported(void *arg, enum err err)
 {
 	struct chain_op *op = arg;
 	op->reported = 0;
+	if (op->state == CHAIN_LOCATING) /* what was asked then goes on with it, or ends it */
+		return;
 	if (op->client->closing) {
 		chain_end(op, ERR_CANCELLED, 0);
 	} else if (op->state == CHAIN_SENT) { /* only a suspicion; the answer may still come */

@@ -190,7 +190,7 @@ static enum err unpack_record(const struct degraded_read *read, struct iobuf **o
 		return err;
 	struct decompressor *decompressor = decompressor_open();
 	*out = iobuf_of(length);
-	err = coded_unpack_record(read->unit, unit_bytes(read), decompressor, (*out)->bytes);
+	err = coded_unpack_record(&read->head->index, read->unit, unit_bytes(read), decompressor, (*out)->bytes);
 	decompressor_close(decompressor);
 	return err;
 }

@@ -49,7 +49,7 @@ static void look_at(struct cooling *cooling, const Granary__CoolRequest *message
 		if (!message->warm)
 			seal(cooling, id, chunk);
 		if (!cooling_wish(cooling, id, message->warm ? WISH_HOT : WISH_COLD))
-			err = ERR_TOO_MANY;
+			answer->reply.refused++;
 	}
 	if (err && err != ERR_BUSY) /* that is tried again soon */
 		note_failed(answer, err);

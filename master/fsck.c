@@ -104,9 +104,45 @@ static void step_tables(struct fsck *fsck)
  * nobody's loss. */
 static bool was_written(const Granary__Chunk *chunk)
 {
-	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
-		return true;
 	return chunk->kind == GRANARY__CHUNK_KIND__CHUNK_PACK ? chunk->live_count > 0 : chunk->written;
+}
+
+static bool is_missing(const struct copy *copies, size_t count, uint64_t chunk)
+{
+	size_t low = 0, high = count;
+
+	while (low < high) { /* they are in order */
+		size_t middle = low + (high - low) / 2;
+		if (copies[middle].chunk < chunk)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < count && copies[low].chunk == chunk && copies[low].kind == CHECK_COPY_MISSING;
+}
+
+/* A shard that is not there is made anew of the others of its set, as long as there are enough: if not, that is said once. */
+static void add_shard(struct fsck *fsck, const struct copy *missing, const Granary__Chunk *shard)
+{
+	Granary__Chunk *chunk = NULL;
+	size_t count, lost = 0, first = 0;
+	const struct copy *copies = copies_found(fsck->copies, &count);
+
+	if (meta_chunk(replica_meta(fsck->replica), shard->owner, &chunk))
+		return;
+	for (size_t i = 0; chunk->coding && i < chunk->coding->n_shards; i++) {
+		if (!is_missing(copies, count, chunk->coding->shards[i]))
+			continue;
+		first = lost == 0 ? i : first;
+		lost++;
+	}
+	if (!chunk->cold) /* they are being made */
+		lost = 0;
+	if (lost > 0 && lost <= chunk->coding->parity_shards)
+		finding_add(fsck, &(struct finding){ .kind = CHECK_COPY_MISSING, .id = missing->chunk, .other = missing->server });
+	else if (lost > 0 && chunk->coding->shards[first] == missing->chunk)
+		finding_add(fsck, &(struct finding){ .kind = CHECK_CHUNK_LOST, .id = shard->owner, .other = chunk->owner });
+	message_free(&chunk->base);
 }
 
 /* The copies of one chunk that do not serve: they are not there, or retired. If they are all that should serve, that is what is said, and
@@ -122,7 +158,9 @@ static void add_not_serving(struct fsck *fsck, const struct copy *copies, size_t
 		old = copies[i].kind == CHECK_COPY_RETIRED ? copies[i].server : old;
 	if (old == 0 && chunk->n_stale > 0)
 		old = chunk->stale[chunk->n_stale - 1];
-	if (count + (chunk->joining != 0) < chunk->n_replicas) {
+	if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD) {
+		add_shard(fsck, &copies[0], chunk);
+	} else if (count + (chunk->joining != 0) < chunk->n_replicas) {
 		for (size_t i = 0; i < count; i++) {
 			/* What another has of it was never acknowledged: it is made here, too, with the next write. */
 			if (copies[i].kind == CHECK_COPY_MISSING && !was_written(chunk))

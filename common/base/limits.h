@@ -22,6 +22,7 @@
 #define SHARDS_MAX (DATA_SHARDS_MAX + PARITY_SHARDS_MAX)
 #define CODED_UNIT_BYTES (128u * KIB)		     /* of a file: compressed together */
 #define CODED_UNIT_BYTES_MIN (16u * KIB)	     /* of a small one */
+#define CODED_DICTIONARY_BYTES_MAX (64u * KIB)	     /* of the records of a pack */
 #define STALE_COPIES_MAX 8u			     /* retired copies of one chunk that are remembered */
 
 /* Frames. A frame above these bounds closes the connection. */

@@ -9,14 +9,17 @@
 #include "common/data/erasure.h"
 
 #define FORMAT 1u
+#define FORMAT_DICTIONARY 2u
 #define VARINT_BYTES_MAX 5u
 #define CRC_BYTES 4u
+#define DICTIONARY_BYTES_MAX (CODED_DICTIONARY_HEAD_BYTES + CODED_DICTIONARY_BYTES_MAX)
 
 static const uint8_t magic[8] = "GRNCODE1";
 
 /* The part of the head that is about the index. */
 struct index_place {
 	uint32_t offset, bytes, crc;
+	bool with_dictionary;
 };
 
 static uint32_t round_up(uint32_t bytes, uint32_t unit)
@@ -77,8 +80,11 @@ static bool bounded(const struct coded_index *index, const struct index_place *p
 	    (index->unit_bytes != 0 && index->raw_bytes % BLOCK_BYTES != 0))
 		return false;
 	uint64_t crc_bytes_max = index->unit_bytes == 0 ? 0 : index->raw_bytes / BLOCK_BYTES * CRC_BYTES;
+	uint64_t dictionary_bytes_max = place->with_dictionary ? DICTIONARY_BYTES_MAX : 0;
+	if (place->with_dictionary && index->unit_bytes != 0)
+		return false;
 	if (index->count > ids_end(index) || place->bytes < 2 * index->count ||
-	    place->bytes > 2 * VARINT_BYTES_MAX * index->count + crc_bytes_max)
+	    place->bytes > 2 * VARINT_BYTES_MAX * index->count + crc_bytes_max + dictionary_bytes_max)
 		return false;
 	if (index->shard_bytes < CODED_ALIGN_BYTES || index->shard_bytes % CODED_ALIGN_BYTES != 0 ||
 	    index->shard_bytes > CHUNK_BYTES - index->head_bytes)
@@ -94,7 +100,8 @@ static bool bounded(const struct coded_index *index, const struct index_place *p
 static enum err parse_head(struct slice bytes, struct coded_index *out, struct index_place *place)
 {
 	const uint8_t *p = bytes.bytes;
-	if (bytes.size < BLOCK_BYTES || memcmp(p, magic, sizeof(magic)) != 0 || get_le32(p + 8) != FORMAT)
+	if (bytes.size < BLOCK_BYTES || memcmp(p, magic, sizeof(magic)) != 0 ||
+	    (get_le32(p + 8) != FORMAT && get_le32(p + 8) != FORMAT_DICTIONARY))
 		return ERR_CORRUPT;
 	struct coded_index index = { .data_shards = p[12], .parity_shards = p[13], .place = p[14], .compression = p[15] };
 	if (!erasure_profile_valid(index.data_shards, index.parity_shards) || index.place >= index.data_shards + index.parity_shards ||
@@ -108,11 +115,15 @@ static enum err parse_head(struct slice bytes, struct coded_index *out, struct i
 	index.raw_bytes = get_le64(p + 28);
 	index.shard_bytes = get_le32(p + 36);
 	index.count = get_le32(p + 40);
-	*place = (struct index_place){ .offset = crc_offset + CRC_BYTES, .bytes = get_le32(p + 44), .crc = get_le32(p + 48) };
+	*place = (struct index_place){ .offset = crc_offset + CRC_BYTES,
+				       .bytes = get_le32(p + 44),
+				       .crc = get_le32(p + 48),
+				       .with_dictionary = get_le32(p + 8) == FORMAT_DICTIONARY };
 	for (unsigned i = 0; i < index.data_shards; i++)
 		index.firsts[i] = get_le32(p + CODED_HEAD_BYTES + i * 4);
 	/* Before anything is added to them. */
-	if (index.count > PACK_SLOTS_MAX || place->bytes > 2 * VARINT_BYTES_MAX * PACK_SLOTS_MAX + CHUNK_BLOCKS * CRC_BYTES)
+	if (index.count > PACK_SLOTS_MAX ||
+	    place->bytes > 2 * VARINT_BYTES_MAX * PACK_SLOTS_MAX + CHUNK_BLOCKS * CRC_BYTES + DICTIONARY_BYTES_MAX)
 		return ERR_CORRUPT;
 	index.head_bytes = round_up(place->offset + place->bytes, BLOCK_BYTES);
 	if (!bounded(&index, place))
@@ -137,6 +148,30 @@ enum err coded_head_bytes(struct slice bytes, uint32_t *out)
 	if (err == OK)
 		*out = index.head_bytes;
 	return err;
+}
+
+static enum err take_dictionary(struct slice *rest, struct dictionary **out)
+{
+	if (rest->size < CODED_DICTIONARY_HEAD_BYTES)
+		return ERR_CORRUPT;
+	uint32_t size = get_le32(rest->bytes), stored = get_le32(rest->bytes + 4);
+	struct slice bytes = slice_of(rest->bytes + CODED_DICTIONARY_HEAD_BYTES, stored);
+	if (size > CODED_DICTIONARY_BYTES_MAX || stored > size || stored > rest->size - CODED_DICTIONARY_HEAD_BYTES)
+		return ERR_CORRUPT;
+	*rest = slice_of(bytes.bytes + stored, rest->size - CODED_DICTIONARY_HEAD_BYTES - stored);
+	uint8_t *unpacked = NULL;
+	enum err err = OK;
+	if (stored < size) {
+		struct decompressor *decompressor = decompressor_open();
+		unpacked = mem_alloc(size);
+		err = decompressor_run(decompressor, bytes, unpacked, size);
+		decompressor_close(decompressor);
+		bytes = slice_of(unpacked, size);
+	}
+	if (err == OK)
+		*out = dictionary_open(bytes);
+	free(unpacked);
+	return err == OK && *out == NULL ? ERR_CORRUPT : err;
 }
 
 static bool take_varint(struct slice *rest, uint32_t *out)
@@ -217,7 +252,10 @@ enum err coded_index_parse(struct slice bytes, struct coded_index *out)
 	}
 	index.units = mem_alloc(index.count * sizeof(*index.units));
 	struct slice rest = slice_of(bytes.bytes + place.offset, place.bytes);
-	err = parse_units(&index, &rest);
+	if (place.with_dictionary)
+		err = take_dictionary(&rest, &index.dictionary);
+	if (err == OK)
+		err = parse_units(&index, &rest);
 	if (err == OK && rest.size != (size_t)index.crc_count * CRC_BYTES)
 		err = ERR_CORRUPT;
 	if (err) {
@@ -235,6 +273,8 @@ void coded_index_deinit(struct coded_index *index)
 {
 	free(index->units);
 	free(index->crcs);
+	dictionary_close(index->dictionary);
+	buf_deinit(&index->dictionary_bytes);
 	*index = (struct coded_index){ 0 };
 }
 
@@ -295,13 +335,14 @@ enum err coded_record(const struct coded_unit *unit, const uint8_t *bytes, uint3
 	return OK;
 }
 
-enum err coded_unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor, uint8_t *out)
+enum err coded_unpack_record(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
+			     struct decompressor *decompressor, uint8_t *out)
 {
 	struct slice stored = slice_of(bytes + CODED_RECORD_BYTES, unit->size - CODED_RECORD_BYTES);
 	uint32_t length, crc;
 	enum err err = coded_record(unit, bytes, &length, &crc);
 	if (err == OK && unit->compressed)
-		err = decompressor_run(decompressor, stored, out, length);
+		err = decompressor_run_with(decompressor, index->dictionary, stored, out, length);
 	else if (err == OK && length > 0)
 		memcpy(out, stored.bytes, length);
 	if (err)
@@ -337,7 +378,7 @@ static void entry(const struct coded_index *index, size_t i, uint32_t *gap, uint
 
 uint32_t coded_index_bytes(const struct coded_index *index)
 {
-	uint32_t bytes = CODED_HEAD_BYTES + index->data_shards * 4 + CRC_BYTES;
+	uint32_t bytes = CODED_HEAD_BYTES + index->data_shards * 4 + CRC_BYTES + (uint32_t)index->dictionary_bytes.size;
 	for (size_t i = 0; i < index->count; i++) {
 		uint32_t gap, stored;
 		entry(index, i, &gap, &stored);
@@ -349,7 +390,9 @@ uint32_t coded_index_bytes(const struct coded_index *index)
 void coded_index_write(const struct coded_index *index, unsigned place, uint8_t *out)
 {
 	uint32_t crc_offset = CODED_HEAD_BYTES + index->data_shards * 4;
-	uint8_t *begin = out + crc_offset + CRC_BYTES, *end = begin;
+	uint8_t *begin = out + crc_offset + CRC_BYTES, *end = begin + index->dictionary_bytes.size;
+	if (end > begin)
+		memcpy(begin, index->dictionary_bytes.bytes, index->dictionary_bytes.size);
 	for (size_t i = 0; i < index->count; i++) {
 		uint32_t gap, stored;
 		entry(index, i, &gap, &stored);
@@ -361,7 +404,7 @@ void coded_index_write(const struct coded_index *index, unsigned place, uint8_t 
 	end += (size_t)index->crc_count * CRC_BYTES;
 	memset(end, 0, index->head_bytes - (size_t)(end - out));
 	memcpy(out, magic, sizeof(magic));
-	put_le32(out + 8, FORMAT);
+	put_le32(out + 8, index->dictionary_bytes.size > 0 ? FORMAT_DICTIONARY : FORMAT);
 	out[12] = (uint8_t)index->data_shards;
 	out[13] = (uint8_t)index->parity_shards;
 	out[14] = (uint8_t)place;

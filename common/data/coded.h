@@ -2,10 +2,14 @@
  * shards of those. In front of each shard is the same index, so that any of them says where everything is.
  *
  *   shard  = head index padding data                   each shard is the content of a chunk file of its own
- *   head   = magic[8]="GRNCODE1" format:u32=1 data_shards:u8 parity_shards:u8 place:u8 compression:u8 chunk:u64 unit_bytes:u32
+ *   head   = magic[8]="GRNCODE1" format:u32 data_shards:u8 parity_shards:u8 place:u8 compression:u8 chunk:u64 unit_bytes:u32
  *            raw_bytes:u64 shard_bytes:u32 unit_count:u32 index_bytes:u32 index_crc:u32 firsts:u32[data_shards]
- *            crc:u32                                   integers little endian; crc: CRC-32C of what is before it
- *   index  = (gap:varint stored:varint)* crc:u32*      index_crc: CRC-32C of it; LEB128, at most 5 bytes each
+ *            crc:u32                                   integers little endian; crc: CRC-32C of what is before it; format: 1, or 2 of
+ *                                                      a pack with a dictionary
+ *   index  = dictionary? (gap:varint stored:varint)* crc:u32*
+ *                                                      index_crc: CRC-32C of it; LEB128, at most 5 bytes each
+ *   dictionary = size:u32 stored:u32 bytes             what its compressed records are compressed with, each by itself: `stored` bytes, which
+ *                                                      are a zstd frame of `size` bytes, or (if they are as many) these
  *   padding= zeros up to a multiple of BLOCK_BYTES     so data begins at the same place in each: index->head_bytes
  *   data   = shard_bytes                               a multiple of CODED_ALIGN_BYTES; data shards: units and zeros, parity: of those
  *   unit   = bytes                                     of a file, not compressed: unit_bytes of its chunk (the last one less: up to raw_bytes)
@@ -22,7 +26,7 @@
  *
  *   Crash cases: none. A shard is synced before the master knows of it, and never changed.
  *
- * Here: reading it, and how the index is written. coded_image.h makes shards. Pure. */
+ * Here: reading it, and how the index is written. coded_image.h makes shards, coded_dictionary.h dictionaries. Pure. */
 #ifndef GRANARY_COMMON_DATA_CODED_H
 #define GRANARY_COMMON_DATA_CODED_H
 
@@ -39,6 +43,8 @@
 #define CODED_RECORD_BYTES 8u
 /* Fixed part of the head, without firsts and crc. */
 #define CODED_HEAD_BYTES 52u
+/* Of a dictionary, in front of its bytes. */
+#define CODED_DICTIONARY_HEAD_BYTES 8u
 
 struct coded_unit {
 	uint32_t id;
@@ -62,6 +68,8 @@ struct coded_index {
 	uint8_t *crcs; /* 4 bytes little endian each */
 	uint32_t crc_count;
 	uint32_t firsts[DATA_SHARDS_MAX];
+	struct dictionary *dictionary; /* of what was read; NULL: none */
+	struct buf dictionary_bytes;   /* of what is to be written: as it will lie there; empty: none */
 };
 
 /* ---- reading it. */
@@ -88,8 +96,8 @@ MUST_USE enum err coded_unpack(const struct coded_index *index, const struct cod
 /* Of a pack: how long the blob is, and its CRC; ERR_CORRUPT: over BLOB_BYTES_MAX, or not in the unit. */
 MUST_USE enum err coded_record(const struct coded_unit *unit, const uint8_t *bytes, uint32_t *length, uint32_t *crc);
 /* And the blob itself, checked: `out` has room for its length. */
-MUST_USE enum err coded_unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor,
-				      uint8_t *out);
+MUST_USE enum err coded_unpack_record(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
+				      struct decompressor *decompressor, uint8_t *out);
 
 /* Makes the head of a shard (head_bytes of it) that of the one at `place`. */
 void coded_head_set_place(uint8_t *head, unsigned place);

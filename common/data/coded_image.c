@@ -6,6 +6,7 @@
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
+#include "common/data/coded_dictionary.h"
 #include "common/data/erasure.h"
 
 #define CRC_BYTES 4u
@@ -34,11 +35,12 @@ struct coded_image {
 	struct compressor *compressor;
 	uint8_t *memory, *bytes; /* bytes: the first BLOCK_BYTES boundary in memory */
 	size_t size, capacity;	 /* of bytes: units, one after another, as in a shard */
-	bool finished;
+	size_t compressed;	 /* of a pack: so many records are, and take up `size`; no more is added then */
+	bool compressing, finished;
 	struct part parts[DATA_SHARDS_MAX];
 	uint8_t *assembled[DATA_SHARDS_MAX]; /* NULL, or CODED_PIECE_BYTES: where a part's bytes do not follow each other, or zeros follow */
 	struct erasure encoder;
-	uint8_t room[CODED_UNIT_BYTES]; /* a unit that was read in place, compressed */
+	uint8_t room[BLOB_BYTES_MAX]; /* a unit that lies in place, compressed */
 };
 
 static uint32_t unit_bytes_for(uint64_t raw_bytes, unsigned data_shards)
@@ -61,10 +63,12 @@ static void begin(struct coded_image *image, const struct coded_options *options
 		.raw_bytes = options->raw_bytes,
 		.units = image->index.units,
 		.crcs = mem_resize(image->index.crcs, options->raw_bytes / BLOCK_BYTES * CRC_BYTES + 1),
+		.dictionary_bytes = image->index.dictionary_bytes,
 	};
+	buf_clear(&image->index.dictionary_bytes);
 	memset(image->parts, 0, sizeof(image->parts));
-	image->size = 0;
-	image->finished = false;
+	image->size = image->compressed = 0;
+	image->compressing = image->finished = false;
 	image->compressor = compressor_open(options->compression);
 	erasure_init_encoder(&image->encoder, options->data_shards, options->parity_shards);
 }
@@ -115,7 +119,7 @@ static uint8_t *aligned(uint8_t *memory)
 static uint8_t *reserve(struct coded_image *image, size_t bytes)
 {
 	size_t needed = image->size + bytes, capacity = image->capacity == 0 ? MIB : image->capacity;
-	check(!image->finished && needed <= IMAGE_BYTES_MAX);
+	check(!image->compressing && !image->finished && needed <= IMAGE_BYTES_MAX);
 	while (capacity < needed)
 		capacity *= 2;
 	capacity = capacity < IMAGE_BYTES_MAX ? capacity : IMAGE_BYTES_MAX;
@@ -190,11 +194,54 @@ void coded_image_add_record(struct coded_image *image, uint32_t slot, struct sli
 	uint8_t *unit = reserve(image, CODED_RECORD_BYTES + bytes.size), *stored = unit + CODED_RECORD_BYTES;
 	put_le32(unit, (uint32_t)bytes.size);
 	put_le32(unit + 4, crc);
-	size_t size = compressor_run(image->compressor, bytes, stored);
-	if (size == 0 && bytes.size > 0)
+	if (bytes.size > 0)
 		memcpy(stored, bytes.bytes, bytes.size);
-	append_unit(image, slot, CODED_RECORD_BYTES + (uint32_t)(size != 0 ? size : bytes.size), size != 0);
+	append_unit(image, slot, CODED_RECORD_BYTES + (uint32_t)bytes.size, false);
 	image->index.raw_bytes += bytes.size;
+}
+
+static void use_dictionary(struct coded_image *image)
+{
+	struct coded_dictionary dictionary = { 0 };
+	if (image->index.compression == COMPRESSION_OFF || !coded_dictionary_choose(&image->index, image->bytes, &dictionary))
+		return;
+	compressor_use(image->compressor, buf_slice(&dictionary.bytes));
+	buf_take(&image->index.dictionary_bytes, &dictionary.stored);
+	coded_dictionary_deinit(&dictionary);
+}
+
+/* The next record, to behind those that are compressed: none gets larger. */
+static void compress_record(struct coded_image *image, struct coded_unit *unit)
+{
+	uint8_t *from = image->bytes + unit->offset, *to = image->bytes + image->size;
+	struct slice stored = slice_of(from + CODED_RECORD_BYTES, unit->size - CODED_RECORD_BYTES);
+	size_t size = compressor_run(image->compressor, stored, image->room);
+	unit->compressed = size != 0;
+	unit->offset = (uint32_t)image->size;
+	if (unit->compressed) {
+		memmove(to, from, CODED_RECORD_BYTES);
+		memcpy(to + CODED_RECORD_BYTES, image->room, size);
+		unit->size = CODED_RECORD_BYTES + (uint32_t)size;
+	} else if (to != from) {
+		memmove(to, from, unit->size);
+	}
+	image->size += unit->size;
+}
+
+bool coded_image_compress(struct coded_image *image)
+{
+	struct coded_index *index = &image->index;
+	check(index->unit_bytes == 0 && !image->finished);
+	if (!image->compressing) {
+		use_dictionary(image);
+		image->size = 0;
+	}
+	image->compressing = true;
+	for (size_t bytes = 0; image->compressed < index->count && bytes < CODED_COMPRESS_BYTES; image->compressed++) {
+		bytes += index->units[image->compressed].size;
+		compress_record(image, &index->units[image->compressed]);
+	}
+	return image->compressed == index->count;
 }
 
 /* Whether the units fit into the shards if each has room for part_bytes. */
@@ -254,9 +301,11 @@ static void cut(struct coded_image *image, uint32_t part_bytes)
 void coded_image_finish(struct coded_image *image)
 {
 	struct coded_index *index = &image->index;
-	uint32_t low = 0, high = (uint32_t)image->size;
 	check(!image->finished);
+	while (index->unit_bytes == 0 && !coded_image_compress(image))
+		continue;
 	image->finished = true;
+	uint32_t low = 0, high = (uint32_t)image->size;
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 		if (fits(index, middle))

@@ -1,6 +1,6 @@
 /* Makes the shards of a cold chunk (coded.h): units are added one after another, then it is cut into shards, then read piece by piece.
  *
- * All in memory: at most the chunk, compressed. One thread at a time. Pure. */
+ * All in memory: at most the chunk; of a file compressed, of a pack as it is until all of it is there. One thread at a time. Pure. */
 #ifndef GRANARY_COMMON_DATA_CODED_IMAGE_H
 #define GRANARY_COMMON_DATA_CODED_IMAGE_H
 
@@ -29,12 +29,16 @@ uint8_t *coded_image_room(struct coded_image *image, uint32_t id);
  * checked them). */
 void coded_image_add(struct coded_image *image, uint32_t id, const uint8_t *bytes, const uint32_t *crcs);
 void coded_image_add_record(struct coded_image *image, uint32_t slot, struct slice bytes, uint32_t crc);
-/* Nothing follows: cuts it into shards, as equal as can be. */
+/* Of a pack, to which nothing follows: its records are compressed (coded_dictionary.h), as many at a time as CODED_COMPRESS_BYTES.
+ * False: there are more. */
+#define CODED_COMPRESS_BYTES (4u * MIB)
+MUST_USE bool coded_image_compress(struct coded_image *image);
+/* Nothing follows: compresses what has not been, and cuts it into shards, as equal as can be. */
 void coded_image_finish(struct coded_image *image);
 
 /* After coded_image_finish: */
 
-/* As coded_index_parse would give it for shard 0; borrowed. */
+/* As coded_index_parse would give it for shard 0, but for its dictionary; borrowed. */
 const struct coded_index *coded_image_index(const struct coded_image *image);
 /* Head, index and padding of the shard: head_bytes. */
 void coded_image_write_head(const struct coded_image *image, unsigned place, uint8_t *out);

@@ -133,7 +133,7 @@ static bool unit_is_right(struct judge *judge, const struct coded_unit *unit, co
 	uint32_t length, crc;
 	if (judge->index.unit_bytes != 0)
 		return coded_unpack(&judge->index, unit, bytes, judge->decompressor, judge->unpacked, NULL) == OK;
-	return coded_record(unit, bytes, &length, &crc) == OK && coded_unpack_record(unit, bytes, judge->decompressor, judge->unpacked) == OK;
+	return coded_record(unit, bytes, &length, &crc) == OK && coded_unpack_record(&judge->index, unit, bytes, judge->decompressor, judge->unpacked) == OK;
 }
 
 /* `data` is that of the data shard at `place`. */

@@ -63,29 +63,34 @@ static void check_index(const struct coded_index *index, size_t head_bytes)
 static void check_writing(const struct coded_index *index, struct slice head)
 {
 	struct coded_index copy = *index, again;
-	copy.head_bytes = coded_index_bytes(index);
+	uint32_t entries = CODED_HEAD_BYTES + index->data_shards * 4 + 4;
+	if (index->dictionary != NULL)
+		buf_append(&copy.dictionary_bytes, head.bytes + entries, CODED_DICTIONARY_HEAD_BYTES + get_le32(head.bytes + entries + 4));
+	copy.head_bytes = coded_index_bytes(&copy);
 	check(copy.head_bytes <= index->head_bytes);
 	uint8_t *bytes = mem_alloc(copy.head_bytes);
 	coded_index_write(&copy, index->place, bytes);
 	check(coded_index_parse(slice_of(bytes, copy.head_bytes), &again) == OK);
 	check(again.count == index->count && again.raw_bytes == index->raw_bytes && again.shard_bytes == index->shard_bytes);
-	check(again.crc_count == index->crc_count);
+	check(again.crc_count == index->crc_count && (again.dictionary != NULL) == (index->dictionary != NULL));
 	check(index->crc_count == 0 || memcmp(again.crcs, index->crcs, index->crc_count * 4ull) == 0);
 	check(index->count == 0 || memcmp(again.firsts, index->firsts, sizeof(again.firsts)) == 0);
 	if (copy.head_bytes == head.size && memcmp(bytes, head.bytes, head.size) != 0)
 		check(get_le32(bytes + 44) < get_le32(head.bytes + 44));
 	coded_index_deinit(&again);
+	buf_deinit(&copy.dictionary_bytes);
 	free(bytes);
 }
 
-static void unpack_record(const struct coded_unit *unit, const uint8_t *bytes, struct decompressor *decompressor)
+static void unpack_record(const struct coded_index *index, const struct coded_unit *unit, const uint8_t *bytes,
+			  struct decompressor *decompressor)
 {
 	uint32_t length, crc;
 	if (coded_record(unit, bytes, &length, &crc) != OK)
 		return;
 	check(length <= BLOB_BYTES_MAX);
 	uint8_t *out = mem_alloc(length);
-	if (coded_unpack_record(unit, bytes, decompressor, out) == OK)
+	if (coded_unpack_record(index, unit, bytes, decompressor, out) == OK)
 		check(crc32c(out, length) == crc);
 	free(out);
 }
@@ -125,7 +130,7 @@ static void read_shard(uint8_t *bytes, size_t size, bool seal)
 		uint8_t *exact = mem_alloc(unit->size);
 		memcpy(exact, bytes + head_bytes + unit->offset, unit->size);
 		if (index.unit_bytes == 0)
-			unpack_record(unit, exact, decompressor);
+			unpack_record(&index, unit, exact, decompressor);
 		else
 			unpack(&index, unit, exact, decompressor, seal);
 		free(exact);

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 from cluster import DIR, Cluster, check, read, step, wait_for, write  # noqa: E402
@@ -17,7 +18,17 @@ from cluster import DIR, Cluster, check, read, step, wait_for, write  # noqa: E4
 MIB = 1 << 20
 DATA_OFFSET = 68 * 1024  # in a chunk's file
 TREE = "/usr/share/doc"
-TREE_FILES = 1500
+TREE_FILES = 700
+CODE_FILES = 800
+
+
+def sources(rng):
+    """Small files that begin alike and say the same things, each in an order of its own: hard to compress one by one."""
+    words = ["".join(rng.choices("etaoinshrdlucmfw", k=rng.randrange(3, 9))) for _ in range(800)]
+    licence = " ".join(rng.choices(words, k=200))
+    phrases = [" ".join(rng.choices(words, k=6)) for _ in range(150)]
+    return {f"code/{number}.c": (licence + "".join(f"\n{rng.choice(phrases)} = {rng.randrange(1000)};" for _ in range(rng.randrange(5, 70)))).encode()
+            for number in range(CODE_FILES)}
 
 
 def made(cluster):
@@ -46,6 +57,11 @@ def made(cluster):
     for number, path in enumerate(p for p in sorted(listed)[:TREE_FILES] if p):
         files[f"small-{number}"] = read(path)
         write(os.path.join(cluster.mnt, "cold", f"small-{number}"), files[f"small-{number}"])
+    cluster.granary("admin", "class", "set", "code", "compression=auto")
+    cluster.granary("mkdir", "--class", "code", "/cold/code")  # its files get packs of their own
+    for name, data in sources(rng).items():
+        write(os.path.join(cluster.mnt, "cold", name), data)
+        files[name] = data
     os.sync()
     return files
 
@@ -64,7 +80,7 @@ def verify(cluster, files, where):
                 file.seek(place)
                 check(file.read(size) == files[name][place:place + size], f"{name} at {place}, {size} bytes, read {where}")
     cluster.unmount(mount, process)
-    for name in ("random", "odd", "small-1"):
+    for name in ("random", "odd", "small-1", "code/1.c"):
         check(cluster.granary("get", f"/cold/{name}", "-") == files[name], f"{name}, got {where}: not what was put")
     place = len(files["text"]) // 2
     check(cluster.granary("get", "--range", f"{place}-{place + 99}", "/cold/text", "-") == files["text"][place:place + 100], f"a range {where}")
@@ -78,6 +94,14 @@ def shards_of(cluster, server):
 def physical(cluster):
     done = subprocess.run(f"du -sc --block-size=1 {cluster.path}/data/chunkserver-*/chunks | tail -1", shell=True, capture_output=True, check=True)
     return int(done.stdout.split()[0])
+
+
+def packs_have_dictionaries(cluster, files):
+    """What is stored is much less than each file takes alone."""
+    alone = sum(len(zlib.compress(data, 9)) for name, data in files.items() if name.startswith("code/"))
+    size, stored = (int(n) for n in cluster.granary("du", "-s", "--sizes", "/cold/code").split()[:2])
+    print(f"   {CODE_FILES} files alike, {size / MIB:.2f} MiB, each by itself {alone / MIB:.2f}, stored {stored / MIB:.2f}", flush=True)
+    check(stored < 0.6 * alone, f"{stored} bytes are stored of what takes {alone} without a dictionary")
 
 
 def cools(cluster):
@@ -103,6 +127,13 @@ def damages(cluster):
     with open(shards_of(cluster, 1)[5], "r+b") as file:
         file.truncate(70 * 1024)
     subprocess.run("echo 3 > /proc/sys/vm/drop_caches", shell=True, check=False)
+
+
+def mends(cluster):
+    """What is damaged by its own checksums may be found by the readers, or by this; what is cut off only by this."""
+    cluster.granary("admin", "scrub", "--wait")
+    wait_for(lambda: is_whole(cluster) and sum(s["disk"]["damage_lost"] for s in servers(cluster)) == 0, 60, "the damaged shards to be made anew")
+    check(not [path for path in shards_of(cluster, 1) if os.path.getsize(path) <= 70 * 1024], "a shard is still cut off")
 
 
 def sets_of(cluster):
@@ -198,6 +229,18 @@ def kills(cluster, files):
     wait_for(lambda: is_whole(cluster) and cluster.status()["garbage"] == 0, 60, "what is not wanted any more to be deleted")
 
 
+def unplugs(cluster, data):
+    step("two of seven are drained: too few are left for 4 + 2, it becomes 2 + 2")
+    for number in (6, 7):
+        address = next(s["address"] for s in servers(cluster) if s["host"] == f"chunkserver-{number}")
+        check(b"may be unplugged" in cluster.granary("admin", "drain", "--wait", address), f"drain of {number}")
+        cluster.dev("kill", "chunkserver", str(number))
+    wait_for(lambda: cluster.status()["chunks_cold"] == 1, 30, "what was hot on the way to be cold again")
+    places = json.loads(cluster.granary("explain", "--json", "/soon"))["chunks"][0]["places"]
+    check(len(places) == 4, f"on four: {places}")
+    check(cluster.granary("get", "/soon", "-") == data, "after two were unplugged: not what was put")
+
+
 def main():
     sets = ["repair-delay-ms=3000"]
     with Cluster(mount=True, chunkservers=6) as cluster:
@@ -206,12 +249,13 @@ def main():
         step("a tree and large files become cold")
         files = made(cluster)
         cools(cluster)
+        packs_have_dictionaries(cluster, files)
         verify(cluster, files, "cold")
         damages(cluster)
         verify(cluster, files, "damaged")
-        cluster.granary("admin", "scrub")
-        wait_for(lambda: all(s["disk"]["scrub_ended"] for s in servers(cluster)), 60, "the scrub to end")
-        wait_for(lambda: is_whole(cluster) and sum(s["disk"]["damage_lost"] for s in servers(cluster)) == 0, 60, "the damaged shards to be made anew")
+        mends(cluster)
+        damages(cluster)
+        mends(cluster)
         forges(cluster)
         kills(cluster, files)
         step("who writes to a cold file makes its chunk hot, and that alone")
@@ -238,6 +282,7 @@ def main():
         cluster.granary("put", "--class", "soon", "-", "/soon", data=files["odd"])
         wait_for(lambda: cluster.status()["chunks_cold"] == 1, 60, "a file of a class that cools soon to be cold")
         check(cluster.granary("get", "/soon", "-") == files["odd"], "cold by itself: not what was put")
+        unplugs(cluster, files["odd"])
         cluster.granary("rm", "-r", "/cold", "/soon")
         cluster.granary("admin", "trash", "empty")
         wait_for(lambda: cluster.status()["chunks"] <= 1 and cluster.status()["garbage"] == 0, 60, "all chunks to go")

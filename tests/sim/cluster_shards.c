@@ -132,7 +132,7 @@ static bool unit_is_right(const struct look *look, const struct coded_index *ind
 	uint32_t length, crc;
 	if (index->unit_bytes != 0)
 		return coded_unpack(index, unit, bytes, decompressor, out, NULL) == OK;
-	return coded_record(unit, bytes, &length, &crc) == OK && coded_unpack_record(unit, bytes, decompressor, out) == OK;
+	return coded_record(unit, bytes, &length, &crc) == OK && coded_unpack_record(index, unit, bytes, decompressor, out) == OK;
 }
 
 static bool units_are_right(struct look *look, const struct coded_index *index)

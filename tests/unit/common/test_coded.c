@@ -228,7 +228,8 @@ static enum err unpack_file(const struct chunk *chunk, const struct coded_index 
 	return coded_unpack(index, unit, bytes_of(chunk, unit), decompressor, out, NULL);
 }
 
-static enum err unpack_blob(const struct chunk *chunk, const struct coded_unit *unit, struct slice blob, struct decompressor *decompressor)
+static enum err unpack_blob(const struct chunk *chunk, const struct coded_index *index, const struct coded_unit *unit, struct slice blob,
+			    struct decompressor *decompressor)
 {
 	static uint8_t out[BLOB_BYTES_MAX];
 	uint32_t length = 0, crc = 0;
@@ -236,7 +237,7 @@ static enum err unpack_blob(const struct chunk *chunk, const struct coded_unit *
 	if (err)
 		return err;
 	assert_true(length <= BLOB_BYTES_MAX);
-	err = coded_unpack_record(unit, bytes_of(chunk, unit), decompressor, out);
+	err = coded_unpack_record(index, unit, bytes_of(chunk, unit), decompressor, out);
 	if (err)
 		return err;
 	assert_int_equal(length, blob.size);
@@ -260,7 +261,7 @@ static enum err unpack_all(const struct chunk *chunk, const struct coded_index *
 	for (size_t i = 0; i < chunk->blobs && !err; at += chunk->lengths[i++]) {
 		const struct coded_unit *unit = coded_index_find(index, chunk->slots[i]);
 		assert_non_null(unit);
-		err = unpack_blob(chunk, unit, slice_of(chunk->raw + at, chunk->lengths[i]), decompressor);
+		err = unpack_blob(chunk, index, unit, slice_of(chunk->raw + at, chunk->lengths[i]), decompressor);
 	}
 	decompressor_close(decompressor);
 	return err;
@@ -495,7 +496,8 @@ static void test_lies(void **state)
 {
 	(void)state;
 	static const struct lie lies[] = {
-		{ "format", 8, 4, 2 },
+		{ "format", 8, 4, 3 },
+		{ "with a dictionary", 8, 4, 2 },
 		{ "one data shard", 12, 1, 1 },
 		{ "no parity", 13, 1, 0 },
 		{ "too much parity", 13, 1, PARITY_SHARDS_MAX + 1 },
@@ -558,6 +560,7 @@ static void test_pack_lies(void **state)
 {
 	(void)state;
 	static const struct lie lies[] = {
+		{ "with a dictionary", 8, 4, 2 },
 		{ "a file", 24, 4, CODED_UNIT_BYTES },
 		{ "less than its records", 28, 8, 49 },
 		{ "firsts behind the last", 64, 4, 2 },
