@@ -29,6 +29,8 @@ struct cold_task {
 
 /* A ColdCommand: begins it, if it has not been begun. ERR_BUSY: too many are under way. */
 MUST_USE enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command);
+/* What it makes, and in which version: no two attempts have the same. */
+struct cold_attempt cold_task_attempt(const struct cold_task *task);
 /* A shard is being made anew here, in that version. */
 bool cold_task_makes(const struct service *service, uint64_t shard, uint64_t version);
 /* The process stops. */

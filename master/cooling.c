@@ -389,6 +389,9 @@ static bool is_of(const struct job *job, const Granary__ColdDone *message, const
 		return false;
 	if (job->task == COLD_REBUILD)
 		return job->shard == message->shard && shard && shard->rebuild_version == message->version;
+#ifdef PLANT_DONE_OF_ANOTHER_ATTEMPT
+	return true;
+#endif
 	return job->version == message->version;
 }
 

@@ -12,10 +12,11 @@
 #define CALM_US 60000000u
 #define RACKS 3u /* of four servers */
 
-enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_COLD, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
+enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_COLD, SUM_TWICE, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
+_Static_assert(SUM_TWICE == CLUSTER_RUN_TWICE, "");
 
-const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "cold chunks", "errors",
-					   "registers undecided", RUNNER_STEPS, RUNNER_MS, NULL };
+const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "cold chunks",
+					   "made by two", "errors", "registers undecided", RUNNER_STEPS, RUNNER_MS, NULL };
 
 void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint64_t limit_us, const char *what)
 {
@@ -116,6 +117,7 @@ static void add(const struct run *run, uint64_t *sum)
 	sum[SUM_GETS] += counts->gets;
 	sum[SUM_LOCKS] += counts->locks;
 	sum[SUM_COLD] += counts->cold;
+	sum[SUM_TWICE] += counts->twice;
 	sum[SUM_ERRORS] += counts->errors;
 	sum[SUM_STEPS] += sim_steps(run->world.sim);
 	sum[SUM_MS] += sim_now_us(run->world.sim) / 1000;

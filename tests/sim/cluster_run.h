@@ -9,6 +9,7 @@
 
 /* What runs of one program add up, as runner.h wants it. */
 extern const char *const cluster_run_counts[];
+#define CLUSTER_RUN_TWICE 8u /* the place of "made by two" in them */
 
 struct cluster_run_options {
 	uint64_t seed;

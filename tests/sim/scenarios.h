@@ -13,6 +13,8 @@ struct scenario {
 	bool never_sync;
 	uint32_t late_per_million;
 	bool cools; /* with five chunkservers or seven */
+	unsigned chunkservers; /* not 0: with so many */
+	uint64_t made_twice; /* shards or chunks, after all seeds, at least */
 };
 
 /* NULL: there is none of that number. */
@@ -43,6 +45,7 @@ void play_gray_failure(struct run *run);
 /* scenarios_cold.c */
 void play_holders_lost(struct run *run);
 void play_rebuilt_twice(struct run *run);
+void play_cooled_twice(struct run *run);
 /* scenarios_rot.c */
 void play_rot_cold(struct run *run);
 
