@@ -47,6 +47,8 @@ static const struct scenario scenarios[] = {
 	{ .name = "15_collection", .what = "failover between removal and making anew, chunkservers that were away", .play = play_collection,
 	  .seeds = 30 },
 	{ .name = "16_snapshot", .what = "who sends its state to an empty disk is killed on the way", .play = play_snapshot, .seeds = 6 },
+	{ .name = "16_behind_cold", .what = "a master is away while chunks become cold and hot, and leads when it has been brought up",
+	  .play = play_behind, .seeds = 6, .cools = true },
 	{ .name = "18_membership", .what = "a member is removed while it is cut off, comes back, and is added with an empty disk",
 	  .play = play_membership, .seeds = 6 },
 	{ .name = "19_clocks", .what = "clocks jump an hour either way; a clock at half speed", .play = play_clocks, .seeds = 30 },
