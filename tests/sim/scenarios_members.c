@@ -8,6 +8,7 @@
 
 #define WHOLE_US 60000000u
 #define STATES_MAX 16u
+#define ELECTIONS_MAX 8u
 
 static struct node *master(struct run *run, unsigned number)
 {
@@ -79,6 +80,12 @@ void play_rot_master(struct run *run)
 
 /* ---- 06, 16 ---- */
 
+static bool is_leading(void *arg)
+{
+	struct replica *replica = node_replica(arg);
+	return replica && replica_is_leading(replica);
+}
+
 static void replace_disk(const struct run *run, struct node *node)
 {
 	node_stop(node, true);
@@ -131,6 +138,54 @@ void play_snapshot(struct run *run)
 		node_start(empty);
 		wait_whole(run);
 		scenario_goes_on(run, 10, 10000000, "work with the state that was sent");
+	}
+}
+
+static void away(struct run *run, struct node *late, bool cut)
+{
+	for (unsigned i = 1; i < MASTERS; i++)
+		scenario_cut_both(run, late, master(run, late->number + i), cut);
+}
+
+/* The leader and it go on without the third, who then is behind when the leader dies. */
+static void make_leader(struct run *run, struct node *node)
+{
+	for (unsigned i = 0; i < ELECTIONS_MAX && scenario_leader(run) != node; i++) {
+		struct node *leader = scenario_leader(run), *third = master(run, 2 * MASTERS - leader->number - node->number);
+		wait_whole(run);
+		scenario_cut_both(run, leader, third, true);
+		scenario_goes_on(run, 10, 15000000, "work without the third");
+		node_stop(leader, scenario_roll(run, 2) == 0);
+		scenario_cut_both(run, leader, third, false);
+		scenario_leader(run);
+		node_start(leader);
+	}
+	cluster_run_until(run, is_leading, node, 0, "a certain master leads");
+}
+
+/* It was stopped, or could not hear the others (chunkservers go on hearing it), while chunks became cold and hot, and shards were made anew; it leads
+ * as soon as it has been brought up. */
+void play_behind(struct run *run)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		struct node *late = scenario_roll(run, 2) == 0 ? scenario_leader(run) : master(run, (unsigned)scenario_roll(run, MASTERS));
+		struct node *holder = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, world_chunkservers(&run->world)));
+		bool cut = scenario_roll(run, 2) == 0;
+		if (cut)
+			away(run, late, true);
+		else
+			node_stop(late, scenario_roll(run, 2) == 0);
+		scenario_wait(run, scenario_roll(run, 1000000));
+		node_stop(holder, false);
+		scenario_goes_on(run, 20, 15000000, "work of two of three");
+		scenario_wait(run, scenario_roll(run, 4000000));
+		node_start(holder);
+		if (cut)
+			away(run, late, false);
+		else
+			node_start(late);
+		make_leader(run, late);
+		scenario_goes_on(run, 10, 15000000, "work under who was behind");
 	}
 }
 
