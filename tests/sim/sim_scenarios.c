@@ -46,6 +46,8 @@ static const struct scenario scenarios[] = {
 	  .play = play_gray_failure, .seeds = 6 },
 	{ .name = "15_collection", .what = "failover between removal and making anew, chunkservers that were away", .play = play_collection,
 	  .seeds = 30 },
+	{ .name = "15_old_masters_cold", .what = "masters of a snapshot from before chunks became cold and hot, for a while",
+	  .play = play_old_masters, .seeds = 4, .cools = true },
 	{ .name = "16_snapshot", .what = "who sends its state to an empty disk is killed on the way", .play = play_snapshot, .seeds = 6 },
 	{ .name = "16_behind_cold", .what = "a master is away while chunks become cold and hot, and leads when it has been brought up",
 	  .play = play_behind, .seeds = 6, .cools = true },
