@@ -40,7 +40,7 @@ static const struct scenario scenarios[] = {
 	{ .name = "12_rebuilt_twice", .what = "who makes a shard anew is cut off while it does, and another makes it, too", .play = play_rebuilt_twice,
 	  .seeds = 4, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 6 },
 	{ .name = "12_cooled_twice", .what = "who makes a chunk cold, or hot, is cut off while it does, and another does it, too",
-	  .play = play_cooled_twice, .seeds = 4, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 10 },
+	  .play = play_cooled_twice, .seeds = 2, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 6 },
 	{ .name = "13_no_space", .what = "no space on one chunkserver, on all, on the leader", .play = play_no_space, .seeds = 20 },
 	{ .name = "14_gray_failure", .what = "a disk of 2 s, a link of 1 Mbit/s, a link that flaps, at one chunkserver",
 	  .play = play_gray_failure, .seeds = 6 },
