@@ -46,6 +46,7 @@ struct cluster_check {
 	struct on_disk *versions;
 	uint64_t term_led[WORLD_MASTERS]; /* the newest in which it led */
 	unsigned looks;
+	bool ended; /* looking all along */
 	const struct cluster_check_want *want;
 	char why[WHY_BYTES]; /* the end does not hold yet */
 };
@@ -135,13 +136,13 @@ static uint64_t id_of_path(const char *path)
 	return strtoull(strrchr(path, '/') + 1, NULL, 16);
 }
 
-/* Synced or not. */
+/* Synced or not; a file that is only now taken into use has none yet. */
 static uint64_t newest_version(struct sim_host *host, const char *path)
 {
 	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
 	struct chunk_header header;
 	bool is_there = sim_host_read_file(host, path, 0, bytes, sizeof bytes) && chunk_header_parse(bytes, &header) == OK;
-	return is_there ? header.version : 0;
+	return is_there ? header.version : UINT64_MAX;
 }
 
 static bool look_at_file(void *arg, const char *path, uint64_t size)
@@ -204,6 +205,8 @@ static void look_at_makers(struct cluster_check *check)
 static void on_look(void *arg)
 {
 	struct cluster_check *check = arg;
+	if (check->ended)
+		return;
 	bool deep = check->looks++ % LOOKS_PER_DIGEST == 0;
 	look_at_masters(check, deep);
 	look_at_makers(check);
@@ -213,6 +216,11 @@ static void on_look(void *arg)
 			sim_host_each_file(looking.node->host, look_at_file, &looking);
 	}
 	sim_after(check->world->sim, LOOK_US, on_look, check);
+}
+
+void cluster_check_end_looks(struct cluster_check *check)
+{
+	check->ended = true;
 }
 
 struct cluster_check *cluster_check_begin(struct world *world)

@@ -18,6 +18,8 @@ struct cluster_check *cluster_check_begin(struct world *world);
 void cluster_check_close(struct cluster_check *check);
 /* The master's disk is replaced by an empty one: it knows of no terms. */
 void cluster_check_empty_disk(struct cluster_check *check, const struct node *master);
+/* The masters are of another past for a while, and have empty copies made in its versions: only the end is looked at. */
+void cluster_check_end_looks(struct cluster_check *check);
 
 struct cluster_check_want {
 	/* Unsynced data was lost in power cuts: of copies nothing is asked. (One that was new and not synced has no header then, and is

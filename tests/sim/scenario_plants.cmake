@@ -8,6 +8,7 @@ set(scenario_plants
 	master/cooling:REBUILT_OF_BAD:11_rot_cold:5	   # … or takes one that is known to be
 	master/meta/cold:REBUILD_VERSION_REUSED:12_rebuilt_twice:5 # two attempts make a shard in the same version
 	master/cooling:DONE_OF_ANOTHER_ATTEMPT:12_cooled_twice:5 # the end of an attempt is taken for that of the next
+	master/cooling:COOLED_IN_THE_PAST:15_old_masters_cold:40 # masters of an older snapshot give up what has become cold since
 	master/replica:IDS_AGAIN:16_behind_cold:40)	   # a shard has an id that another had
 file(GLOB scenario_parts CONFIGURE_DEPENDS sim/scenarios_*.c)
 add_library(sim_scenarios_parts OBJECT sim/sim_scenarios.c ${scenario_parts} ${cluster_parts})

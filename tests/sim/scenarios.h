@@ -32,6 +32,7 @@ void play_rot_master(struct run *run);
 void play_disk_replaced(struct run *run);
 void play_snapshot(struct run *run);
 void play_behind(struct run *run);
+void play_old_masters(struct run *run);
 void play_membership(struct run *run);
 /* scenarios_data.c */
 void play_power_cut(struct run *run);
