@@ -324,6 +324,8 @@ static bool copy_open(struct cluster_check *check, uint64_t id, const Granary__C
 	if (copy->header.version != chunk->version)
 		return not_yet(check, "chunk %016" PRIx64 " at %s has version %" PRIu64 ", the masters have %" PRIu64, id, copy->node->name,
 			       copy->header.version, chunk->version);
+	if (copy->header.copy != COPY_COMPLETE)
+		return not_yet(check, "chunk %016" PRIx64 " at %s is not complete, or has retired", id, copy->node->name);
 	return true;
 }
 

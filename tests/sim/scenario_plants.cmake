@@ -3,6 +3,7 @@ set(scenario_plants
 	chunkserver/master_link:CHUNK_LEASE_UNCHECKED:07_lease_ran_out:600 # who was left out and does not know goes on serving
 	chunkserver/master_link:CHUNK_LEASE_WALL_CLOCK:07_lease_ran_out:1000 # a lease is counted by a clock that jumps
 	chunkserver/chunk_op:VERSION_CHECK_SKIPPED:07_lease_ran_out:20	   # a member takes what is meant for a chain of before
+	master/failure:RETIRED_MEMBER_STAYS:13_leader_lost_retiring:10 # who retired its copy remains a member: writers wait for ever
 	chunkserver/scrub:SETS_NOT_LOOKED_AT:11_rot_cold:5	   # a scrub looks at each shard alone
 	chunkserver/rebuild_op:WRONG_SOURCE_NOT_SOUGHT:11_rot_cold:5 # a rebuild from a shard that is wrong fails, again and again
 	master/cooling:REBUILT_OF_BAD:11_rot_cold:5	   # … or takes one that is known to be

@@ -41,6 +41,7 @@ void play_half_written(struct run *run);
 void play_stale_replica(struct run *run);
 void play_stale_last_replica(struct run *run);
 void play_no_space(struct run *run);
+void play_leader_lost_retiring(struct run *run);
 void play_collection(struct run *run);
 void play_lease_ran_out(struct run *run);
 void play_gray_failure(struct run *run);

@@ -42,6 +42,8 @@ static const struct scenario scenarios[] = {
 	{ .name = "12_cooled_twice", .what = "who makes a chunk cold, or hot, is cut off while it does, and another does it, too",
 	  .play = play_cooled_twice, .seeds = 2, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 6 },
 	{ .name = "13_no_space", .what = "no space on one chunkserver, on all, on the leader", .play = play_no_space, .seeds = 20 },
+	{ .name = "13_leader_lost_retiring", .what = "a copy retires because its disk is full, and the leader is lost before the master has left it out",
+	  .play = play_leader_lost_retiring, .seeds = 10 },
 	{ .name = "14_gray_failure", .what = "a disk of 2 s, a link of 1 Mbit/s, a link that flaps, at one chunkserver",
 	  .play = play_gray_failure, .seeds = 6 },
 	{ .name = "15_collection", .what = "failover between removal and making anew, chunkservers that were away", .play = play_collection,
