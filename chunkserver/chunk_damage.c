@@ -131,6 +131,13 @@ void chunk_tear(struct chunk *chunk, uint32_t first, uint32_t end)
 	chunk_store_tell_damaged(chunk);
 }
 
+/* In one that is about to be deleted nothing is wrong for anybody. */
+static void count_found(const struct chunk *chunk, uint32_t count)
+{
+	bool waived = chunk->damage_waived || chunk->state == CHUNK_DELETED;
+	chunk_store_count_damage(chunk->store, count, waived ? count : 0);
+}
+
 void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, const char *how)
 {
 	uint32_t news = 0;
@@ -147,7 +154,7 @@ void chunk_found_damaged(struct chunk *chunk, uint32_t first, uint32_t end, cons
 		chunk->mend_after_ms = 0;
 	log_error("blocks_damaged", "chunk=%016" PRIx64 " first=%" PRIu32 " blocks=%" PRIu32 " found_by=%s", chunk->id, first,
 		  end - first, how);
-	chunk_store_count_damage(chunk->store, news, 0);
+	count_found(chunk, news);
 	remember(chunk);
 	chunk_store_tell_damaged(chunk);
 }
@@ -232,7 +239,7 @@ void pack_found_damaged(struct chunk *chunk, uint32_t slot, const char *how)
 	if (how == NULL)
 		return; /* only remembered */
 	log_error("record_damaged", "pack=%016" PRIx64 " slot=%" PRIu32 " found_by=%s", chunk->id, slot, how);
-	chunk_store_count_damage(chunk->store, 1, 0);
+	count_found(chunk, 1);
 	remember(chunk);
 	chunk_store_tell_damaged(chunk);
 }

@@ -13,6 +13,7 @@ struct deleting {
 	char *path;
 	char *free_path;
 	int free_number;
+	bool is_free; /* holds an empty file now */
 	void (*done)(void *arg, enum err err);
 	void *arg;
 	enum err err;
@@ -25,6 +26,9 @@ static void remove_file(struct work *work)
 	deleting->err = kv_sync(deleting->store->index.kv);
 	if (deleting->err == OK)
 		deleting->err = store_files_remove(loop, deleting->path, deleting->free_path);
+	deleting->is_free = deleting->err == OK;
+	if (deleting->err == ERR_NOT_FOUND) /* the disk has lost it */
+		deleting->err = OK;
 	if (deleting->err == OK)
 		deleting->err = store_files_sync_folder(loop, deleting->path);
 }
@@ -34,7 +38,7 @@ static void removed(struct work *work)
 	struct deleting *deleting = container_of(work, struct deleting, work);
 	struct chunk_store *store = deleting->store;
 	DL_DELETE2(store->deletings, deleting, previous, next);
-	store_files_settle(&store->files, deleting->free_number, deleting->err == OK);
+	store_files_settle(&store->files, deleting->free_number, deleting->is_free);
 	if (deleting->err != OK)
 		chunk_store_fail(store, "delete", deleting->err);
 	deleting->done(deleting->arg, deleting->err);

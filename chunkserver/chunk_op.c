@@ -9,6 +9,7 @@
 #include "chunkserver/chain.h"
 #include "chunkserver/chunk_retry.h"
 #include "chunkserver/chunk_write.h"
+#include "chunkserver/cold_task.h"
 #include "chunkserver/fill.h"
 #include "chunkserver/master_link.h"
 #include "chunkserver/mend.h"
@@ -315,8 +316,11 @@ static void start_write(struct chunk_op *op)
 	}
 	/* What is in it elsewhere, or was, is not here: what it is to be written into. */
 	if (op->from_client && chunk_is_lost(chunk)) {
-		chunk_op_refuse(op, ERR_DATA_LOST);
-		return;
+		if (!cold_task_makes(op->service, chunk->id, chunk->version)) {
+			chunk_op_refuse(op, ERR_DATA_LOST);
+			return;
+		}
+		mend_filled(chunk); /* all of it is written anew, in a version that nobody else asks for */
 	}
 	if (tells_loss(op))
 		return;

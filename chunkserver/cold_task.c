@@ -18,13 +18,17 @@ static bool is_rebuild(const Granary__ColdCommand *command)
 	return command->task == COLD_REBUILD;
 }
 
-/* What is made, and in which version: no two attempts have the same. */
 static struct cold_attempt attempt_of(const Granary__ColdCommand *command)
 {
 	const Granary__ShardLocation *shard = command->coded->shards[command->shard];
 	return (struct cold_attempt){ .task = command->task,
 				    .chunk = is_rebuild(command) ? shard->shard : command->chunk->chunk,
 				    .version = is_rebuild(command) ? shard->version : command->chunk->version };
+}
+
+struct cold_attempt cold_task_attempt(const struct cold_task *task)
+{
+	return attempt_of(task->command);
 }
 
 static bool is_same(const struct cold_attempt *one, const struct cold_attempt *other)
@@ -128,7 +132,7 @@ void cold_task_end(struct cold_task *task, enum err err, Granary__Coding *coding
 		task_free(task);
 		return;
 	}
-	service->cold_ended[service->cold_ended_next++ % COLD_ENDED_REMEMBERED] = attempt_of(task->command);
+	service->cold_ended[service->cold_ended_next++ % COLD_ENDED_REMEMBERED] = cold_task_attempt(task);
 	tell(service, task->command, err, coding);
 	message_free(coding == NULL ? NULL : &coding->base);
 	task_free(task);
@@ -165,7 +169,7 @@ enum err cold_task_begin(struct service *service, const Granary__ColdCommand *co
 		return ERR_INVALID;
 	struct cold_attempt this = attempt_of(command);
 	DL_FOREACH2 (service->cold_tasks, task, next) {
-		struct cold_attempt other = attempt_of(task->command);
+		struct cold_attempt other = cold_task_attempt(task);
 		if (is_same(&other, &this))
 			return OK;
 	}
@@ -202,6 +206,18 @@ struct cold_task *cold_verify(struct service *service, const Granary__ChunkLocat
 	struct cold_task *task = verify_open(done, arg);
 	task_add(service, task, &command);
 	return task;
+}
+
+bool cold_task_makes(const struct service *service, uint64_t shard, uint64_t version)
+{
+	const struct cold_attempt wanted = { .task = COLD_REBUILD, .chunk = shard, .version = version };
+	const struct cold_task *task;
+	DL_FOREACH2 (service->cold_tasks, task, next) {
+		struct cold_attempt attempt = cold_task_attempt(task);
+		if (is_same(&attempt, &wanted))
+			return true;
+	}
+	return false;
 }
 
 void cold_task_abort(struct cold_task *task)

@@ -29,6 +29,10 @@ struct cold_task {
 
 /* A ColdCommand: begins it, if it has not been begun. ERR_BUSY: too many are under way. */
 MUST_USE enum err cold_task_begin(struct service *service, const Granary__ColdCommand *command);
+/* What it makes, and in which version: no two attempts have the same. */
+struct cold_attempt cold_task_attempt(const struct cold_task *task);
+/* A shard is being made anew here, in that version. */
+bool cold_task_makes(const struct service *service, uint64_t shard, uint64_t version);
 /* The process stops. */
 void cold_tasks_abort(struct service *service);
 /* One alone; only for COLD_VERIFY. */
@@ -36,8 +40,8 @@ void cold_task_abort(struct cold_task *task);
 
 /* What a set of shards has been found to be. ERR_CORRUPT, ERR_TOO_MANY as coded_judge; else it could not be read. bad: bits. */
 typedef void cold_verified_fn(void *arg, enum err err, uint64_t bad);
-/* Not the master's: looks whether all shards of a set are what they should be (verify_op.c). Never calls done from within, nor after an abort.
- * NULL: too many tasks are under way, or the location is not of a set. */
+/* Not the master's: looks whether all shards of a set are what they should be (verify_op.c), and tells the master which are not. Never calls
+ * done (or NULL) from within, nor after an abort. NULL: too many tasks are under way, or the location is not of a set. */
 struct cold_task *cold_verify(struct service *service, const Granary__ChunkLocation *location, cold_verified_fn *done, void *arg);
 
 /* For the kinds: allocated by mem_zero, with step and clear set. */

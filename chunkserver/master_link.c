@@ -50,7 +50,7 @@ struct master_link {
 	uint64_t sent_ms; /* of the call under way */
 	rpc_call_id call; /* register or heartbeat */
 	struct timer timer;
-	bool inventory_wanted;
+	bool inventory_wanted, inventory_failed; /* there are more pages; all of it once more, when the master is heard */
 	uint64_t inventory_after;
 	rpc_call_id inventory_call;
 	struct report *reports;
@@ -58,7 +58,7 @@ struct master_link {
 };
 
 static void send_register(struct master_link *link);
-static void send_inventory(struct master_link *link);
+static void begin_inventory(struct master_link *link);
 
 /* ---------------------------------------------------------------- finding the leader */
 
@@ -69,7 +69,7 @@ static void leave(struct master_link *link)
 	if (link->inventory_call != 0)
 		rpc_call_cancel(link->rpc, link->inventory_call);
 	link->call = link->inventory_call = 0;
-	link->inventory_wanted = false;
+	link->inventory_wanted = link->inventory_failed = false;
 	link->registered = false;
 	if (link->peer != NULL)
 		rpc_peer_close(link->peer);
@@ -162,12 +162,8 @@ static void on_register(void *arg, const struct rpc_result *result)
 	/* Before the lease: what it says must hold for all that is served under it. */
 	link->options.sessions(link->options.arg, reply->sessions_known, reply->sessions, reply->n_sessions);
 	take_lease(link, reply->lease_ms);
-	if (reply->send_inventory) {
-		link->inventory_after = 0;
-		link->inventory_wanted = true;
-		if (link->inventory_call == 0)
-			send_inventory(link);
-	}
+	if (reply->send_inventory)
+		begin_inventory(link);
 	/* Without a lease yet the first heartbeat is urgent. */
 	timer_start(&link->timer, reply->lease_ms == 0 ? CHUNKSERVER_HEARTBEAT_MS / 6 : CHUNKSERVER_HEARTBEAT_MS);
 }
@@ -217,11 +213,8 @@ static void on_heartbeat(void *arg, const struct rpc_result *result)
 	}
 	take_lease(link, reply->lease_ms);
 	take_settings(link, reply->settings);
-	if (reply->send_inventory && !link->inventory_wanted && link->inventory_call == 0) {
-		link->inventory_after = 0;
-		link->inventory_wanted = true;
-		send_inventory(link);
-	}
+	if ((reply->send_inventory || link->inventory_failed) && !link->inventory_wanted && link->inventory_call == 0)
+		begin_inventory(link);
 	if (reply->register_again || link->options.wants_registration(link->options.arg)) {
 		send_register(link);
 		return;
@@ -302,6 +295,8 @@ static bool add_to_page(void *arg, const Granary__ChunkLocation *location)
 	return page->count < INVENTORY_CHUNKS_MAX;
 }
 
+static void send_inventory(struct master_link *link);
+
 static void on_inventory(void *arg, const struct rpc_result *result)
 {
 	struct master_link *link = arg;
@@ -309,6 +304,7 @@ static void on_inventory(void *arg, const struct rpc_result *result)
 	if (result->err != OK) {
 		log_warn("inventory_failed", "error=%s", err_name(result->err));
 		link->inventory_wanted = false;
+		link->inventory_failed = true;
 	}
 	if (link->inventory_wanted)
 		send_inventory(link);
@@ -336,6 +332,15 @@ static void send_inventory(struct master_link *link)
 	for (size_t i = 0; i < page->count; i++)
 		free(page->held[i]);
 	free(page);
+}
+
+static void begin_inventory(struct master_link *link)
+{
+	link->inventory_after = 0;
+	link->inventory_wanted = true;
+	link->inventory_failed = false;
+	if (link->inventory_call == 0)
+		send_inventory(link);
 }
 
 /* ---------------------------------------------------------------- failures of chains */

@@ -5,12 +5,14 @@
  * HEAD: of any other, with our place in it. READ: a piece of k others gives that piece of ours, which is written. CHECK: what is on our disk
  * then is read back, and computed once more, from others of the set if there are more than k, and has to be the same (a buffer that was
  * reused too early makes wrong bytes under a right checksum). It is written in a version of its own; the master counts on it when it is told. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "chunkserver/cold_task.h"
 #include "chunkserver/shard_source.h"
 #include "common/base/check.h"
+#include "common/sys/log.h"
 
 enum rebuild_state {
 	REBUILD_HEAD,
@@ -57,13 +59,39 @@ static void rebuild_clear(struct cold_task *task)
 	shard_calls_clear(&rebuild->own);
 }
 
+/* Without ours. */
+static Granary__ChunkLocation *set_of_others(const struct rebuild *rebuild)
+{
+	const Granary__ColdCommand *command = rebuild->task.command;
+	Granary__ChunkLocation *set = (Granary__ChunkLocation *)message_copy(&command->chunk->base);
+	set->coded = (Granary__CodedLocation *)message_copy(&command->coded->base);
+	set->coded->shards[place_of(rebuild)]->server = 0;
+	return set;
+}
+
+/* If what was computed twice is not the same, or heads are of different sets, one of the others is wrong: it is looked for, or it would be so
+ * every time. */
+static void end(struct rebuild *rebuild, enum err err)
+{
+	struct service *service = rebuild->task.service;
+	Granary__ChunkLocation *set = err == ERR_CORRUPT ? set_of_others(rebuild) : NULL;
+#ifdef PLANT_WRONG_SOURCE_NOT_SOUGHT
+	message_free(set == NULL ? NULL : &set->base);
+	set = NULL;
+#endif
+	cold_task_end(&rebuild->task, err, NULL);
+	if (set != NULL && cold_verify(service, set, NULL, NULL) == NULL)
+		log_warn("set_not_verified", "chunk=%016" PRIx64 " error=%s", set->chunk, err_name(ERR_BUSY));
+	message_free(set == NULL ? NULL : &set->base);
+}
+
 static void on_source(void *arg)
 {
 	struct rebuild *rebuild = arg;
 	if (rebuild->source.err == OK)
 		rebuild->task.step(&rebuild->task);
 	else
-		cold_task_end(&rebuild->task, rebuild->source.err, NULL);
+		end(rebuild, rebuild->source.err);
 }
 
 static void on_own(void *arg)
@@ -73,7 +101,7 @@ static void on_own(void *arg)
 	if (err == OK)
 		rebuild->task.step(&rebuild->task);
 	else
-		cold_task_end(&rebuild->task, err, NULL);
+		end(rebuild, err);
 }
 
 static void call_own(struct rebuild *rebuild, enum shard_call_kind kind, uint32_t offset, uint32_t bytes)
@@ -137,7 +165,7 @@ static void take_head(struct rebuild *rebuild)
 	rebuild->end = source->head_bytes + (index.shard_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
 	coded_index_deinit(&index);
 	if (err != OK) {
-		cold_task_end(&rebuild->task, err, NULL);
+		end(rebuild, err);
 		return;
 	}
 	coded_head_set_place(source->head, place_of(rebuild));
@@ -203,7 +231,7 @@ static void step_check(struct rebuild *rebuild)
 		if (rebuild->same)
 			piece_ended(rebuild, REBUILD_CHECK, REBUILD_END);
 		else
-			cold_task_end(&rebuild->task, ERR_CORRUPT, NULL);
+			end(rebuild, ERR_CORRUPT);
 		break;
 	default:
 		cold_task_end(&rebuild->task, OK, NULL);

@@ -38,29 +38,12 @@ static uint64_t versions_of(const Granary__CodedLocation *coded)
 	return sum;
 }
 
-static void tell(const struct scrub_set *set, uint64_t bad)
-{
-	const Granary__CodedLocation *coded = set->location->coded;
-	for (size_t place = 0; place < coded->n_shards; place++) {
-		const Granary__ShardLocation *shard = coded->shards[place];
-		if ((bad >> place & 1) == 0)
-			continue;
-		log_error("shard_wrong", "chunk=%016" PRIx64 " place=%zu shard=%016" PRIx64 " server=%016" PRIx64, set->owner, place, shard->shard,
-			  shard->server);
-		master_link_report(set->service->link, &(struct master_link_failure){ .chunk = shard->shard,
-										      .version = shard->version,
-										      .server = shard->server,
-										      .lost = true });
-	}
-}
-
 static void verified(void *arg, enum err err, uint64_t bad)
 {
 	struct scrub_set *set = arg;
 	unsigned wrong = (unsigned)__builtin_popcountll(bad);
 	set->task = NULL;
 	if (err == ERR_CORRUPT || err == ERR_TOO_MANY) {
-		log_error("shards_differ", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(err));
 		finish(set, set->wrong > 0 ? set->wrong : 1, 0);
 	} else if (err != OK && err != ERR_BUSY && err != ERR_STALE_VERSION && set->wrong == 0) {
 		log_warn("set_not_verified", "chunk=%016" PRIx64 " error=%s", set->owner, err_name(err));
@@ -70,7 +53,6 @@ static void verified(void *arg, enum err err, uint64_t bad)
 	} else if (bad == 0) {
 		finish(set, set->wrong, set->wrong);
 	} else {
-		tell(set, bad);
 		if (set->wrong == 0)
 			set->until_ms = loop_now_ms(set->service->loop) + set->wait_ms;
 		set->wrong = wrong > set->wrong ? wrong : set->wrong;
@@ -94,8 +76,8 @@ static void located(void *arg, const struct rpc_result *result)
 		again(set);
 		return;
 	}
-	if (result->err != OK || !is_ours(set, location->coded)) {
-		finish(set, set->wrong, 0);
+	if (result->err != OK || !is_ours(set, location->coded)) { /* it is hot, or deleted, and nothing of it is wrong any more */
+		finish(set, set->wrong, set->wrong);
 		return;
 	}
 	if (versions_of(location->coded) < set->versions) { /* not made anew yet */

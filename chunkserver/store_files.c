@@ -176,13 +176,9 @@ char *store_files_free_path(const struct store_files *files, int number)
 enum err store_files_remove(struct loop *loop, const char *path, const char *free_path)
 {
 	struct file *file = NULL;
-	if (free_path == NULL) {
-		enum err gone = file_unlink(loop, path);
-		return gone == ERR_NOT_FOUND ? OK : gone;
-	}
+	if (free_path == NULL)
+		return file_unlink(loop, path);
 	enum err err = file_rename(loop, path, free_path);
-	if (err == ERR_NOT_FOUND)
-		return OK;
 	if (err == OK)
 		err = file_open(loop, free_path, FILE_WRITE | FILE_TRUNCATE, &file);
 	file_unref(file);

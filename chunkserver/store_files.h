@@ -48,7 +48,7 @@ int store_files_take(struct store_files *files);
 int store_files_vacate(struct store_files *files);
 void store_files_settle(struct store_files *files, int number, bool ready);
 char *store_files_free_path(const struct store_files *files, int number);
-/* Worker: removes a chunk's file; into `free_path` emptied, or (NULL) for good. OK if it is not there. */
+/* Worker: removes a chunk's file; into `free_path` emptied, or (NULL) for good. ERR_NOT_FOUND: it is not there, nor is there now a free one. */
 MUST_USE enum err store_files_remove(struct loop *loop, const char *path, const char *free_path);
 
 /* Moves a file or directory out of the way. Also on a worker. */

@@ -3,14 +3,18 @@
  *   FIRSTS -> READ <-> (take) -> (judge) -> end
  *
  * FIRSTS: the first block of each says how long they are. READ: all of each, from their disks, a piece at a time, kept in memory. Then they are
- * judged together (common/data/coded_judge.h). If one of them cannot be read now nothing is said; one that is too short is wrong. */
+ * judged together (common/data/coded_judge.h). If one of them cannot be read now nothing is said; one that is too short, or gone, is wrong. Those that
+ * have no server in the location are left out. Of each that is wrong the master is told, who has it made anew. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "chunkserver/cold_task.h"
+#include "chunkserver/master_link.h"
 #include "chunkserver/shard_calls.h"
 #include "common/base/check.h"
 #include "common/data/coded_judge.h"
+#include "common/sys/log.h"
 
 enum verify_state { VERIFY_FIRSTS, VERIFY_SIZE, VERIFY_READ, VERIFY_TAKE, VERIFY_TAKEN, VERIFY_JUDGED };
 
@@ -18,7 +22,8 @@ struct verify {
 	struct cold_task task;
 	enum verify_state state;
 	struct shard_calls calls;
-	uint64_t shorter; /* bits */
+	uint64_t shorter; /* bits; and those that are absent, or gone: */
+	uint64_t gone;	  /* their servers have none */
 	uint32_t offset;
 	uint8_t *shards[SHARDS_MAX];
 	struct coded_set set; /* of those */
@@ -46,13 +51,35 @@ static void verify_clear(struct cold_task *task)
 		free(verify->shards[place]);
 }
 
+static void tell(const struct verify *verify)
+{
+	const struct service *service = verify->task.service;
+	const Granary__ColdCommand *command = verify->task.command;
+	for (unsigned place = 0; place < shard_count(verify); place++) {
+		const Granary__ShardLocation *shard = command->coded->shards[place];
+		if ((verify->bad >> place & 1) == 0)
+			continue;
+		log_error("shard_wrong", "chunk=%016" PRIx64 " place=%u shard=%016" PRIx64 " server=%016" PRIx64, command->chunk->chunk, place,
+			  shard->shard, shard->server);
+		master_link_report(service->link, &(struct master_link_failure){ .chunk = shard->shard,
+										 .version = shard->version,
+										 .server = shard->server,
+										 .lost = true });
+	}
+}
+
 static void end(struct verify *verify, enum err err)
 {
 	cold_verified_fn *done = verify->done;
 	void *arg = verify->arg;
 	uint64_t bad = verify->bad;
+	if (err == OK)
+		tell(verify);
+	else if (err == ERR_CORRUPT || err == ERR_TOO_MANY)
+		log_error("shards_differ", "chunk=%016" PRIx64 " error=%s", verify->task.command->chunk->chunk, err_name(err));
 	cold_task_end(&verify->task, err, NULL);
-	done(arg, err, bad);
+	if (done != NULL)
+		done(arg, err, bad);
 }
 
 static void on_called(void *arg)
@@ -60,8 +87,9 @@ static void on_called(void *arg)
 	struct verify *verify = arg;
 	for (unsigned place = 0; place < shard_count(verify); place++) {
 		enum err err = (verify->calls.places >> place & 1) != 0 ? verify->calls.errs[place] : OK;
-		if (err == ERR_RANGE) {
+		if (err == ERR_RANGE || err == ERR_NO_CHUNK) {
 			verify->shorter |= 1ull << place;
+			verify->gone |= err == ERR_NO_CHUNK ? 1ull << place : 0;
 		} else if (err != OK) {
 			end(verify, err == ERR_CORRUPT ? ERR_BUSY : err); /* what its server finds by itself */
 			return;
@@ -77,7 +105,7 @@ static void read_all(struct verify *verify, uint32_t bytes, enum verify_state ne
 	verify->calls.bytes = bytes;
 	verify->state = next;
 	if (verify->calls.places == 0)
-		end(verify, ERR_CORRUPT);
+		end(verify, verify->gone != 0 ? ERR_NO_CHUNK : ERR_CORRUPT); /* all of the set is, perhaps: it is hot */
 	else
 		shard_calls_start(&verify->calls);
 }
@@ -88,6 +116,9 @@ static void begin(struct verify *verify)
 	verify->set = (struct coded_set){ .data_shards = command->coded->data_shards,
 					  .parity_shards = command->coded->parity_shards,
 					  .chunk = command->chunk->chunk };
+	for (unsigned place = 0; place < shard_count(verify); place++)
+		verify->set.absent |= command->coded->shards[place]->server == 0 ? 1ull << place : 0;
+	verify->shorter = verify->set.absent;
 	shard_calls_init(&verify->calls, verify->task.service, command->coded);
 	verify->calls.kind = SHARD_READ;
 	verify->calls.from_disk = true;

@@ -9,6 +9,7 @@
 #include "common/data/erasure.h"
 
 #define PIECE_BYTES FRAME_DATA_BYTES_MAX
+#define TRIES_MAX 2000u /* of sets of k */
 
 enum question_state { NOT_ASKED, ASKED, ANSWERED, FAILED };
 
@@ -37,6 +38,9 @@ struct degraded_read {
 	/* The range of the lost shard's file, and the piece of it that is being gathered. */
 	uint32_t from, end, offset, bytes;
 	uint8_t *range;
+	/* The first k would not do: the range of each of the others that are there. */
+	bool all;
+	uint8_t *ranges[SHARDS_MAX];
 	struct question questions[SHARDS_MAX];
 	struct timer hedge;
 	struct defer begin;
@@ -69,6 +73,8 @@ void degraded_read_cancel(struct degraded_read *read)
 	coded_head_unref(read->head);
 	free(read->index_bytes);
 	free(read->range);
+	for (unsigned place = 0; place < SHARDS_MAX; place++)
+		free(read->ranges[place]);
 	free(read);
 }
 
@@ -213,25 +219,28 @@ static enum err unpack_blocks(const struct degraded_read *read, struct iobuf **o
 	return err;
 }
 
-static void unit_done(struct degraded_read *read)
+static enum err unpack(const struct degraded_read *read, struct iobuf **out)
 {
-	struct iobuf *data = NULL;
-	enum err err = read->head->index.unit_bytes == 0 ? unpack_record(read, &data) : unpack_blocks(read, &data);
-	read_end(read, err, err == OK ? data : NULL);
-	iobuf_unref(data);
+	enum err err = read->head->index.unit_bytes == 0 ? unpack_record(read, out) : unpack_blocks(read, out);
+	if (err) {
+		iobuf_unref(*out);
+		*out = NULL;
+	}
+	return err;
 }
 
-static void decode(struct degraded_read *read)
+/* `sources`: by place; of k of them, from the first on. */
+static void decode(const struct degraded_read *read, const uint8_t *const *by_place, uint32_t bytes, uint8_t *out)
 {
-	uint8_t have[DATA_SHARDS_MAX], wanted = (uint8_t)read->lost, *out = read->range + (read->offset - read->from);
+	uint8_t have[DATA_SHARDS_MAX], wanted = (uint8_t)read->lost;
 	const uint8_t *sources[DATA_SHARDS_MAX];
 	unsigned count = 0;
 	struct erasure erasure;
 	for (unsigned place = 0; place < shard_count(read) && count < read->place.data_shards; place++) {
-		if (read->questions[place].state != ANSWERED)
+		if (!by_place[place])
 			continue;
 		have[count] = (uint8_t)place;
-		sources[count++] = read->questions[place].data->bytes;
+		sources[count++] = by_place[place];
 	}
 	struct erasure_question question = {.data_shards = read->place.data_shards,
 					    .parity_shards = read->place.parity_shards,
@@ -239,8 +248,72 @@ static void decode(struct degraded_read *read)
 					    .wanted = &wanted,
 					    .wanted_count = 1};
 	erasure_init_decoder(&erasure, &question);
-	erasure_run(&erasure, read->bytes, sources, &out);
+	erasure_run(&erasure, bytes, sources, &out);
 	erasure_deinit(&erasure);
+}
+
+static void decode_piece(struct degraded_read *read)
+{
+	const uint8_t *by_place[SHARDS_MAX] = { NULL };
+	for (unsigned place = 0; place < shard_count(read); place++)
+		if (read->questions[place].state == ANSWERED)
+			by_place[place] = read->questions[place].data->bytes;
+	decode(read, by_place, read->bytes, read->range + (read->offset - read->from));
+}
+
+static void keep_piece(struct degraded_read *read)
+{
+	for (unsigned place = 0; place < shard_count(read); place++) {
+		if (read->questions[place].state != ANSWERED)
+			continue;
+		if (!read->ranges[place])
+			read->ranges[place] = mem_alloc(read->end - read->from);
+		memcpy(read->ranges[place] + (read->offset - read->from), read->questions[place].data->bytes, read->bytes);
+	}
+}
+
+/* The next larger number with as many bits. */
+static uint64_t next_with_as_many(uint64_t bits)
+{
+	uint64_t low = bits & (~bits + 1), ripple = bits + low;
+	return ((bits ^ ripple) >> 2) / low | ripple;
+}
+
+/* All of what is there without some, as many as are too many. */
+static enum err try_sets(struct degraded_read *read, struct iobuf **out)
+{
+	unsigned places[SHARDS_MAX], count = 0, tries = 0;
+	for (unsigned place = 0; place < shard_count(read); place++)
+		if (read->ranges[place] && read->questions[place].state != FAILED)
+			places[count++] = place;
+	if (count <= read->place.data_shards)
+		return ERR_CORRUPT;
+	for (uint64_t without = (1ull << (count - read->place.data_shards)) - 1; without < 1ull << count && tries++ < TRIES_MAX;
+	     without = next_with_as_many(without)) {
+		const uint8_t *by_place[SHARDS_MAX] = { NULL };
+		for (unsigned i = 0; i < count; i++)
+			by_place[places[i]] = without >> i & 1 ? NULL : read->ranges[places[i]];
+		decode(read, by_place, read->end - read->from, read->range);
+		if (unpack(read, out) == OK)
+			return OK;
+	}
+	return ERR_CORRUPT;
+}
+
+static void next_piece(struct degraded_read *read);
+
+static void unit_done(struct degraded_read *read)
+{
+	struct iobuf *data = NULL;
+	enum err err = read->all ? try_sets(read, &data) : unpack(read, &data);
+	if (err == ERR_CORRUPT && !read->all) {
+		read->all = true;
+		read->offset = read->from;
+		next_piece(read);
+		return;
+	}
+	read_end(read, err, data);
+	iobuf_unref(data);
 }
 
 static void next_piece(struct degraded_read *read)
@@ -262,13 +335,16 @@ static void gather(struct degraded_read *read)
 		answered += read->questions[place].state == ANSWERED;
 		asked += read->questions[place].state == ASKED;
 	}
-	if (answered >= read->place.data_shards) {
-		decode(read);
+	if (answered >= read->place.data_shards && (!read->all || (asked == 0 && best(read) == SHARDS_MAX))) {
+		if (read->all)
+			keep_piece(read);
+		else
+			decode_piece(read);
 		read->offset += read->bytes;
 		next_piece(read);
 		return;
 	}
-	while (answered + asked < read->place.data_shards) {
+	while (answered + asked < read->place.data_shards || read->all) {
 		unsigned place = best(read);
 		if (place == SHARDS_MAX)
 			break;

@@ -4,7 +4,8 @@
  *   INDEX (of any shard, kept) -> GATHER <-> (decode) -> unpacked, checked, done
  *
  * The k that answer first count: of those that are asked one that takes long is not waited for, but another asked as well, as often as
- * servers_may_hedge allows. What does not fit its writer's checksums in the end is ERR_CORRUPT. */
+ * servers_may_hedge allows. If the unit does not fit its writer's checksums then, one of those was wrong, too, and sound by its own (the scrub will
+ * find it): all that are there are gathered, and k of them tried after others until it fits. ERR_CORRUPT: it never did. */
 #ifndef GRANARY_CLIENT_DEGRADED_READ_H
 #define GRANARY_CLIENT_DEGRADED_READ_H
 

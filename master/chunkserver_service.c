@@ -396,14 +396,14 @@ static bool must_hear(const Granary__Chunk *chunk, uint64_t server, const Granar
 	return held->version < chunk->version || gives || (held->copy == HELD_JOINING && chunk->joining != server);
 }
 
-/* Of a version that has passed; of a shard perhaps one that was given up while it was being made; of a cold chunk what was deleted when it became
- * cold, and came back with the power. */
+/* Of a version that has passed; of a shard perhaps one that was given up while it was being made; of a cold chunk there are no copies. */
 static bool is_older(const Granary__Chunk *chunk, uint64_t server, const Granary__ChunkHeld *held)
 {
 	bool given_up = held->version <= chunk->rebuild_version && held->version > chunk->version && chunk->rebuilding != server;
-	bool was_hot = chunk->cold && chunk->n_replicas == 0 && held->version == chunk->version;
 
-	return held->version < chunk->version || given_up || was_hot;
+	bool is_cold = chunk->cold && chunk->n_replicas == 0 && held->version == chunk->version;
+
+	return held->version < chunk->version || given_up || is_cold;
 }
 
 static void inventory_soon(const struct chunkserver_service *service, struct server *server)

@@ -49,6 +49,25 @@ unsigned cooling_tasks_of(const struct cooling *cooling, uint64_t server)
 	return count;
 }
 
+/* What becomes of a chunk by a wrong belief is deleted: the copies, or the shards. So nothing changes before servers have said what they hold,
+ * nor while that shows that our state is an old one. */
+static bool may_change(struct cooling *cooling)
+{
+	const struct servers *servers = cooling_servers(cooling);
+	size_t heard = 0;
+
+#ifdef PLANT_COOLED_IN_THE_PAST
+	return true;
+#endif
+	for (size_t i = 0; i < servers_count(servers); i++) {
+		const struct server *server = servers_at(servers, i);
+		heard += server->inventory_due_ms && !server->inventory_open;
+	}
+	if (heard == servers_count(servers) || cooling_now_ms(cooling) >= cooling->heard_after_ms)
+		cooling->heard = true;
+	return cooling->heard && !servers_are_ahead(servers);
+}
+
 /* ---- jobs */
 
 struct job *cooling_job_add(struct cooling *cooling, uint64_t chunk, uint64_t version)
@@ -143,10 +162,12 @@ static void command_to_rebuild(const struct job *job, uint64_t version, Granary_
 	const struct server *server = servers_find(cooling_servers(job->cooling), job->worker);
 	Granary__ShardLocation *shard = cold->coded->shards[job->place];
 
+#ifndef PLANT_REBUILT_OF_BAD
 	for (size_t i = 0; i < cold->coded->n_shards; i++) {
 		if (i != job->place && cooling_shard_is_lost(job->cooling, cold->coded->shards[i]->shard))
 			cold->coded->shards[i]->server = 0;
 	}
+#endif
 	shard->version = version;
 	shard->server = job->worker;
 	if (shard->address != protobuf_c_empty_string)
@@ -387,6 +408,9 @@ static bool is_of(const struct job *job, const Granary__ColdDone *message, const
 		return false;
 	if (job->task == COLD_REBUILD)
 		return job->shard == message->shard && shard && shard->rebuild_version == message->version;
+#ifdef PLANT_DONE_OF_ANOTHER_ATTEMPT
+	return true;
+#endif
 	return job->version == message->version;
 }
 
@@ -397,6 +421,10 @@ static void serve_done(struct cooling *cooling, struct rpc_request *request)
 
 	if (!request->conn || rpc_conn_role(request->conn) != RPC_CHUNKSERVER) {
 		rpc_reply_error(request, ERR_NOT_PERMITTED, NULL);
+		return;
+	}
+	if (!may_change(cooling)) {
+		rpc_reply_error(request, ERR_BUSY, NULL);
 		return;
 	}
 	struct job *job = job_of(cooling, message->chunk);
@@ -444,6 +472,8 @@ static void serve_warm(struct cooling *cooling, struct rpc_request *request)
 		message_free(&chunk->base);
 		return;
 	}
+	if (err == OK && !may_change(cooling))
+		err = ERR_BUSY;
 	if (err == OK && !cooling_find(cooling, id)) {
 		if (chunk->cold && chunk->n_replicas == 0 && cooling_failed_lately(cooling, id) == ERR_BUSY)
 			err = ERR_BUSY; /* not as often as writers ask */
@@ -546,6 +576,8 @@ static enum err begin_rebuild(void *arg, uint64_t id, const Granary__Chunk *chun
 	struct cooling *cooling = arg;
 	struct cold_verdict verdict;
 
+	if (!may_change(cooling))
+		return ERR_BUSY;
 	if (cooling_find(cooling, id))
 		return OK; /* it is looked at again when that is over */
 	cooling_judge(cooling, chunk, &verdict);
@@ -582,7 +614,7 @@ static void step_job(struct job *job)
 	uint64_t now_ms = cooling_now_ms(cooling);
 
 	answer_waits(job, ERR_BUSY, false);
-	if (job->state == JOB_PROPOSED)
+	if (job->state == JOB_PROPOSED || !may_change(cooling))
 		return;
 	if (job->state == JOB_THAWING) {
 		thaw(job);
@@ -642,6 +674,8 @@ static void on_step(void *arg)
 	{
 		step_job(job);
 	}
+	if (!may_change(cooling))
+		return;
 	if (may_begin(cooling))
 		cooling_step_wishes(cooling);
 	step_pass(cooling);
@@ -689,6 +723,8 @@ void cooling_leading(struct cooling *cooling)
 	memset(cooling->colds, 0, sizeof(cooling->colds));
 	cooling->colds_before_ms = cooling_now_ms(cooling);
 	cooling->begin_after_ms = cooling_now_ms(cooling) + REPAIR_START_MS;
+	cooling->heard = false;
+	cooling->heard_after_ms = cooling_now_ms(cooling) + COLLECTION_WAIT_MS;
 	timer_start(&cooling->step, COOL_STEP_MS);
 }
 

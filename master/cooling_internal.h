@@ -78,6 +78,8 @@ struct cooling {
 	/* The pass over all chunks. */
 	uint64_t cursor, pass_after_ms;
 	uint64_t begin_after_ms; /* nothing new before, unless all servers are there */
+	bool heard;		 /* all have said what they hold, or have had the time to */
+	uint64_t heard_after_ms;
 	size_t seen;
 	struct placement_candidate *candidates;
 	/* When chunks became cold, by our loop: the last ones, and what holds for all others. */

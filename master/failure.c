@@ -337,7 +337,8 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 		return;
 	}
 	if (((const Granary__ChunkFailure *)request->message)->lost) {
-		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD)
+		/* Who says so late may mean one that has been made anew since. */
+		if (chunk->kind == GRANARY__CHUNK_KIND__CHUNK_SHARD && ((const Granary__ChunkFailure *)request->message)->version == chunk->version)
 			cooling_shard_lost(failure->cooling, id);
 		chunk_reply_location(&failure->context, id, request);
 	} else {

@@ -36,6 +36,11 @@ static unsigned count_of(uint64_t places)
 	return (unsigned)__builtin_popcountll(places);
 }
 
+static unsigned present_count(const struct coded_set *set)
+{
+	return shard_count(set) - count_of(set->absent);
+}
+
 static uint32_t data_bytes(const struct judge *judge)
 {
 	return judge->set->bytes - judge->index.head_bytes;
@@ -68,7 +73,7 @@ enum err coded_set_bytes(const struct coded_set *firsts, uint32_t *out)
 		unsigned alike = 0;
 		for (unsigned other = 0; other < shards; other++)
 			alike += bytes[other] == bytes[place];
-		if (bytes[place] != 0 && 2 * alike > shards) {
+		if (bytes[place] != 0 && 2 * alike > present_count(firsts)) {
 			*out = bytes[place];
 			return OK;
 		}
@@ -104,7 +109,7 @@ static enum err take_head(struct judge *judge)
 		uint64_t same = 0;
 		if (is_of(set, &judge->index, place) && bytes_of(&judge->index) == set->bytes)
 			same = with_head_of(judge, place);
-		if (2 * count_of(same) > shards) {
+		if (2 * count_of(same) > present_count(set)) {
 			judge->bad = ((1ull << shards) - 1) & ~same;
 			return OK;
 		}
@@ -276,7 +281,7 @@ enum err coded_judge(const struct coded_set *set, uint64_t *bad)
 		judge.pieces[i] = mem_alloc(PIECE_BYTES);
 	err = search(&judge);
 	if (err == OK)
-		*bad = judge.bad;
+		*bad = judge.bad & ~set->absent;
 	for (unsigned i = 0; i < set->parity_shards; i++)
 		free(judge.pieces[i]);
 	for (unsigned i = 0; i < set->data_shards; i++)

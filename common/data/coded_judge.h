@@ -14,11 +14,12 @@ struct coded_set {
 	uint64_t chunk;
 	uint32_t bytes; /* of each shard: head and data, whole blocks */
 	const uint8_t *shards[SHARDS_MAX]; /* NULL: it is shorter, and wrong */
+	uint64_t absent; /* bits: of these, also NULL, nothing is known; they are made anew anyway */
 };
 
 /* `bytes` of the set, from the first BLOCK_BYTES of each shard. ERR_CORRUPT: most of them do not agree. */
 MUST_USE enum err coded_set_bytes(const struct coded_set *firsts, uint32_t *out);
-/* bad: bits, by place. ERR_CORRUPT: they do not fit together, and which of them are wrong cannot be known; ERR_TOO_MANY: nor in time. */
+/* bad: bits, by place, without those that are absent. ERR_CORRUPT: they do not fit together, and which of them are wrong cannot be known; ERR_TOO_MANY: nor in time. */
 MUST_USE enum err coded_judge(const struct coded_set *set, uint64_t *bad);
 
 #endif

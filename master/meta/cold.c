@@ -381,6 +381,9 @@ enum err op_shard_rebuild(struct context *context, const Granary__ShardRebuild *
 	Granary__Chunk *shard = chunk_edit(meta, op->shard);
 	if (begins) {
 		shard->rebuilding = op->server;
+#ifdef PLANT_REBUILD_VERSION_REUSED
+		shard->rebuild_version = 0;
+#endif
 		shard->rebuild_version = (shard->rebuild_version ? shard->rebuild_version : shard->version) + 1;
 		return OK;
 	}

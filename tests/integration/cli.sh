@@ -109,6 +109,13 @@ echo old > there/old
 chmod 444 there/old
 expect 0 granary get /large there/old
 cmp large there/old || fail "get over a file"
+mkfifo pipe
+cat pipe > piped & reader=$!
+expect 0 granary get /large pipe
+wait $reader
+cmp large piped || fail "get into a pipe"
+[ -p pipe ] || fail "get has replaced a pipe"
+expect 2 granary admin backup pipe
 expect 1 granary get /large there/absent/x
 expect 1 granary get / there/x
 

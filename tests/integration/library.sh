@@ -20,7 +20,7 @@ step "shared, static, C++"
 $compiler $sanitize -Wall -Werror -o "$TEST_DIR/shared" "$source" $(pkg-config --cflags --libs granary)
 # shellcheck disable=SC2046
 $compiler $sanitize -Wall -Werror -o "$TEST_DIR/static" "$source" $(pkg-config --cflags granary) "$LD_LIBRARY_PATH/libgranary.a" \
-	$(pkg-config --libs libuv libprotobuf-c libisal) -lpthread
+	$(pkg-config --libs $(pkg-config --print-requires-private granary)) -lpthread
 printf '#include <granary.h>\nint main() { return granary_error_errno(0); }\n' > "$TEST_DIR/plus.cc"
 # shellcheck disable=SC2046
 g++ $sanitize -Wall -Werror -o "$TEST_DIR/plus" "$TEST_DIR/plus.cc" $(pkg-config --cflags --libs granary)

@@ -170,8 +170,9 @@ void operator_end(struct operator *operator)
 	struct run *run = operator->run;
 	struct world *world = &run->world;
 
-	/* A chain that broke in a storm may still be found out by a server that tries again. */
+	/* A chain that broke in a storm may still be found out by a server that tries again; and what was asked in it may have come since. */
 	sim_run(world->sim, SETTLED_US, NULL, NULL);
+	operator_calm(operator);
 	cluster_check_end(run->check, &(struct cluster_check_want){ 0 }, DRAIN_US);
 	operator->drained = (unsigned)rng_below(sim_rng(world->sim), WORLD_CHUNKSERVERS);
 	operator->watching = true;

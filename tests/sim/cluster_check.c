@@ -8,6 +8,7 @@
 
 #include "chunkserver/chunk_format.h"
 #include "chunkserver/chunkserver.h"
+#include "chunkserver/cold_task.h"
 #include "common/base/bytes.h"
 #include "common/base/check.h"
 #include "common/base/crc32c.h"
@@ -45,6 +46,7 @@ struct cluster_check {
 	struct on_disk *versions;
 	uint64_t term_led[WORLD_MASTERS]; /* the newest in which it led */
 	unsigned looks;
+	bool ended; /* looking all along */
 	const struct cluster_check_want *want;
 	char why[WHY_BYTES]; /* the end does not hold yet */
 };
@@ -134,6 +136,15 @@ static uint64_t id_of_path(const char *path)
 	return strtoull(strrchr(path, '/') + 1, NULL, 16);
 }
 
+/* Synced or not; a file that is only now taken into use has none yet. */
+static uint64_t newest_version(struct sim_host *host, const char *path)
+{
+	uint8_t bytes[CHUNK_HEADER_USED_BYTES];
+	struct chunk_header header;
+	bool is_there = sim_host_read_file(host, path, 0, bytes, sizeof bytes) && chunk_header_parse(bytes, &header) == OK;
+	return is_there ? header.version : UINT64_MAX;
+}
+
 static bool look_at_file(void *arg, const char *path, uint64_t size)
 {
 	struct looking *looking = arg;
@@ -154,27 +165,62 @@ static bool look_at_file(void *arg, const char *path, uint64_t size)
 		known->key = key;
 		HASH_ADD(hh, check->versions, key, sizeof known->key, known);
 	}
-	/* One that was deleted and is made anew may be in a file that it was in before. */
+	/* One that was deleted and is made anew may be in a file that it was in before, and not have synced it yet. */
 	bool again = check->looks - known->look > LOOKS_PER_DIGEST;
 	known->look = check->looks;
-	if (header.version < known->version && !again)
+	if (header.version < known->version && !again && newest_version(looking->node->host, path) <= known->version)
 		wrong(check, "%s: chunk %016" PRIx64 " goes from version %" PRIu64 " back to %" PRIu64, looking->node->name, header.chunk,
 		      known->version, header.version);
 	known->version = header.version;
 	return true;
 }
 
+static bool is_counted_on(struct meta *meta, const struct cold_attempt *attempt)
+{
+	Granary__Chunk *chunk = NULL;
+	if (meta_chunk(meta, attempt->chunk, &chunk) != OK)
+		return false;
+	bool is_made = attempt->task == COLD_REBUILD || (attempt->task == COLD_COOL ? chunk->cold : !chunk->coding);
+	bool counted = is_made && chunk->version == attempt->version;
+	message_free(&chunk->base);
+	return counted;
+}
+
+static void look_at_makers(struct cluster_check *check)
+{
+	struct node *leader = world_leader(check->world);
+	struct replica *replica = leader ? node_replica(leader) : NULL;
+	for (unsigned i = 0; i < world_chunkservers(check->world) && replica; i++) {
+		const struct node *node = world_node(check->world, NODE_CHUNKSERVER, i);
+		const struct cold_task *task = node->loop && !sim_process_is_dead(node->loop) ? chunkserver_service(node->chunkserver)->cold_tasks : NULL;
+		for (; task; task = task->next) {
+			struct cold_attempt attempt = cold_task_attempt(task);
+			if (attempt.task != COLD_VERIFY && is_counted_on(replica_meta(replica), &attempt))
+				wrong(check, "%s still makes %016" PRIx64 " in version %" PRIu64 " (task %u), and it is counted on", node->name,
+				      attempt.chunk, attempt.version, attempt.task);
+		}
+	}
+}
+
 static void on_look(void *arg)
 {
 	struct cluster_check *check = arg;
+	if (check->ended)
+		return;
 	bool deep = check->looks++ % LOOKS_PER_DIGEST == 0;
 	look_at_masters(check, deep);
+	look_at_makers(check);
 	for (unsigned i = 0; i < world_node_count(check->world) && deep; i++) {
 		struct looking looking = { check, &check->world->nodes[i] };
 		if (looking.node->kind == NODE_CHUNKSERVER)
 			sim_host_each_file(looking.node->host, look_at_file, &looking);
 	}
 	sim_after(check->world->sim, LOOK_US, on_look, check);
+}
+
+void cluster_check_end_looks(struct cluster_check *check)
+{
+	check->ended = true;
 }
 
 struct cluster_check *cluster_check_begin(struct world *world)
@@ -278,6 +324,8 @@ static bool copy_open(struct cluster_check *check, uint64_t id, const Granary__C
 	if (copy->header.version != chunk->version)
 		return not_yet(check, "chunk %016" PRIx64 " at %s has version %" PRIu64 ", the masters have %" PRIu64, id, copy->node->name,
 			       copy->header.version, chunk->version);
+	if (copy->header.copy != COPY_COMPLETE)
+		return not_yet(check, "chunk %016" PRIx64 " at %s is not complete, or has retired", id, copy->node->name);
 	return true;
 }
 

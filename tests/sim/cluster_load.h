@@ -35,7 +35,7 @@ struct known_file {
 };
 
 struct counts {
-	unsigned writes, syncs, reads, links, removes, lookups, gets, locks, errors, cold;
+	unsigned writes, syncs, reads, links, removes, lookups, gets, locks, errors, cold, twice;
 };
 
 /* What all clients of a run share. */

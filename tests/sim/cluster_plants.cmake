@@ -8,10 +8,9 @@ set(cluster_plants
 	chunkserver/settle:OWN_CONTENT_AFTER_FAILURE:1500:disks   # who failed to write settles all the same, with what it has
 	chunkserver/chunk_retry:CHUNK_RETRY_UNKNOWN:600:disks   # a write that is sent again is done again
 	chunkserver/chunk_retry:CHUNK_RETRY_FORGOTTEN:1500:data # the same where nobody knows any more whether it was done
-	chunkserver/chunk_delete:DELETED_MADE_ANEW:1500:disks	    # a write that comes late makes a deleted chunk anew
+	chunkserver/chunk_delete:DELETED_MADE_ANEW:600:network	    # a write that comes late makes a deleted chunk anew
 	master/placement:COPYSET_WITH_THE_DEAD:100	    # a lost copy is made anew on a server that is as good as there
 	master/repair:OLD_COPY_LEAVES_EARLY:100	    # a copy that moves leaves before the new one is complete
-	master/failure:RETIRED_MEMBER_STAYS:1500:disks	    # who retired its copy remains a member: writers wait for ever
 	chunkserver/chunk_op:CHUNK_READ_UNWAITED:400	    # a read does not wait for what is not acknowledged yet
 	master/meta/session:APPLY_TWICE:400		    # a request that is sent again is applied again
 	chunkserver/cool_op:SHARDS_NOT_SYNCED:100:power:cold	    # a chunk is cold before its shards are on the disks

@@ -12,10 +12,11 @@
 #define CALM_US 60000000u
 #define RACKS 3u /* of four servers */
 
-enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_COLD, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
+enum { SUM_FAULTS, SUM_OPERATIONS, SUM_WRITES, SUM_READS, SUM_LINKS, SUM_GETS, SUM_LOCKS, SUM_COLD, SUM_TWICE, SUM_ERRORS, SUM_UNDECIDED, SUM_STEPS, SUM_MS };
+_Static_assert(SUM_TWICE == CLUSTER_RUN_TWICE, "");
 
-const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "cold chunks", "errors",
-					   "registers undecided", RUNNER_STEPS, RUNNER_MS, NULL };
+const char *const cluster_run_counts[] = { "faults", "operations", "writes", "reads", "links", "gets", "locks", "cold chunks",
+					   "made by two", "errors", "registers undecided", RUNNER_STEPS, RUNNER_MS, NULL };
 
 void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint64_t limit_us, const char *what)
 {
@@ -116,12 +117,13 @@ static void add(const struct run *run, uint64_t *sum)
 	sum[SUM_GETS] += counts->gets;
 	sum[SUM_LOCKS] += counts->locks;
 	sum[SUM_COLD] += counts->cold;
+	sum[SUM_TWICE] += counts->twice;
 	sum[SUM_ERRORS] += counts->errors;
 	sum[SUM_STEPS] += sim_steps(run->world.sim);
 	sum[SUM_MS] += sim_now_us(run->world.sim) / 1000;
 }
 
-static void read_again(struct run *run, const char *what)
+void cluster_run_read_again(struct run *run, const char *what)
 {
 	for (unsigned i = 0; i < CLIENTS; i++)
 		load_check_again(world_node(&run->world, NODE_CLIENT, i)->program);
@@ -135,7 +137,7 @@ static void lose_one(struct run *run)
 	sim_trace(run->world.sim, "%s is lost for good", node->name);
 	node_stop(node, false);
 	cluster_run_until(run, world_is_replicated, &run->world, CALM_US, "all copies after a chunkserver was lost");
-	read_again(run, "everything can be read after a chunkserver was lost");
+	cluster_run_read_again(run, "everything can be read after a chunkserver was lost");
 }
 
 static bool is_converted(void *arg)
@@ -143,34 +145,38 @@ static bool is_converted(void *arg)
 	return ((struct cold_actor *)arg)->converted;
 }
 
-/* All chunks are as wanted, and there is nothing besides. */
-static void convert_all(struct run *run, bool warm)
+void cluster_run_convert(struct run *run, bool warm)
 {
 	struct program *program = world_node(&run->world, NODE_CLIENT, 0)->program;
 	sim_trace(run->world.sim, "all chunks become %s", warm ? "hot" : "cold");
 	cold_convert(&program->cold, warm);
 	cluster_run_until(run, is_converted, &program->cold, CALM_US, warm ? "all chunks are hot" : "all chunks are cold");
 	cluster_check_end(run->check, &(struct cluster_check_want){ .may_be_damaged = run->may_lose }, CALM_US);
-	read_again(run, warm ? "everything can be read when it is hot again" : "everything can be read when it is cold");
+	cluster_run_read_again(run, warm ? "everything can be read when it is hot again" : "everything can be read when it is cold");
 }
 
-uint64_t cluster_run_end(struct run *run, uint64_t *sum)
+void cluster_run_rest(struct run *run)
 {
 	world_calm(&run->world);
 	run->ending = true;
 	run->ending_us = sim_now_us(run->world.sim);
 	cluster_run_until(run, load_is_checked, run, CALM_US, "all work is done when nothing is broken any more");
+}
+
+uint64_t cluster_run_end(struct run *run, uint64_t *sum)
+{
+	cluster_run_rest(run);
 	if (run->operator)
 		operator_calm(run->operator);
 	cluster_check_end(run->check, &(struct cluster_check_want){ .may_be_damaged = run->may_lose }, CALM_US);
 	if (run->cools)
-		convert_all(run, false);
+		cluster_run_convert(run, false);
 	if (run->loses_one && !run->may_lose)
 		lose_one(run);
 	else if (run->operator && !run->may_lose)
 		operator_end(run->operator);
 	if (run->cools)
-		convert_all(run, true);
+		cluster_run_convert(run, true);
 	check_history(run, sum);
 	add(run, sum);
 	uint64_t digest = sim_trace_digest(run->world.sim) ^ sim_steps(run->world.sim) ^ (uint64_t)run->counts.reads << 32;

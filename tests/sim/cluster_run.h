@@ -9,6 +9,7 @@
 
 /* What runs of one program add up, as runner.h wants it. */
 extern const char *const cluster_run_counts[];
+#define CLUSTER_RUN_TWICE 8u /* the place of "made by two" in them */
 
 struct cluster_run_options {
 	uint64_t seed;
@@ -27,6 +28,12 @@ struct run *cluster_run_begin(const struct cluster_run_options *options);
 void cluster_run_until(struct run *run, bool (*done)(void *arg), void *arg, uint64_t limit_us, const char *what);
 /* What was done by clients so far, of any kind: to see that service goes on. */
 uint64_t cluster_run_work(const struct run *run);
+/* Nothing is broken any more, and clients change nothing more: they have read everything. */
+void cluster_run_rest(struct run *run);
+/* After that. They read everything once more. */
+void cluster_run_read_again(struct run *run, const char *what);
+/* All chunks become cold, or hot, whoever asks for something else; there is nothing besides; and everything is read. Of runs that cool. */
+void cluster_run_convert(struct run *run, bool warm);
 /* All is mended and checked. Adds to sum, gives a digest of the run. */
 uint64_t cluster_run_end(struct run *run, uint64_t *sum);
 

@@ -13,6 +13,8 @@ struct scenario {
 	bool never_sync;
 	uint32_t late_per_million;
 	bool cools; /* with five chunkservers or seven */
+	unsigned chunkservers; /* not 0: with so many */
+	uint64_t made_twice; /* shards or chunks, after all seeds, at least */
 };
 
 /* NULL: there is none of that number. */
@@ -29,6 +31,8 @@ void play_clocks(struct run *run);
 void play_rot_master(struct run *run);
 void play_disk_replaced(struct run *run);
 void play_snapshot(struct run *run);
+void play_behind(struct run *run);
+void play_old_masters(struct run *run);
 void play_membership(struct run *run);
 /* scenarios_data.c */
 void play_power_cut(struct run *run);
@@ -37,12 +41,16 @@ void play_half_written(struct run *run);
 void play_stale_replica(struct run *run);
 void play_stale_last_replica(struct run *run);
 void play_no_space(struct run *run);
+void play_leader_lost_retiring(struct run *run);
 void play_collection(struct run *run);
 void play_lease_ran_out(struct run *run);
 void play_gray_failure(struct run *run);
 /* scenarios_cold.c */
 void play_holders_lost(struct run *run);
 void play_rebuilt_twice(struct run *run);
+void play_cooled_twice(struct run *run);
+/* scenarios_rot.c */
+void play_rot_cold(struct run *run);
 
 /* ---- for the parts */
 void scenario_wait(struct run *run, uint64_t us);

@@ -2,7 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunkserver/chunk_format.h"
 #include "chunkserver/chunkserver.h"
+#include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "common/base/limits.h"
 #include "master/replica.h"
@@ -152,6 +154,57 @@ void play_no_space(struct run *run)
 	check(run->counts.reads > reads);
 	fill(leader, false);
 	scenario_goes_on(run, 30, 15000000, "work when the leader has space again");
+}
+
+struct retiring {
+	struct run *run;
+	uint64_t server; /* whose chunks are looked at */
+	bool found;
+};
+
+/* Retired, and still a member of the chunk as far as the master knows. */
+static bool is_retiring(void *arg, const Granary__ChunkLocation *held)
+{
+	struct retiring *retiring = arg;
+	struct node *leader = world_leader(&retiring->run->world);
+	Granary__Chunk *chunk = NULL;
+	if (held->copy != COPY_RETIRED || !leader || meta_chunk(replica_meta(node_replica(leader)), held->chunk, &chunk))
+		return true;
+	for (size_t i = 0; i < chunk->n_replicas; i++)
+		retiring->found = retiring->found || chunk->replicas[i] == retiring->server;
+	message_free(&chunk->base);
+	return !retiring->found;
+}
+
+static bool has_retiring(void *arg)
+{
+	struct retiring *retiring = arg;
+	for (unsigned i = 0; i < WORLD_CHUNKSERVERS && !retiring->found; i++) {
+		struct node *node = scenario_node(retiring->run, NODE_CHUNKSERVER, i);
+		if (!node->loop)
+			continue;
+		retiring->server = chunkserver_id(node->chunkserver);
+		check(chunk_store_each(chunkserver_service(node->chunkserver)->store, 0, is_retiring, retiring) == OK);
+	}
+	return retiring->found;
+}
+
+/* The next leader does not know why a copy has retired, and the reason is gone. */
+void play_leader_lost_retiring(struct run *run)
+{
+	struct node *full = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, WORLD_CHUNKSERVERS));
+	struct retiring retiring = { .run = run };
+	scenario_wait(run, 500000 + scenario_roll(run, 500000));
+	fill(full, true);
+	if (sim_run(run->world.sim, 3000000, has_retiring, &retiring)) {
+		struct node *leader = scenario_leader(run);
+		node_stop(leader, scenario_roll(run, 2) == 0);
+		fill(full, false);
+		scenario_goes_on(run, 10, 15000000, "work under the next leader");
+		node_start(leader);
+	}
+	fill(full, false);
+	scenario_goes_on(run, 30, 15000000, "work when there is space again");
 }
 
 void play_collection(struct run *run)

@@ -2,12 +2,16 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "chunkserver/chunkserver.h"
+#include "chunkserver/service.h"
 #include "common/base/check.h"
 #include "master/replica.h"
 #include "tests/sim/scenarios.h"
 
 #define WHOLE_US 60000000u
 #define STATES_MAX 16u
+#define ELECTIONS_MAX 8u
+#define OLD_US 2500000u /* not so long that copies are made anew, which the masters of last find by the hour */
 
 static struct node *master(struct run *run, unsigned number)
 {
@@ -79,6 +83,12 @@ void play_rot_master(struct run *run)
 
 /* ---- 06, 16 ---- */
 
+static bool is_leading(void *arg)
+{
+	struct replica *replica = node_replica(arg);
+	return replica && replica_is_leading(replica);
+}
+
 static void replace_disk(const struct run *run, struct node *node)
 {
 	node_stop(node, true);
@@ -132,6 +142,152 @@ void play_snapshot(struct run *run)
 		wait_whole(run);
 		scenario_goes_on(run, 10, 10000000, "work with the state that was sent");
 	}
+}
+
+static void away(struct run *run, struct node *late, bool cut)
+{
+	for (unsigned i = 1; i < MASTERS; i++)
+		scenario_cut_both(run, late, master(run, late->number + i), cut);
+}
+
+/* The leader and it go on without the third, who then is behind when the leader dies. */
+static void make_leader(struct run *run, struct node *node)
+{
+	for (unsigned i = 0; i < ELECTIONS_MAX && scenario_leader(run) != node; i++) {
+		struct node *leader = scenario_leader(run), *third = master(run, 2 * MASTERS - leader->number - node->number);
+		wait_whole(run);
+		scenario_cut_both(run, leader, third, true);
+		scenario_goes_on(run, 10, 15000000, "work without the third");
+		node_stop(leader, scenario_roll(run, 2) == 0);
+		scenario_cut_both(run, leader, third, false);
+		scenario_leader(run);
+		node_start(leader);
+	}
+	cluster_run_until(run, is_leading, node, 0, "a certain master leads");
+}
+
+/* It was stopped, or could not hear the others (chunkservers go on hearing it), while chunks became cold and hot, and shards were made anew; it leads
+ * as soon as it has been brought up. */
+void play_behind(struct run *run)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		struct node *late = scenario_roll(run, 2) == 0 ? scenario_leader(run) : master(run, (unsigned)scenario_roll(run, MASTERS));
+		struct node *holder = scenario_node(run, NODE_CHUNKSERVER, (unsigned)scenario_roll(run, world_chunkservers(&run->world)));
+		bool cut = scenario_roll(run, 2) == 0;
+		if (cut)
+			away(run, late, true);
+		else
+			node_stop(late, scenario_roll(run, 2) == 0);
+		scenario_wait(run, scenario_roll(run, 1000000));
+		node_stop(holder, false);
+		scenario_goes_on(run, 20, 15000000, "work of two of three");
+		scenario_wait(run, scenario_roll(run, 4000000));
+		node_start(holder);
+		if (cut)
+			away(run, late, false);
+		else
+			node_start(late);
+		make_leader(run, late);
+		scenario_goes_on(run, 10, 15000000, "work under who was behind");
+	}
+}
+
+/* ---- 15 ---- */
+
+static void masters_image(struct run *run, struct sim_image *images[MASTERS])
+{
+	for (unsigned i = 0; i < MASTERS; i++) {
+		node_stop(master(run, i), false);
+		images[i] = sim_host_image(master(run, i)->host);
+	}
+}
+
+static void masters_put_back(struct run *run, struct sim_image *images[MASTERS])
+{
+	for (unsigned i = 0; i < MASTERS; i++) {
+		node_stop(master(run, i), false);
+		sim_host_restore(master(run, i)->host, images[i]);
+		sim_image_close(images[i]);
+	}
+}
+
+static void start_all(struct run *run, enum node_kind kind, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		node_start(scenario_node(run, kind, i));
+}
+
+static void stop_all(struct run *run, enum node_kind kind, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		node_stop(scenario_node(run, kind, i), false);
+}
+
+static bool is_converting(void *arg)
+{
+	struct run *run = arg;
+	for (unsigned i = 0; i < world_chunkservers(&run->world); i++) {
+		const struct node *node = scenario_node(run, NODE_CHUNKSERVER, i);
+		if (node->loop && chunkserver_service(node->chunkserver)->cold_tasks)
+			return true;
+	}
+	return false;
+}
+
+struct past {
+	struct run *run;
+	uint64_t newest; /* chunk then */
+	bool found;
+};
+
+static bool is_newer(void *arg, uint64_t id, const Granary__Chunk *chunk)
+{
+	struct past *past = arg;
+	(void)id;
+	past->found = chunk->cold && chunk->n_replicas == 0 && chunk->coding->shards[0] > past->newest;
+	return !past->found;
+}
+
+/* By that masters of the past can see that they are. */
+static bool has_newer(void *arg)
+{
+	struct past *past = arg;
+	struct node *leader = world_leader(&past->run->world);
+	past->found = false;
+	if (leader && replica_can_read(node_replica(leader)))
+		check(meta_each_chunk(replica_meta(node_replica(leader)), 0, is_newer, past) == OK);
+	return past->found;
+}
+
+/* As sim_gc does it: somebody puts the masters back to what they were before chunks became cold and hot, and to what they had been last when it
+ * is noticed that there are chunks that they have not heard of. */
+void play_old_masters(struct run *run)
+{
+	struct sim_image *old[MASTERS], *last[MASTERS];
+	struct past past = { .run = run };
+	scenario_wait(run, scenario_roll(run, 2000000));
+	cluster_run_until(run, is_converting, run, 10000000, "a chunk is becoming cold or hot");
+	past.newest = meta_newest_chunk(replica_meta(node_replica(scenario_leader(run))));
+	masters_image(run, old);
+	start_all(run, NODE_MASTER, MASTERS);
+	scenario_wait(run, scenario_roll(run, 2) == 0 ? scenario_roll(run, 500000) : scenario_roll(run, 4000000));
+	cluster_run_until(run, has_newer, &past, 15000000, "a chunk has newer shards");
+	stop_all(run, NODE_CLIENT, CLIENTS);
+	masters_image(run, last);
+	masters_put_back(run, old);
+	cluster_check_end_looks(run->check);
+	sim_trace(run->world.sim, "masters of an older snapshot");
+	start_all(run, NODE_MASTER, MASTERS);
+	if (scenario_roll(run, 2) == 0) {
+		stop_all(run, NODE_CHUNKSERVER, world_chunkservers(&run->world));
+		start_all(run, NODE_CHUNKSERVER, world_chunkservers(&run->world));
+	}
+	scenario_wait(run, OLD_US + scenario_roll(run, OLD_US / 4));
+	masters_put_back(run, last);
+	sim_trace(run->world.sim, "masters as they were last");
+	start_all(run, NODE_MASTER, MASTERS);
+	start_all(run, NODE_CLIENT, CLIENTS);
+	scenario_goes_on(run, 30, 15000000, "work under the masters of last");
 }
 
 /* ---- 18 ---- */

@@ -24,7 +24,7 @@
 #define STORM_LONG_US 6000000u
 #define SEEDS 1500u
 
-static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 1000, 0, 0, 0 };
+static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 1000, 0, 0, 0 };
 
 static bool cools(uint64_t seed)
 {

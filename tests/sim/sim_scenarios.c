@@ -33,16 +33,26 @@ static const struct scenario scenarios[] = {
 	{ .name = "10_stale_replica", .what = "a replica returns after overwrites and deletions", .play = play_stale_replica, .seeds = 20 },
 	{ .name = "10_stale_last_replica", .what = "a stale replica returns as the only one left: it is never served",
 	  .play = play_stale_last_replica, .seeds = 20 },
+	{ .name = "11_rot_cold", .what = "shards rot, are forged, misplaced and lost, two of a set at most; scrubs find it, readers do not",
+	  .play = play_rot_cold, .seeds = 8, .cools = true },
 	{ .name = "12_holders_lost", .what = "two holders of shards are lost while chunks are made cold, mended, and made hot",
 	  .play = play_holders_lost, .seeds = 10, .late_per_million = 500000, .cools = true },
 	{ .name = "12_rebuilt_twice", .what = "who makes a shard anew is cut off while it does, and another makes it, too", .play = play_rebuilt_twice,
-	  .seeds = 4, .late_per_million = 500000, .cools = true },
+	  .seeds = 4, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 6 },
+	{ .name = "12_cooled_twice", .what = "who makes a chunk cold, or hot, is cut off while it does, and another does it, too",
+	  .play = play_cooled_twice, .seeds = 2, .late_per_million = 500000, .cools = true, .chunkservers = 7, .made_twice = 6 },
 	{ .name = "13_no_space", .what = "no space on one chunkserver, on all, on the leader", .play = play_no_space, .seeds = 20 },
+	{ .name = "13_leader_lost_retiring", .what = "a copy retires because its disk is full, and the leader is lost before the master has left it out",
+	  .play = play_leader_lost_retiring, .seeds = 10 },
 	{ .name = "14_gray_failure", .what = "a disk of 2 s, a link of 1 Mbit/s, a link that flaps, at one chunkserver",
 	  .play = play_gray_failure, .seeds = 6 },
 	{ .name = "15_collection", .what = "failover between removal and making anew, chunkservers that were away", .play = play_collection,
 	  .seeds = 30 },
+	{ .name = "15_old_masters_cold", .what = "masters of a snapshot from before chunks became cold and hot, for a while",
+	  .play = play_old_masters, .seeds = 4, .cools = true },
 	{ .name = "16_snapshot", .what = "who sends its state to an empty disk is killed on the way", .play = play_snapshot, .seeds = 6 },
+	{ .name = "16_behind_cold", .what = "a master is away while chunks become cold and hot, and leads when it has been brought up",
+	  .play = play_behind, .seeds = 6, .cools = true },
 	{ .name = "18_membership", .what = "a member is removed while it is cut off, comes back, and is added with an empty disk",
 	  .play = play_membership, .seeds = 6 },
 	{ .name = "19_clocks", .what = "clocks jump an hour either way; a clock at half speed", .play = play_clocks, .seeds = 30 },
@@ -115,9 +125,10 @@ static const struct scenario *chosen;
 
 static uint64_t run_seed(uint64_t seed, uint64_t *sum)
 {
+	unsigned chunkservers = chosen->cools ? 5 + (unsigned)(seed % 2) * 2 : 0;
 	struct run *run = cluster_run_begin(&(struct cluster_run_options){
 		.seed = seed, .break_per_million = 20, .late_per_million = chosen->late_per_million, .never_sync = chosen->never_sync,
-		.cools = chosen->cools, .chunkservers = chosen->cools ? 5 + (unsigned)(seed % 2) * 2 : 0 });
+		.cools = chosen->cools, .chunkservers = chosen->chunkservers ? chosen->chunkservers : chunkservers });
 	sim_trace(run->world.sim, "scenario: %s", chosen->name);
 	chosen->play(run);
 	return cluster_run_end(run, sum);
@@ -138,6 +149,9 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: sim_scenarios --list | NAME [SEED [COUNT]] ...\n");
 		return 2;
 	}
-	const struct runner runner = { .name = chosen->name, .standard = chosen->seeds, .run = run_seed, .counts = cluster_run_counts };
+	uint64_t least[RUNNER_COUNTS_MAX] = { [CLUSTER_RUN_TWICE] = chosen->made_twice };
+	const struct runner runner = {
+		.name = chosen->name, .standard = chosen->seeds, .run = run_seed, .counts = cluster_run_counts, .least = least
+	};
 	return runner_main(&runner, argc - 1, argv + 1);
 }

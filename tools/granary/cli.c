@@ -378,6 +378,12 @@ char *path_parent(const char *path)
 	return out;
 }
 
+bool path_is_special(const char *path)
+{
+	struct stat stat_buffer;
+	return stat(path, &stat_buffer) == 0 && !S_ISREG(stat_buffer.st_mode) && !S_ISDIR(stat_buffer.st_mode);
+}
+
 const char *text_duration(uint64_t ms, char *out)
 {
 	static const struct {

@@ -95,6 +95,8 @@ char *path_join(const char *parent, const char *name);
 /* The part behind the last "/", trailing ones ignored; to be freed. */
 char *path_base(const char *path);
 char *path_parent(const char *path);
+/* A local one: a device, a pipe, a socket. It is never replaced by a file. */
+bool path_is_special(const char *path);
 
 /* "512", "1.5K", "3.2G" (1024); in `out`, at least 16 bytes. Returns out. */
 const char *text_size(uint64_t bytes, char *out);

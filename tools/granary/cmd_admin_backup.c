@@ -116,6 +116,8 @@ int cmd_admin_backup(struct cli *cli, int argc, char **argv)
 	int result = EXIT_DONE;
 	if (!cli_parse(cli, options, &argc, argv, &result))
 		return result;
+	if (path_is_special(argv[0]))
+		return cli_usage_error(cli, argv[0], "no file");
 	buf_printf(&temporary, "%s.tmp%c", argv[0], 0);
 	const char *path = (const char *)temporary.bytes;
 	result = admin_open(cli, &admin);

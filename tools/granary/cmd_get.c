@@ -197,10 +197,24 @@ static int get_recursive(struct cli *cli, const char *from, const char *to, uint
 	return result == EXIT_DONE ? tree_walk(cli, from, get_modes, &tree) : result;
 }
 
+/* A device, a pipe: written to, and never replaced. */
+static int get_to_special(struct cli *cli, const char *from, struct range range, const char *to, struct progress *progress)
+{
+	int descriptor = open(to, O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (descriptor < 0)
+		return cli_error_errno(cli, to, errno);
+	int result = get_to_descriptor(cli, from, range, descriptor, progress);
+	if (close(descriptor) != 0 && result == EXIT_DONE)
+		result = cli_error_errno(cli, to, errno);
+	return result;
+}
+
 static int get_one(struct cli *cli, const char *from, const char *to, struct range range, struct progress *progress)
 {
 	if (to && strcmp(to, "-") == 0)
 		return get_to_descriptor(cli, from, range, STDOUT_FILENO, progress);
+	if (to && path_is_special(to))
+		return get_to_special(cli, from, range, to, progress);
 	struct granary_stat stat;
 	granary_status status = cli_stat(cli, from, true, &stat);
 	if (status)

@@ -497,6 +497,8 @@ enum err file_write(struct file *file, uint64_t offset, const void *bytes, size_
 		return ERR_NO_SPACE;
 	if (sim_chance(host->sim, host->faults.lost_per_million)) {
 		sim_trace(host->sim, "fault: host=%s a write of %zu at %" PRIu64 " is lost", host->name, size, offset);
+		if (offset + size > file->inode->size) /* that is in another place */
+			file->inode->size = offset + size;
 		return OK;
 	}
 	if (offset + size <= file->inode->size && sim_chance(host->sim, host->faults.misdirected_per_million)) {

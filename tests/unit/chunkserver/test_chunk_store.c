@@ -504,6 +504,24 @@ static void chain_of_before_is_asked_for(void **state)
 	close_store(store);
 }
 
+/* No file of it is there to be used again. */
+static void missing_file_is_deleted(void **state)
+{
+	struct place *place = *state;
+	struct watcher watcher;
+	bool deleted = false;
+	struct chunk_store *store = open_store(place, &watcher);
+	get(place, store, &watcher, CHUNK, true);
+	char *path = store_files_path(chunk_store_files(store), CHUNK, KIND_REPLICATED);
+	assert_int_equal(file_unlink(place->loop, path), OK);
+	free(path);
+	assert_int_equal(chunk_store_delete(store, CHUNK, 0, note_deleted, &deleted), OK);
+	WAIT_FOR(place->loop, deleted);
+	assert_non_null(get(place, store, &watcher, CHUNK + 1, true));
+	assert_false(chunk_store_failed(store));
+	close_store(store);
+}
+
 static void failed_store_takes_nothing(void **state)
 {
 	struct place *place = *state;
@@ -561,6 +579,7 @@ int main(void)
 		PLACE_TEST(damage_is_remembered), PLACE_TEST(cut_file_is_damage),
 		PLACE_TEST(foreign_content_does_not_count), PLACE_TEST(unsynced_name_may_be_gone),
 		PLACE_TEST(index_is_rebuilt_from_the_files), PLACE_TEST(missing_file_is_blank),
+		PLACE_TEST(missing_file_is_deleted),
 		PLACE_TEST(unknown_files_go_to_quarantine), PLACE_TEST(data_folder_has_one_owner),
 		PLACE_TEST(open_chunks_are_bounded),	  PLACE_TEST(failed_store_takes_nothing),
 		PLACE_TEST(chain_of_before_is_asked_for), PLACE_TEST(check_time_goes_with_the_file),

@@ -182,6 +182,30 @@ static void test_wrong_shards(void **state)
 	}
 }
 
+/* One is not there at all, and is neither right nor wrong; one fewer of the others may be wrong then. */
+static void test_absent(void **state)
+{
+	(void)state;
+	struct rng rng;
+	rng_init(&rng, 6);
+	for (unsigned round = 0; round < 120; round++) {
+		struct made made;
+		uint64_t bad = 1;
+		uint32_t bytes = 0;
+		make(&made, profiles[1 + round % 4][0], profiles[1 + round % 4][1], round % 3, &rng);
+		unsigned absent = (unsigned)rng_below(&rng, shards_of(&made)), wrong = (unsigned)rng_below(&rng, shards_of(&made));
+		made.set.shards[absent] = NULL;
+		made.set.absent = 1ull << absent;
+		if (wrong != absent)
+			spoil(&made, wrong, &rng);
+		assert_int_equal(coded_set_bytes(&made.set, &bytes), OK);
+		assert_int_equal(bytes, made.set.bytes);
+		assert_int_equal(coded_judge(&made.set, &bad), OK);
+		assert_int_equal(bad, wrong != absent ? 1ull << wrong : 0);
+		unmake(&made);
+	}
+}
+
 /* A record of an older day, right by itself: the other shards know better; if there is only one to say so, nobody knows. */
 static void test_older_record(void **state)
 {
@@ -258,6 +282,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_right_sets),
 		cmocka_unit_test(test_wrong_shards),
+		cmocka_unit_test(test_absent),
 		cmocka_unit_test(test_older_record),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_heads),
