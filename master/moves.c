@@ -432,7 +432,9 @@ static void on_pump(void *arg)
 	struct moves *moves = arg;
 	unsigned blocked = 0, begun = 0;
 
-	if (!replica_can_read(moves->context->replica) || replica_space_is_low(moves->context->replica))
+	/* By a state that is an old one, what is freed, or is to be found, may be another record. */
+	if (!replica_can_read(moves->context->replica) || replica_space_is_low(moves->context->replica) ||
+	    servers_are_ahead(moves->context->servers))
 		return;
 	while (moves->waiting && moves->running < MOVES_RUNNING_MAX && blocked < MOVES_BLOCKED_MAX && begun++ < MOVES_PER_PUMP_MAX) {
 		struct job *job = moves->waiting;
