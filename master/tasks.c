@@ -129,23 +129,21 @@ static void add_run(struct tasks *tasks, const struct task_key *key, uint64_t ag
 
 static bool on_first(void *arg, uint64_t due_ns, uint64_t id, const Granary__Task *task)
 {
-	struct task_key *first = arg;
+	struct tasks *tasks = arg;
+	struct task_key key = { .id = id };
 
 	(void)task;
-	if (due_ns == 0)
-		*first = (struct task_key){ .id = id };
-	return false;
+	if (due_ns != 0)
+		return false;
+	add_run(tasks, &key, 0);
+	return tasks->request.n_ops < TASKS_AT_ONCE_MAX;
 }
 
-/* A step of what is to be done at once. */
+/* A step of each of the first that are to be done at once. */
 static void run_first(struct tasks *tasks)
 {
-	struct task_key first = { 0 };
-
-	if (meta_each_task(meta_of(tasks), 0, 0, on_first, &first))
+	if (meta_each_task(meta_of(tasks), 0, 0, on_first, tasks))
 		log_error("tasks_unreadable", "due=0");
-	else if (first.id)
-		add_run(tasks, &first, 0);
 }
 
 /* False: nothing is to be done to the task now. */

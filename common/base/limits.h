@@ -113,7 +113,7 @@
 #define OPEN_PACKS_TOTAL_MAX 128u
 #define STORAGE_CLASSES_MAX 64u
 #define STORAGE_CLASS_NAME_BYTES_MAX 63u
-#define TASK_UNITS_MAX 500u			     /* inodes and chunks looked at by one TaskRun */
+#define TASK_UNITS_MAX 250u			     /* inodes and chunks looked at by one TaskRun */
 #define TASK_CHUNKS_INLINE_MAX 16u		     /* of one file, changed together with it; of more in a task of their own */
 #define TRUNCATE_CHUNKS_MAX 1024u		     /* freed by one Setattr */
 #define RECLAIM_CHUNKS_MAX 256u			     /* freed of one inode by one Reclaim */
@@ -164,6 +164,7 @@
 #define TASKS_LOADED_MAX 16384u			     /* tasks that are due soon, in memory */
 #define TASKS_HORIZON_MS 3600000u		     /* soon */
 #define TASKS_SCAN_MAX 2000u			     /* looked at in one step */
+#define TASKS_AT_ONCE_MAX 8u			     /* that have no time, of which one entry does a step each */
 #define TASKS_PER_ENTRY_MAX 64u			     /* moved or removed by one entry */
 #define TASKS_RETRY_MS 60000u			     /* one whose chunk is being seen to is asked for again */
 #define TASKS_MOVES_RETRY_MS 1000u		     /* a blob that is to be moved, and for which there is no room yet */
