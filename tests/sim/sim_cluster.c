@@ -22,9 +22,9 @@
 #define STORM_US 3000000u
 #define MORE_US 30000000u
 #define STORM_LONG_US 6000000u
-#define SEEDS 1500u
+#define SEEDS 1000u
 
-static const uint64_t least[] = { 10000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 1000, 0, 0, 0 };
+static const uint64_t least[] = { 5000, 100000, 10000, 10000, 1000, 1000, 1000, 1000, 0, 500, 0, 0, 0 };
 
 static bool cools(uint64_t seed)
 {
