@@ -231,6 +231,29 @@ void file_io_note_dirty(struct file_io *io)
 		DL_DELETE2(client->dirty, io, dirty_previous, dirty_next);
 }
 
+void file_io_ask_attr(struct file_io *io, session_done_fn *done, void *arg)
+{
+	Granary__MetaOp op = GRANARY__META_OP__INIT;
+	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
+	getattr.inode = io->inode;
+	op.op_case = GRANARY__META_OP__OP_GETATTR;
+	op.getattr = &getattr;
+	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, done, arg);
+}
+
+enum err file_io_attr_answered(enum err err, const ProtobufCMessage *message, const Granary__Inode **out)
+{
+	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	if (err)
+		return err;
+	if (reply->n_results == 1 && reply->results[0]->error)
+		return err_from_wire(reply->results[0]->error);
+	if (reply->n_results != 1 || !reply->results[0]->attr)
+		return ERR_PROTOCOL;
+	*out = reply->results[0]->attr;
+	return OK;
+}
+
 bool file_io_is_moved(const struct file_io *io, const Granary__Inode *attr)
 {
 #ifdef PLANT_CLIENT_MOVED_IS_OTHER

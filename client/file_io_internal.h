@@ -148,6 +148,10 @@ void file_io_hold(struct file_io *io);
 void file_io_release(struct file_io *io);
 /* Takes a newer attr of the inode that our own change brought. */
 void file_io_take_attr(struct file_io *io, const Granary__Inode *attr);
+/* Asks the master for the file's attributes, */
+void file_io_ask_attr(struct file_io *io, session_done_fn *done, void *arg);
+/* which are in its answer. */
+MUST_USE enum err file_io_attr_answered(enum err err, const ProtobufCMessage *message, const Granary__Inode **out);
 /* Its record is not where we know it, and is the same. */
 bool file_io_is_moved(const struct file_io *io, const Granary__Inode *attr);
 /* It was made here, and the master tells of it for the first time: attr, or NULL. */

@@ -221,19 +221,16 @@ static void range_restart(struct read_range *range)
 static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
 	struct read_range *range = arg;
-	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	const Granary__Inode *attr = NULL;
 	(void)text;
-	if (err == OK && reply->n_results == 1 && reply->results[0]->error)
-		err = err_from_wire(reply->results[0]->error);
-	if (err == OK && (reply->n_results != 1 || !reply->results[0]->attr))
-		err = ERR_PROTOCOL;
+	err = file_io_attr_answered(err, message, &attr);
 	if (err) {
 		range->err = err;
 		range_end(range);
 		return;
 	}
 	range->io->client->asked_ms = range->asked_ms;
-	file_io_update(range->io, reply->results[0]->attr);
+	file_io_update(range->io, attr);
 	range->io->client->asked_ms = 0;
 	range_restart(range);
 }
@@ -241,18 +238,13 @@ static void range_refreshed(void *arg, enum err err, const ProtobufCMessage *mes
 /* The record is gone, or the chunks are: another client has given the file new content since we last looked, or the record has been moved. */
 static void range_refresh(struct read_range *range)
 {
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
 	if (range->restarts++ >= RESTARTS_MAX || range->io->client->closing) {
 		range->err = range->io->client->closing ? ERR_CANCELLED : ERR_IO;
 		range_end(range);
 		return;
 	}
-	getattr.inode = range->io->inode;
 	range->asked_ms = loop_now_ms(range->io->client->loop);
-	op.op_case = GRANARY__META_OP__OP_GETATTR;
-	op.getattr = &getattr;
-	session_meta(range->io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, range_refreshed, range);
+	file_io_ask_attr(range->io, range_refreshed, range);
 }
 
 static void blob_read(void *arg, enum err err, struct iobuf *data, uint32_t skip)

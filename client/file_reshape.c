@@ -37,33 +37,19 @@ static void blob_call(struct file_io *io);
 static void blob_looked_for(void *arg, enum err err, const ProtobufCMessage *message, const char *text)
 {
 	struct file_io *io = arg;
-	const Granary__MetaReply *reply = (const Granary__MetaReply *)message;
+	const Granary__Inode *attr = NULL;
 	(void)text;
-	if (err == OK && reply->n_results == 1 && reply->results[0]->error)
-		err = err_from_wire(reply->results[0]->error);
-	if (err == OK && (reply->n_results != 1 || !reply->results[0]->attr))
-		err = ERR_PROTOCOL;
-	if (err == OK && !file_io_is_moved(io, reply->results[0]->attr)) /* given other content by another client */
+	err = file_io_attr_answered(err, message, &attr);
+	if (err == OK && !file_io_is_moved(io, attr)) /* given other content by another client */
 		err = ERR_STALE_HANDLE;
 	if (err) {
 		head_end(io, err);
 		reshaped(io);
 		return;
 	}
-	file_io_update(io, reply->results[0]->attr);
+	file_io_update(io, attr);
 	io->attr_until_ms = 0; /* it took its time */
 	blob_call(io);
-}
-
-/* It is not where it was. */
-static void blob_look_for(struct file_io *io)
-{
-	Granary__MetaOp op = GRANARY__META_OP__INIT;
-	Granary__Getattr getattr = GRANARY__GETATTR__INIT;
-	getattr.inode = io->inode;
-	op.op_case = GRANARY__META_OP__OP_GETATTR;
-	op.getattr = &getattr;
-	session_meta(io->client->session, (Granary__MetaOp *[]){&op}, 1, SESSION_WANTS_NOTHING, blob_looked_for, io);
 }
 
 static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t skip)
@@ -73,8 +59,8 @@ static void blob_loaded(void *arg, enum err err, struct iobuf *data, uint32_t sk
 	(void)skip;
 	if (err == OK && (!data || data->size < valid))
 		err = ERR_CORRUPT;
-	if ((err == ERR_NOT_FOUND || err == ERR_STALE_HANDLE) && !io->client->closing) {
-		blob_look_for(io);
+	if ((err == ERR_NOT_FOUND || err == ERR_STALE_HANDLE) && !io->client->closing) { /* it is not where it was */
+		file_io_ask_attr(io, blob_looked_for, io);
 		return;
 	}
 	if (err) {
