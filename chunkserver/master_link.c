@@ -494,8 +494,8 @@ bool master_link_tells_cold(const struct master_link *link, const struct cold_at
 	const struct report *report;
 	DL_FOREACH2 (link->reports, report, next) {
 		const Granary__ColdDone *cold = (const Granary__ColdDone *)report->done;
-		if (cold != NULL && report->done_type == MESSAGE_COLD_DONE && cold->task == attempt->task && (cold->shard != 0 ? cold->shard : cold->chunk) == attempt->chunk &&
-		    cold->version == attempt->version)
+		if (cold != NULL && report->done_type == MESSAGE_COLD_DONE && cold->task == attempt->task &&
+		    (cold->shard != 0 ? cold->shard : cold->chunk) == attempt->chunk && cold->version == attempt->version)
 			return true;
 	}
 	return false;

@@ -27,7 +27,7 @@ static struct replica *replica_of(const struct balance *balance)
 
 static void refuse(const struct balance *balance, struct rpc_request *request, enum err err)
 {
-	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(replica_of(balance)) : NULL);
+	replica_refuse(replica_of(balance), request, err);
 }
 
 /* ---- telling */

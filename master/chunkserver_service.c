@@ -47,7 +47,7 @@ static uint64_t now_ms(const struct chunkserver_service *service)
 
 static void refuse(struct chunkserver_service *service, struct rpc_request *request, enum err err)
 {
-	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+	replica_refuse(service->replica, request, err);
 }
 
 /* ---- registration */

@@ -14,11 +14,6 @@ struct class_change {
 	Granary__MetaOp op, *ops[1];
 };
 
-static void refuse(struct replica *replica, struct rpc_request *request, enum err err)
-{
-	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(replica) : NULL);
-}
-
 static void answer(struct replica *replica, struct rpc_request *request)
 {
 	struct meta *meta = replica_meta(replica);
@@ -37,7 +32,7 @@ static void on_changed(struct proposal *proposal, enum err err, Granary__MetaRep
 	if (err == OK && (*reply)->n_results == 1)
 		err = err_from_wire((*reply)->results[0]->error);
 	if (err) {
-		refuse(change->replica, change->request, err);
+		replica_refuse(change->replica, change->request, err);
 	} else {
 		log_info(op->remove ? "class_removed" : "class_changed", "name=%s", op->class_->name);
 		answer(change->replica, change->request);
@@ -50,7 +45,7 @@ void classes_serve(struct replica *replica, struct rpc_request *request)
 	const Granary__ClassesRequest *asked = (const Granary__ClassesRequest *)request->message;
 
 	if (!replica_can_read(replica)) {
-		refuse(replica, request, ERR_NOT_LEADER);
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (!asked->change) {

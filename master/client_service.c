@@ -76,7 +76,7 @@ static uint64_t now_ms(const struct client_service *service)
 
 static void refuse(struct client_service *service, struct rpc_request *request, enum err err)
 {
-	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+	replica_refuse(service->replica, request, err);
 }
 
 /* ---- changes */
@@ -224,12 +224,8 @@ void client_service_applied(struct client_service *service, const struct replica
 static bool change_propose(struct client_service *service, struct change *change)
 {
 	struct replica *replica = service->replica;
-	struct fill *fill = service->options.fill;
 
-	fill->copyset_seed = meta_cluster(replica_meta(replica));
-	fill->copyset_width = (unsigned)setting_value(meta_settings(replica_meta(replica)), SETTING_COPYSET_WIDTH);
-	enum err err = fill_request(fill, now_ms(service), replica_time_ms(replica), change->proposal.request, &change->full);
-	replica_time_used(replica, fill_time_ms(fill));
+	enum err err = fill_for(service->options.fill, replica, now_ms(service), change->proposal.request, &change->full);
 	if (change->full)
 		trash_no_space(service->options.trash);
 	if (err)
@@ -641,7 +637,7 @@ static void parked_end(struct client_service *service, enum err err)
 	DL_FOREACH_SAFE(service->parked, change, next)
 	{
 		DL_DELETE(service->parked, change);
-		rpc_reply_error(change->request, err, err == ERR_NOT_LEADER ? replica_leader_address(service->replica) : NULL);
+		replica_refuse(service->replica, change->request, err);
 		change_free(change);
 	}
 }

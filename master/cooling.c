@@ -59,7 +59,7 @@ static bool may_change(struct cooling *cooling)
 #ifdef PLANT_COOLED_IN_THE_PAST
 	return true;
 #endif
-	for (size_t i = 0; i < servers_count(servers); i++) {
+	for (size_t i = 0; !cooling->heard && i < servers_count(servers); i++) {
 		const struct server *server = servers_at(servers, i);
 		heard += server->inventory_due_ms && !server->inventory_open;
 	}
@@ -91,8 +91,7 @@ static void answer_done(struct job *job, enum err err)
 	if (!request)
 		return;
 	if (err)
-		rpc_reply_error(request, err,
-				err == ERR_NOT_LEADER ? replica_leader_address(job->cooling->options.context->replica) : NULL);
+		replica_refuse(job->cooling->options.context->replica, request, err);
 	else
 		rpc_reply(request, &empty.base);
 }
@@ -111,8 +110,7 @@ static void answer_waits(struct job *job, enum err err, bool all)
 		}
 		*at = wait->next;
 		if (err)
-			rpc_reply_error(wait->request, err,
-					err == ERR_NOT_LEADER ? replica_leader_address(job->cooling->options.context->replica) : NULL);
+			replica_refuse(job->cooling->options.context->replica, wait->request, err);
 		else
 			chunk_reply_location(job->cooling->options.context, job->chunk, wait->request);
 		free(wait);
@@ -607,14 +605,14 @@ static bool worker_is_gone(const struct job *job)
 	return !server || servers_is_dead(server, cooling_now_ms(job->cooling));
 }
 
-static void step_job(struct job *job)
+static void step_job(struct job *job, bool may)
 {
 	struct cooling *cooling = job->cooling;
 	Granary__Chunk *chunk = NULL;
 	uint64_t now_ms = cooling_now_ms(cooling);
 
 	answer_waits(job, ERR_BUSY, false);
-	if (job->state == JOB_PROPOSED || !may_change(cooling))
+	if (job->state == JOB_PROPOSED || !may)
 		return;
 	if (job->state == JOB_THAWING) {
 		thaw(job);
@@ -670,11 +668,12 @@ static void on_step(void *arg)
 	timer_start(&cooling->step, COOL_STEP_MS);
 	if (!replica_can_read(cooling->options.context->replica))
 		return;
+	bool may = may_change(cooling);
 	HASH_ITER(hh, cooling->jobs, job, next)
 	{
-		step_job(job);
+		step_job(job, may);
 	}
-	if (!may_change(cooling))
+	if (!may)
 		return;
 	if (may_begin(cooling))
 		cooling_step_wishes(cooling);
@@ -686,7 +685,7 @@ void cooling_serve(struct cooling *cooling, struct rpc_request *request)
 	struct replica *replica = cooling->options.context->replica;
 
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (request->type == MESSAGE_COLD_DONE)

@@ -178,7 +178,7 @@ void explain_serve(const struct explain *explain, struct rpc_request *request)
 	struct answer answer = { .explain = explain };
 
 	if (!replica_can_read(explain->replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(explain->replica));
+		replica_refuse(explain->replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	repair_question(explain->repair, &answer.question);
@@ -207,7 +207,7 @@ void sizes_serve(struct replica *replica, struct rpc_request *request)
 	enum err err = OK;
 
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	Granary__DataSizes *sizes = mem_zero(message->n_inodes + 1, sizeof(*sizes));

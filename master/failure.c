@@ -65,8 +65,7 @@ static void on_changed(void *arg, enum err err)
 		if (err == OK || err == ERR_STALE_VERSION || err == ERR_NO_CHUNK)
 			chunk_reply_location(&failure->context, leaving->chunk, report->request);
 		else
-			rpc_reply_error(report->request, err,
-					err == ERR_NOT_LEADER ? replica_leader_address(failure->context.replica) : NULL);
+			replica_refuse(failure->context.replica, report->request, err);
 		free(report);
 	}
 	free(leaving);
@@ -322,7 +321,7 @@ void failure_serve(struct failure *failure, struct rpc_request *request)
 	Granary__Chunk *chunk = NULL;
 
 	if (!replica_can_read(failure->context.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(failure->context.replica));
+		replica_refuse(failure->context.replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (failure->report_count >= FAILURE_REPORTS_MAX) {

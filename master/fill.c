@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/check.h"
+#include "common/proto/settings.h"
 
 void fill_init(struct fill *fill, uint32_t worker, uint64_t seed, struct servers *servers)
 {
@@ -92,5 +93,16 @@ enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Gran
 			break;
 		}
 	}
+	return err;
+}
+
+enum err fill_for(struct fill *fill, struct replica *replica, uint64_t now_ms, Granary__MetaRequest *request, bool *full)
+{
+	struct meta *meta = replica_meta(replica);
+
+	fill->copyset_seed = meta_cluster(meta);
+	fill->copyset_width = (unsigned)setting_value(meta_settings(meta), SETTING_COPYSET_WIDTH);
+	enum err err = fill_request(fill, now_ms, replica_time_ms(replica), request, full);
+	replica_time_used(replica, fill_time_ms(fill));
 	return err;
 }

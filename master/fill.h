@@ -5,6 +5,7 @@
 #include "common/base/rng.h"
 #include "common/base/snowflake.h"
 #include "common/proto/message.h"
+#include "master/replica.h"
 #include "master/servers.h"
 
 struct fill {
@@ -13,7 +14,7 @@ struct fill {
 	struct servers *servers;
 	uint64_t wait_until_ms; /* after an election: servers may still be on their way back */
 	struct placement_candidate *candidates;
-	/* For the placement; kept up to date by who fills. */
+	/* For the placement; by fill_for. */
 	uint64_t copyset_seed;
 	unsigned copyset_width;
 	/* How many copies the chunk or pack of the request's operation `at` is to have, by its storage class. Set by the owner. */
@@ -33,5 +34,7 @@ uint64_t fill_time_ms(const struct fill *fill);
  * replicas, which the state machine answers with ERR_NO_SERVERS unless it needs none; *full then says that
  * ERR_NO_SPACE is meant. ERR_WOULD_BLOCK: too few servers are back since the election, ask again soon. */
 MUST_USE enum err fill_request(struct fill *fill, uint64_t now_ms, uint64_t time_ms, Granary__MetaRequest *request, bool *full);
+/* The same for a request that the replica is about to propose: by its settings and its time, which moves on. */
+MUST_USE enum err fill_for(struct fill *fill, struct replica *replica, uint64_t now_ms, Granary__MetaRequest *request, bool *full);
 
 #endif

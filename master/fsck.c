@@ -407,7 +407,7 @@ void fsck_serve(struct fsck *fsck, struct rpc_request *request)
 	else if (asked->run == 0 && (fsck->proposed || (fsck->stage != FSCK_IDLE && fsck->stage != FSCK_END)))
 		err = ERR_BUSY;
 	if (err) {
-		rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(fsck->replica) : NULL);
+		replica_refuse(fsck->replica, request, err);
 		return;
 	}
 	fsck->asked_ms = now_ms(fsck);

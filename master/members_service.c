@@ -353,7 +353,7 @@ void members_service_serve(struct members_service *service, struct rpc_request *
 	size_t size = strlen(message->address);
 
 	if (!replica_can_read(service->options.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(service->options.replica));
+		replica_refuse(service->options.replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (wish->request) {

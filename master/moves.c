@@ -8,7 +8,6 @@
 
 #include "common/base/check.h"
 #include "common/base/limits.h"
-#include "common/proto/settings.h"
 #include "common/sys/log.h"
 
 #define MS_NS 1000000ull
@@ -83,7 +82,7 @@ static void answer_done(struct job *job, enum err err)
 	if (!request)
 		return;
 	if (err)
-		rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(job->moves->context->replica) : NULL);
+		replica_refuse(job->moves->context->replica, request, err);
 	else
 		rpc_reply(request, &empty.base);
 }
@@ -261,7 +260,6 @@ static void pool_open(struct pool *pool)
 {
 	struct moves *moves = pool->moves;
 	struct replica *replica = moves->context->replica;
-	struct fill *fill = moves->fill;
 	bool full;
 
 	granary__meta_request__init(&pool->request);
@@ -274,11 +272,7 @@ static void pool_open(struct pool *pool)
 	pool->ops[0] = &pool->op;
 	pool->request.n_ops = 1;
 	pool->request.ops = pool->ops;
-	fill->copyset_seed = meta_cluster(meta_of(moves));
-	fill->copyset_width = (unsigned)setting_value(meta_settings(meta_of(moves)), SETTING_COPYSET_WIDTH);
-	enum err err = fill_request(fill, now_ms(moves), replica_time_ms(replica), &pool->request, &full);
-	replica_time_used(replica, fill_time_ms(fill));
-	if (err) { /* servers are on their way back: with the next step */
+	if (fill_for(moves->fill, replica, now_ms(moves), &pool->request, &full)) { /* servers are on their way back: with the next step */
 		free(pool->open_pack.replicas);
 		pool->open_pack.replicas = NULL;
 		return;
@@ -509,7 +503,7 @@ void moves_serve(struct moves *moves, struct rpc_request *request)
 		return;
 	}
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	struct job *job = job_of(moves, message);

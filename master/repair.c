@@ -409,8 +409,7 @@ static void asked_end(struct asked *asked, enum err err)
 	if (err == OK || err == ERR_STALE_VERSION || err == ERR_NO_CHUNK)
 		chunk_reply_location(&repair->context, asked->chunk, asked->request);
 	else
-		rpc_reply_error(asked->request, err,
-				err == ERR_NOT_LEADER ? replica_leader_address(repair->context.replica) : NULL);
+		replica_refuse(repair->context.replica, asked->request, err);
 	free(asked);
 }
 
@@ -473,7 +472,7 @@ void repair_serve(struct repair *repair, struct rpc_request *request)
 	Granary__Chunk *chunk = NULL;
 
 	if (!replica_can_read(repair->context.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(repair->context.replica));
+		replica_refuse(repair->context.replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (!request->conn || rpc_conn_role(request->conn) != RPC_CHUNKSERVER) {

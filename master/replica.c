@@ -469,6 +469,11 @@ const char *replica_leader_address(struct replica *replica)
 	return address ? address : "";
 }
 
+void replica_refuse(struct replica *replica, struct rpc_request *request, enum err err)
+{
+	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(replica) : NULL);
+}
+
 void replica_view(struct replica *replica, struct raft_view *out)
 {
 	raft_view(replica->raft, out);

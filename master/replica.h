@@ -105,6 +105,8 @@ bool replica_space_is_low(const struct replica *replica);
 uint64_t replica_term(struct replica *replica);
 /* Of the leader as far as it is known, "" if not: what ErrorReply says with ERR_NOT_LEADER. */
 const char *replica_leader_address(struct replica *replica);
+/* Answers with an error; with ERR_NOT_LEADER goes who leads. */
+void replica_refuse(struct replica *replica, struct rpc_request *request, enum err err);
 void replica_view(struct replica *replica, struct raft_view *out);
 
 /* Answers SnapshotOpen (as the leader), SnapshotRead, SnapshotClose. */

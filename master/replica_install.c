@@ -210,7 +210,7 @@ void replica_serve_snapshot(struct replica *replica, struct rpc_request *request
 		return;
 	}
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	meta_counts(replica->meta, &counts);

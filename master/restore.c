@@ -29,7 +29,7 @@ static void on_done(struct proposal *proposal, enum err err, Granary__MetaReply 
 void restore_serve(struct replica *replica, struct rpc_request *request)
 {
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (replica_space_is_low(replica)) {

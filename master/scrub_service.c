@@ -107,7 +107,7 @@ void scrub_serve(struct replica *replica, struct servers *servers, struct comman
 	bool some = message->n_chunks > 0 || message->inode != 0;
 
 	if (!replica_can_read(replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(replica));
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	struct wanted *wanted = mem_zero(1, sizeof(*wanted));

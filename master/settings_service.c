@@ -19,17 +19,12 @@ struct setting_change {
 	unsigned attempts;
 };
 
-static void refuse(struct replica *replica, struct rpc_request *request, enum err err)
-{
-	rpc_reply_error(request, err, err == ERR_NOT_LEADER ? replica_leader_address(replica) : NULL);
-}
-
 static void change_end(struct setting_change *change, enum err err)
 {
 	const Granary__SettingsRequest *asked = (const Granary__SettingsRequest *)change->request->message;
 
 	if (err) {
-		refuse(change->replica, change->request, err);
+		replica_refuse(change->replica, change->request, err);
 	} else {
 		log_info("setting_changed", "key=%s value=%" PRIu64, asked->key, asked->value);
 		rpc_reply(change->request, &meta_settings(replica_meta(change->replica))->base);
@@ -69,7 +64,7 @@ void settings_serve(struct replica *replica, struct rpc_request *request)
 	const Granary__SettingsRequest *asked = (const Granary__SettingsRequest *)request->message;
 
 	if (!replica_can_read(replica)) {
-		refuse(replica, request, ERR_NOT_LEADER);
+		replica_refuse(replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	if (!asked->key[0]) {
@@ -77,7 +72,7 @@ void settings_serve(struct replica *replica, struct rpc_request *request)
 		return;
 	}
 	if (setting_find(asked->key) == SETTINGS_COUNT) {
-		refuse(replica, request, ERR_NOT_SUPPORTED);
+		replica_refuse(replica, request, ERR_NOT_SUPPORTED);
 		return;
 	}
 	struct setting_change *change = mem_zero(1, sizeof(*change));

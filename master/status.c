@@ -289,7 +289,7 @@ static void on_slice(void *arg)
 void status_serve(struct status *status, struct rpc_request *request)
 {
 	if (!replica_can_read(status->options.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(status->options.replica));
+		replica_refuse(status->options.replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	struct asking *asking = mem_zero(1, sizeof(*asking));

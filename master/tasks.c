@@ -252,7 +252,7 @@ void tasks_serve(struct tasks *tasks, struct rpc_request *request)
 	const Granary__TasksRequest *asked = (const Granary__TasksRequest *)request->message;
 
 	if (!replica_can_read(tasks->options.replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(tasks->options.replica));
+		replica_refuse(tasks->options.replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	Granary__TasksReply *reply = mem_alloc(sizeof(*reply));

@@ -334,7 +334,7 @@ static struct run *find_same(const struct what_if *what_if, const struct run *as
 void what_if_serve(struct what_if *what_if, struct rpc_request *request)
 {
 	if (!replica_can_read(what_if->replica)) {
-		rpc_reply_error(request, ERR_NOT_LEADER, replica_leader_address(what_if->replica));
+		replica_refuse(what_if->replica, request, ERR_NOT_LEADER);
 		return;
 	}
 	struct run *run = mem_zero(1, sizeof(*run));
