@@ -16,6 +16,7 @@
 #include "common/data/coded_dictionary.h"
 #include "common/data/coded_image.h"
 #include "common/data/coded_judge.h"
+#include "tests/unit/common/coded_shards.h"
 
 #define CHUNK 77u
 #define PHRASES 64u
@@ -84,23 +85,9 @@ static struct coded_image *make_image(const struct pack *pack, enum compression 
 static void take_shards(struct pack *pack, struct coded_image *image)
 {
 	const struct coded_index *index = coded_image_index(image);
-	unsigned k = index->data_shards, m = index->parity_shards;
 	pack->head_bytes = index->head_bytes;
 	pack->bytes = index->head_bytes + (index->shard_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-	for (unsigned i = 0; i < k + m; i++) {
-		pack->shards[i] = mem_zero(1, pack->bytes);
-		coded_image_write_head(image, i, pack->shards[i]);
-	}
-	for (uint32_t offset = 0; offset < index->shard_bytes; offset += CODED_PIECE_BYTES) {
-		uint32_t left = index->shard_bytes - offset, bytes = left < CODED_PIECE_BYTES ? left : CODED_PIECE_BYTES;
-		const uint8_t *data[DATA_SHARDS_MAX];
-		uint8_t *parity[PARITY_SHARDS_MAX];
-		for (unsigned i = 0; i < m; i++)
-			parity[i] = pack->shards[k + i] + index->head_bytes + offset;
-		coded_image_piece(image, offset, bytes, data, parity, NULL);
-		for (unsigned i = 0; i < k; i++)
-			memcpy(pack->shards[i] + index->head_bytes + offset, data[i], bytes);
-	}
+	coded_shards_take(image, pack->bytes, pack->shards);
 }
 
 static void make(struct pack *pack, enum compression compression, uint64_t seed)

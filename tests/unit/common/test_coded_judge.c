@@ -13,6 +13,7 @@
 #include "common/base/rng.h"
 #include "common/data/coded_image.h"
 #include "common/data/coded_judge.h"
+#include "tests/unit/common/coded_shards.h"
 
 #define CHUNK 77u
 
@@ -57,24 +58,12 @@ static void take_shards(struct made *made, struct coded_image *image)
 	uint32_t size = index->head_bytes + (index->shard_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
 	*made = (struct made){ .head_bytes = index->head_bytes,
 			       .set = { .data_shards = k, .parity_shards = m, .chunk = CHUNK, .bytes = size } };
+	coded_shards_take(image, size, made->shards);
 	for (unsigned i = 0; i < k + m; i++) {
-		made->shards[i] = mem_zero(1, size);
 		made->right[i] = mem_alloc(size);
 		made->set.shards[i] = made->shards[i];
-		coded_image_write_head(image, i, made->shards[i]);
-	}
-	for (uint32_t offset = 0; offset < index->shard_bytes; offset += CODED_PIECE_BYTES) {
-		uint32_t left = index->shard_bytes - offset, bytes = left < CODED_PIECE_BYTES ? left : CODED_PIECE_BYTES;
-		const uint8_t *data[DATA_SHARDS_MAX];
-		uint8_t *parity[PARITY_SHARDS_MAX];
-		for (unsigned i = 0; i < m; i++)
-			parity[i] = made->shards[k + i] + index->head_bytes + offset;
-		coded_image_piece(image, offset, bytes, data, parity, NULL);
-		for (unsigned i = 0; i < k; i++)
-			memcpy(made->shards[i] + index->head_bytes + offset, data[i], bytes);
-	}
-	for (unsigned i = 0; i < k + m; i++)
 		memcpy(made->right[i], made->shards[i], size);
+	}
 }
 
 /* kind 0: a file that cannot be compressed; 1: one that can; 2: a pack. */
