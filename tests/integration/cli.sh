@@ -116,6 +116,10 @@ wait $reader
 cmp large piped || fail "get into a pipe"
 [ -p pipe ] || fail "get has replaced a pipe"
 expect 2 granary admin backup pipe
+ln -s /proc/self/fd/1 stdout
+{ echo before; granary get /small stdout; } > output || fail "get to standard output by its name"
+{ echo before; cat small; } | cmp - output || fail "get to standard output by its name"
+[ -L stdout ] || fail "get has replaced the name of standard output"
 expect 1 granary get /large there/absent/x
 expect 1 granary get / there/x
 

@@ -209,10 +209,23 @@ static int get_to_special(struct cli *cli, const char *from, struct range range,
 	return result;
 }
 
+/* "-", /dev/stdout and the like: where our output goes already, be it a file, which is not to be replaced. -1: elsewhere. */
+static int standard_descriptor(const char *to)
+{
+	struct stat named, output;
+	if (to && strcmp(to, "-") == 0)
+		return STDOUT_FILENO;
+	for (int descriptor = STDOUT_FILENO; to && stat(to, &named) == 0 && descriptor <= STDERR_FILENO; descriptor++)
+		if (fstat(descriptor, &output) == 0 && output.st_dev == named.st_dev && output.st_ino == named.st_ino && S_ISREG(named.st_mode))
+			return descriptor;
+	return -1;
+}
+
 static int get_one(struct cli *cli, const char *from, const char *to, struct range range, struct progress *progress)
 {
-	if (to && strcmp(to, "-") == 0)
-		return get_to_descriptor(cli, from, range, STDOUT_FILENO, progress);
+	int standard = standard_descriptor(to);
+	if (standard >= 0)
+		return get_to_descriptor(cli, from, range, standard, progress);
 	if (to && path_is_special(to))
 		return get_to_special(cli, from, range, to, progress);
 	struct granary_stat stat;
